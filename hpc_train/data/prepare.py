@@ -1,0 +1,105 @@
+"""`hpc-train prepare`: turn a data set into the suite's shards."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from hpc_train.errors import UserError
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Turn a data set into sharded HDF5 files for the trainers."""
+
+    source: Annotated[Literal["digits", "mnist", "fashion-mnist", "idx", "npz"], tyro.conf.Positional]
+    """digits: scikit-learn's handwritten digits, which need no network. mnist, fashion-mnist: IDX files or an
+    npz file given with --input, else Debian's dataset-fashion-mnist, else Keras's download. idx: any folder
+    with MNIST's four IDX files, gzipped or not. npz: NumPy arrays."""
+    input: Path | None = None
+    """Folder of the IDX files, or npz file."""
+    output: Path | None = None
+    """Folder for the shards; default: shards/SOURCE."""
+    shards: int | None = None
+    """Files a split; default: about 256 MiB each, at least 4."""
+    classes: int | None = None
+    """For idx and npz: number of classes; default: the largest label + 1."""
+    keys: tuple[str, ...] | None = None
+    """For npz: names of the arrays; default: x_train y_train x_test y_test. Two names where there is no test
+    part."""
+    test_fraction: float | None = None
+    """For npz without a test part: share of every class that is kept for testing, such as 0.2."""
+
+
+def run(options):
+    """Write the shards of `options.source` and print one line a split; raises UserError for bad input."""
+    _check_options(options)
+    source = _load(options)
+    classes = source.classes if options.classes is None else options.classes
+    output = options.output or Path("shards", options.source)
+
+    _check_same_kind(source)
+
+    from hpc_train.data.shards import write_shards
+
+    for split, (inputs, targets) in source.splits.items():
+        paths = write_shards(
+            output,
+            split,
+            inputs,
+            targets,
+            classes=classes,
+            class_names=source.class_names,
+            shards=options.shards,
+            source=source.provenance,
+        )
+        print(
+            f"{split}: {len(inputs)} samples of {tuple(inputs.shape[1:])} {inputs.dtype}, {classes} classes, "
+            f"{len(paths)} shards in {output}"
+        )
+
+
+def _check_options(options):
+    source = options.source
+    for name, value, sources in (
+        ("input", options.input, ("mnist", "fashion-mnist", "idx", "npz")),
+        ("classes", options.classes, ("idx", "npz")),
+        ("keys", options.keys, ("npz",)),
+        ("test-fraction", options.test_fraction, ("npz",)),
+    ):
+        if value is not None and source not in sources:
+            raise UserError(f"--{name} is for {', '.join(sources)}, not for {source}; leave it out")
+    if source in ("idx", "npz") and options.input is None:
+        raise UserError(f"{source} needs --input: the folder of the IDX files, or the npz file")
+    if options.keys is not None and len(options.keys) not in (2, 4):
+        raise UserError(f"--keys has {len(options.keys)} names; give two (train) or four (train and test)")
+    if options.test_fraction is not None and not 0 < options.test_fraction < 1:
+        raise UserError(f"--test-fraction is {options.test_fraction}; give a number between 0 and 1")
+    if options.classes is not None and options.classes < 1:
+        raise UserError(f"--classes is {options.classes}; give at least 1")
+
+
+def _check_same_kind(source):
+    kinds = [f"{inputs.shape[1:]} {inputs.dtype}" for inputs, _ in source.splits.values()]
+    if len(set(kinds)) > 1:
+        raise UserError(
+            f"{source.provenance}: train samples are {kinds[0]}, but test samples are {kinds[1]}; "
+            "make them alike"
+        )
+
+
+def _load(options):
+    from hpc_train.data import sources
+
+    match options.source:
+        case "digits":
+            return sources.digits()
+        case "mnist":
+            return sources.mnist(options.input)
+        case "fashion-mnist":
+            return sources.fashion_mnist(options.input)
+        case "idx":
+            return sources.idx(options.input)
+        case "npz":
+            return sources.npz(options.input, options.keys or sources.NPZ_KEYS, options.test_fraction)

@@ -1,0 +1,249 @@
+"""Where samples come from: the sources that `hpc-train prepare` turns into shards."""
+
+import gzip
+import socket
+import zipfile
+import zlib
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hpc_train.data.permutation import permute
+from hpc_train.errors import UserError
+
+DIGIT_NAMES = tuple("0123456789")
+FASHION_NAMES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
+DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+_SPLIT_SEED = 1797
+_CONNECT_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set in memory: splits maps "train" and "test" to (inputs (n, ...), targets (n,))."""
+
+    splits: dict
+    classes: int
+    class_names: tuple[str, ...]
+    provenance: str
+
+
+def digits():
+    """scikit-learn's 1797 handwritten digits: (8, 8, 1) uint8 scaled to 0..255, a fifth for testing."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    inputs = np.rint(bunch.images[..., np.newaxis] * (255 / 16)).astype(np.uint8)
+    splits = stratified_split(inputs, bunch.target.astype(np.uint8), 0.2)
+    return Source(splits, 10, DIGIT_NAMES, "scikit-learn load_digits (UCI optical recognition of digits)")
+
+
+def mnist(path=None):
+    """MNIST from a folder of IDX files or an npz file at `path`, else through Keras's download."""
+    return _image_set("mnist", path, DIGIT_NAMES)
+
+
+def fashion_mnist(path=None):
+    """Fashion-MNIST from `path` (as for MNIST), else from Debian's package, else through Keras's download."""
+    if path is None and DEBIAN_FASHION_MNIST.is_dir():
+        path = DEBIAN_FASHION_MNIST
+    return _image_set("fashion_mnist", path, FASHION_NAMES)
+
+
+def idx(folder):
+    """A folder with MNIST's four IDX files, gzipped or not: images (n, h, w, 1) uint8, labels uint8."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: not a folder; give the one that holds the IDX files with --input")
+    splits = {}
+    for split, prefix in (("train", "train"), ("test", "t10k")):
+        images_path = _find_idx(folder, f"{prefix}-images", 3)
+        labels_path = _find_idx(folder, f"{prefix}-labels", 1)
+        images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
+        if len(images) != len(labels):
+            raise UserError(
+                f"{images_path}: holds {len(images)} images, but {labels_path.name} {len(labels)} labels; "
+                "take both files from the same data set"
+            )
+        splits[split] = images[..., np.newaxis], labels
+    return Source(splits, _count_classes(splits), (), f"IDX files in {folder.resolve().name}")
+
+
+def npz(path, keys=NPZ_KEYS, test_fraction=None):
+    """Arrays of an npz file; `keys` names the train inputs and targets, then the test inputs and targets.
+
+    Inputs (n, h, w) become (n, h, w, 1) and float64 becomes float32; targets (n, 1) become (n,).
+    test_fraction: for a file without a test part, the share of its samples that becomes one.
+    """
+    path = Path(path)
+    with _reading_npz(path) as file:
+        present = set(file.files)
+        only_train = present.isdisjoint(keys[2:])
+        keys = keys[:2] if only_train else keys
+        missing = [key for key in keys if key not in present]
+        if missing:
+            raise UserError(
+                f"{path}: has no array {missing[0]!r}, only {', '.join(sorted(present)) or 'none'}; "
+                "name the arrays with --keys"
+            )
+        if only_train and test_fraction is None:
+            raise UserError(f"{path}: has no test part; give --test-fraction, for example 0.2")
+        if not only_train and test_fraction is not None:
+            raise UserError(f"{path}: has a test part of its own; leave out --test-fraction")
+        arrays = [file[key] for key in keys]
+    inputs, targets = [_as_inputs(x) for x in arrays[::2]], [_as_targets(y) for y in arrays[1::2]]
+    for x, y, key in zip(inputs, targets, keys[1::2], strict=True):
+        if x.ndim < 1 or y.ndim != 1 or len(x) != len(y) or y.dtype.kind not in "ui":
+            raise UserError(
+                f"{path}: {key} is {y.shape} {y.dtype} for inputs {x.shape}; give one integer class number "
+                "for each input"
+            )
+    if only_train:
+        splits = stratified_split(inputs[0], targets[0], test_fraction)
+    else:
+        splits = {"train": (inputs[0], targets[0]), "test": (inputs[1], targets[1])}
+    return Source(splits, _count_classes(splits), (), f"arrays of {path.name}")
+
+
+def stratified_split(inputs, targets, test_fraction):
+    """{"train": ..., "test": ...} with the given share of every class for testing; always the same split.
+
+    Within each part the samples keep their order. Raises UserError when a part would be empty.
+    """
+    testing = np.zeros(len(targets), dtype=bool)
+    for label in np.unique(targets):
+        members = np.flatnonzero(targets == label)
+        count = round(test_fraction * len(members))
+        chosen = permute(np.arange(count), len(members), _SPLIT_SEED, int(label))
+        testing[members[chosen]] = True
+    if testing.all() or not testing.any():
+        raise UserError(
+            f"a test fraction of {test_fraction} leaves {testing.sum()} of {len(testing)} samples for testing"
+            "; give one that leaves some for both parts"
+        )
+    return {"train": (inputs[~testing], targets[~testing]), "test": (inputs[testing], targets[testing])}
+
+
+def read_idx(path, dimensions):
+    """The array of unsigned bytes with `dimensions` axes in an IDX file, gzipped or not.
+
+    Format: http://yann.lecun.com/exdb/mnist. Raises UserError for a file that is anything else.
+    """
+    path = Path(path)
+    remedy = "fetch the file again"
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+            raw = file.read()
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise UserError(f"{path}: damaged or truncated gzip file ({error}); {remedy}") from error
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); check the path and permissions"
+        ) from error
+    if len(raw) < 4 or raw[:2] != b"\0\0":
+        raise UserError(f"{path}: not an IDX file (it begins with {raw[:4].hex() or 'nothing'}); {remedy}")
+    if raw[2] != 0x08:
+        raise UserError(
+            f"{path}: IDX type 0x{raw[2]:02x}, not unsigned bytes (0x08); convert it to an npz file"
+        )
+    if raw[3] != dimensions:
+        raise UserError(
+            f"{path}: has {raw[3]} dimensions instead of {dimensions}; give images and labels in order"
+        )
+    header = 4 + 4 * dimensions
+    if len(raw) < header:
+        raise UserError(f"{path}: truncated within its header of {header} bytes; {remedy}")
+    shape = tuple(int(length) for length in np.frombuffer(raw[4:header], ">u4"))
+    expected = header + int(np.prod(shape, dtype=object))
+    if len(raw) != expected:
+        what = "truncated" if len(raw) < expected else "too long"
+        raise UserError(
+            f"{path}: {what}: {len(raw)} bytes, but its header {shape} asks for {expected}; {remedy}"
+        )
+    return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)
+
+
+def _image_set(name, path, class_names):
+    if path is None:
+        source = _download(name)
+    elif Path(path).is_file():
+        source = npz(path)
+    else:
+        source = idx(path)
+    return Source(source.splits, 10, class_names, f"{name.replace('_', '-')}, {source.provenance}")
+
+
+def _download(name):
+    import keras
+
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_CONNECT_SECONDS)
+    try:
+        (x_train, y_train), (x_test, y_test) = getattr(keras.datasets, name).load_data()
+    # Keras raises a bare Exception when the download fails.
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{name.replace('_', '-')}: Keras could not download it ({reason}); without network, give a "
+            "folder with its IDX files, or its npz file, with --input"
+        ) from error
+    finally:
+        socket.setdefaulttimeout(timeout)
+    splits = {"train": (_as_inputs(x_train), y_train), "test": (_as_inputs(x_test), y_test)}
+    return Source(splits, 10, (), "downloaded by Keras")
+
+
+def _find_idx(folder, stem, dimensions):
+    names = [
+        f"{stem}{separator}idx{dimensions}-ubyte{ending}" for separator in "-." for ending in ("", ".gz")
+    ]
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise UserError(
+        f"{folder}: no {names[0]} (nor {names[1]}); give the folder of the IDX files with --input"
+    )
+
+
+@contextmanager
+def _reading_npz(path):
+    remedy = "give an npz file of plain arrays, as numpy.savez writes it"
+    try:
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise ValueError("a single array")
+        with file:
+            yield file
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; give the npz file with --input") from error
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: not a readable npz file ({reason}); {remedy}") from error
+
+
+def _as_inputs(array):
+    if array.dtype == np.float64:
+        array = array.astype(np.float32)
+    return array[..., np.newaxis] if array.ndim == 3 else array
+
+
+def _as_targets(array):
+    return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
+
+
+def _count_classes(splits):
+    return 1 + max((int(targets.max()) for _, targets in splits.values() if targets.size), default=0)

@@ -1,0 +1,497 @@
+"""Shards on disk, the catalogue that opens them and the reader that reads them."""
+
+import fcntl
+import os
+import resource
+from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hpc_train.data import shards as shards_module
+from hpc_train.data.catalogue import NOT_CONTIGUOUS, Catalogue
+from hpc_train.data.reader import Reader
+from hpc_train.data.shards import default_shards, parse_shard_name, write_shards
+from hpc_train.errors import UserError
+
+CLASSES = 5
+
+
+def samples(n, dtype=np.uint8, shape=(3, 2, 1), seed=0):
+    generator = np.random.default_rng(seed)
+    inputs = generator.integers(0, 200, (n, *shape)).astype(dtype)
+    return inputs, generator.integers(0, CLASSES, n).astype(np.int32)
+
+
+def names(directory):
+    return sorted(os.listdir(directory))
+
+
+def refusal(function, *args, **options):
+    """The one line of the UserError that the call ends with."""
+    with pytest.raises(UserError) as caught:
+        function(*args, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """22 train samples in 4 shards and 6 test samples in 2."""
+    write_shards(tmp_path, "train", *samples(22), classes=CLASSES, shards=4, source="made\nup")
+    write_shards(tmp_path, "test", *samples(6, seed=1), classes=CLASSES, shards=2)
+    return tmp_path
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32, np.float64, ">f4", np.float16])
+@pytest.mark.parametrize("shape", [(), (3,), (4, 3, 2)])
+def test_what_was_written_is_read(tmp_path, dtype, shape):
+    inputs, targets = samples(23, dtype, shape)
+    write_shards(tmp_path, "train", inputs, targets, classes=CLASSES, shards=3)
+    catalogue = Catalogue.open(tmp_path, "train")
+    wanted = np.array([22, 0, 7, 7, 8, 15, 0])
+    got_inputs, got_targets = Reader(catalogue).read(wanted)
+    np.testing.assert_array_equal(got_inputs, inputs[wanted])
+    np.testing.assert_array_equal(got_targets, targets[wanted])
+    assert got_inputs.dtype == np.dtype(dtype).newbyteorder("=")
+    assert (catalogue.samples, catalogue.input_shape, catalogue.classes) == (23, shape, CLASSES)
+
+
+def test_files_follow_the_format(folder):
+    assert names(folder) == [
+        "test-00000-of-00002.h5",
+        "test-00001-of-00002.h5",
+        "train-00000-of-00004.h5",
+        "train-00001-of-00004.h5",
+        "train-00002-of-00004.h5",
+        "train-00003-of-00004.h5",
+    ]
+    inputs, targets = samples(22)
+    with h5py.File(folder / "train-00001-of-00004.h5") as file:
+        attributes = dict(file.attrs)
+        fingerprint = attributes.pop("fingerprint")
+        assert attributes.pop("class_names").size == 0
+        for name in ("format", "split", "source"):
+            attributes[name] = attributes[name].decode()
+        assert attributes == {
+            "format": "hpc-train shard",
+            "version": 1,
+            "split": "train",
+            "shard": 1,
+            "shards": 4,
+            "first": 5,
+            "total": 22,
+            "classes": CLASSES,
+            "target_min": targets[5:11].min(),
+            "target_max": targets[5:11].max(),
+            "source": "made up",
+        }
+        np.testing.assert_array_equal(file["inputs"], inputs[5:11])
+        np.testing.assert_array_equal(file["targets"], targets[5:11])
+        assert file["targets"].dtype == "<i4"
+        offset = file["inputs"].id.get_offset()
+    with h5py.File(folder / "train-00000-of-00004.h5") as file:
+        assert file.attrs["fingerprint"] == fingerprint
+    raw = (folder / "train-00001-of-00004.h5").read_bytes()
+    assert raw[offset : offset + 36] == inputs[5:11].tobytes()
+
+
+def test_fingerprint_tells_other_data_but_not_another_number_of_shards(tmp_path):
+    inputs, targets = samples(9)
+    changed_inputs, changed_targets = inputs.copy(), targets.copy()
+    changed_inputs[8, 0, 0, 0] += 1
+    changed_targets[0] = (targets[0] + 1) % CLASSES
+    fingerprints = []
+    for x, y, count in (
+        (inputs, targets, 2),
+        (inputs, targets, 3),
+        (changed_inputs, targets, 3),
+        (inputs, changed_targets, 3),
+    ):
+        write_shards(tmp_path, "train", x, y, classes=CLASSES, shards=count)
+        fingerprints.append(Catalogue.open(tmp_path, "train").fingerprint)
+    assert fingerprints[0] == fingerprints[1]
+    assert len(set(fingerprints)) == 3
+
+
+def test_shards_differ_by_at_most_one_sample_and_names_go_past_five_digits(folder):
+    assert Catalogue.open(folder, "train").rows.tolist() == [5, 6, 5, 6]
+    assert parse_shard_name("train-100000-of-123456.h5") == ("train", 100000, 123456)
+    assert parse_shard_name("train-00000-of-00004.h5.tmp") is None
+
+
+def test_default_number_of_shards():
+    assert default_shards(samples=2, sample_bytes=64) == 2
+    assert default_shards(samples=60_000, sample_bytes=784) == 4
+    assert default_shards(samples=1000, sample_bytes=16 * 2**20) == 63
+
+
+def test_writing_again_with_another_number_of_shards_replaces_the_old_ones(folder):
+    (folder / ".train-00006-of-00007.h5.tmp").write_bytes(b"left by a killed run")
+    (folder / "notes.txt").write_text("not a shard")
+    write_shards(folder, "train", *samples(10, seed=2), classes=CLASSES, shards=2)
+    assert names(folder) == [
+        "notes.txt",
+        "test-00000-of-00002.h5",
+        "test-00001-of-00002.h5",
+        "train-00000-of-00002.h5",
+        "train-00001-of-00002.h5",
+    ]
+    assert Catalogue.open(folder, "train").samples == 10
+
+
+def test_class_names_and_fingerprint_reach_the_catalogue(tmp_path):
+    write_shards(tmp_path, "train", *samples(9), classes=CLASSES, class_names=("a", "b", "c", "d", "é"))
+    write_shards(tmp_path, "test", *samples(9, seed=1), classes=CLASSES)
+    train, test = Catalogue.open(tmp_path, "train"), Catalogue.open(tmp_path, "test")
+    assert train.class_names == ("a", "b", "c", "d", "é")
+    assert test.class_names == ()
+    assert train.fingerprint != test.fingerprint
+
+
+INPUTS, TARGETS = samples(8, np.float32)
+BAD_DATA = {
+    "label too large": (INPUTS, np.full(8, CLASSES), {}, "sample 0 has label 5, outside the 5 classes"),
+    "label negative": (INPUTS, np.array([0] * 7 + [-1]), {}, "sample 7 has label -1"),
+    "lengths": (INPUTS, TARGETS[:7], {}, "8 inputs but 7 targets"),
+    "no samples": (INPUTS[:0], TARGETS[:0], {}, "no samples"),
+    "empty samples": (np.empty((8, 0)), TARGETS, {}, "no samples"),
+    "targets shape": (INPUTS, TARGETS[:, None], {}, "reshape"),
+    "scalar inputs": (np.float32(1), TARGETS, {}, "reshape"),
+    "inputs dtype": (INPUTS.astype(complex), TARGETS, {}, "complex128"),
+    "targets dtype": (INPUTS, TARGETS.astype(float), {}, "float64; convert them to integer"),
+    "class names": (INPUTS, TARGETS, {"class_names": ["a"]}, "1 class names for 5 classes"),
+    "too many shards": (INPUTS, TARGETS, {"shards": 9}, "8 samples do not fill 9 shards"),
+    "no shards": (INPUTS, TARGETS, {"shards": 0}, "do not fill 0 shards"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_DATA)
+def test_bad_data_are_refused_and_change_nothing(folder, case):
+    inputs, targets, options, expected = BAD_DATA[case]
+    before = {name: (folder / name).read_bytes() for name in names(folder)}
+    message = refusal(
+        write_shards, folder, "train", inputs, targets, classes=CLASSES, source="here", **options
+    )
+    assert message.startswith("train data from here: ")
+    assert expected in message
+    assert {name: (folder / name).read_bytes() for name in names(folder)} == before
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_writing_names_the_sample_that_is_not_finite(tmp_path, value, dtype, monkeypatch):
+    monkeypatch.setattr(shards_module, "_CHUNK_BYTES", 100)
+    inputs, targets = samples(40, dtype)
+    inputs[31, 2, 1, 0] = value
+    message = refusal(write_shards, tmp_path, "test", inputs, targets, classes=CLASSES)
+    assert "sample 31 holds NaN or infinity" in message
+    assert names(tmp_path) == []
+
+
+def test_large_finite_values_are_not_taken_for_infinity(tmp_path):
+    inputs = np.full((4, 10), np.finfo(np.float32).max, np.float32)
+    write_shards(tmp_path, "train", inputs, np.zeros(4, int), classes=1)
+    assert np.array_equal(Reader(Catalogue.open(tmp_path, "train")).read([3, 1])[0], inputs[:2])
+
+
+def test_a_split_needs_a_plain_name(tmp_path):
+    with pytest.raises(ValueError, match="no name for a split"):
+        write_shards(tmp_path, "../train", *samples(4), classes=CLASSES)
+
+
+def test_a_full_disk_is_noticed_before_writing(folder, monkeypatch):
+    usage = namedtuple("usage", "free")(free=1000)
+    monkeypatch.setattr(shards_module.shutil, "disk_usage", lambda path: usage)
+    before = names(folder)
+    message = refusal(write_shards, folder, "train", *samples(2000), classes=CLASSES)
+    assert message.startswith(f"{folder}: the shards need 0 MiB but 0 MiB are free")
+    assert names(folder) == before
+
+
+def test_a_disk_that_fills_up_while_writing_leaves_the_old_shards(folder):
+    before = {name: (folder / name).read_bytes() for name in names(folder)}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        message = refusal(write_shards, folder, "train", *samples(50_000), classes=CLASSES, shards=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "train-00000-of-00002.h5: cannot be written" in message
+    assert {name: (folder / name).read_bytes() for name in names(folder)} == before
+
+
+def test_an_output_folder_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    message = refusal(write_shards, tmp_path / "file", "train", *samples(4), classes=CLASSES)
+    assert message.startswith(f"{tmp_path / 'file'}: cannot be written (File exists)")
+
+
+def test_an_interrupted_write_leaves_no_temporary_file(folder, monkeypatch):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shards_module.os, "replace", interrupt)
+    before = names(folder)
+    with pytest.raises(KeyboardInterrupt):
+        write_shards(folder, "train", *samples(10, seed=2), classes=CLASSES, shards=4)
+    assert names(folder) == before
+
+
+def rewrite(path, *, attributes=None, datasets=None):
+    with h5py.File(path, "r+") as file:
+        for name, value in (attributes or {}).items():
+            if value is None:
+                del file.attrs[name]
+            else:
+                file.attrs[name] = value
+        for name, value in (datasets or {}).items():
+            del file[name]
+            if value is not None:
+                file[name] = value
+
+
+SHARD = "train-00001-of-00004.h5"
+DAMAGE = {
+    "not HDF5": (lambda path: path.write_bytes(b"plain text"), "truncated, damaged or not an HDF5 file"),
+    "empty file": (lambda path: path.write_bytes(b""), "truncated, damaged or not an HDF5 file"),
+    "truncated": (
+        lambda path: os.truncate(path, path.stat().st_size - 1),
+        "truncated, damaged or not an HDF5 file",
+    ),
+    "missing": (lambda path: path.unlink(), "missing, 4 shards belong to 'train'"),
+    "unreadable": (lambda path: (path.unlink(), path.mkdir()), "cannot be read (Is a directory)"),
+    "another kind of file": (
+        lambda path: rewrite(path, attributes={"format": None}),
+        "not a shard of the suite (attribute format)",
+    ),
+    "newer version": (lambda path: rewrite(path, attributes={"version": 2}), "shard format version 2"),
+    "no total": (
+        lambda path: rewrite(path, attributes={"total": None}),
+        "not a shard of the suite (attribute total",
+    ),
+    "attribute of another type": (
+        lambda path: rewrite(path, attributes={"classes": "five"}),
+        "attribute classes is 'five'",
+    ),
+    "renamed": (
+        lambda path: rewrite(path, attributes={"shard": 2}),
+        "holds shard 2 of 4 of 'train', not what its name says",
+    ),
+    "no inputs": (lambda path: rewrite(path, datasets={"inputs": None}), "no data sets"),
+    "fewer targets than inputs": (
+        lambda path: rewrite(path, datasets={"targets": np.zeros(3, np.int32)}),
+        "targets (3,) are not (n, ...) and (n,)",
+    ),
+    "floating targets": (
+        lambda path: rewrite(path, datasets={"targets": np.zeros(6)}),
+        "targets float64, not numbers and integers",
+    ),
+    "other shape": (
+        lambda path: rewrite(path, datasets={"inputs": np.zeros((6, 3, 3, 1), np.uint8)}),
+        "input shape is (3, 3, 1), but (3, 2, 1) in ",
+    ),
+    "other input dtype": (
+        lambda path: rewrite(path, datasets={"inputs": np.zeros((6, 3, 2, 1), np.float32)}),
+        "input dtype is float32, but uint8 in ",
+    ),
+    "other target dtype": (
+        lambda path: rewrite(path, datasets={"targets": np.zeros(6, np.uint8)}),
+        "target dtype is uint8, but int32 in ",
+    ),
+    "other total": (lambda path: rewrite(path, attributes={"total": 30}), "another generation"),
+    "other data": (lambda path: rewrite(path, attributes={"fingerprint": "x"}), "fingerprint differs"),
+    "other classes": (lambda path: rewrite(path, attributes={"classes": 9}), "classes differs"),
+    "rows that do not follow on": (
+        lambda path: rewrite(path, attributes={"first": 4}),
+        "says its first row is sample 4, but 5 rows precede it",
+    ),
+    "label outside": (
+        lambda path: rewrite(path, attributes={"target_max": 5}),
+        "to 5, outside the 5 classes (0 to 4)",
+    ),
+    "label negative": (lambda path: rewrite(path, attributes={"target_min": -2}), "labels run from -2"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_catalogue_names_the_damaged_shard_and_the_remedy(folder, case):
+    damage, expected = DAMAGE[case]
+    damage(folder / SHARD)
+    message = refusal(Catalogue.open, folder, "train")
+    assert message.startswith(f"{folder / SHARD}: ")
+    assert expected in message
+    assert "run `hpc-train prepare` again" in message
+    assert Catalogue.open(folder, "test").samples == 6
+
+
+def test_catalogue_counts_missing_shards(folder):
+    for shard in (0, 2, 3):
+        (folder / f"train-0000{shard}-of-00004.h5").unlink()
+    message = refusal(Catalogue.open, folder, "train")
+    assert message.startswith(f"{folder / 'train-00000-of-00004.h5'} and 2 more: missing, 4 shards")
+
+
+def test_catalogue_refuses_shards_that_hold_fewer_samples_than_they_say(tmp_path):
+    write_shards(tmp_path, "train", *samples(8), classes=CLASSES, shards=2)
+    for shard in (0, 1):
+        rewrite(tmp_path / f"train-0000{shard}-of-00002.h5", attributes={"total": 9})
+    assert "the shards hold 8 samples but say 9" in refusal(Catalogue.open, tmp_path, "train")
+
+
+def test_catalogue_refuses_two_generations(folder, tmp_path):
+    write_shards(folder / "new", "train", *samples(22), classes=CLASSES, shards=2)
+    for name in names(folder / "new"):
+        os.replace(folder / "new" / name, folder / name)
+    message = refusal(Catalogue.open, folder, "train")
+    assert "two generations of 'train' (of 2 and 4 files) are mixed" in message
+
+
+def test_catalogue_names_the_splits_that_are_there(folder, tmp_path):
+    message = refusal(Catalogue.open, folder, "validation")
+    assert "no shards of split 'validation', the splits there are: test, train" in message
+    (tmp_path / "bare").mkdir()
+    assert "nor of any other split" in refusal(Catalogue.open, tmp_path / "bare", "train")
+
+
+def test_catalogue_of_a_folder_that_is_missing(tmp_path):
+    message = refusal(Catalogue.open, tmp_path / "nowhere", "train")
+    assert message.startswith(f"{tmp_path / 'nowhere'}: the folder of shards cannot be read (No such file")
+    assert "hpc-train prepare" in message
+
+
+def test_catalogue_takes_the_number_of_classes_from_the_caller(folder):
+    assert Catalogue.open(folder, "train", classes=7).classes == 7
+    message = refusal(Catalogue.open, folder, "train", classes=3)
+    assert "to 4, outside the 3 classes (0 to 2)" in message
+
+
+def test_locate_finds_file_and_row(folder):
+    files, rows = Catalogue.open(folder, "train").locate([0, 4, 5, 10, 11, 21])
+    assert files.tolist() == [0, 0, 1, 1, 2, 3]
+    assert rows.tolist() == [0, 4, 0, 5, 0, 5]
+
+
+@pytest.mark.parametrize("index", [-1, 22])
+def test_reading_outside_the_split_is_an_error_of_the_program(folder, index):
+    with pytest.raises(IndexError, match=r"not in \[0, 22\)"):
+        Reader(Catalogue.open(folder, "train")).read([0, index])
+
+
+def compress(folder):
+    inputs, targets = samples(22)
+    edges = [0, 5, 11, 16, 22]
+    for shard in range(4):
+        rows = slice(edges[shard], edges[shard + 1])
+        with h5py.File(folder / f"train-0000{shard}-of-00004.h5", "r+") as file:
+            for name, array in (("inputs", inputs), ("targets", targets)):
+                del file[name]
+                file.create_dataset(name, data=array[rows], chunks=True, compression="gzip")
+
+
+@pytest.fixture(params=["contiguous", "compressed"])
+def either(request, folder):
+    """The folder with contiguous shards, then with compressed ones."""
+    if request.param == "compressed":
+        compress(folder)
+    catalogue = Catalogue.open(folder, "train")
+    assert ((catalogue.inputs_at == NOT_CONTIGUOUS) == (request.param == "compressed")).all()
+    return folder
+
+
+@settings(deadline=None, max_examples=30)
+@given(wanted=st.lists(st.integers(0, 21), max_size=30))
+def test_reader_gives_samples_in_the_order_asked(tmp_path_factory, wanted):
+    inputs, targets = samples(22)
+    folder = tmp_path_factory.mktemp("shards")
+    write_shards(folder, "train", inputs, targets, classes=CLASSES, shards=4)
+    for change in (lambda folder: None, compress):
+        change(folder)
+        got_inputs, got_targets = Reader(Catalogue.open(folder, "train")).read(np.array(wanted, np.int64))
+        np.testing.assert_array_equal(got_inputs, inputs[wanted])
+        np.testing.assert_array_equal(got_targets, targets[wanted])
+
+
+def test_reader_returns_arrays_of_the_callers_own(either):
+    reader = Reader(Catalogue.open(either, "train"))
+    first, labels = reader.read([3, 4])
+    first[:], labels[:] = 0, 0
+    np.testing.assert_array_equal(reader.read([3, 4])[0], samples(22)[0][3:5])
+    np.testing.assert_array_equal(reader.read([3, 4])[1], samples(22)[1][3:5])
+
+
+def test_reader_serves_many_threads(either, monkeypatch):
+    monkeypatch.setattr("hpc_train.data.reader._OPEN_FILES", 2)
+    inputs, targets = samples(22)
+    reader = Reader(Catalogue.open(either, "train"))
+    batches = [np.random.default_rng(k).integers(0, 22, 16) for k in range(200)]
+    with ThreadPoolExecutor(8) as pool:
+        for wanted, (got_inputs, got_targets) in zip(batches, pool.map(reader.read, batches), strict=True):
+            np.testing.assert_array_equal(got_inputs, inputs[wanted])
+            np.testing.assert_array_equal(got_targets, targets[wanted])
+
+
+def test_reader_keeps_few_files_open(folder, monkeypatch):
+    monkeypatch.setattr("hpc_train.data.reader._OPEN_FILES", 2)
+    reader = Reader(Catalogue.open(folder, "train"))
+    before = len(os.listdir("/proc/self/fd"))
+    reader.read(np.arange(22))
+    assert len(os.listdir("/proc/self/fd")) - before == 2
+
+
+def test_catalogue_and_reader_ask_for_no_file_lock(either):
+    with open(either / SHARD, "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        Reader(Catalogue.open(either, "train")).read([5, 6])
+
+
+def test_a_shard_that_vanishes_before_it_is_read(either):
+    reader = Reader(Catalogue.open(either, "train"))
+    (either / SHARD).unlink()
+    reader.read([0, 4, 11])
+    message = refusal(reader.read, [0, 5])
+    assert message.startswith(f"{either / SHARD}: cannot be read (No such file or directory)")
+
+
+def test_a_shard_that_shrinks_before_it_is_read(either):
+    reader = Reader(Catalogue.open(either, "train"))
+    os.truncate(either / SHARD, 2050)
+    message = refusal(reader.read, [5])
+    assert message.startswith(f"{either / SHARD}: cannot be read (")
+
+
+def test_a_shard_that_shrinks_after_it_was_read(folder):
+    reader = Reader(Catalogue.open(folder, "train"))
+    reader.read([5])
+    os.truncate(folder / SHARD, 2050)
+    assert "it ends at byte 2050, but its data at" in refusal(reader.read, [5])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_reader_names_file_row_and_sample_that_are_not_finite(tmp_path, value):
+    inputs, targets = samples(12, np.float32)
+    write_shards(tmp_path, "train", inputs, targets, classes=CLASSES, shards=2)
+    path = tmp_path / "train-00001-of-00002.h5"
+    with h5py.File(path, "r+") as file:
+        file["inputs"][3, 0, 0, 0] = value
+    catalogue = Catalogue.open(tmp_path, "train")
+    message = refusal(Reader(catalogue).read, [1, 9, 2])
+    assert message.startswith(f"{path}: row 3 (sample 9 of 'train') holds NaN or infinity; mend it")
+    assert "hpc-train prepare" in message
+    Reader(catalogue).read([1, 8, 10])
+    assert not np.isfinite(Reader(catalogue, check=False).read([9])[0]).all()
+
+
+@pytest.mark.parametrize("label", [-1, CLASSES])
+def test_reader_names_file_row_and_sample_whose_label_is_outside(either, label):
+    with h5py.File(either / SHARD, "r+") as file:
+        file["targets"][2] = label
+    reader = Reader(Catalogue.open(either, "train"))
+    message = refusal(reader.read, [0, 7])
+    assert f"{SHARD}: row 2 (sample 7 of 'train') has label {label}, outside the 5 classes" in message
+    assert Reader(reader.catalogue, check=False).read([7])[1] == label
