@@ -1,0 +1,39 @@
+"""The Keras 3 layer over Horovod: start-up, gradients, broadcast, exact metrics, equal replicas.
+
+Five lines make a Keras 3 script a Horovod job::
+
+    from hpc_train import parallel
+    world = parallel.init()
+    model.compile(parallel.DistributedOptimizer(keras.optimizers.SGD(0.01 * world.size)), loss=...)
+    data = data.shard(world.size, world.rank).repeat()
+    model.fit(data, steps_per_epoch=..., callbacks=parallel.callbacks(), verbose=world.is_root)
+
+Horovod and TensorFlow are imported with the first name that needs them, so `World` costs nothing.
+"""
+
+import importlib
+
+from hpc_train.parallel.world import World
+
+_HOME = {
+    "init": "start",
+    "agree": "collectives",
+    "broadcast_object": "collectives",
+    "DistributedOptimizer": "optimizer",
+    "callbacks": "sync",
+    "AverageStatistics": "sync",
+    "Broadcast": "sync",
+    "EqualReplicas": "sync",
+    "ExactMetrics": "metrics",
+    "evaluate": "metrics",
+    "check_replicas": "replicas",
+    "save_model": "saving",
+}
+
+__all__ = ["World", *sorted(_HOME)]
+
+
+def __getattr__(name):
+    if name in _HOME:
+        return getattr(importlib.import_module(f"hpc_train.parallel.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

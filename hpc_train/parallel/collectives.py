@@ -1,0 +1,56 @@
+"""What ranks tell each other outside the training step; small, on the CPU, through Horovod."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import horovod.tensorflow as hvd
+import numpy as np
+import tensorflow as tf
+
+from hpc_train.errors import UserError
+from hpc_train.parallel.world import World
+
+
+def sum_arrays(arrays: list[np.ndarray], name: str) -> list[np.ndarray]:
+    """Element-wise sums over the ranks, in float64, each of its array's shape. Collective."""
+    flat = np.concatenate([np.asarray(array, "float64").ravel() for array in arrays] or [np.zeros(0)])
+    if flat.size == 0:
+        return []
+    with tf.device("/cpu:0"):
+        total = hvd.allreduce(tf.constant(flat), op=hvd.Sum, name=name).numpy()
+    ends = np.cumsum([np.size(array) for array in arrays])[:-1]
+    return [part.reshape(np.shape(array)) for part, array in zip(np.split(total, ends), arrays, strict=True)]
+
+
+def broadcast_object(value=None, root: int = 0, name: str = "hpc_train.object"):
+    """`value` of the root, on every rank; anything that pickles. Collective."""
+    with tf.device("/cpu:0"):
+        return hvd.broadcast_object(value, root_rank=root, name=name)
+
+
+def gather_objects(value, name: str = "hpc_train.objects") -> list:
+    """Every rank's `value`, ordered by rank, on every rank. Collective."""
+    if hvd.size() == 1:
+        return [value]
+    with tf.device("/cpu:0"):
+        return hvd.allgather_object(value, name=name)
+
+
+@contextmanager
+def agree(world: World) -> Iterator[None]:
+    """Work that may fail on some ranks only: all leave it together, or all raise one UserError. Collective.
+
+    Raises:
+        UserError: the error of the lowest rank that failed, on every rank.
+    """
+    failed = None
+    try:
+        yield
+    except UserError as error:
+        failed = error
+    with tf.device("/cpu:0"):
+        votes = np.zeros(1, "int32") + (world.rank if failed else world.size)
+        first = int(hvd.allreduce(tf.constant(votes), op=hvd.Min, name="hpc_train.agree")[0])
+    if first < world.size:
+        text = broadcast_object(str(failed), root=first)
+        raise UserError(text).agreed() from failed

@@ -1,0 +1,62 @@
+"""One rank's failure ends them all, at once, with one message."""
+
+import os
+import socket
+import sys
+import threading
+import time
+import traceback
+
+from hpc_train.errors import UserError
+from hpc_train.parallel.world import World
+
+# What ranks see whose collective was cut short because another rank ended.
+_ELSEWHERE = ("Horovod has been shut down", "HorovodInternalError", "Connection reset", "Connection closed by peer")
+
+
+def install(world: World, job: str = "") -> None:
+    """From now on an exception that leaves the main thread ends every rank of the job.
+
+    Args:
+        world: the ranks.
+        job: a word that the ranks of this job share, and no other job has; without it each rank speaks for itself.
+    """
+    job = job or str(os.getpid())
+    sys.excepthook = lambda kind, error, trace: _end(world, job, kind, error, trace)
+
+
+def message(world: World, kind, error, trace) -> str | None:
+    """What this rank should print of an exception; None where another rank speaks."""
+    where = f"rank {world.rank}: " if world.size > 1 else ""
+    if isinstance(error, UserError):
+        if error.every_rank:
+            return f"error: {error}" if world.is_root else None
+        return f"error: {where}{error}"
+    if issubclass(kind, KeyboardInterrupt):
+        return "interrupted" if world.is_root else None
+    if any(word in f"{kind.__name__} {error}" for word in _ELSEWHERE):
+        return None
+    return f"{''.join(traceback.format_exception(kind, error, trace))}error: {where}{kind.__name__}: {error}"
+
+
+def _end(world: World, job: str, kind, error, trace) -> None:
+    text = message(world, kind, error, trace)
+    if text and world.node:
+        time.sleep(1)
+    # Ranks that fail alike fail together. An abstract socket's name belongs to one process of a node until that
+    # ends: who has it speaks. Other nodes' ranks are late, and by then the job has ended.
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        claim.bind(f"\0hpc-train-{job}")
+    except OSError:
+        text = None
+    if text:
+        print(text, file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    # Shutting Horovod down wakes the ranks that wait in a collective. It waits for them in turn, so not for long.
+    import horovod.tensorflow as hvd
+
+    farewell = threading.Thread(target=hvd.shutdown, daemon=True)
+    farewell.start()
+    farewell.join(timeout=5)
+    os._exit(130 if issubclass(kind, KeyboardInterrupt) else 1)

@@ -1,0 +1,28 @@
+"""TensorFlow's import announces oneDNN twice on every rank, whatever the log level; nobody can act on that."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_NOISE = (b"All log messages before absl::InitializeLog()", b"oneDNN custom operations are on")
+
+
+@contextmanager
+def quiet_import() -> Iterator[None]:
+    """Hold back standard error while TensorFlow loads; then pass on all but the known noise."""
+    sys.stderr.flush()
+    real = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(real, 2)
+            os.close(real)
+            held.seek(0)
+            for line in held:
+                if not any(noise in line for noise in _NOISE):
+                    os.write(2, line)

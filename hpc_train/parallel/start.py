@@ -1,0 +1,93 @@
+"""Start-up of a rank: Horovod, its GPU, its threads, its seeds, and what happens when it fails."""
+
+import os
+import socket
+import uuid
+
+from hpc_train.errors import UserError
+from hpc_train.parallel import failure
+from hpc_train.parallel.quiet import quiet_import
+from hpc_train.parallel.world import World, choose_gpu, lost_ranks, shared_gpus, threads_per_rank
+
+# A rank that never joins a collective is reported after a minute; the job ends after half an hour.
+_STALL = {"HOROVOD_STALL_CHECK_TIME_SECONDS": "60", "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": "1800"}
+
+
+def init(seed: int | None = None, threads: int | None = None, deterministic: bool = False) -> World:
+    """Start Horovod on this rank and make TensorFlow share the node with the other ranks.
+
+    Call it before any TensorFlow operation. A failure on one rank ends all of them from here on.
+
+    Args:
+        seed: seed of Python, NumPy and Keras, the same on every rank; None leaves them alone.
+            (Random layers draw differently on each rank all the same: see `sync.Broadcast`.)
+        threads: TensorFlow's threads on this rank; None shares the node's cores among its ranks.
+        deterministic: ask TensorFlow for operations that give the same bits in every run.
+
+    Raises:
+        UserError: no Horovod, more ranks than GPUs, or N jobs of size 1 instead of N ranks.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    for name, value in _STALL.items():
+        os.environ.setdefault(name, value)
+    with quiet_import():
+        import keras
+        import tensorflow as tf
+
+        try:
+            import horovod.tensorflow as hvd
+        except ImportError as error:
+            raise UserError(f"no usable Horovod here ({error}); run `hpc-train build-horovod`") from error
+
+    hvd.init()
+    world = World(
+        rank=hvd.rank(),
+        size=hvd.size(),
+        local_rank=hvd.local_rank(),
+        local_size=hvd.local_size(),
+        node=hvd.cross_rank(),
+        nodes=hvd.cross_size(),
+    )
+    failure.install(world)
+    problem = lost_ranks(world.size)
+    if problem:
+        raise UserError(problem)
+    if keras.backend.backend() != "tensorflow":
+        raise UserError(f"Keras runs on {keras.backend.backend()}; Horovod needs KERAS_BACKEND=tensorflow")
+
+    threads = threads or threads_per_rank(world.local_size, len(os.sched_getaffinity(0)), os.cpu_count() or 1)
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(max(2, threads))
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
+    # No collective before this line: TensorFlow would take every GPU to run it.
+    gpu = _pin_gpu(tf, world)
+
+    from hpc_train.parallel.collectives import broadcast_object, gather_objects
+
+    failure.install(world, broadcast_object(uuid.uuid4().hex))
+    owners = gather_objects((world.rank, socket.gethostname(), gpu))
+    problem = shared_gpus([owner for owner in owners if owner[2]])
+    if problem:
+        raise UserError(problem).agreed()
+    if seed is not None:
+        keras.utils.set_random_seed(seed)
+    return world
+
+
+def _pin_gpu(tf, world: World) -> str | None:
+    gpus = tf.config.list_physical_devices("GPU")
+    mine = choose_gpu(len(gpus), world)
+    if mine is None:
+        return None
+    tf.config.set_visible_devices(gpus[mine], "GPU")
+    tf.config.experimental.set_memory_growth(gpus[mine], True)
+    return _bus_id()
+
+
+def _bus_id() -> str:
+    # The only public place where TensorFlow tells which card a device is.
+    from tensorflow.python.client import device_lib
+
+    described = [device.physical_device_desc for device in device_lib.list_local_devices()]
+    return next(text.split("pci bus id: ")[1].split(",")[0] for text in described if "pci bus id: " in text)

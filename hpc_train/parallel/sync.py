@@ -1,0 +1,105 @@
+"""Callbacks that keep the ranks of a Keras `fit` one model."""
+
+import horovod.tensorflow as hvd
+import keras
+import numpy as np
+import tensorflow as tf
+
+from hpc_train.errors import UserError
+from hpc_train.parallel.collectives import gather_objects, sum_arrays
+from hpc_train.parallel.metrics import ExactMetrics
+from hpc_train.parallel.optimizer import DistributedOptimizer
+from hpc_train.parallel.replicas import check_replicas
+from hpc_train.parallel.variables import everything, is_seed, layout, optimizer_variables, seeds, statistics
+
+# Odd, so that every rank's offset is another one modulo 2^32.
+_SEED_STRIDE = 0x9E3779B1
+
+
+def callbacks(check_every: int = 500, validation_steps: int | None = None) -> list[keras.callbacks.Callback]:
+    """What every distributed `fit` needs, in the order in which it needs it; put it before your own callbacks.
+
+    Args:
+        check_every: steps between two checks that replicas are equal; 0 checks at the end only.
+        validation_steps: see `ExactMetrics`.
+    """
+    return [ExactMetrics(validation_steps), Broadcast(), AverageStatistics(), EqualReplicas(check_every)]
+
+
+class Broadcast(keras.callbacks.Callback):
+    """Start from rank 0's weights and optimizer state; give each rank's random layers a stream of their own."""
+
+    def set_model(self, model):
+        super().set_model(model)
+        # Horovod's operations cannot be compiled by XLA, and Keras picks XLA by itself where there is a GPU.
+        model.jit_compile = False
+
+    def on_train_begin(self, logs=None):
+        model = self.model
+        if not isinstance(model.optimizer, DistributedOptimizer):
+            raise UserError(
+                f"the model is compiled with {type(model.optimizer).__name__}: its gradients would stay on their rank; "
+                "wrap it in hpc_train.parallel.DistributedOptimizer (for float16 compile with auto_scale_loss=False)"
+            ).agreed()
+        if not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
+        if len(set(gather_objects(layout(everything(model)), "hpc_train.layout"))) > 1:
+            raise UserError("the ranks built different models: make the model the same way on every rank").agreed()
+        broadcast_variables(everything(model))
+        for seed in seeds(model):
+            seed.assign(rank_seed(np.asarray(seed), hvd.rank()))
+
+
+def rank_seed(state: np.ndarray, rank: int) -> np.ndarray:
+    """A random layer's state on `rank`, from rank 0's state (2,): another seed, the same counter."""
+    moved = (int(state[0]) + rank * _SEED_STRIDE) % 2**32
+    return np.array([moved, state[1]]).astype(state.dtype)
+
+
+def broadcast_variables(variables) -> None:
+    """Give every rank rank 0's values. Collective."""
+    if hvd.size() > 1 and variables:
+        hvd.broadcast_variables([variable.value for variable in variables], root_rank=0)
+
+
+def average_statistics(model) -> None:
+    """Replace batch statistics by their means over the ranks, so that all ranks infer alike. Collective."""
+    variables = statistics(model)
+    if hvd.size() == 1 or not variables:
+        return
+    sums = sum_arrays([np.asarray(v, "float64") for v in variables], "hpc_train.statistics")
+    for variable, total in zip(variables, sums, strict=True):
+        variable.assign(tf.cast(total / hvd.size(), variable.dtype))
+
+
+class AverageStatistics(keras.callbacks.Callback):
+    """Average batch normalisation's moving statistics over the ranks before anything infers with them."""
+
+    def on_test_begin(self, logs=None):
+        average_statistics(self.model)
+
+    def on_epoch_end(self, epoch, logs=None):
+        average_statistics(self.model)
+
+
+class EqualReplicas(keras.callbacks.Callback):
+    """Check every `every` steps that weights and optimizer state are equal on all ranks, and at the end all state.
+
+    Raises:
+        UserError: on every rank, naming the variables that differ.
+    """
+
+    def __init__(self, every: int = 500):
+        super().__init__()
+        self.every = every
+        self.steps = 0
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self.every and self.steps and self.steps % self.every == 0:
+            model = self.model
+            check_replicas([*model.trainable_variables, *optimizer_variables(model)], f"after step {self.steps}")
+        self.steps += 1
+
+    def on_train_end(self, logs=None):
+        average_statistics(self.model)
+        check_replicas([v for v in everything(self.model) if not is_seed(v)], f"after step {self.steps}, the last")

@@ -1,0 +1,46 @@
+"""Which of a model's variables mean what to the ranks."""
+
+import hashlib
+
+from hpc_train.parallel.optimizer import unwrap
+
+
+def is_seed(variable) -> bool:
+    """True for the state of a random layer, which differs between ranks on purpose."""
+    return variable.path.endswith("seed_generator_state")
+
+
+def seeds(model) -> list:
+    """States of the model's random layers: (2,) integers, a seed and a counter."""
+    return [variable for variable in model.non_trainable_variables if is_seed(variable)]
+
+
+def statistics(model) -> list:
+    """Floating-point state that each rank gathers from its own batches, such as batch normalisation's."""
+    return [v for v in model.non_trainable_variables if not is_seed(v) and "float" in v.dtype]
+
+
+def optimizer_variables(model) -> list:
+    """State of the model's optimizer, in the order in which it was made."""
+    return list(unwrap(model.optimizer).variables) if model.optimizer is not None else []
+
+
+def everything(model) -> list:
+    """All that a run must carry on: weights, statistics, seeds, optimizer state."""
+    return [*model.trainable_variables, *model.non_trainable_variables, *optimizer_variables(model)]
+
+
+def named(variables) -> list[tuple[str, object]]:
+    """Variables with names that are unique: their Keras path, numbered where paths repeat."""
+    seen: dict[str, int] = {}
+    pairs = []
+    for variable in variables:
+        count = seen[variable.path] = seen.get(variable.path, 0) + 1
+        pairs.append((variable.path if count == 1 else f"{variable.path}#{count}", variable))
+    return pairs
+
+
+def layout(variables) -> str:
+    """A digest of names, shapes and dtypes: equal on ranks that built the same model."""
+    text = repr([(name, tuple(v.shape), v.dtype) for name, v in named(variables)])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

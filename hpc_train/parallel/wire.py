@@ -1,0 +1,43 @@
+"""How gradients travel between ranks: dense in groups, sparse as they are, optionally in 16 bits."""
+
+import horovod.tensorflow as hvd
+import tensorflow as tf
+
+
+def average(tensors: list[tf.Tensor], name: str, wire_dtype: str | None = None) -> list[tf.Tensor]:
+    """Means over the ranks of dense tensors of one dtype, in one grouped all-reduce. Collective.
+
+    Args:
+        tensors: dense tensors of the same dtype.
+        name: the same on every rank, and used by no other collective in flight.
+        wire_dtype: None, "float16" or "bfloat16"; only float32 tensors are narrowed.
+    """
+    if wire_dtype is None or tensors[0].dtype != tf.float32:
+        return hvd.grouped_allreduce(tensors, op=hvd.Average, name=name)
+    if wire_dtype == "float16":
+        # Dividing before the sum keeps float16 from overflowing on many ranks.
+        narrow = [tf.cast(tensor / hvd.size(), tf.float16) for tensor in tensors]
+        return [tf.cast(t, tf.float32) for t in hvd.grouped_allreduce(narrow, op=hvd.Sum, name=name)]
+    return _average_bfloat16(tensors, name)
+
+
+def _average_bfloat16(tensors: list[tf.Tensor], name: str) -> list[tf.Tensor]:
+    # Horovod 0.28.1 cannot add bfloat16. So each rank gets its slice of everybody's bits, adds them in
+    # float32, and sends the mean back: the traffic of a ring all-reduce in 16 bits, with one rounding each way.
+    sizes = [tensor.shape.num_elements() for tensor in tensors]
+    flat = tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], 0)
+    ranks = hvd.size()
+    padded = tf.pad(tf.cast(flat, tf.bfloat16), [[0, -sum(sizes) % ranks]])
+    slices = hvd.alltoall(tf.bitcast(padded, tf.uint16), name=f"{name}.scatter")
+    parts = tf.cast(tf.bitcast(tf.reshape(slices, [ranks, -1]), tf.bfloat16), tf.float32)
+    mean = tf.bitcast(tf.cast(tf.reduce_mean(parts, 0), tf.bfloat16), tf.uint16)
+    whole = tf.bitcast(hvd.allgather(mean, name=f"{name}.gather"), tf.bfloat16)
+    means = tf.split(tf.cast(whole, tf.float32)[: sum(sizes)], sizes)
+    return [tf.reshape(mean, tensor.shape) for mean, tensor in zip(means, tensors, strict=True)]
+
+
+def average_sparse(slices: tf.IndexedSlices, name: str) -> tf.IndexedSlices:
+    """The mean over the ranks of a sparse gradient: everybody's rows side by side. Collective."""
+    values = hvd.allgather(slices.values / hvd.size(), name=f"{name}.values")
+    indices = hvd.allgather(slices.indices, name=f"{name}.indices")
+    return tf.IndexedSlices(values, indices, slices.dense_shape)

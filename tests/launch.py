@@ -1,0 +1,60 @@
+"""Starting real ranks from tests."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+
+
+@dataclass
+class Ended:
+    """How a launch ended: exit status, standard output and error together."""
+
+    status: int
+    output: str
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """This process's environment with the interpreter's own programs first on PATH."""
+    path = f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"
+    return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", **extra}
+
+
+def start(ranks: int, *arguments: str, cwd: Path = REPOSITORY, controller: str | None = None, **kwargs):
+    """`horovodrun -np RANKS python ARGUMENTS` in the background, in a process group of its own."""
+    if not shutil.which("horovodrun", path=environment()["PATH"]):
+        pytest.skip("Horovod is not built here: run `hpc-train build-horovod`")
+    launcher = ["horovodrun", *([controller] if controller else []), "-np", str(ranks)]
+    return subprocess.Popen(
+        [*launcher, sys.executable, *arguments],
+        cwd=cwd,
+        env=environment(PYTHONPATH=str(REPOSITORY)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        **kwargs,
+    )
+
+
+def finish(process: subprocess.Popen, timeout: float) -> Ended:
+    """Wait for a launch; one that takes longer than `timeout` seconds is killed and fails the test."""
+    try:
+        output, _ = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, 9)
+        output, _ = process.communicate()
+        pytest.fail(f"still running after {timeout} s:\n{output[-3000:]}")
+    return Ended(process.returncode, output)
+
+
+def launch(ranks: int, *arguments: str, timeout: float = 240, **kwargs) -> Ended:
+    """`start`, then `finish`."""
+    return finish(start(ranks, *arguments, **kwargs), timeout)
