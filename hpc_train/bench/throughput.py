@@ -1,0 +1,181 @@
+"""What does the suite cost? horovodrun -np 2 python -m hpc_train.bench.throughput --data shards/mnist
+
+Four ways to train the same model, interleaved in the same processes, round after round:
+
+    fit           `fit` through the suite: shards, reader, averaged gradients, all callbacks
+    bare          a hand-written loop: arrays in memory, one grouped all-reduce, nothing else
+    fit alone     `fit` and shards without Horovod: every rank trains for itself, all at once (the ceiling of fit)
+    bare alone    the loop without its all-reduce (the ceiling of all)
+
+Throughput is over all ranks, by the slowest rank's clock; a round's first step is not counted.
+"""
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from hpc_train import options
+from hpc_train.errors import UserError
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Compare fit through the suite with a bare Horovod loop and with ranks that train alone."""
+
+    data: Path
+    """Folder of HDF5 shards."""
+    model: Literal["fc", "cnn", "deep", "dropout", "batchnorm", "residual"] = "deep"
+    """Network of the MNIST family."""
+    batch_size: int = 64
+    """Samples a step on each rank."""
+    steps: int = 60
+    """Counted steps a round."""
+    rounds: int = 7
+    """Rounds, each with every way once, in an order that rotates; an uncounted one goes first."""
+    threads: int | None = None
+    """TensorFlow's threads a rank; by default the ranks of a node share its cores."""
+    output: Path | None = None
+    """JSON file for the figures."""
+
+
+def run(chosen: Throughput) -> None:
+    """Measure; every rank calls it."""
+    if min(chosen.steps, chosen.rounds, chosen.batch_size) < 1:
+        raise UserError("--steps, --rounds and --batch-size must be at least 1")
+    from hpc_train import parallel
+
+    world = parallel.init(seed=0, threads=chosen.threads)
+    import numpy as np
+
+    with parallel.agree(world):
+        ways = _ways(chosen, world)
+    names = list(ways)
+    rates: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(chosen.rounds + 1):
+        for name in np.roll(names, number):
+            seconds = _slowest(ways[name](chosen.steps + 1))
+            if number:
+                rates[name].append(world.size * chosen.batch_size * chosen.steps / seconds)
+    if world.is_root:
+        _report(chosen, world, rates)
+
+
+def _slowest(seconds: float) -> float:
+    import horovod.tensorflow as hvd
+    import tensorflow as tf
+
+    # Also the barrier that lets all ranks begin the next measurement together.
+    return float(hvd.allreduce(tf.constant(seconds, tf.float64), op=hvd.Max, name="hpc_train.bench.slowest"))
+
+
+def _ways(chosen: Throughput, world) -> dict:
+    import keras
+
+    from hpc_train import parallel
+    from hpc_train.data.catalogue import Catalogue
+    from hpc_train.data.plan import TrainPlan
+    from hpc_train.data.reader import Reader
+    from hpc_train.models import mnist
+
+    catalogue = Catalogue.open(chosen.data, "train")
+    reader = Reader(catalogue)
+    plan = TrainPlan(catalogue.samples, chosen.batch_size, world.size, seed=0)
+
+    def model():
+        return mnist.build(chosen.model, catalogue.input_shape, str(catalogue.input_dtype), catalogue.classes)
+
+    def sgd():
+        return keras.optimizers.SGD(0.001, momentum=0.9)
+
+    return {
+        "fit": _fit(model(), parallel.DistributedOptimizer(sgd()), reader, plan, world, parallel.callbacks()),
+        "bare": _loop(model(), sgd(), reader, chosen.batch_size, average=True),
+        "fit alone": _fit(model(), sgd(), reader, plan, world, []),
+        "bare alone": _loop(model(), sgd(), reader, chosen.batch_size, average=False),
+    }
+
+
+def _fit(model, optimizer, reader, plan, world, callbacks):
+    import keras
+
+    from hpc_train.data.pipeline import Input
+
+    class Clock(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            self.last = time.perf_counter()
+            if batch == 0:
+                self.first = self.last
+
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)
+    clock = Clock()
+    begun = [0]
+
+    def measure(steps: int) -> float:
+        data = Input(reader).training(plan, world.rank, begun[0], 0, steps)
+        begun[0] += 1
+        model.fit(data, steps_per_epoch=steps, callbacks=[*callbacks, clock], shuffle=False, verbose=0)
+        return clock.last - clock.first
+
+    return measure
+
+
+def _loop(model, optimizer, reader, batch_size: int, average: bool):
+    import horovod.tensorflow as hvd
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    held = min(reader.catalogue.samples, 100 * batch_size)
+    data = tf.data.Dataset.from_tensor_slices(reader.read(np.arange(held)))
+    batches = iter(data.repeat().batch(batch_size).prefetch(4))
+    loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    optimizer.build(model.trainable_variables)
+
+    @tf.function
+    def step(inputs, targets):
+        with tf.GradientTape() as tape:
+            loss = loss_of(targets, model(inputs, training=True))
+        grads = tape.gradient(loss, [variable.value for variable in model.trainable_variables])
+        if average:
+            grads = hvd.grouped_allreduce(grads, op=hvd.Average, name="hpc_train.bench.bare")
+        optimizer.apply(grads, model.trainable_variables)
+        return loss
+
+    def measure(steps: int) -> float:
+        step(*next(batches)).numpy()
+        first = time.perf_counter()
+        for _ in range(steps - 1):
+            loss = step(*next(batches))
+        loss.numpy()
+        return time.perf_counter() - first
+
+    return measure
+
+
+def _report(chosen: Throughput, world, rates: dict[str, list[float]]) -> None:
+    import os
+
+    import numpy as np
+
+    cores = len(os.sched_getaffinity(0))
+    print(f"{chosen.model}, batch {chosen.batch_size} a rank, {world.size} ranks, {chosen.rounds} rounds")
+    print(f"{'':12}{'samples/s: median':>18}{'min':>8}{'max':>8}")
+    for name, values in rates.items():
+        print(f"{name:12}{np.median(values):18.0f}{min(values):8.0f}{max(values):8.0f}")
+    ratios = {}
+    for other in ("bare", "fit alone", "bare alone"):
+        pairs = np.divide(rates["fit"], rates[other])
+        ratios[f"fit / {other}"] = float(np.median(pairs))
+        print(f"fit / {other:11} median of the rounds {np.median(pairs):.3f} ({min(pairs):.3f} to {max(pairs):.3f})")
+    if world.local_size > cores:
+        print(f"{world.local_size} ranks share {cores} cores: these figures say nothing about scaling")
+    if chosen.output:
+        figures = {"options": asdict(chosen), "ranks": world.size, "cores": cores, "rates": rates, "ratios": ratios}
+        chosen.output.write_text(json.dumps(figures, indent=2, default=str) + "\n")
+
+
+if __name__ == "__main__":
+    options.main(Throughput, run, "python -m hpc_train.bench.throughput")

@@ -1,0 +1,165 @@
+"""Callbacks of a training run: rate, checkpoints, best model, metrics file, progress."""
+
+import math
+import sys
+import time
+
+import keras
+import numpy as np
+
+from hpc_train import checkpoint
+from hpc_train.checkpoint import Progress
+from hpc_train.data.plan import TrainPlan
+from hpc_train.errors import UserError
+from hpc_train.optim.schedule import Schedule
+from hpc_train.parallel.collectives import sum_arrays
+from hpc_train.parallel.metrics import assign_states, states
+from hpc_train.parallel.saving import save_model
+from hpc_train.parallel.sync import average_statistics
+from hpc_train.parallel.world import World
+from hpc_train.run import Run
+
+
+class Position(keras.callbacks.Callback):
+    """Keeps `progress` true, sets the learning rate of each step, and stops at a loss that is no number."""
+
+    def __init__(self, progress: Progress, plan: TrainPlan, schedule: Schedule, world: World):
+        super().__init__()
+        self.progress, self.plan, self.schedule, self.world = progress, plan, schedule, world
+
+    def on_train_batch_begin(self, batch, logs=None):
+        done = self.progress.epoch + self.progress.position / self.plan.samples
+        self.model.optimizer.learning_rate = self.schedule.rate(done)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.progress.step += 1
+        self.progress.position += self.plan.global_batch
+        if self.progress.metrics:
+            # Resumed inside an epoch: add what was counted before, once over all ranks. Keras makes the metrics'
+            # variables in the first step, so not earlier.
+            if self.world.is_root:
+                now = states(self.model)
+                assign_states(self.model, [a + b for a, b in zip(now, self.progress.metrics, strict=True)])
+            self.progress.metrics = []
+        if logs and not math.isfinite(logs.get("loss", 0.0)):
+            raise UserError(
+                f"the loss is {logs['loss']} at step {self.progress.step} (epoch {self.progress.epoch + 1}); "
+                "lower --lr or lengthen --warmup-epochs, and check that the inputs are scaled"
+            )
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.progress.epoch, self.progress.position = epoch + 1, 0
+
+
+class Best(keras.callbacks.Callback):
+    """Saves the best model so far, and stops when it has not improved for `patience` epochs.
+
+    Every rank decides by the same exact metric, so all stop together.
+    """
+
+    def __init__(self, run: Run, world: World, progress: Progress, monitor: str, patience: int | None):
+        super().__init__()
+        self.run, self.world, self.monitor, self.patience = run, world, monitor, patience
+        self.sign = -1 if "loss" in monitor else 1
+        self.memory = progress.callbacks.setdefault("best", {"value": None, "epoch": 0})
+
+    def on_epoch_end(self, epoch, logs=None):
+        value = (logs or {}).get(self.monitor)
+        if value is None:
+            return
+        if self.memory["value"] is None or self.sign * value > self.sign * self.memory["value"]:
+            self.memory.update(value=value, epoch=epoch + 1)
+            if self.world.is_root:
+                save_model(self.model, self.run.best)
+        elif self.patience and epoch + 1 - self.memory["epoch"] >= self.patience:
+            self.model.stop_training = True
+
+
+class Checkpoints(keras.callbacks.Callback):
+    """Writes a checkpoint every `every` steps, and after every epoch."""
+
+    def __init__(self, run: Run, world: World, progress: Progress, every: int):
+        super().__init__()
+        self.run, self.world, self.progress, self.every = run, world, progress, every
+        self.written = progress.step
+
+    def on_train_batch_begin(self, batch, logs=None):
+        # Here and not at the end of a batch: by now every callback has seen the step before.
+        if self.every and self.progress.position and self.progress.step % self.every == 0:
+            self._save(sum_arrays(states(self.model), "hpc_train.metrics.checkpoint"))
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._save([])
+
+    def _save(self, metrics: list[np.ndarray]) -> None:
+        if self.progress.step == self.written and self.progress.position:
+            return
+        average_statistics(self.model)
+        if self.world.is_root:
+            self.progress.metrics = metrics
+            checkpoint.save(self.run.checkpoints, self.model, self.progress)
+            self.progress.metrics = []
+        self.written = self.progress.step
+
+
+class Report(keras.callbacks.Callback):
+    """On rank 0: one progress line for the job, and a line an epoch in metrics.jsonl.
+
+    Throughput is over all ranks, from the end of the first step (which compiles) to the end of the last one.
+    """
+
+    def __init__(self, run: Run, world: World, progress: Progress, plan: TrainPlan, epochs: int):
+        super().__init__()
+        self.run, self.world, self.progress, self.plan, self.epochs = run, world, progress, plan, epochs
+        self.terminal = sys.stdout.isatty()
+        self.throughput = 0.0
+        self._shown = 0.0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._begin = time.perf_counter()
+        self._first: float | None = None
+        self._steps = 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        now = time.perf_counter()
+        self._samples = self.progress.position
+        if self._first is None:
+            self._first = self._shown = now
+            return
+        self._steps += 1
+        self.throughput = self._steps * self.plan.global_batch / (now - self._first)
+        if now - self._shown > (0.2 if self.terminal else 10):
+            self._shown = now
+            self._show(logs)
+
+    def _show(self, logs):
+        position, samples = self.progress.position, self.plan.samples
+        bar = ("=" * (20 * position // samples) + ">").ljust(20, ".")[:20]
+        left = (samples - position) / self.throughput
+        text = (
+            f"epoch {self.progress.epoch + 1}/{self.epochs} [{bar}] {position}/{samples}  "
+            f"{_pairs(logs)}  {self.throughput:.0f} samples/s  {left:.0f} s left"
+        )
+        print(f"\r{text:110}" if self.terminal else text, end="" if self.terminal else "\n", flush=True)
+
+    def on_epoch_end(self, epoch, logs=None):
+        seconds = time.perf_counter() - self._begin
+        clear = f"\r{'':110}\r" if self.terminal else ""
+        speed = f"{self.throughput:.0f} samples/s" if self.throughput else "one step"
+        print(f"{clear}epoch {epoch + 1}/{self.epochs}  {_pairs(logs)}  {speed}  {seconds:.1f} s", flush=True)
+        self.run.add_metrics(
+            {
+                "epoch": epoch + 1,
+                "step": self.progress.step,
+                "samples": self._samples,
+                "ranks": self.world.size,
+                **{name: float(value) for name, value in (logs or {}).items()},
+                "learning_rate": float(self.model.optimizer.learning_rate),
+                "samples_per_s": round(self.throughput, 1),
+                "seconds": round(seconds, 3),
+            }
+        )
+
+
+def _pairs(logs) -> str:
+    return "  ".join(f"{name} {value:.4f}" for name, value in (logs or {}).items())

@@ -1,0 +1,108 @@
+"""Checkpoints: one HDF5 file with every variable and where training stands."""
+
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from hpc_train.errors import UserError
+from hpc_train.files import atomic_path
+from hpc_train.parallel.variables import everything, named
+
+_VERSION = 1
+
+
+@dataclass
+class Progress:
+    """Where training stands; no number in it depends on how many ranks there are.
+
+    Attributes:
+        epoch: epochs completed.
+        position: samples consumed of the epoch under way, over all ranks.
+        step: steps made in all.
+        callbacks: what callbacks remember from epoch to epoch (best value, patience), by name.
+        metrics: sums over the ranks of the metric states of the epoch under way.
+    """
+
+    epoch: int = 0
+    position: int = 0
+    step: int = 0
+    callbacks: dict = field(default_factory=dict)
+    metrics: list = field(default_factory=list)
+
+
+def save(folder: Path, model, progress: Progress, keep: int = 2) -> Path:
+    """Write a checkpoint, whole or not at all, and delete all but the newest `keep`. One rank calls it.
+
+    Random layers' states are rank 0's; other ranks derive theirs when they resume.
+    """
+    path = folder / f"step-{progress.step:010d}.h5"
+    with atomic_path(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
+        file.attrs["version"] = _VERSION
+        file.attrs["progress"] = json.dumps({**asdict(progress), "metrics": []})
+        for i, state in enumerate(progress.metrics):
+            file[f"metrics/{i:06d}"] = state
+        for i, (name, variable) in enumerate(named(everything(model))):
+            value = np.asarray(variable)
+            stored = file.create_dataset(f"variables/{i:06d}", data=_bits(value))
+            stored.attrs["name"], stored.attrs["dtype"] = name, str(value.dtype)
+    for old in _checkpoints(folder)[:-keep]:
+        old.unlink()
+    return path
+
+
+def newest(folder: Path) -> Path | None:
+    """The checkpoint to resume from, or None."""
+    return next(iter(reversed(_checkpoints(folder))), None)
+
+
+def load(path: Path, model) -> Progress:
+    """Put a checkpoint's values into `model` and its optimizer, both built. One rank calls it.
+
+    Raises:
+        UserError: the file cannot be read, or was written by another model.
+    """
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            if file.attrs.get("version") != _VERSION:
+                raise UserError(f"{path} is not a checkpoint of this version of hpc-train; start a new run")
+            progress = Progress(**json.loads(file.attrs["progress"]))
+            progress.metrics = [file[f"metrics/{i:06d}"][()] for i in range(len(file.get("metrics", ())))]
+            variables, stored = named(everything(model)), file["variables"]
+            if len(variables) != len(stored):
+                raise UserError(f"{path} holds {len(stored)} variables, the model has {len(variables)}; same --model?")
+            for i, (name, variable) in enumerate(variables):
+                _restore(path, stored[f"{i:06d}"], name, variable)
+    except (OSError, KeyError) as error:
+        remedy = "delete it to resume from the one before"
+        raise UserError(f"cannot read the checkpoint {path} ({error}); {remedy}") from error
+    return progress
+
+
+def _restore(path: Path, stored, name: str, variable) -> None:
+    if stored.attrs["name"] != name or stored.shape != tuple(variable.shape):
+        raise UserError(
+            f"{path} holds {stored.attrs['name']} {stored.shape} where the model has {name} {tuple(variable.shape)}; "
+            "resume with the options of the first start"
+        )
+    variable.assign(stored[()].view(np.dtype(_numpy_dtype(stored.attrs["dtype"]))))
+
+
+def _bits(value: np.ndarray) -> np.ndarray:
+    # HDF5 has no bfloat16; its bits travel as integers.
+    return value.view("uint16") if str(value.dtype) == "bfloat16" else value
+
+
+def _numpy_dtype(name: str):
+    if name == "bfloat16":
+        import ml_dtypes
+
+        return ml_dtypes.bfloat16
+    return name
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("step-*.h5") if re.fullmatch(r"step-\d{10}\.h5", path.name))

@@ -1,0 +1,32 @@
+"""Train a CNN of the MNIST family: horovodrun -np 4 python -m hpc_train.mnist --data shards/mnist --model dropout."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from hpc_train import options, train
+
+
+@dataclass(frozen=True)
+class Options(train.Options):
+    """Train one of the MNIST networks on a folder of shards, one process a GPU."""
+
+    model: Literal["fc", "cnn", "deep", "dropout", "batchnorm", "residual"] = "deep"
+    """Network."""
+    augment: bool = False
+    """Shift, rotate and zoom the training images a little."""
+
+
+def run(chosen: Options) -> None:
+    """Train as chosen; every rank calls it."""
+
+    def build(catalogue):
+        from hpc_train.models import mnist
+
+        shape, dtype = catalogue.input_shape, str(catalogue.input_dtype)
+        return mnist.build(chosen.model, shape, dtype, catalogue.classes, chosen.augment)
+
+    train.train(chosen, f"mnist-{chosen.model}", build)
+
+
+if __name__ == "__main__":
+    options.main(Options, run, "python -m hpc_train.mnist")

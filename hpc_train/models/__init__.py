@@ -1,0 +1,1 @@
+"""Networks, with the papers' names for their parts."""

@@ -1,0 +1,40 @@
+"""Command lines from dataclasses: a field is an option, its docstring the help; a typo is told the nearest."""
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+from hpc_train.errors import UserError
+from hpc_train.parallel.world import exit_usage, rank_from_environment
+
+
+def parse(options: type, prog: str, args: Sequence[str] | None = None):
+    """Read the command line into `options`; a mistake ends every rank with status 2 and one of them says why."""
+    import tyro
+
+    if rank_from_environment() == 0:
+        return tyro.cli(options, prog=prog, args=args)
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        try:
+            return tyro.cli(options, prog=prog, args=args)
+        except SystemExit:
+            # Launchers kill the rest when the first rank ends: rank 0 speaks first.
+            time.sleep(3)
+            raise
+
+
+def main(options: type, run: Callable, prog: str, args: Sequence[str] | None = None) -> None:
+    """Parse, run, and turn a user's mistake into one line and a non-zero exit."""
+    parsed = parse(options, prog, args)
+    try:
+        run(parsed)
+    except UserError as error:
+        if sys.excepthook is not sys.__excepthook__:
+            raise  # the ranks are up: parallel.failure ends them together
+        exit_usage(f"error: {error}")
+    except KeyboardInterrupt:
+        if sys.excepthook is not sys.__excepthook__:
+            raise
+        sys.exit(130)

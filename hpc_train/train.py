@@ -1,0 +1,200 @@
+"""What the trainers share: one path from options and a model to a finished run folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hpc_train.errors import UserError
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of every trainer."""
+
+    data: Path
+    """Folder of HDF5 shards, from `hpc-train prepare`."""
+    run: Path | None = None
+    """Run folder; a new one under runs/ if not given."""
+    resume: bool = False
+    """Go on with the run in --run from its newest checkpoint, on any number of ranks; begin it if there is none."""
+    epochs: int = 12
+    """Passes over the data: N ranks take 1/N of the steps of one."""
+    batch_size: int = 64
+    """Samples a step on each rank; the global batch is this times the number of ranks."""
+    lr: float = 0.01
+    """Learning rate at the base batch."""
+    lr_scaling: Literal["linear", "sqrt", "none"] = "linear"
+    """How the rate grows with global batch / base batch."""
+    base_batch: int = 64
+    """Global batch for which --lr was chosen."""
+    warmup_epochs: float = 1.0
+    """Epochs in which the rate rises from --lr to its scaled value."""
+    decay: Literal["cosine", "step", "none"] = "cosine"
+    """How the rate falls after warm-up."""
+    patience: int | None = None
+    """Stop when validation accuracy has not improved for so many epochs; all ranks decide together."""
+    seed: int = 0
+    """Seed of weights, shuffling, dropout and augmentation."""
+    checkpoint_every: int = 0
+    """Write a checkpoint every so many steps, besides the one after each epoch."""
+    check_every: int = 500
+    """Check that the replicas are equal every so many steps; 0 checks at the end only."""
+    wire_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    """Type in which gradients travel between ranks."""
+    bucket_mib: float = 32.0
+    """MiB of gradients in one grouped all-reduce."""
+    threads: int | None = None
+    """TensorFlow's threads a rank; by default the ranks of a node share its cores."""
+    deterministic: bool = False
+    """Use only operations that give the same bits in every run; slower on GPUs."""
+    histograms: bool = True
+    """Weight histograms in TensorBoard after every epoch."""
+    profile: tuple[int, int] | None = None
+    """First and last step to profile for TensorBoard, on rank 0: --profile 20 30."""
+
+
+def train(options: Options, name: str, build_model) -> None:
+    """Train, evaluate and save; every rank calls it, before any TensorFlow operation.
+
+    Args:
+        options: the trainer's options.
+        name: of the run, for its folder.
+        build_model: a function from a `data.catalogue.Catalogue` to an uncompiled Keras model that returns logits.
+
+    Raises:
+        UserError: whatever the user can mend, on every rank.
+    """
+    _check(options)
+    from hpc_train import parallel
+
+    world = parallel.init(options.seed, options.threads, options.deterministic)
+
+    import keras
+    import tensorflow as tf
+
+    from hpc_train import checkpoint
+    from hpc_train.callbacks import Best, Checkpoints, Position, Report
+    from hpc_train.data.catalogue import Catalogue
+    from hpc_train.data.pipeline import Input
+    from hpc_train.data.plan import TrainPlan, ValidationPlan
+    from hpc_train.data.reader import Reader
+    from hpc_train.optim.schedule import Schedule, scale
+    from hpc_train.run import Run
+
+    with parallel.agree(world):
+        training = Catalogue.open(options.data, "train")
+        held_out = Catalogue.open(options.data, "test", classes=training.classes)
+        if (held_out.input_shape, held_out.input_dtype) != (training.input_shape, training.input_dtype):
+            shapes = f"{training.input_shape} for training, {held_out.input_shape} for test"
+            raise UserError(f"{options.data} holds samples of {shapes}; prepare both splits from one source")
+        plan = TrainPlan(training.samples, options.batch_size, world.size, options.seed)
+        validation = ValidationPlan(held_out.samples, options.batch_size, world.size)
+        model = build_model(training)
+
+    factor = scale(options.lr_scaling, plan.global_batch, options.base_batch)
+    schedule = Schedule(options.lr, options.lr * factor, options.epochs, options.warmup_epochs, options.decay)
+    wire_dtype = None if options.wire_dtype == "float32" else options.wire_dtype
+    sgd = keras.optimizers.SGD(options.lr, momentum=0.9)
+    model.compile(
+        parallel.DistributedOptimizer(sgd, wire_dtype, options.bucket_mib),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        auto_scale_loss=False,
+        jit_compile=False,
+    )
+    model.optimizer.build(model.trainable_variables)
+
+    run = Run(parallel.broadcast_object(options.run or (Run.new_path(name) if world.is_root else None)))
+    progress = checkpoint.Progress()
+    with parallel.agree(world):
+        if world.is_root:
+            facts = {"trainer": name, "seed": options.seed, "samples": plan.samples, "data": training.fingerprint}
+            run.start(options, world, facts, options.resume)
+            newest = checkpoint.newest(run.checkpoints)
+            if newest:
+                progress = checkpoint.load(newest, model)
+                run.forget_metrics_after(progress.step)
+    progress = parallel.broadcast_object(progress)
+    if plan.steps(progress.position) == 0:
+        # On more ranks than before, what the epoch has left is less than a global batch.
+        progress.epoch, progress.position, progress.metrics = progress.epoch + 1, 0, []
+
+    say = print if world.is_root else _silent
+    say(
+        f"{name}: {model.count_params():,} parameters, {plan.samples} samples, {world.size} ranks, "
+        f"global batch {plan.global_batch}, rate {schedule.base:g} -> {schedule.peak:g}, run {run.path}",
+        flush=True,
+    )
+    if progress.step:
+        say(f"resuming after step {progress.step}: epoch {progress.epoch + 1}, sample {progress.position}", flush=True)
+
+    validation_steps = validation.real_steps(world.rank)
+    callbacks = parallel.callbacks(options.check_every, validation_steps)
+    callbacks += [Position(progress, plan, schedule, world)]
+    callbacks += [Best(run, world, progress, "val_accuracy", options.patience)]
+    if world.is_root:
+        callbacks += [Report(run, world, progress, plan, options.epochs), _tensorboard(options, run)]
+    callbacks += [Checkpoints(run, world, progress, options.checkpoint_every)]
+
+    source = Input(Reader(training))
+    checking = Input(Reader(held_out))
+    try:
+        held_out_data = checking.validation(validation, world.rank)
+        if progress.position and progress.epoch < options.epochs:
+            # Keras counts the same steps in every epoch; a resumed epoch has fewer, so it gets a fit of its own.
+            _fit(model, source, plan, world, progress, progress.epoch + 1, callbacks, held_out_data)
+        if progress.epoch < options.epochs and not model.stop_training:
+            _fit(model, source, plan, world, progress, options.epochs, callbacks, held_out_data)
+        results = parallel.evaluate(model, held_out_data, validation_steps)
+    except tf.errors.OpError as error:
+        raise (source.error or checking.error or error) from None
+
+    if world.is_root:
+        parallel.save_model(model, run.model)
+    speed = next((line["samples_per_s"] for line in reversed(run.metrics())), 0) if world.is_root else 0
+    say(
+        f"test accuracy {results['accuracy']:.4f}, loss {results['loss']:.4f} after {progress.epoch} epochs, "
+        f"{speed:.0f} samples/s on {world.size} ranks\nrun folder {run.path}",
+        flush=True,
+    )
+
+
+def _fit(model, source, plan, world, progress, last_epoch, callbacks, validation_data) -> None:
+    steps = plan.steps(progress.position)
+    total = steps + (last_epoch - progress.epoch - 1) * plan.steps()
+    model.fit(
+        source.training(plan, world.rank, progress.epoch, progress.position, total),
+        initial_epoch=progress.epoch,
+        epochs=last_epoch,
+        steps_per_epoch=steps,
+        validation_data=validation_data,
+        callbacks=callbacks,
+        shuffle=False,
+        verbose=0,
+    )
+
+
+def _tensorboard(options: Options, run):
+    import keras
+
+    return keras.callbacks.TensorBoard(
+        run.tensorboard,
+        histogram_freq=1 if options.histograms else 0,
+        write_graph=True,
+        profile_batch=options.profile or 0,
+    )
+
+
+def _check(options: Options) -> None:
+    if options.resume and options.run is None:
+        raise UserError("--resume needs --run: name the folder of the run to go on with")
+    for option in ("epochs", "batch_size", "lr", "base_batch", "bucket_mib"):
+        if getattr(options, option) <= 0:
+            raise UserError(f"--{option.replace('_', '-')} is {getattr(options, option)}; it must be above 0")
+    for option in ("warmup_epochs", "checkpoint_every", "check_every"):
+        if getattr(options, option) < 0:
+            raise UserError(f"--{option.replace('_', '-')} is {getattr(options, option)}; it must not be negative")
+
+
+def _silent(*_, **__) -> None:
+    """What ranks other than 0 say."""

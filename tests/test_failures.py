@@ -1,0 +1,113 @@
+"""Whatever goes wrong, on one rank or on all: every rank ends within 30 s, non-zero, and one message says why."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from launch import launch
+
+FAILS = str(Path(__file__).parent / "ranks" / "fails.py")
+PROMPTLY = 30
+
+
+def errors(ended):
+    return [line for line in ended.output.splitlines() if "error: " in line]
+
+
+def train(data, *arguments, ranks=2):
+    arguments = ("--data", str(data), "--model", "fc", "--batch-size", "8", "--run", f"{data}-run", *arguments)
+    return launch(ranks, "-m", "hpc_train.mnist", *arguments, timeout=60)
+
+
+@pytest.mark.parametrize("controller", ["--mpi", "--gloo"])
+@pytest.mark.parametrize(("how", "says"), [("raise", "the planted bug"), ("user", "the planted mistake; mend it")])
+def test_a_rank_that_raises_while_the_others_wait_ends_them_all(how, says, controller):
+    ended = launch(2, FAILS, how, controller=controller, timeout=PROMPTLY)
+    assert ended.status != 0
+    assert len(errors(ended)) == 1, ended.output
+    assert says in errors(ended)[0]
+    assert "rank 1" in errors(ended)[0]
+    assert ended.output.count("Traceback") == (how == "raise")
+    assert "went on" not in ended.output
+
+
+@pytest.mark.parametrize("how", ["kill", "exit"])
+def test_a_rank_that_vanishes_ends_the_others(how):
+    ended = launch(2, FAILS, how, timeout=PROMPTLY)
+    assert ended.status != 0
+    assert "went on" not in ended.output
+
+
+def test_an_unknown_option_names_the_nearest_once():
+    ended = launch(2, "-m", "hpc_train.mnist", "--data", "x", "--epoch", "3", timeout=PROMPTLY)
+    assert ended.status != 0
+    assert ended.output.count("Unrecognized options: --epoch") == 1
+    assert "--epochs" in ended.output
+
+
+def test_a_missing_folder_is_one_line(tmp_path):
+    ended = train(tmp_path / "nowhere")
+    assert ended.status != 0
+    assert len(errors(ended)) == 1, ended.output
+    assert "nowhere" in errors(ended)[0]
+    assert "Traceback" not in ended.output
+
+
+def test_a_truncated_shard_is_one_line(blobs):
+    folder = blobs()
+    shard = sorted(folder.glob("train-*.h5"))[1]
+    shard.write_bytes(shard.read_bytes()[:-500])
+    ended = train(folder)
+    assert ended.status != 0
+    assert len(errors(ended)) == 1, ended.output
+    assert shard.name in errors(ended)[0]
+
+
+def test_fewer_samples_than_a_global_batch_name_a_batch_size_that_fits(blobs):
+    ended = train(blobs(train=12))
+    assert ended.status != 0
+    assert len(errors(ended)) == 1, ended.output
+    assert "12 training samples" in errors(ended)[0]
+    assert "at most 6" in errors(ended)[0]
+
+
+def test_nan_in_one_input_names_file_and_sample(blobs):
+    folder = blobs()
+    shard = sorted(folder.glob("train-*.h5"))[1]
+    with h5py.File(shard, "r+") as file:
+        file["inputs"][5, 0, 0, 0] = np.nan
+    ended = train(folder, "--epochs", "3")
+    assert ended.status != 0
+    assert len(errors(ended)) == 1, ended.output
+    assert shard.name in errors(ended)[0]
+    assert "37" in errors(ended)[0]
+
+
+def test_a_label_outside_the_classes_is_one_line(blobs):
+    folder = blobs()
+    shard = sorted(folder.glob("train-*.h5"))[0]
+    with h5py.File(shard, "r+") as file:
+        file["targets"][3] = 77
+    ended = train(folder, "--epochs", "3")
+    assert ended.status != 0
+    assert len(errors(ended)) == 1, ended.output
+    assert "77" in errors(ended)[0]
+
+
+def test_a_loss_that_is_no_number_names_step_and_rank(blobs):
+    ended = train(blobs(), "--lr", "1e30", "--lr-scaling", "none", "--epochs", "9")
+    assert ended.status != 0
+    assert len(errors(ended)) == 1, ended.output
+    assert "the loss is " in errors(ended)[0]
+    assert "at step " in errors(ended)[0]
+    assert "rank " in errors(ended)[0]
+
+
+def test_a_run_folder_in_use_is_not_overwritten(blobs):
+    folder = blobs()
+    assert train(folder, "--epochs", "1").status == 0
+    ended = train(folder, "--epochs", "1")
+    assert ended.status != 0
+    assert len(errors(ended)) == 1, ended.output
+    assert "--resume" in errors(ended)[0]
