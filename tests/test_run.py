@@ -1,0 +1,91 @@
+"""Run folders and the files in them: whole or absent, and never mixed up."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from hpc_train.errors import UserError
+from hpc_train.files import atomic_path, write_json
+from hpc_train.parallel import World
+from hpc_train.run import Run
+
+
+@dataclass(frozen=True)
+class Options:
+    data: Path = Path("shards")
+    lr: float = 0.1
+
+
+FACTS = {"trainer": "mnist-fc", "seed": 0}
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "run.json"
+    write_json(path, {"a": 1})
+
+    def fail():
+        with atomic_path(path) as temporary:
+            temporary.write_text("half")
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        fail()
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_every_start_is_recorded(tmp_path):
+    run = Run(tmp_path / "run")
+    run.start(Options(), World(size=2), FACTS, resume=False)
+    run.start(Options(lr=0.2), World(size=4), FACTS, resume=True)
+    record = Run.open(tmp_path / "run").record()
+    assert [start["world_size"] for start in record["starts"]] == [2, 4]
+    assert record["options"] == {"data": "shards", "lr": 0.2}
+    assert "numpy" in record["versions"]
+
+
+def test_a_run_is_not_overwritten_by_accident(tmp_path):
+    run = Run(tmp_path / "run")
+    run.start(Options(), World(), FACTS, resume=False)
+    with pytest.raises(UserError, match="add --resume"):
+        run.start(Options(), World(), FACTS, resume=False)
+
+
+def test_another_model_cannot_resume(tmp_path):
+    run = Run(tmp_path / "run")
+    run.start(Options(), World(), FACTS, resume=False)
+    with pytest.raises(UserError, match="its trainer was 'mnist-fc' and is now 'mnist-cnn'"):
+        run.start(Options(), World(), {**FACTS, "trainer": "mnist-cnn"}, resume=True)
+
+
+def test_metrics_of_steps_to_be_made_again_are_dropped_with_a_half_written_line(tmp_path):
+    run = Run(tmp_path)
+    for step in (10, 20, 30):
+        run.add_metrics({"step": step})
+    with open(run.metrics_file, "a") as file:
+        file.write('{"step": 4')
+    run.forget_metrics_after(20)
+    assert run.metrics() == [{"step": 10}, {"step": 20}]
+
+
+def test_new_runs_never_share_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    paths = set()
+    for _ in range(3):
+        path = Run.new_path("mnist-fc")
+        path.mkdir(parents=True)
+        paths.add(path)
+    assert len(paths) == 3
+
+
+def test_an_unwritable_run_folder_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write the run folder"):
+        Run(tmp_path / "file" / "run").start(Options(), World(), FACTS, resume=False)
+
+
+def test_what_is_not_a_run_is_named(tmp_path):
+    with pytest.raises(UserError, match="not a run folder"):
+        Run.open(tmp_path)
