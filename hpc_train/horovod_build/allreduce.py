@@ -1,0 +1,34 @@
+"""What each rank runs to prove a build: all-reduces of known result, which rank 0 prints as a JSON line."""
+
+import json
+import sys
+
+MARK = "hpc-train-proof "
+
+
+def main() -> None:
+    import horovod.tensorflow as hvd
+    import tensorflow as tf
+
+    hvd.init()
+    gpus = tf.config.list_physical_devices("GPU")
+    on_gpu = hvd.nccl_built() and len(gpus) >= hvd.local_size()
+    if on_gpu:
+        tf.config.set_visible_devices(gpus[hvd.local_rank()], "GPU")
+    with tf.device("GPU:0" if on_gpu else "CPU:0"):
+        # Rank r holds (r+1)·[0, 1, 2, 3]; 1 MB besides, so that more than one packet travels.
+        small = hvd.allreduce(tf.range(4, dtype=tf.float32) * (hvd.rank() + 1), op=hvd.Sum)
+        large = hvd.allreduce(tf.fill([1 << 18], float(hvd.rank() + 1)), op=hvd.Average)
+    if hvd.rank() == 0:
+        result = {
+            "size": hvd.size(), "sum": small.numpy().tolist(),
+            "mean": sorted({float(value) for value in large.numpy()}),
+            "mpi": bool(hvd.mpi_built()), "gloo": bool(hvd.gloo_built()), "nccl": bool(hvd.nccl_built()),
+            "gpus": len(gpus), "on_gpu": on_gpu,
+        }
+        # One write, or the launcher may put its rank tag into the middle of the line.
+        sys.stdout.write(MARK + json.dumps(result) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Finds what a GPU build needs besides: the CUDA toolkit and NCCL."""
+
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import sysconfig
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpc_train.errors import UserError
+from hpc_train.horovod_build.shell import output
+from hpc_train.horovod_build.toolchain import TensorFlow, relative_rpath
+
+HEADER_FOLDERS = ("include", f"targets/{platform.machine()}-linux/include", "targets/sbsa-linux/include")
+
+
+@dataclass(frozen=True)
+class Cuda:
+    """A CUDA toolkit: `home` holds bin/nvcc; `version` is such as "12.5"."""
+
+    home: Path
+    version: str
+
+
+@dataclass(frozen=True)
+class Nccl:
+    """NCCL: the folder of nccl.h, the shared library, its version, and its run path where it needs one."""
+
+    include: Path
+    library: Path
+    version: str
+    rpath: tuple[str, ...]
+
+
+def find_cuda(told: Path | None = None) -> Cuda:
+    """The CUDA toolkit: the one told, else CUDA_HOME's, else that of `nvcc` on PATH, else /usr/local/cuda."""
+    if told is not None:
+        homes = [told]
+    else:
+        homes = [Path(os.environ[name]) for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
+        if nvcc := shutil.which("nvcc"):
+            homes.append(Path(nvcc).resolve().parent.parent)
+        homes.append(Path("/usr/local/cuda"))
+    for home in homes:
+        # nvcc alone is not enough: on PATH it may be a script that calls a toolkit which lies elsewhere.
+        if not any((home / folder / "cuda_runtime.h").is_file() for folder in HEADER_FOLDERS):
+            continue
+        if found := re.search(r"release (\d+\.\d+)", output([home / "bin" / "nvcc", "--version"])[1]):
+            return Cuda(home.absolute(), found[1])
+    raise UserError(
+        f"no CUDA toolkit (bin/nvcc and include/cuda_runtime.h) in {' or '.join(str(home) for home in homes)}: "
+        "load its module or say where it is with --cuda-home (TensorFlow's CUDA wheels bring libraries, "
+        "not the compiler)"
+    )
+
+
+def find_nccl(told: Path | None = None, cuda: Cuda | None = None) -> Nccl:
+    """NCCL: the one told, else NCCL_HOME's, else the wheel's, else the CUDA toolkit's or the system's."""
+    wheel = _nccl_wheel()
+    multiarch = f"lib/{sysconfig.get_config_var('MULTIARCH') or 'lib'}"
+    if told is not None:
+        homes = [told]
+    else:
+        homes = [Path(os.environ["NCCL_HOME"])] if os.environ.get("NCCL_HOME") else []
+        homes += [home for home in (wheel, cuda and cuda.home, Path("/usr"), Path("/usr/local")) if home]
+    for home in homes:
+        header = home / "include" / "nccl.h"
+        libraries = [home / folder / name for folder in ("lib", "lib64", multiarch)
+                     for name in ("libnccl.so", "libnccl.so.2")]
+        library = next((path for path in libraries if path.is_file()), None)
+        if not header.is_file() or library is None:
+            continue
+        numbers = [re.search(rf"#define NCCL_{part}\s+(\d+)", header.read_text())
+                   for part in ("MAJOR", "MINOR", "PATCH")]
+        version = ".".join(found[1] for found in numbers if found)
+        if home == wheel:
+            rpath = (relative_rpath(library.parent),)
+        else:
+            rpath = () if home == Path("/usr") else (str(library.parent.absolute()),)
+        return Nccl(header.parent.absolute(), library.absolute(), version, rpath)
+    raise UserError(
+        f"no NCCL (include/nccl.h and lib/libnccl.so) in {' or '.join(str(home) for home in homes)}: "
+        f"`pip install nvidia-nccl-cu{cuda.version.split('.')[0] if cuda else 12}` or say where it is with --nccl-home"
+    )
+
+
+def _nccl_wheel() -> Path | None:
+    """The folder of the NCCL wheel in this environment."""
+    try:
+        spec = importlib.util.find_spec("nvidia.nccl")
+    except ModuleNotFoundError:
+        return None
+    return Path(next(iter(spec.submodule_search_locations))) if spec else None
+
+
+def check_gpu(cuda: Cuda, compiler: Path, tensorflow: TensorFlow, archs: str) -> None:
+    """Raises UserError where TensorFlow has no CUDA, or nvcc rejects the compiler or an architecture."""
+    if tensorflow.cuda is None:
+        raise UserError(
+            f"--gpu, but {tensorflow.name} {tensorflow.version} is built without CUDA: `pip uninstall "
+            f"{tensorflow.name}`, then `pip install 'tensorflow[and-cuda]=={tensorflow.version}'`"
+        )
+    if tensorflow.cuda.split(".")[0] != cuda.version.split(".")[0]:
+        print(
+            f"note: TensorFlow is built for CUDA {tensorflow.cuda}, this toolkit is {cuda.version}; "
+            "should the result fail, name a matching toolkit with --cuda-home", flush=True,
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "empty.cu"
+        source.write_text("__global__ void nothing() {}\n")
+        targets = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in archs.split(",")]
+        code, text = output([cuda.home / "bin" / "nvcc", "-ccbin", compiler, *targets, "-c", source,
+                             "-o", Path(folder) / "empty.o"])
+    if code:
+        errors = [line for line in text.splitlines() if "error" in line.lower() or "fatal" in line.lower()]
+        raise UserError(
+            f"nvcc {cuda.version} does not compile with {compiler} for --cuda-archs {archs}: "
+            f"{(errors or text.splitlines() or ['no output'])[0]}; "
+            "name a compiler that this CUDA takes in CXX, or architectures that it knows"
+        )
+
+
+def default_archs(cuda: Cuda) -> str:
+    """V100, A100 and H100, as far as the toolkit knows them; the newest also as PTX for what comes after."""
+    major, minor = (int(part) for part in cuda.version.split("."))
+    archs = ["70"] if major < 13 else []
+    archs += ["80"]
+    archs += ["90"] if (major, minor) >= (11, 8) else []
+    return ",".join(archs)

@@ -1,0 +1,244 @@
+"""What we change in Horovod's source, and why: one table, applied to the unpacked sdist."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpc_train.errors import UserError
+
+
+@dataclass(frozen=True)
+class Patch:
+    """Replace `old`, which must occur exactly once in `file`, by `new`."""
+
+    file: str
+    old: str
+    new: str
+    why: str
+
+
+MPI_RUN = "horovod/runner/mpi_run.py"
+
+PATCHES = (
+    Patch(
+        MPI_RUN,
+        "# MPI implementations\n",
+        "from horovod.hpc_train_build import mpirun\n\n# MPI implementations\n",
+        "the launcher must start the mpirun that belongs to the MPI that Horovod is linked with",
+    ),
+    Patch(
+        MPI_RUN,
+        "    command = 'mpirun --version'\n",
+        "    command = quote(mpirun()) + ' --version'\n",
+        "as above: another MPI's mpirun starts every rank as a world of size 1",
+    ),
+    Patch(
+        MPI_RUN,
+        "        'mpirun {basic_args} '\n",
+        "        '{mpirun} {basic_args} '\n",
+        "as above",
+    ),
+    Patch(
+        MPI_RUN,
+        "        .format(basic_args=basic_args,\n",
+        "        .format(mpirun=quote(mpirun()), basic_args=basic_args,\n",
+        "as above",
+    ),
+    Patch(
+        MPI_RUN,
+        "        elif 'MPICH' in output:\n            return _MPICH_IMPL\n"
+        "        elif 'Intel(R) MPI' in output:\n            return _IMPI_IMPL\n",
+        "        elif 'Intel(R) MPI' in output:\n            return _IMPI_IMPL\n"
+        "        elif 'MPICH' in output or 'HYDRA' in output:\n            return _MPICH_IMPL\n",
+        "MPICH's mpirun calls itself HYDRA, as some of Intel's do: ask for Intel first",
+    ),
+    Patch(
+        MPI_RUN,
+        "_OMPI_FLAGS = ['-mca pml ob1', '-mca btl ^openib']\n",
+        "_OMPI_FLAGS = ['--mca pml ob1', '--mca btl ^openib']\n",
+        "Open MPI 5 reads a single-dash option as the name of an executable; Open MPI 4 takes both",
+    ),
+    Patch(
+        MPI_RUN,
+        "_NO_BINDING_ARGS = ['-bind-to none', '-map-by slot']\n",
+        "_NO_BINDING_ARGS = ['--bind-to none', '--map-by slot']\n",
+        "as above; MPICH takes both",
+    ),
+    Patch(
+        MPI_RUN,
+        "f'-mca plm_rsh_args ",
+        "f'--mca plm_rsh_args ",
+        "as above",
+    ),
+    Patch(
+        MPI_RUN,
+        "'-mca btl_tcp_if_include ",
+        "'--mca btl_tcp_if_include ",
+        "as above",
+    ),
+    Patch(
+        MPI_RUN,
+        "'-mca plm_rsh_no_tree_spawn ",
+        "'--mca plm_rsh_no_tree_spawn ",
+        "as above",
+    ),
+    Patch(
+        MPI_RUN,
+        "'-mca plm_rsh_num_concurrent ",
+        "'--mca plm_rsh_num_concurrent ",
+        "as above",
+    ),
+    Patch(
+        MPI_RUN,
+        "_MPICH_FLAGS = []\n",
+        "_MPICH_FLAGS = []\n"
+        "# The traps let a rank handle a signal sent to its process group while this shell waits for it.\n"
+        "_MPICH_GUARD = ['sh', '-c', 'trap : HUP INT TERM USR1 USR2; \"$@\" || '\n"
+        "                '{ echo \"rank $PMI_RANK exited with code $?\" >&2; kill -KILL $$; }', 'sh']\n",
+        "MPICH lets the others wait for ever when a rank exits with an error; it ends all when one is killed",
+    ),
+    Patch(
+        MPI_RUN,
+        "                command=' '.join(quote(par) for par in command))\n",
+        "                command=' '.join(quote(par) for par in\n"
+        "                                 [*(_MPICH_GUARD if mpi == _MPICH_IMPL else ()), *command]))\n",
+        "as above",
+    ),
+    Patch(
+        "horovod/runner/launch.py",
+        "from horovod.common.util import (extension_available,\n"
+        "                                 gloo_built, mpi_built,\n",
+        "from horovod.hpc_train_build import gloo_built, mpi_built\n"
+        "from horovod.common.util import (extension_available,\n",
+        "asking the library imports TensorFlow in the launcher, at every start: seconds, and its log lines",
+    ),
+    Patch(
+        "horovod/runner/launch.py",
+        "        logging.basicConfig(level=logging.getLevelName(args.log_level))\n\n    _run(args)\n",
+        "        logging.basicConfig(level=logging.getLevelName(args.log_level))\n\n"
+        "    try:\n        _run(args)\n    except RuntimeError as error:\n        sys.exit(str(error))\n",
+        "a rank that fails under --gloo is not the launcher's bug: no traceback of the launcher",
+    ),
+    Patch(
+        "horovod/tensorflow/mpi_ops.cc",
+        "#include \"tensorflow/stream_executor/stream.h\"\n#endif // TENSORFLOW_VERSION >= 2011000000\n",
+        "#include \"tensorflow/stream_executor/stream.h\"\n#endif // TENSORFLOW_VERSION >= 2011000000\n"
+        "inline GpuStreamHandle stream_executor::gpu::AsGpuStreamValue(Stream* stream) {\n"
+        "  return static_cast<GpuStreamHandle>(stream->platform_specific_handle().stream);\n}\n",
+        "TensorFlow exports this function no more: a GPU build compiles without it, but cannot be loaded",
+    ),
+    Patch(
+        "horovod/common/util.py",
+        "    available_fn = lambda ext: ext is not None\n",
+        "    available_fn = lambda ext: getattr(ext, '_MPI_LIB_AVAILABLE', True)\n",
+        "`horovodrun --check-build` must not list PyTorch, whose module imports without its library",
+    ),
+    Patch(
+        "setup.py",
+        "else 'RelWithDebInfo'\n",
+        "else 'Release'\n",
+        "without debug information the build is faster and the wheel a tenth of the size",
+    ),
+    Patch(
+        "CMakeLists.txt",
+        "include(CheckLanguage)\ncheck_language(CUDA)\nif(NOT CMAKE_CUDA_COMPILER)\n",
+        "include(CheckLanguage)\nif(HOROVOD_GPU_OPERATIONS)\n    check_language(CUDA)\nendif()\n"
+        "if(HOROVOD_GPU_OPERATIONS AND NOT CMAKE_CUDA_COMPILER)\n",
+        "a CPU build must not depend on a CUDA compiler that happens to be on PATH",
+    ),
+    Patch(
+        "CMakeLists.txt",
+        "    find_package(MPI ${MPI_REQUIRED})\n",
+        "    set(MPI_CXX_COMPILER $ENV{MPICXX} CACHE FILEPATH \"\")\n    find_package(MPI ${MPI_REQUIRED})\n",
+        "CMake must take the MPI that we chose, whatever else is on PATH",
+    ),
+    Patch(
+        "CMakeLists.txt",
+        "    add_subdirectory(third_party/gloo)\n",
+        "    add_subdirectory(third_party/gloo EXCLUDE_FROM_ALL)\n",
+        "TensorFlow links the C++17 copy of Gloo only: do not compile the other one",
+    ),
+    Patch(
+        "horovod/tensorflow/CMakeLists.txt",
+        "set_target_properties(${TF_TARGET_LIB} PROPERTIES OUTPUT_NAME \"mpi_lib\")\n",
+        "set_target_properties(${TF_TARGET_LIB} PROPERTIES OUTPUT_NAME \"mpi_lib\")\n"
+        "set_target_properties(${TF_TARGET_LIB} PROPERTIES\n"
+        "        BUILD_WITH_INSTALL_RPATH TRUE INSTALL_RPATH \"$ENV{HPC_TRAIN_RPATH}\")\n",
+        "the library must find MPI from wherever the wheel is installed, not from where it was built",
+    ),
+)
+
+HEADER = "compat/tensorflow/compiler/xla/client/xla_builder.h"
+
+HEADER_TEXT = """\
+// TensorFlow moved this header, and absl took the place of xla::StatusOr, after Horovod's last release.
+#pragma once
+#include "xla/hlo/builder/xla_builder.h"
+#if HAVE_GPU
+namespace xla {
+template <typename T>
+using StatusOr = absl::StatusOr<T>;
+}
+#endif
+"""
+
+BUILD_MODULE = "horovod/hpc_train_build.py"
+
+BUILD_MODULE_TEXT = '''\
+"""Which build of Horovod this is: written by `hpc-train build-horovod`."""
+
+import os
+import sysconfig
+
+KEY = {key!r}
+MPIRUN = {mpirun!r}
+
+
+def mpirun():
+    """The mpirun of the MPI that this Horovod is linked with: the site's, or the one in this environment."""
+    path = MPIRUN or os.path.join(sysconfig.get_path("scripts"), "mpirun")
+    return path if os.access(path, os.X_OK) else "mpirun"
+
+
+def mpi_built(verbose=False):
+    """True: this program builds Horovod with MPI or not at all."""
+    return True
+
+
+def gloo_built(verbose=False):
+    """True: this program builds Horovod with Gloo or not at all."""
+    return True
+'''
+
+
+def digest() -> str:
+    """A hash of everything that this module changes or adds."""
+    changes = [(patch.file, patch.old, patch.new) for patch in PATCHES]
+    return hashlib.sha256(repr((changes, HEADER_TEXT, BUILD_MODULE_TEXT)).encode()).hexdigest()[:16]
+
+
+def apply(source: Path, key: str, mpirun: Path | None, files: tuple[str, ...] = ()) -> None:
+    """Patches the unpacked sdist at `source` and adds our header and the build's identity.
+
+    `mpirun` is the site's, or None for the one of the environment that the wheel is installed in; `files`
+    limits the patches to some files. Raises UserError where the source is not the one we know.
+    """
+    for patch in PATCHES:
+        if files and patch.file not in files:
+            continue
+        path = source / patch.file
+        text = path.read_text() if path.is_file() else ""
+        if (count := text.count(patch.old)) != 1:
+            raise UserError(
+                f"Horovod's {patch.file} is not the one this program knows: {patch.old.strip()!r} occurs "
+                f"{count} times instead of once, so it cannot be mended ({patch.why}); use the pinned release"
+            )
+        path.write_text(text.replace(patch.old, patch.new))
+    added = {
+        HEADER: HEADER_TEXT,
+        BUILD_MODULE: BUILD_MODULE_TEXT.format(key=key, mpirun=mpirun and str(mpirun)),
+    }
+    for name, text in added.items():
+        path = source / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
