@@ -9,6 +9,7 @@ import numpy as np
 
 from hpc_train import checkpoint
 from hpc_train.checkpoint import Progress
+from hpc_train.console import say
 from hpc_train.data.plan import TrainPlan
 from hpc_train.errors import UserError
 from hpc_train.optim.schedule import Schedule
@@ -71,8 +72,12 @@ class Best(keras.callbacks.Callback):
             self.memory.update(value=value, epoch=epoch + 1)
             if self.world.is_root:
                 save_model(self.model, self.run.best)
-        elif self.patience and epoch + 1 - self.memory["epoch"] >= self.patience:
+        elif self.exhausted(epoch + 1):
             self.model.stop_training = True
+
+    def exhausted(self, epochs: int) -> bool:
+        """True when after so many epochs there has been no improvement for `patience` of them."""
+        return self.patience is not None and epochs - self.memory["epoch"] >= self.patience
 
 
 class Checkpoints(keras.callbacks.Callback):
@@ -140,13 +145,13 @@ class Report(keras.callbacks.Callback):
             f"epoch {self.progress.epoch + 1}/{self.epochs} [{bar}] {position}/{samples}  "
             f"{_pairs(logs)}  {self.throughput:.0f} samples/s  {left:.0f} s left"
         )
-        print(f"\r{text:110}" if self.terminal else text, end="" if self.terminal else "\n", flush=True)
+        say(f"\r{text:110}" if self.terminal else text, end="" if self.terminal else "\n")
 
     def on_epoch_end(self, epoch, logs=None):
         seconds = time.perf_counter() - self._begin
         clear = f"\r{'':110}\r" if self.terminal else ""
         speed = f"{self.throughput:.0f} samples/s" if self.throughput else "one step"
-        print(f"{clear}epoch {epoch + 1}/{self.epochs}  {_pairs(logs)}  {speed}  {seconds:.1f} s", flush=True)
+        say(f"{clear}epoch {epoch + 1}/{self.epochs}  {_pairs(logs)}  {speed}  {seconds:.1f} s")
         self.run.add_metrics(
             {
                 "epoch": epoch + 1,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from hpc_train.console import say
 from hpc_train.errors import UserError
 
 
@@ -119,19 +120,19 @@ def train(options: Options, name: str, build_model) -> None:
         # On more ranks than before, what the epoch has left is less than a global batch.
         progress.epoch, progress.position, progress.metrics = progress.epoch + 1, 0, []
 
-    say = print if world.is_root else _silent
-    say(
+    tell = say if world.is_root else _silent
+    tell(
         f"{name}: {model.count_params():,} parameters, {plan.samples} samples, {world.size} ranks, "
-        f"global batch {plan.global_batch}, rate {schedule.base:g} -> {schedule.peak:g}, run {run.path}",
-        flush=True,
+        f"global batch {plan.global_batch}, rate {schedule.base:g} -> {schedule.peak:g}, run {run.path}"
     )
     if progress.step:
-        say(f"resuming after step {progress.step}: epoch {progress.epoch + 1}, sample {progress.position}", flush=True)
+        tell(f"resuming after step {progress.step}: epoch {progress.epoch + 1}, sample {progress.position}")
 
     validation_steps = validation.real_steps(world.rank)
     callbacks = parallel.callbacks(options.check_every, validation_steps)
     callbacks += [Position(progress, plan, schedule, world)]
-    callbacks += [Best(run, world, progress, "val_accuracy", options.patience)]
+    best = Best(run, world, progress, "val_accuracy", options.patience)
+    callbacks += [best]
     if world.is_root:
         callbacks += [Report(run, world, progress, plan, options.epochs), _tensorboard(options, run)]
     callbacks += [Checkpoints(run, world, progress, options.checkpoint_every)]
@@ -140,11 +141,11 @@ def train(options: Options, name: str, build_model) -> None:
     checking = Input(Reader(held_out))
     try:
         held_out_data = checking.validation(validation, world.rank)
-        if progress.position and progress.epoch < options.epochs:
-            # Keras counts the same steps in every epoch; a resumed epoch has fewer, so it gets a fit of its own.
-            _fit(model, source, plan, world, progress, progress.epoch + 1, callbacks, held_out_data)
-        if progress.epoch < options.epochs and not model.stop_training:
-            _fit(model, source, plan, world, progress, options.epochs, callbacks, held_out_data)
+        # Keras counts the same steps in every epoch; a resumed epoch has fewer, so it gets a fit of its own.
+        resumed = [progress.epoch + 1] if progress.position else []
+        for last_epoch in [*resumed, options.epochs]:
+            if progress.epoch < last_epoch <= options.epochs and not best.exhausted(progress.epoch):
+                _fit(model, source, plan, world, progress, last_epoch, callbacks, held_out_data)
         results = parallel.evaluate(model, held_out_data, validation_steps)
     except tf.errors.OpError as error:
         raise (source.error or checking.error or error) from None
@@ -152,10 +153,9 @@ def train(options: Options, name: str, build_model) -> None:
     if world.is_root:
         parallel.save_model(model, run.model)
     speed = next((line["samples_per_s"] for line in reversed(run.metrics())), 0) if world.is_root else 0
-    say(
+    tell(
         f"test accuracy {results['accuracy']:.4f}, loss {results['loss']:.4f} after {progress.epoch} epochs, "
-        f"{speed:.0f} samples/s on {world.size} ranks\nrun folder {run.path}",
-        flush=True,
+        f"{speed:.0f} samples/s on {world.size} ranks\nrun folder {run.path}"
     )
 
 
@@ -196,5 +196,5 @@ def _check(options: Options) -> None:
             raise UserError(f"--{option.replace('_', '-')} is {getattr(options, option)}; it must not be negative")
 
 
-def _silent(*_, **__) -> None:
+def _silent(text: str) -> None:
     """What ranks other than 0 say."""

@@ -7,6 +7,7 @@ import threading
 import time
 import traceback
 
+from hpc_train.console import say
 from hpc_train.errors import UserError
 from hpc_train.parallel.world import World
 
@@ -51,7 +52,7 @@ def _end(world: World, job: str, kind, error, trace) -> None:
     except OSError:
         text = None
     if text:
-        print(text, file=sys.stderr, flush=True)
+        say(text, sys.stderr)
     sys.stdout.flush()
     # Shutting Horovod down wakes the ranks that wait in a collective. It waits for them in turn, so not for long.
     import horovod.tensorflow as hvd

@@ -97,9 +97,12 @@ class EqualReplicas(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch, logs=None):
         if self.every and self.steps and self.steps % self.every == 0:
             model = self.model
-            check_replicas([*model.trainable_variables, *optimizer_variables(model)], f"after step {self.steps}")
+            check_replicas([*model.trainable_variables, *optimizer_variables(model)], self._when())
         self.steps += 1
 
     def on_train_end(self, logs=None):
         average_statistics(self.model)
-        check_replicas([v for v in everything(self.model) if not is_seed(v)], f"after step {self.steps}, the last")
+        check_replicas([v for v in everything(self.model) if not is_seed(v)], f"{self._when()}, the last")
+
+    def _when(self) -> str:
+        return f"after step {int(self.model.optimizer.iterations)}"

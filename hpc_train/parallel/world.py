@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from hpc_train.console import say
 from hpc_train.errors import UserError
 
 _RANK_VARIABLES = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
@@ -39,7 +40,7 @@ def exit_usage(message: str) -> None:
     The others give rank 0 time to speak, since launchers kill the rest when the first rank ends.
     """
     if rank_from_environment() == 0:
-        print(message, file=sys.stderr, flush=True)
+        say(message, sys.stderr)
     else:
         time.sleep(3)
     sys.exit(2)
