@@ -9,13 +9,15 @@ NP ?= 2
 MODEL ?= deep
 DATA ?= shards/digits
 ARGS ?= $(if $(filter shards/digits,$(DATA)),--epochs 30 --batch-size 32 --lr 0.05)
+# An environment made with GPU=1 stays one.
+GPU ?= $(wildcard $(VENV)/.packages-gpu)
 EXTRA := $(if $(GPU),gpu,cpu)
 
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 .PHONY: mnist test lint venv clean
 
-mnist: venv $(if $(filter shards/digits,$(DATA)),shards/digits)
+mnist: venv $(if $(filter shards/digits,$(DATA)),shards/digits/.done)
 	horovodrun -np $(NP) python -m hpc_train.mnist --data $(DATA) --model $(MODEL) $(ARGS)
 
 test: venv
@@ -25,23 +27,18 @@ test: venv
 lint: venv
 	ruff check .
 
-venv: $(VENV)/.horovod
+# The builder knows whether the Horovod that is installed still fits, and answers at once.
+venv: $(VENV)/.packages-$(EXTRA)
+	hpc-train build-horovod $(if $(GPU),--gpu)
 
-$(VENV)/.packages: setup.cfg constraints.txt
+$(VENV)/.packages-$(EXTRA): setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRA),dev]'
 	touch $@
 
-# Asks the builder every time: it knows whether the Horovod that is installed still fits, and answers at once.
-$(VENV)/.horovod: $(VENV)/.packages FORCE
-	hpc-train build-horovod $(if $(GPU),--gpu)
+shards/digits/.done: | venv
+	hpc-train prepare digits --output shards/digits
 	touch $@
-
-.PHONY: FORCE
-FORCE:
-
-shards/digits: | venv
-	hpc-train prepare digits --output $@
 
 clean:
 	rm -rf $(VENV) shards/digits

@@ -21,11 +21,11 @@ class Predict:
     run: Annotated[Path, tyro.conf.Positional]
     """Run folder, as training printed it."""
     data: Path
-    """Folder of HDF5 shards."""
+    """Folder of HDF5 shards, or a .npy file of samples (n, ...) without labels."""
     split: str = "test"
-    """Split of the data."""
+    """Split of the shards."""
     output: Path | None = None
-    """Where the probabilities go, .h5 or .csv; RUN/predictions-SPLIT.h5 if not given."""
+    """Where the probabilities go, .h5 or .csv; RUN/predictions.h5 if not given."""
     which: Literal["best", "last"] = "best"
     """The best model of the run by its validation accuracy, or the one at its end."""
     batch_size: int = 256
@@ -41,49 +41,71 @@ def run(options: Predict) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import numpy as np
 
-    from hpc_train.data.catalogue import Catalogue
-    from hpc_train.data.reader import Reader
     from hpc_train.parallel.quiet import quiet_import
     from hpc_train.run import Run
 
     folder = Run.open(options.run)
     path = folder.best if options.which == "best" else folder.model
     if not path.exists():
-        raise UserError(f"{path} does not exist yet; let the run finish, or take --which {_other(options.which)}")
-    output = options.output or folder.path / f"predictions-{options.split}.h5"
-    if output.suffix not in (".h5", ".hdf5", ".csv"):
-        raise UserError(f"--output {output}: give a name that ends in .h5 or .csv")
-    if not output.parent.is_dir():
-        raise UserError(f"--output {output}: the folder {output.parent} does not exist; make it first")
+        raise UserError(f"{path} does not exist; let the run finish, or take --which {_other(options.which)}")
+    output = options.output or folder.path / "predictions.h5"
+    _check_output(output)
     if options.batch_size < 1:
         raise UserError(f"--batch-size is {options.batch_size}; it must be at least 1")
-    catalogue = Catalogue.open(options.data, options.split)
+    samples, shape, names, read = _open_npy(options.data) if options.data.suffix == ".npy" else _open_shards(options)
 
     with quiet_import():
         import keras
 
     model = keras.models.load_model(path, compile=False)
-    if tuple(model.input_shape[1:]) != tuple(catalogue.input_shape):
-        raise UserError(
-            f"the model takes samples of {model.input_shape[1:]}, {options.data} holds {catalogue.input_shape}"
-        )
-    reader = Reader(catalogue, check=True)
+    classes = model.output_shape[-1]
+    if tuple(model.input_shape[1:]) != tuple(shape):
+        raise UserError(f"the model takes samples of {model.input_shape[1:]}, {options.data} holds {shape}")
+    if names is not None and len(names) != classes:
+        raise UserError(f"the model knows {classes} classes, {options.data} has {len(names)}")
     probabilities, targets = [], []
-    for start in range(0, catalogue.samples, options.batch_size):
-        rows = np.arange(start, min(start + options.batch_size, catalogue.samples))
-        inputs, labels = reader.read(rows)
+    for start in range(0, samples, options.batch_size):
+        inputs, labels = read(np.arange(start, min(start + options.batch_size, samples)))
         probabilities.append(softmax(np.asarray(model.predict_on_batch(inputs), "float64")))
         targets.append(labels)
-    probabilities, targets = np.concatenate(probabilities).astype("float32"), np.concatenate(targets)
-    names = list(catalogue.class_names) or [str(i) for i in range(probabilities.shape[1])]
-    if len(names) != probabilities.shape[1]:
-        raise UserError(f"the model knows {probabilities.shape[1]} classes, {options.data} has {len(names)}")
+    probabilities = np.concatenate(probabilities).astype("float32")
+    targets = np.concatenate(targets) if names is not None else None
+    names = names or [str(i) for i in range(classes)]
     write = _write_csv if output.suffix == ".csv" else _write_hdf5
     write(output, probabilities, targets, names)
-    matrix = confusion_matrix(targets, probabilities.argmax(1), len(names))
-    print(table(matrix, names))
-    print(f"accuracy {np.trace(matrix) / matrix.sum():.4f} of {matrix.sum()} samples, {path}")
-    print(f"probabilities in {output}")
+    if targets is not None:
+        matrix = confusion_matrix(targets, probabilities.argmax(1), classes)
+        print(table(matrix, names))
+        print(f"accuracy {np.trace(matrix) / matrix.sum():.4f} of {matrix.sum()} samples, {path}")
+    print(f"probabilities of {samples} samples in {output}")
+
+
+def _open_shards(options: Predict):
+    from hpc_train.data.catalogue import Catalogue
+    from hpc_train.data.reader import Reader
+
+    catalogue = Catalogue.open(options.data, options.split)
+    names = list(catalogue.class_names) or [str(i) for i in range(catalogue.classes)]
+    return catalogue.samples, catalogue.input_shape, names, Reader(catalogue).read
+
+
+def _open_npy(path: Path):
+    import numpy as np
+
+    try:
+        array = np.load(path, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise UserError(f"--data {path} cannot be read as a NumPy array ({error}); write it with numpy.save") from error
+    if array.ndim < 2 or not len(array):
+        raise UserError(f"--data {path} has shape {array.shape}; give samples along the first axis")
+    return len(array), array.shape[1:], None, lambda rows: (np.asarray(array[rows[0] : rows[-1] + 1]), None)
+
+
+def _check_output(output: Path) -> None:
+    if output.suffix not in (".h5", ".hdf5", ".csv"):
+        raise UserError(f"--output {output}: give a name that ends in .h5 or .csv")
+    if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
+        raise UserError(f"cannot write in the folder {output.parent}; make it, or name another file with --output")
 
 
 def softmax(logits):
@@ -121,7 +143,8 @@ def _write_hdf5(path: Path, probabilities, targets, names) -> None:
     with atomic_path(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
         file["probabilities"] = probabilities
         file["predicted"] = probabilities.argmax(1)
-        file["targets"] = targets
+        if targets is not None:
+            file["targets"] = targets
         file.attrs["class_names"] = names
 
 
@@ -130,9 +153,10 @@ def _write_csv(path: Path, probabilities, targets, names) -> None:
 
     with atomic_path(path) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["sample", "target", "predicted", *names])
-        for i, (row, target) in enumerate(zip(probabilities, targets, strict=True)):
-            writer.writerow([i, target, row.argmax(), *(f"{p:.6g}" for p in row)])
+        writer.writerow(["sample", *(["target"] if targets is not None else []), "predicted", *names])
+        for i, row in enumerate(probabilities):
+            label = [targets[i]] if targets is not None else []
+            writer.writerow([i, *label, row.argmax(), *(f"{p:.6g}" for p in row)])
 
 
 def _other(which: str) -> str:

@@ -9,6 +9,7 @@
 """
 
 import dataclasses
+import itertools
 import json
 import os
 import platform
@@ -40,10 +41,21 @@ class Run:
 
     @classmethod
     def new_path(cls, name: str) -> Path:
-        """A path under runs/ that does not exist yet, with the time in its name."""
-        stem = Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-        paths = [stem, *(stem.with_name(f"{stem.name}-{i}") for i in range(2, 1000))]
-        return next(path for path in paths if not path.exists())
+        """Make a folder under runs/ that nobody else has, with the time in its name.
+
+        Raises:
+            UserError: it cannot be made.
+        """
+        stem = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        for suffix in itertools.chain([""], (f"-{i}" for i in itertools.count(2))):
+            path = Path("runs", stem + suffix)
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise UserError(f"cannot make the run folder {path}: {error.strerror}; name one with --run") from error
+            return path
 
     @classmethod
     def open(cls, path: Path) -> "Run":
@@ -76,6 +88,8 @@ class Run:
                 raise UserError(f"{self.path} already holds a run; add --resume to go on, or take another --run")
             if earlier:
                 _same(self.path, earlier["facts"], facts)
+                for half_written in (*self.path.glob(".*"), *self.checkpoints.glob(".*")):
+                    half_written.unlink()
             record = {
                 "options": dataclasses.asdict(options),
                 "facts": facts,

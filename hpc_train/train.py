@@ -105,7 +105,11 @@ def train(options: Options, name: str, build_model) -> None:
     )
     model.optimizer.build(model.trainable_variables)
 
-    run = Run(parallel.broadcast_object(options.run or (Run.new_path(name) if world.is_root else None)))
+    path = options.run
+    with parallel.agree(world):
+        if world.is_root and path is None:
+            path = Run.new_path(name)
+    run = Run(parallel.broadcast_object(path))
     progress = checkpoint.Progress()
     with parallel.agree(world):
         if world.is_root:
@@ -114,10 +118,10 @@ def train(options: Options, name: str, build_model) -> None:
             newest = checkpoint.newest(run.checkpoints)
             if newest:
                 progress = checkpoint.load(newest, model)
-                run.forget_metrics_after(progress.step)
+            run.forget_metrics_after(progress.step)
     progress = parallel.broadcast_object(progress)
     if plan.steps(progress.position) == 0:
-        # On more ranks than before, what the epoch has left is less than a global batch.
+        # On more ranks than before, what the epoch has left is less than a global batch: the next one begins.
         progress.epoch, progress.position, progress.metrics = progress.epoch + 1, 0, []
 
     tell = say if world.is_root else _silent
@@ -191,6 +195,12 @@ def _check(options: Options) -> None:
     for option in ("epochs", "batch_size", "lr", "base_batch", "bucket_mib"):
         if getattr(options, option) <= 0:
             raise UserError(f"--{option.replace('_', '-')} is {getattr(options, option)}; it must be above 0")
+    for option in ("patience", "threads"):
+        value = getattr(options, option)
+        if value is not None and value < 1:
+            raise UserError(f"--{option} is {value}; it must be at least 1")
+    if options.profile and not 1 <= options.profile[0] <= options.profile[1]:
+        raise UserError(f"--profile {' '.join(map(str, options.profile))}: give the first and the last step, from 1")
     for option in ("warmup_epochs", "checkpoint_every", "check_every"):
         if getattr(options, option) < 0:
             raise UserError(f"--{option.replace('_', '-')} is {getattr(options, option)}; it must not be negative")

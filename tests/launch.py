@@ -24,7 +24,8 @@ class Ended:
 def environment(**extra: str) -> dict[str, str]:
     """This process's environment with the interpreter's own programs first on PATH."""
     path = f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"
-    return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", **extra}
+    # More ranks than a workstation has GPUs: the tests run on the CPU.
+    return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": "", **extra}
 
 
 def start(ranks: int, *arguments: str, cwd: Path = REPOSITORY, controller: str | None = None, **kwargs):

@@ -107,6 +107,33 @@ def test_predict_writes_probabilities_and_prints_the_confusion_matrix(run, digit
     assert float(rows[7][rows[7]["predicted"]]) == pytest.approx(probabilities[7].max(), rel=1e-4)
 
 
+def test_predict_takes_samples_without_labels(run, digits, tmp_path):
+    catalogue = Catalogue.open(digits, "test")
+    inputs, _ = Reader(catalogue).read(np.arange(20))
+    np.save(tmp_path / "images.npy", inputs)
+    command = [sys.executable, "-m", "hpc_train.cli", "predict", str(run), "--data", str(tmp_path / "images.npy")]
+    ended = subprocess.run(
+        [*command, "--output", str(tmp_path / "p.csv")], capture_output=True, text=True, env=environment()
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "confusion" not in ended.stdout
+    rows = list(csv.DictReader((tmp_path / "p.csv").read_text().splitlines()))
+    assert len(rows) == 20
+    assert "target" not in rows[0]
+
+
+def test_the_benchmark_measures_all_four_ways(digits, tmp_path):
+    options = ("--model", "fc", "--steps", "3", "--rounds", "2", "--output", str(tmp_path / "figures.json"))
+    ended = launch(2, "-m", "hpc_train.bench.throughput", "--data", str(digits), *options)
+    assert ended.status == 0, ended.output
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["ranks"] == 2
+    assert {name: len(rates) for name, rates in figures["rates"].items()} == dict.fromkeys(
+        ("fit", "bare", "fit alone", "bare alone"), 2
+    )
+    assert all(rate > 0 for rates in figures["rates"].values() for rate in rates)
+
+
 def test_early_stopping_under_gloo_ends_all_ranks_in_the_same_epoch(digits, tmp_path):
     # At a rate of almost 0 nothing improves after the first epoch.
     options = ("--model", "fc", "--lr", "1e-9", "--patience", "2", "--epochs", "9", "--wire-dtype", "bfloat16")

@@ -74,9 +74,7 @@ def test_new_runs_never_share_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     paths = set()
     for _ in range(3):
-        path = Run.new_path("mnist-fc")
-        path.mkdir(parents=True)
-        paths.add(path)
+        paths.add(Run.new_path("mnist-fc"))
     assert len(paths) == 3
 
 

@@ -43,6 +43,8 @@ def test_one_gpu_shown_to_two_ranks_is_found_by_its_bus_id():
         (4, 16, 64, {"SLURM_CPUS_ON_NODE": "16"}, 4),  # a job with a quarter of the node, unbound
         (4, 64, 64, {"SLURM_CPUS_PER_TASK": "12"}, 12),
         (4, 6, 64, {"SLURM_CPUS_PER_TASK": "12"}, 6),
+        # one task with 32 cores that starts four ranks itself
+        (4, 32, 64, {"SLURM_CPUS_PER_TASK": "32", "SLURM_CPUS_ON_NODE": "32"}, 8),
     ],
 )
 def test_ranks_share_the_cores(local_size, affinity, node_cores, slurm, threads):

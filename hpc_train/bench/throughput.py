@@ -2,7 +2,8 @@
 
 Four ways to train the same model, interleaved in the same processes, round after round:
 
-    fit           `fit` through the suite: shards, reader, averaged gradients, all callbacks
+    fit           `fit` through the suite: shards, reader, averaged gradients, every callback that acts in each step
+                  of a training run (not its TensorBoard and checkpoints, which act after an epoch)
     bare          a hand-written loop: arrays in memory, one grouped all-reduce, nothing else
     fit alone     `fit` and shards without Horovod: every rank trains for itself, all at once (the ceiling of fit)
     bare alone    the loop without its all-reduce (the ceiling of all)
@@ -44,6 +45,8 @@ def run(chosen: Throughput) -> None:
     """Measure; every rank calls it."""
     if min(chosen.steps, chosen.rounds, chosen.batch_size) < 1:
         raise UserError("--steps, --rounds and --batch-size must be at least 1")
+    if chosen.output and not chosen.output.parent.is_dir():
+        raise UserError(f"--output {chosen.output}: the folder {chosen.output.parent} does not exist; make it first")
     from hpc_train import parallel
 
     world = parallel.init(seed=0, threads=chosen.threads)
@@ -74,10 +77,13 @@ def _ways(chosen: Throughput, world) -> dict:
     import keras
 
     from hpc_train import parallel
+    from hpc_train.callbacks import Position
+    from hpc_train.checkpoint import Progress
     from hpc_train.data.catalogue import Catalogue
     from hpc_train.data.plan import TrainPlan
     from hpc_train.data.reader import Reader
     from hpc_train.models import mnist
+    from hpc_train.optim.schedule import Schedule
 
     catalogue = Catalogue.open(chosen.data, "train")
     reader = Reader(catalogue)
@@ -89,8 +95,10 @@ def _ways(chosen: Throughput, world) -> dict:
     def sgd():
         return keras.optimizers.SGD(0.001, momentum=0.9)
 
+    schedule = Schedule(0.001, 0.001, epochs=10**6, decay="none")
+    callbacks = [*parallel.callbacks(), Position(Progress(), plan, schedule, world)]
     return {
-        "fit": _fit(model(), parallel.DistributedOptimizer(sgd()), reader, plan, world, parallel.callbacks()),
+        "fit": _fit(model(), parallel.DistributedOptimizer(sgd()), reader, plan, world, callbacks),
         "bare": _loop(model(), sgd(), reader, chosen.batch_size, average=True),
         "fit alone": _fit(model(), sgd(), reader, plan, world, []),
         "bare alone": _loop(model(), sgd(), reader, chosen.batch_size, average=False),

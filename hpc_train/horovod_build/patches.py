@@ -105,6 +105,12 @@ PATCHES = (
         "as above",
     ),
     Patch(
+        "horovod/runner/js_run.py",
+        "from distutils.spawn import find_executable\n",
+        "from shutil import which as find_executable\n",
+        "Python 3.12 has no distutils",
+    ),
+    Patch(
         "horovod/runner/launch.py",
         "from horovod.common.util import (extension_available,\n"
         "                                 gloo_built, mpi_built,\n",

@@ -40,18 +40,23 @@ def message(world: World, kind, error, trace) -> str | None:
     return f"{''.join(traceback.format_exception(kind, error, trace))}error: {where}{kind.__name__}: {error}"
 
 
+def _free(claim: socket.socket, name: str) -> bool:
+    try:
+        claim.bind(name)
+    except OSError:
+        return False
+    return True
+
+
 def _end(world: World, job: str, kind, error, trace) -> None:
     text = message(world, kind, error, trace)
-    if text and world.node:
+    if not text or world.node:
+        # Launchers end the job with the first rank that ends: let the one that speaks be that one.
         time.sleep(1)
     # Ranks that fail alike fail together. An abstract socket's name belongs to one process of a node until that
     # ends: who has it speaks. Other nodes' ranks are late, and by then the job has ended.
     claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    try:
-        claim.bind(f"\0hpc-train-{job}")
-    except OSError:
-        text = None
-    if text:
+    if text and _free(claim, f"\0hpc-train-{job}"):
         say(text, sys.stderr)
     sys.stdout.flush()
     # Shutting Horovod down wakes the ranks that wait in a collective. It waits for them in turn, so not for long.

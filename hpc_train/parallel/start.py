@@ -61,13 +61,19 @@ def init(seed: int | None = None, threads: int | None = None, deterministic: boo
     if deterministic:
         tf.config.experimental.enable_op_determinism()
     # No collective before this line: TensorFlow would take every GPU to run it.
-    gpu = _pin_gpu(tf, world)
+    gpu, problem = None, None
+    try:
+        gpu = _pin_gpu(tf, world)
+    except UserError as error:
+        problem = str(error)
+        tf.config.set_visible_devices([], "GPU")
 
     from hpc_train.parallel.collectives import broadcast_object, gather_objects
 
     failure.install(world, broadcast_object(uuid.uuid4().hex))
-    owners = gather_objects((world.rank, socket.gethostname(), gpu))
-    problem = shared_gpus([owner for owner in owners if owner[2]])
+    everybody = gather_objects((world.rank, socket.gethostname(), gpu, problem))
+    problems = [problem for *_, problem in everybody if problem]
+    problem = problems[0] if problems else shared_gpus([owner for *owner, _ in everybody if owner[2]])
     if problem:
         raise UserError(problem).agreed()
     if seed is not None:
@@ -82,12 +88,15 @@ def _pin_gpu(tf, world: World) -> str | None:
         return None
     tf.config.set_visible_devices(gpus[mine], "GPU")
     tf.config.experimental.set_memory_growth(gpus[mine], True)
-    return _bus_id()
+    return _bus_id(tf, mine)
 
 
-def _bus_id() -> str:
-    # The only public place where TensorFlow tells which card a device is.
+def _bus_id(tf, gpu: int) -> str:
+    # The only place where TensorFlow tells which card a device is. It creates the device: this one alone, as the
+    # rank will use it, or it would take all of every card's memory.
     from tensorflow.python.client import device_lib
 
-    described = [device.physical_device_desc for device in device_lib.list_local_devices()]
+    only = tf.compat.v1.GPUOptions(visible_device_list=str(gpu), allow_growth=True)
+    devices = device_lib.list_local_devices(tf.compat.v1.ConfigProto(gpu_options=only))
+    described = [device.physical_device_desc for device in devices]
     return next(text.split("pci bus id: ")[1].split(",")[0] for text in described if "pci bus id: " in text)

@@ -35,14 +35,13 @@ def rank_from_environment(env: Mapping[str, str] = os.environ) -> int:
 
 
 def exit_usage(message: str) -> None:
-    """End with status 2 for a mistake that every rank sees alike, with the message on one of them.
-
-    The others give rank 0 time to speak, since launchers kill the rest when the first rank ends.
-    """
+    """End with status 2 for a mistake made before the ranks know each other, with the message on one of them."""
     if rank_from_environment() == 0:
         say(message, sys.stderr)
     else:
+        # Where rank 0 made the same mistake, the launcher ends this rank before it speaks.
         time.sleep(3)
+        say(message, sys.stderr)
     sys.exit(2)
 
 
@@ -91,10 +90,12 @@ def threads_per_rank(local_size: int, affinity: int, node_cores: int, env: Mappi
         node_cores: cores of the node.
         env: where Slurm says what the job was given.
     """
-    if env.get("SLURM_CPUS_PER_TASK", "").isdigit():
-        return max(1, min(affinity, int(env["SLURM_CPUS_PER_TASK"])))
     given = env.get("SLURM_CPUS_ON_NODE", "")
     total = min(node_cores, int(given)) if given.isdigit() else node_cores
+    per_task = env.get("SLURM_CPUS_PER_TASK", "")
+    if per_task.isdigit():
+        # A task may also be a launcher of all the node's ranks, which then share what it was given.
+        return max(1, min(affinity, int(per_task), total // local_size))
     # A set no larger than a fair share was bound to this rank alone; a larger one is everybody's.
     bound = affinity * local_size <= total
     return max(1, affinity if bound else affinity // local_size)
