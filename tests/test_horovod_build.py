@@ -289,6 +289,14 @@ def test_an_mpicxx_that_does_not_compile_is_one_line(bare_machine):
         toolchain.check_mpi(toolchain.find_mpi())
 
 
+def test_an_mpicxx_without_mpi_headers_gives_way_to_the_wheel(bare_machine, tmp_path, monkeypatch, capsys):
+    program(bare_machine / "mpicxx", "echo 'x.cc:1:10: fatal error: mpi.h: No such file or directory' >&2; exit 1")
+    wheels = tmp_path / "env" / "bin" / "mpicxx"
+    monkeypatch.setattr(toolchain, "pip", lambda *_, **__: program(wheels, "true"))
+    assert toolchain.find_mpi().mpicxx == wheels
+    assert "has no mpi.h" in capsys.readouterr().out
+
+
 def test_mpicxx_of_the_variable_comes_before_that_of_the_environment_before_that_of_path(
         bare_machine, tmp_path, monkeypatch):
     on_path = program(bare_machine / "mpicxx", "true")

@@ -146,8 +146,12 @@ def find_mpi() -> Mpi:
             raise UserError(f"MPICXX={wanted} is not a program: name the MPI's C++ compiler, or unset it")
         return describe_mpi(path.absolute())
     path = first_on_path("mpicxx")
+    if path and not path.is_relative_to(sys.prefix) and "mpi.h: No such file" in _compile(path, MPI_PROGRAM):
+        # Debian's openmpi-bin: enough to run programs, not to build them.
+        print(f"note: {path} has no mpi.h (its development package is not installed): not taken", flush=True)
+        path = None
     if path is None:
-        print(f"no MPI here: installing the wheel {MPICH_WHEEL}", flush=True)
+        print(f"no MPI to build with here: installing the wheel {MPICH_WHEEL}", flush=True)
         pip("install", "--quiet", MPICH_WHEEL, what=f"install {MPICH_WHEEL}")
         path = first_on_path("mpicxx")
     if path is None:
