@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from hpc_train import options
+from hpc_train.console import say
 from hpc_train.errors import UserError
 
 
@@ -169,17 +170,17 @@ def _report(chosen: Throughput, world, rates: dict[str, list[float]]) -> None:
     import numpy as np
 
     cores = len(os.sched_getaffinity(0))
-    print(f"{chosen.model}, batch {chosen.batch_size} a rank, {world.size} ranks, {chosen.rounds} rounds")
-    print(f"{'':12}{'samples/s: median':>18}{'min':>8}{'max':>8}")
+    say(f"{chosen.model}, batch {chosen.batch_size} a rank, {world.size} ranks, {chosen.rounds} rounds")
+    say(f"{'':12}{'samples/s: median':>18}{'min':>8}{'max':>8}")
     for name, values in rates.items():
-        print(f"{name:12}{np.median(values):18.0f}{min(values):8.0f}{max(values):8.0f}")
+        say(f"{name:12}{np.median(values):18.0f}{min(values):8.0f}{max(values):8.0f}")
     ratios = {}
     for other in ("bare", "fit alone", "bare alone"):
         pairs = np.divide(rates["fit"], rates[other])
         ratios[f"fit / {other}"] = float(np.median(pairs))
-        print(f"fit / {other:11} median of the rounds {np.median(pairs):.3f} ({min(pairs):.3f} to {max(pairs):.3f})")
+        say(f"fit / {other:11} median of the rounds {np.median(pairs):.3f} ({min(pairs):.3f} to {max(pairs):.3f})")
     if world.local_size > cores:
-        print(f"{world.local_size} ranks share {cores} cores: these figures say nothing about scaling")
+        say(f"{world.local_size} ranks share {cores} cores: these figures say nothing about scaling")
     if chosen.output:
         figures = {"options": asdict(chosen), "ranks": world.size, "cores": cores, "rates": rates, "ratios": ratios}
         chosen.output.write_text(json.dumps(figures, indent=2, default=str) + "\n")

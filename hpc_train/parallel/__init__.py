@@ -5,8 +5,8 @@ Five lines make a Keras 3 script a Horovod job::
     from hpc_train import parallel
     world = parallel.init()
     model.compile(parallel.DistributedOptimizer(keras.optimizers.SGD(0.01 * world.size)), loss=...)
-    data = data.shard(world.size, world.rank).repeat()
-    model.fit(data, steps_per_epoch=..., callbacks=parallel.callbacks(), verbose=world.is_root)
+    data = data.shard(world.size, world.rank).batch(64).repeat()
+    model.fit(data, steps_per_epoch=..., callbacks=parallel.callbacks(), verbose=int(world.is_root))
 
 Horovod and TensorFlow are imported with the first name that needs them, so `World` costs nothing.
 """

@@ -25,7 +25,7 @@ def init(seed: int | None = None, threads: int | None = None, deterministic: boo
         deterministic: ask TensorFlow for operations that give the same bits in every run.
 
     Raises:
-        UserError: no Horovod, more ranks than GPUs, or N jobs of size 1 instead of N ranks.
+        UserError: no Horovod, called too late, more ranks than GPUs, or N jobs of size 1 instead of N ranks.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     for name, value in _STALL.items():
@@ -56,8 +56,14 @@ def init(seed: int | None = None, threads: int | None = None, deterministic: boo
         raise UserError(f"Keras runs on {keras.backend.backend()}; Horovod needs KERAS_BACKEND=tensorflow")
 
     threads = threads or threads_per_rank(world.local_size, len(os.sched_getaffinity(0)), os.cpu_count() or 1)
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(max(2, threads))
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(max(2, threads))
+    except RuntimeError as error:
+        raise UserError(
+            "parallel.init() comes too late, TensorFlow has started already: call it before anything makes a tensor, "
+            "a data set or a model"
+        ) from error
     if deterministic:
         tf.config.experimental.enable_op_determinism()
     # No collective before this line: TensorFlow would take every GPU to run it.
