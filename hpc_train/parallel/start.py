@@ -66,7 +66,7 @@ def init(seed: int | None = None, threads: int | None = None, deterministic: boo
         ) from error
     if deterministic:
         tf.config.experimental.enable_op_determinism()
-    # No collective before this line: TensorFlow would take every GPU to run it.
+    # No collective until the GPU is pinned: TensorFlow would take every GPU to run it.
     gpu, problem = None, None
     try:
         gpu = _pin_gpu(tf, world)
