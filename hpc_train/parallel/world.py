@@ -36,12 +36,10 @@ def rank_from_environment(env: Mapping[str, str] = os.environ) -> int:
 
 def exit_usage(message: str) -> None:
     """End with status 2 for a mistake made before the ranks know each other, with the message on one of them."""
-    if rank_from_environment() == 0:
-        say(message, sys.stderr)
-    else:
+    if rank_from_environment():
         # Where rank 0 made the same mistake, the launcher ends this rank before it speaks.
         time.sleep(3)
-        say(message, sys.stderr)
+    say(message, sys.stderr)
     sys.exit(2)
 
 
