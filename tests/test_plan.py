@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from hpc_train.data.permutation import permute
+from hpc_train.data.permutation import derive, inverse, permute
 from hpc_train.data.plan import TrainPlan, ValidationPlan
 from hpc_train.errors import UserError
 
@@ -48,9 +48,7 @@ def permute_by_hand(index, n, seed, epoch):
 def train_sequence(plan, epoch, position=0):
     """What all ranks consume from `position` to the end of the epoch, in the global order."""
     batches = [
-        plan.indices(epoch, step, rank, position)
-        for step in range(plan.steps(position))
-        for rank in range(plan.size)
+        plan.indices(epoch, step, rank, position) for step in range(plan.steps(position)) for rank in range(plan.size)
     ]
     return np.concatenate([np.empty(0, np.int64), *batches])
 
@@ -75,6 +73,31 @@ def test_permutation_is_the_one_defined_whatever_the_size(n, seed, epoch, data):
     images = permute(np.array(indices), n, seed, epoch)
     assert images.dtype == np.int64
     assert images.tolist() == [permute_by_hand(index, n, seed, epoch) for index in indices]
+
+
+@property_test
+@given(n=st.integers(1, 2**62), seed=seeds, epoch=epochs, data=st.data())
+def test_inverse_undoes_the_permutation(n, seed, epoch, data):
+    indices = np.array(data.draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=4)))
+    assert np.array_equal(inverse(permute(indices, n, seed, epoch), n, seed, epoch), indices)
+    assert np.array_equal(permute(inverse(indices, n, seed, epoch), n, seed, epoch), indices)
+
+
+@property_test
+@given(n=st.integers(1, 5000), seed=seeds, epoch=epochs, data=st.data())
+def test_each_index_may_have_a_seed_of_its_own(n, seed, epoch, data):
+    pairs = data.draw(st.lists(st.tuples(st.integers(0, n - 1), st.integers(0, 3)), min_size=1, max_size=9))
+    indices, numbers = np.array(pairs).T
+    own = derive(seed, numbers)
+    images = permute(indices, n, own, epoch)
+    assert images.tolist() == [
+        permute_by_hand(i, n, s, epoch) for i, s in zip(indices.tolist(), own.tolist(), strict=True)
+    ]
+    assert np.array_equal(inverse(images, n, own, epoch), indices)
+
+
+def test_derived_seeds_are_all_different():
+    assert len(np.unique([derive(seed, np.arange(1000)) for seed in range(20)])) == 20_000
 
 
 def test_permutation_keeps_the_shape_and_takes_numpy_integers():
@@ -128,9 +151,7 @@ def test_training_uses_a_sample_at_most_once_and_leaves_less_than_a_global_batch
 @property_test
 @given(plan=train_plans(), epoch=epochs)
 def test_every_rank_gets_a_whole_batch_at_every_step(plan, epoch):
-    shapes = {
-        plan.indices(epoch, step, rank).shape for step in range(plan.steps()) for rank in range(plan.size)
-    }
+    shapes = {plan.indices(epoch, step, rank).shape for step in range(plan.steps()) for rank in range(plan.size)}
     assert shapes == {(plan.batch_size,)}
 
 
@@ -168,9 +189,7 @@ def test_what_the_short_tail_leaves_out_differs_between_epochs():
 
 def test_epochs_and_seeds_give_different_orders():
     orders = {
-        tuple(train_sequence(TrainPlan(50, 5, 2, seed), epoch).tolist())
-        for seed in range(20)
-        for epoch in range(20)
+        tuple(train_sequence(TrainPlan(50, 5, 2, seed), epoch).tolist()) for seed in range(20) for epoch in range(20)
     }
     assert len(orders) == 400
 
@@ -186,6 +205,25 @@ def test_position_at_the_end_of_an_epoch_leaves_no_step():
 def test_training_plan_refuses_steps_and_ranks_that_are_not_there(step, rank):
     with pytest.raises(ValueError, match="is not in"):
         TrainPlan(samples=100, batch_size=5, size=4, seed=0).indices(0, step, rank)
+
+
+@property_test
+@given(plan=train_plans(), epoch=epochs, data=st.data())
+def test_many_steps_are_planned_at_once_as_one_by_one(plan, epoch, data):
+    position = data.draw(st.integers(0, plan.samples - plan.global_batch))
+    step = data.draw(st.integers(0, plan.steps(position) - 1))
+    count = data.draw(st.integers(1, plan.steps(position) - step))
+    for rank in range(plan.size):
+        batches = plan.batches(epoch, step, count, rank, position)
+        assert batches.shape == (count, plan.batch_size)
+        for number, batch in enumerate(batches):
+            assert np.array_equal(batch, plan.indices(epoch, step + number, rank, position))
+
+
+@pytest.mark.parametrize(("step", "count"), [(3, 3), (0, 0), (0, 6)])
+def test_training_plan_refuses_more_steps_than_there_are(step, count):
+    with pytest.raises(ValueError, match=r"is not in \[0, 5\)"):
+        TrainPlan(samples=100, batch_size=5, size=4, seed=0).batches(0, step, count, 0)
 
 
 def test_one_rank_of_27360_over_1e8_samples_holds_only_its_batch():
@@ -224,9 +262,7 @@ def validation_plans(draw):
 @given(plan=validation_plans())
 def test_validation_counts_every_sample_exactly_once(plan):
     real = [
-        plan.indices(step, rank)[: plan.valid(step, rank)]
-        for rank in range(plan.size)
-        for step in range(plan.steps)
+        plan.indices(step, rank)[: plan.valid(step, rank)] for rank in range(plan.size) for step in range(plan.steps)
     ]
     assert np.array_equal(np.concatenate(real), np.arange(plan.samples))
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hpc_train.data.permutation import permute
+from hpc_train.data.order import FullOrder, Order
 from hpc_train.errors import UserError
 
 
@@ -12,26 +12,34 @@ from hpc_train.errors import UserError
 class TrainPlan:
     """The shuffled order of a training epoch, and each rank's share of it.
 
-    The order depends on (seed, epoch) alone. A position is a number of samples of the epoch already consumed,
-    so a run may go on in the middle of an epoch with another number of ranks or another batch size. What is
-    left after the last whole global batch is not used in that epoch; it differs from epoch to epoch.
+    The order depends on (seed, epoch) alone, and on the recorded parameters of `order` where it has any. A position
+    is a number of samples of the epoch already consumed, so a run may go on in the middle of an epoch with another
+    number of ranks or another batch size. What is left after the last whole global batch is not used in that epoch;
+    it differs from epoch to epoch.
 
-    samples: training samples in the data set; batch_size: samples a rank takes a step; size: number of ranks.
-    Raises UserError when the samples do not fill one global batch.
+    samples: training samples in the data set; batch_size: samples a rank takes a step; size: number of ranks;
+    order: a permutation of all samples (`FullOrder`) unless another is given, of the same samples and seed.
+    Raises UserError when the samples do not fill one global batch, or the order is of other samples.
     """
 
     samples: int
     batch_size: int
     size: int
     seed: int
+    order: Order | None = None
 
     def __post_init__(self):
         _check_shape(self.batch_size, self.size)
+        if self.order is None:
+            object.__setattr__(self, "order", FullOrder(self.samples, self.seed))
+        if (self.order.samples, self.order.seed) != (self.samples, self.seed):
+            raise UserError(
+                f"the recorded order is of {self.order.samples} samples with seed {self.order.seed}, the run of "
+                f"{self.samples} with seed {self.seed}; go on with the same data and seed, or begin anew"
+            )
         if self.samples < self.global_batch:
             fits = self.samples // self.size
-            remedy = (
-                f"use a batch size of at most {fits}" if fits else f"use at most {max(self.samples, 1)} ranks"
-            )
+            remedy = f"use a batch size of at most {fits}" if fits else f"use at most {max(self.samples, 1)} ranks"
             raise UserError(
                 f"{self.samples} training samples are fewer than one global batch of {self.global_batch} "
                 f"(batch size {self.batch_size} x {self.size} ranks); {remedy}"
@@ -49,12 +57,25 @@ class TrainPlan:
 
     def indices(self, epoch, step, rank, position=0):
         """Data-set indices, int64 (batch_size,), of `rank` at the `step`-th step after `position`."""
-        if not 0 <= step < self.steps(position):
-            raise ValueError(f"step {step} is not in [0, {self.steps(position)})")
+        return self.batches(epoch, step, 1, rank, position)[0]
+
+    def batches(self, epoch, step, count, rank, position=0):
+        """Data-set indices, int64 (count, batch_size), of `rank` at `count` steps from the `step`-th on.
+
+        One evaluation costs hundreds of microseconds whatever its size up to some thousand samples: small batches
+        are planned many at a time.
+        """
+        return self.order.indices(self.places(step, count, rank, position), epoch)
+
+    def places(self, step, count, rank, position=0):
+        """Places in the epoch's order, int64 (count, batch_size), that `batches` looks up."""
+        if not (0 <= step < self.steps(position) and 1 <= count <= self.steps(position) - step):
+            last = f" to {step + count - 1}" if count != 1 else ""
+            raise ValueError(f"step {step}{last} is not in [0, {self.steps(position)})")
         _check_rank(rank, self.size)
         start = position + step * self.global_batch + rank * self.batch_size
-        places = np.arange(start, start + self.batch_size, dtype=np.int64)
-        return permute(places, self.samples, self.seed, epoch)
+        starts = start + self.global_batch * np.arange(count, dtype=np.int64)
+        return starts[:, np.newaxis] + np.arange(self.batch_size, dtype=np.int64)
 
     def _check_position(self, position):
         if not 0 <= position <= self.samples:
