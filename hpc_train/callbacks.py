@@ -1,6 +1,7 @@
 """Callbacks of a training run: rate, checkpoints, best model, metrics file, progress."""
 
 import math
+import shutil
 import sys
 import time
 
@@ -12,6 +13,7 @@ from hpc_train.checkpoint import Progress
 from hpc_train.console import say
 from hpc_train.data.plan import TrainPlan
 from hpc_train.errors import UserError
+from hpc_train.input_wait import InputWait
 from hpc_train.optim.schedule import Schedule
 from hpc_train.parallel.collectives import sum_arrays
 from hpc_train.parallel.metrics import assign_states, states
@@ -113,9 +115,12 @@ class Report(keras.callbacks.Callback):
     Throughput is over all ranks, from the end of the first step (which compiles) to the end of the last one.
     """
 
-    def __init__(self, run: Run, world: World, progress: Progress, plan: TrainPlan, epochs: int):
+    def __init__(
+        self, run: Run, world: World, progress: Progress, plan: TrainPlan, epochs: int, wait: InputWait | None = None
+    ):
         super().__init__()
         self.run, self.world, self.progress, self.plan, self.epochs = run, world, progress, plan, epochs
+        self.wait = wait
         self.terminal = sys.stdout.isatty()
         self.throughput = 0.0
         self._shown = 0.0
@@ -141,15 +146,17 @@ class Report(keras.callbacks.Callback):
         position, samples = self.progress.position, self.plan.samples
         bar = ("=" * (20 * position // samples) + ">").ljust(20, ".")[:20]
         left = (samples - position) / self.throughput
+        waited = f"input wait {self.wait.share:.0%}  " if self.wait and self.wait.share is not None else ""
         text = (
             f"epoch {self.progress.epoch + 1}/{self.epochs} [{bar}] {position}/{samples}  "
-            f"{_pairs(logs)}  {self.throughput:.0f} samples/s  {left:.0f} s left"
+            f"{_pairs(logs)}  {self.throughput:.0f} samples/s  {waited}{left:.0f} s left"
         )
-        say(f"\r{text:110}" if self.terminal else text, end="" if self.terminal else "\n")
+        columns = shutil.get_terminal_size().columns - 1
+        say(f"\r{text[:columns]:{columns}}" if self.terminal else text, end="" if self.terminal else "\n")
 
     def on_epoch_end(self, epoch, logs=None):
         seconds = time.perf_counter() - self._begin
-        clear = f"\r{'':110}\r" if self.terminal else ""
+        clear = f"\r{'':{shutil.get_terminal_size().columns - 1}}\r" if self.terminal else ""
         speed = f"{self.throughput:.0f} samples/s" if self.throughput else "one step"
         say(f"{clear}epoch {epoch + 1}/{self.epochs}  {_pairs(logs)}  {speed}  {seconds:.1f} s")
         self.run.add_metrics(

@@ -11,17 +11,25 @@ _COMMANDS = {
         "build Horovod for this machine's MPI, CUDA and TensorFlow",
     ),
     "prepare": ("hpc_train.data.prepare", "Prepare", "write a data set as HDF5 shards"),
+    "shard": ("hpc_train.data.repack", "Shard", "repack any HDF5 data as shards"),
+    "inspect": ("hpc_train.data.inspect", "Inspect", "what is in a data set, and how it will be read"),
+    "verify": ("hpc_train.data.verify", "Verify", "read all of a data set and name what is broken"),
+    "stats": ("hpc_train.data.stats", "Stats", "statistics of channels and classes, class weights"),
+    "stage": ("hpc_train.data.stage", "Stage", "copy a data set to the nodes' own storage"),
     "predict": ("hpc_train.predict", "Predict", "class probabilities and confusion matrix from a trained run"),
+    "bench plan": ("hpc_train.bench.plan", "Plan", "what planning costs a rank of many, and how random each order is"),
 }
 
 
 def main() -> None:
     """Entry point of the console script."""
-    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
-    if name in ("-h", "--help"):
+    words = sys.argv[1:3] if sys.argv[1:2] == ["bench"] else sys.argv[1:2]
+    name = " ".join(words) or "--help"
+    if name in ("-h", "--help", "bench", "bench -h", "bench --help"):
         print("usage: hpc-train COMMAND [OPTIONS]\n\ncommands (hpc-train COMMAND --help tells more):")
         for command, (_, _, purpose) in _COMMANDS.items():
-            print(f"  {command:15} {purpose}")
+            if command.startswith(words[0] if words and words[0] == "bench" else ""):
+                print(f"  {command:15} {purpose}")
         print("\ntrainers, one process a GPU: horovodrun -np 4 python -m hpc_train.mnist --help")
     elif name == "--version":
         from hpc_train import __version__
@@ -32,7 +40,7 @@ def main() -> None:
 
         module, dataclass, _ = _COMMANDS[name]
         home = importlib.import_module(module)
-        options.main(getattr(home, dataclass), home.run, f"hpc-train {name}", sys.argv[2:])
+        options.main(getattr(home, dataclass), home.run, f"hpc-train {name}", sys.argv[1 + len(words) :])
     else:
         near = difflib.get_close_matches(name, _COMMANDS, 1)
         hint = f"did you mean `hpc-train {near[0]}`?" if near else "`hpc-train --help` lists the commands"

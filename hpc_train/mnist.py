@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hpc_train import options, train
+from hpc_train.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,12 @@ def run(chosen: Options) -> None:
     def build(catalogue):
         from hpc_train.models import mnist
 
-        shape, dtype = catalogue.input_shape, str(catalogue.input_dtype)
+        if catalogue.target_shape or not catalogue.classes:
+            raise UserError(
+                f"{catalogue.files[0]}: the MNIST networks want one label a sample and the number of classes; "
+                f"its targets have shape {catalogue.target_shape}, and --classes says how many there are"
+            )
+        shape, dtype = catalogue.input_shape, catalogue.input_dtype.name
         return mnist.build(chosen.model, shape, dtype, catalogue.classes, chosen.augment)
 
     train.train(chosen, f"mnist-{chosen.model}", build)

@@ -5,15 +5,16 @@ from pathlib import Path
 from typing import Literal
 
 from hpc_train.console import say
+from hpc_train.data.options import DataOptions, ReadOptions
 from hpc_train.errors import UserError
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(ReadOptions, DataOptions):
     """Options of every trainer."""
 
-    data: Path
-    """Folder of HDF5 shards, from `hpc-train prepare`."""
+    test_data: Path | None = None
+    """Held-out data, where they are not the split validation or test of --data."""
     run: Path | None = None
     """Run folder; a new one under runs/ if not given."""
     resume: bool = False
@@ -75,20 +76,18 @@ def train(options: Options, name: str, build_model) -> None:
 
     from hpc_train import checkpoint
     from hpc_train.callbacks import Best, Checkpoints, Position, Report
-    from hpc_train.data.catalogue import Catalogue
-    from hpc_train.data.pipeline import Input
     from hpc_train.data.plan import TrainPlan, ValidationPlan
-    from hpc_train.data.reader import Reader
+    from hpc_train.feed import Feed, staged
+    from hpc_train.input_wait import InputWait
     from hpc_train.optim.schedule import Schedule, scale
     from hpc_train.run import Run
 
+    local = staged(options)
     with parallel.agree(world):
-        training = Catalogue.open(options.data, "train")
-        held_out = Catalogue.open(options.data, "test", classes=training.classes)
-        if (held_out.input_shape, held_out.input_dtype) != (training.input_shape, training.input_dtype):
-            shapes = f"{training.input_shape} for training, {held_out.input_shape} for test"
-            raise UserError(f"{options.data} holds samples of {shapes}; prepare both splits from one source")
-        plan = TrainPlan(training.samples, options.batch_size, world.size, options.seed)
+        feed = Feed(local, world)
+        training, held_out = feed.training, feed.held_out
+        order = feed.order(parallel.broadcast_object(_recorded_order(options) if world.is_root else None))
+        plan = TrainPlan(training.samples, options.batch_size, world.size, options.seed, order)
         validation = ValidationPlan(held_out.samples, options.batch_size, world.size)
         model = build_model(training)
 
@@ -114,6 +113,7 @@ def train(options: Options, name: str, build_model) -> None:
     with parallel.agree(world):
         if world.is_root:
             facts = {"trainer": name, "seed": options.seed, "samples": plan.samples, "data": training.fingerprint}
+            facts["order"] = plan.order.as_dict()
             run.start(options, world, facts, options.resume)
             newest = checkpoint.newest(run.checkpoints)
             if newest:
@@ -129,45 +129,55 @@ def train(options: Options, name: str, build_model) -> None:
         f"{name}: {model.count_params():,} parameters, {plan.samples} samples, {world.size} ranks, "
         f"global batch {plan.global_batch}, rate {schedule.base:g} -> {schedule.peak:g}, run {run.path}"
     )
+    for line in feed.description() if world.is_root else ():
+        tell(f"  {line}")
     if progress.step:
         tell(f"resuming after step {progress.step}: epoch {progress.epoch + 1}, sample {progress.position}")
 
     validation_steps = validation.real_steps(world.rank)
     callbacks = parallel.callbacks(options.check_every, validation_steps)
-    callbacks += [Position(progress, plan, schedule, world)]
+    wait = InputWait()
+    callbacks += [wait, Position(progress, plan, schedule, world)]
     best = Best(run, world, progress, "val_accuracy", options.patience)
     callbacks += [best]
     if world.is_root:
-        callbacks += [Report(run, world, progress, plan, options.epochs), _tensorboard(options, run)]
+        callbacks += [Report(run, world, progress, plan, options.epochs, wait), _tensorboard(options, run)]
     callbacks += [Checkpoints(run, world, progress, options.checkpoint_every)]
 
-    source = Input(Reader(training))
-    checking = Input(Reader(held_out))
     try:
-        held_out_data = checking.validation(validation, world.rank)
+        held_out_data = feed.validation(validation)
         # Keras counts the same steps in every epoch; a resumed epoch has fewer, so it gets a fit of its own.
         resumed = [progress.epoch + 1] if progress.position else []
         for last_epoch in [*resumed, options.epochs]:
             if progress.epoch < last_epoch <= options.epochs and not best.exhausted(progress.epoch):
-                _fit(model, source, plan, world, progress, last_epoch, callbacks, held_out_data)
+                _fit(model, feed, plan, progress, last_epoch, callbacks, held_out_data)
         results = parallel.evaluate(model, held_out_data, validation_steps)
     except tf.errors.OpError as error:
-        raise (source.error or checking.error or error) from None
+        raise (feed.error or error) from None
 
     if world.is_root:
         parallel.save_model(model, run.model)
-    speed = next((line["samples_per_s"] for line in reversed(run.metrics())), 0) if world.is_root else 0
-    tell(
-        f"test accuracy {results['accuracy']:.4f}, loss {results['loss']:.4f} after {progress.epoch} epochs, "
-        f"{speed:.0f} samples/s on {world.size} ranks\nrun folder {run.path}"
-    )
+        last = run.metrics()[-1] if run.metrics() else {}
+        waited = f", input wait {last['input_wait']:.1%}" if "input_wait" in last else ""
+        tell(
+            f"{held_out.split or 'held-out'} accuracy {results['accuracy']:.4f}, loss {results['loss']:.4f} after "
+            f"{progress.epoch} epochs, {last.get('samples_per_s', 0):.0f} samples/s on {world.size} ranks{waited}\n"
+            f"run folder {run.path}"
+        )
 
 
-def _fit(model, source, plan, world, progress, last_epoch, callbacks, validation_data) -> None:
+def _recorded_order(options: Options) -> dict | None:
+    from hpc_train.run import Run
+
+    earlier = Run(options.run) if options.resume else None
+    return earlier.record()["facts"].get("order") if earlier and earlier.record_file.is_file() else None
+
+
+def _fit(model, feed, plan, progress, last_epoch, callbacks, validation_data) -> None:
     steps = plan.steps(progress.position)
     total = steps + (last_epoch - progress.epoch - 1) * plan.steps()
     model.fit(
-        source.training(plan, world.rank, progress.epoch, progress.position, total),
+        feed.batches(plan, progress.epoch, progress.position, total),
         initial_epoch=progress.epoch,
         epochs=last_epoch,
         steps_per_epoch=steps,
@@ -195,10 +205,10 @@ def _check(options: Options) -> None:
     for option in ("epochs", "batch_size", "lr", "base_batch", "bucket_mib"):
         if getattr(options, option) <= 0:
             raise UserError(f"--{option.replace('_', '-')} is {getattr(options, option)}; it must be above 0")
-    for option in ("patience", "threads"):
+    for option in ("patience", "threads", "read_threads", "read_ahead", "shuffle_block", "shuffle_window"):
         value = getattr(options, option)
         if value is not None and value < 1:
-            raise UserError(f"--{option} is {value}; it must be at least 1")
+            raise UserError(f"--{option.replace('_', '-')} is {value}; it must be at least 1")
     if options.profile and not 1 <= options.profile[0] <= options.profile[1]:
         raise UserError(f"--profile {' '.join(map(str, options.profile))}: give the first and the last step, from 1")
     for option in ("warmup_epochs", "checkpoint_every", "check_every"):

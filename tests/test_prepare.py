@@ -5,6 +5,7 @@ import struct
 import sys
 from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pytest
 import tyro
@@ -93,6 +94,18 @@ def test_preparing_again_gives_the_same_shards(tmp_path):
         prepare("digits", "--output", tmp_path / output, "--shards", 2)
     first, second = (Catalogue.open(tmp_path / output, "test").fingerprint for output in ("a", "b"))
     assert first == second
+
+
+def test_shards_are_compressed_when_asked(tmp_path):
+    prepare("digits", "--output", tmp_path / "plain")
+    prepare("digits", "--output", tmp_path / "small", "--compression", "zstd")
+    for plain, small in zip(read_all(tmp_path / "plain", "test"), read_all(tmp_path / "small", "test"), strict=True):
+        np.testing.assert_array_equal(plain, small)
+    plain, small = (tmp_path / name / "train-00000-of-00004.h5" for name in ("plain", "small"))
+    assert small.stat().st_size < plain.stat().st_size
+    with h5py.File(small) as file:
+        assert file["inputs"].chunks
+        assert file["inputs"].fletcher32
 
 
 @pytest.mark.parametrize("packed", [False, True])

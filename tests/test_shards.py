@@ -76,11 +76,11 @@ def test_files_follow_the_format(folder):
         attributes = dict(file.attrs)
         fingerprint = attributes.pop("fingerprint")
         assert attributes.pop("class_names").size == 0
-        for name in ("format", "split", "source"):
+        for name in ("format", "split", "source", "channels"):
             attributes[name] = attributes[name].decode()
         assert attributes == {
             "format": "hpc-train shard",
-            "version": 1,
+            "version": 2,
             "split": "train",
             "shard": 1,
             "shards": 4,
@@ -90,6 +90,7 @@ def test_files_follow_the_format(folder):
             "target_min": targets[5:11].min(),
             "target_max": targets[5:11].max(),
             "source": "made up",
+            "channels": "last",
         }
         np.testing.assert_array_equal(file["inputs"], inputs[5:11])
         np.testing.assert_array_equal(file["targets"], targets[5:11])
@@ -161,10 +162,14 @@ BAD_DATA = {
     "lengths": (INPUTS, TARGETS[:7], {}, "8 inputs but 7 targets"),
     "no samples": (INPUTS[:0], TARGETS[:0], {}, "no samples"),
     "empty samples": (np.empty((8, 0)), TARGETS, {}, "no samples"),
-    "targets shape": (INPUTS, TARGETS[:, None], {}, "reshape"),
+    "no target": (INPUTS, np.empty((8, 0), int), {}, "no samples"),
     "scalar inputs": (np.float32(1), TARGETS, {}, "reshape"),
     "inputs dtype": (INPUTS.astype(complex), TARGETS, {}, "complex128"),
-    "targets dtype": (INPUTS, TARGETS.astype(float), {}, "float64; convert them to integer"),
+    "targets dtype": (INPUTS, TARGETS.astype(complex), {}, "targets have dtype complex128; convert them"),
+    "targets too wide": (INPUTS, TARGETS.astype(np.longdouble), {}, "at most 8 bytes"),
+    "label with a fraction": (INPUTS, TARGETS + np.float32(0.5) * (TARGETS == 4), {}, "has label 4.5, outside the 5"),
+    "label in a map": (INPUTS, np.full((8, 2, 2), [[0, 1], [5, 0]]), {}, "sample 0 has label 5, outside the 5"),
+    "label that is NaN": (INPUTS, np.where(TARGETS == 4, np.nan, TARGETS), {}, "holds NaN or infinity"),
     "class names": (INPUTS, TARGETS, {"class_names": ["a"]}, "1 class names for 5 classes"),
     "too many shards": (INPUTS, TARGETS, {"shards": 9}, "8 samples do not fill 9 shards"),
     "no shards": (INPUTS, TARGETS, {"shards": 0}, "do not fill 0 shards"),
@@ -175,9 +180,7 @@ BAD_DATA = {
 def test_bad_data_are_refused_and_change_nothing(folder, case):
     inputs, targets, options, expected = BAD_DATA[case]
     before = {name: (folder / name).read_bytes() for name in names(folder)}
-    message = refusal(
-        write_shards, folder, "train", inputs, targets, classes=CLASSES, source="here", **options
-    )
+    message = refusal(write_shards, folder, "train", inputs, targets, classes=CLASSES, source="here", **options)
     assert message.startswith("train data from here: ")
     assert expected in message
     assert {name: (folder / name).read_bytes() for name in names(folder)} == before
@@ -186,7 +189,7 @@ def test_bad_data_are_refused_and_change_nothing(folder, case):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_writing_names_the_sample_that_is_not_finite(tmp_path, value, dtype, monkeypatch):
-    monkeypatch.setattr(shards_module, "_CHUNK_BYTES", 100)
+    monkeypatch.setattr("hpc_train.data.checks._PIECE_BYTES", 100)
     inputs, targets = samples(40, dtype)
     inputs[31, 2, 1, 0] = value
     message = refusal(write_shards, tmp_path, "test", inputs, targets, classes=CLASSES)
@@ -270,7 +273,7 @@ DAMAGE = {
         lambda path: rewrite(path, attributes={"format": None}),
         "not a shard of the suite (attribute format)",
     ),
-    "newer version": (lambda path: rewrite(path, attributes={"version": 2}), "shard format version 2"),
+    "newer version": (lambda path: rewrite(path, attributes={"version": 3}), "shard format version 3"),
     "no total": (
         lambda path: rewrite(path, attributes={"total": None}),
         "not a shard of the suite (attribute total",
@@ -286,11 +289,15 @@ DAMAGE = {
     "no inputs": (lambda path: rewrite(path, datasets={"inputs": None}), "no data sets"),
     "fewer targets than inputs": (
         lambda path: rewrite(path, datasets={"targets": np.zeros(3, np.int32)}),
-        "targets (3,) are not (n, ...) and (n,)",
+        "targets (3,) are not (n, ...) and (n, ...)",
     ),
-    "floating targets": (
-        lambda path: rewrite(path, datasets={"targets": np.zeros(6)}),
-        "targets float64, not numbers and integers",
+    "targets that are no numbers": (
+        lambda path: rewrite(path, datasets={"targets": np.zeros(6, complex)}),
+        "targets complex128, not numbers",
+    ),
+    "targets of another shape": (
+        lambda path: rewrite(path, datasets={"targets": np.zeros((6, 3), np.int32)}),
+        "target shape is (3,), but () in ",
     ),
     "other shape": (
         lambda path: rewrite(path, datasets={"inputs": np.zeros((6, 3, 3, 1), np.uint8)}),
@@ -356,12 +363,14 @@ def test_catalogue_names_the_splits_that_are_there(folder, tmp_path):
     message = refusal(Catalogue.open, folder, "validation")
     assert "no shards of split 'validation', the splits there are: test, train" in message
     (tmp_path / "bare").mkdir()
-    assert "nor of any other split" in refusal(Catalogue.open, tmp_path / "bare", "train")
+    message = refusal(Catalogue.open, tmp_path / "bare", "train")
+    assert "no data files" in message
+    assert "hpc-train prepare" in message
 
 
 def test_catalogue_of_a_folder_that_is_missing(tmp_path):
     message = refusal(Catalogue.open, tmp_path / "nowhere", "train")
-    assert message.startswith(f"{tmp_path / 'nowhere'}: the folder of shards cannot be read (No such file")
+    assert message.startswith(f"{tmp_path / 'nowhere'}: no such file or folder")
     assert "hpc-train prepare" in message
 
 
@@ -400,7 +409,7 @@ def either(request, folder):
     if request.param == "compressed":
         compress(folder)
     catalogue = Catalogue.open(folder, "train")
-    assert ((catalogue.inputs_at == NOT_CONTIGUOUS) == (request.param == "compressed")).all()
+    assert ((catalogue.at == NOT_CONTIGUOUS) == (request.param == "compressed")).all()
     return folder
 
 
@@ -441,7 +450,8 @@ def test_reader_keeps_few_files_open(folder, monkeypatch):
     reader = Reader(Catalogue.open(folder, "train"))
     before = len(os.listdir("/proc/self/fd"))
     reader.read(np.arange(22))
-    assert len(os.listdir("/proc/self/fd")) - before == 2
+    # One for the file and one for its map.
+    assert len(os.listdir("/proc/self/fd")) - before == 2 * 2
 
 
 def test_catalogue_and_reader_ask_for_no_file_lock(either):
@@ -469,7 +479,7 @@ def test_a_shard_that_shrinks_after_it_was_read(folder):
     reader = Reader(Catalogue.open(folder, "train"))
     reader.read([5])
     os.truncate(folder / SHARD, 2050)
-    assert "it ends at byte 2050, but its data at" in refusal(reader.read, [5])
+    assert "the file ends at byte 2050, but its data at" in refusal(reader.read, [5])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -91,7 +91,7 @@ def _ways(chosen: Throughput, world) -> dict:
     plan = TrainPlan(catalogue.samples, chosen.batch_size, world.size, seed=0)
 
     def model():
-        return mnist.build(chosen.model, catalogue.input_shape, str(catalogue.input_dtype), catalogue.classes)
+        return mnist.build(chosen.model, catalogue.input_shape, catalogue.input_dtype.name, catalogue.classes)
 
     def sgd():
         return keras.optimizers.SGD(0.001, momentum=0.9)

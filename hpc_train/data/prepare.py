@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from hpc_train.console import say
 from hpc_train.errors import UserError
 
 
@@ -30,6 +31,8 @@ class Prepare:
     part."""
     test_fraction: float | None = None
     """For npz without a test part: share of every class that is kept for testing, such as 0.2."""
+    compression: Literal["none", "gzip", "lzf", "zstd", "lz4", "bitshuffle", "blosc", "blosc2"] = "none"
+    """none: the fastest to read. Else inputs in compressed chunks: zstd is small and fast."""
 
 
 def run(options):
@@ -53,8 +56,9 @@ def run(options):
             class_names=source.class_names,
             shards=options.shards,
             source=source.provenance,
+            compression=options.compression,
         )
-        print(
+        say(
             f"{split}: {len(inputs)} samples of {tuple(inputs.shape[1:])} {inputs.dtype}, {classes} classes, "
             f"{len(paths)} shards in {output}"
         )
@@ -84,8 +88,7 @@ def _check_same_kind(source):
     kinds = [f"{inputs.shape[1:]} {inputs.dtype}" for inputs, _ in source.splits.values()]
     if len(set(kinds)) > 1:
         raise UserError(
-            f"{source.provenance}: train samples are {kinds[0]}, but test samples are {kinds[1]}; "
-            "make them alike"
+            f"{source.provenance}: train samples are {kinds[0]}, but test samples are {kinds[1]}; make them alike"
         )
 
 

@@ -18,6 +18,7 @@ from hpc_train.parallel.world import World
 _HOME = {
     "init": "start",
     "agree": "collectives",
+    "Ranks": "collectives",
     "broadcast_object": "collectives",
     "DistributedOptimizer": "optimizer",
     "callbacks": "sync",

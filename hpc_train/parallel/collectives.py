@@ -54,3 +54,18 @@ def agree(world: World) -> Iterator[None]:
     if first < world.size:
         text = broadcast_object(str(failed), root=first)
         raise UserError(text).agreed() from failed
+
+
+class Ranks:
+    """The ranks with mpi4py's names for what they tell each other, over Horovod: for what also runs without it."""
+
+    def __init__(self, world: World):
+        self.rank, self.size = world.rank, world.size
+
+    def bcast(self, obj, root: int = 0):
+        """`obj` of the root, on every rank. Collective."""
+        return broadcast_object(obj, root) if self.size > 1 else obj
+
+    def allgather(self, obj) -> list:
+        """Every rank's `obj`, ordered by rank. Collective."""
+        return gather_objects(obj)

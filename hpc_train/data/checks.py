@@ -1,0 +1,94 @@
+"""Checks of samples: finite, and labels that are class numbers."""
+
+import numpy as np
+
+from hpc_train.data.filters import MIB
+from hpc_train.errors import UserError
+
+_PIECE_BYTES = 64 * MIB
+_NONE = np.empty(0, np.int64)
+
+
+def first_not_finite(inputs):
+    """Number of the first row that holds NaN or infinity, or None. inputs: (n, ...), any numeric dtype."""
+    rows = rows_not_finite(inputs)
+    return int(rows[0]) if len(rows) else None
+
+
+def rows_not_finite(inputs):
+    """Numbers of the rows that hold NaN or infinity, int64. inputs: (n, ...), any numeric dtype."""
+    if inputs.dtype.kind != "f" or not inputs.size:
+        return _NONE
+    # One sum finds out without a temporary array; only a sum that is not finite needs the slow look.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(inputs.sum(dtype=np.promote_types(inputs.dtype, np.float32))):
+            return _NONE
+    return np.flatnonzero(~np.isfinite(inputs).reshape(len(inputs), -1).all(axis=1))
+
+
+def first_outside(targets, classes):
+    """Number of the first row that holds anything but whole numbers in [0, classes), or None; as `rows_outside`."""
+    rows = rows_outside(targets, classes)
+    return int(rows[0]) if len(rows) else None
+
+
+def rows_outside(targets, classes):
+    """Numbers of the rows that hold anything but whole numbers in [0, classes), int64.
+
+    targets: (n, ...), any numeric dtype; NaN is no whole number.
+    """
+    if not targets.size:
+        return _NONE
+    within = targets.min() >= 0 and targets.max() < classes
+    if within and (targets.dtype.kind != "f" or (targets == np.floor(targets)).all()):
+        return _NONE
+    good = (targets >= 0) & (targets < classes)
+    if targets.dtype.kind == "f":
+        good &= targets == np.floor(targets)
+    return np.flatnonzero(~good.reshape(len(targets), -1).all(axis=1))
+
+
+def bad_label(target, classes):
+    """The first value in one sample's target that is no whole number in [0, classes)."""
+    return next(value for value in np.ravel(target) if not (0 <= value < classes and value == np.floor(value)))
+
+
+def check_arrays(where, inputs, targets, classes, class_names):
+    """UserError, which begins with `where`, unless a shard can hold the arrays; arguments as of `write_shards`."""
+    if inputs.ndim < 1 or targets.ndim < 1:
+        raise UserError(
+            f"{where}: inputs of shape {inputs.shape} and targets of shape {targets.shape} are not "
+            "(n, ...) and (n, ...); reshape them"
+        )
+    if len(inputs) != len(targets):
+        raise UserError(f"{where}: {len(inputs)} inputs but {len(targets)} targets; give one target for each input")
+    if inputs.size == 0 or targets.size == 0:
+        raise UserError(
+            f"{where}: no samples (inputs have shape {inputs.shape}, targets {targets.shape}); give at least one"
+        )
+    for name, array in (("inputs", inputs), ("targets", targets)):
+        if array.dtype.kind not in "uif" or array.dtype.itemsize > 8:
+            raise UserError(
+                f"{where}: {name} have dtype {array.dtype}; convert them to whole or floating numbers of "
+                "at most 8 bytes"
+            )
+    if class_names and len(class_names) != classes:
+        raise UserError(f"{where}: {len(class_names)} class names for {classes} classes; give one a class")
+    for rows in pieces(inputs, 0, len(inputs)):
+        for array in (inputs, targets):
+            row = first_not_finite(array[rows])
+            if row is not None:
+                raise UserError(f"{where}: sample {rows.start + row} holds NaN or infinity; mend or drop it")
+        row = first_outside(targets[rows], classes) if classes else None
+        if row is not None:
+            raise UserError(
+                f"{where}: sample {rows.start + row} has label {bad_label(targets[rows.start + row], classes)}, "
+                f"outside the {classes} classes (0 to {classes - 1}); mend the label or the number of classes"
+            )
+
+
+def pieces(inputs, first, stop):
+    """Slices of rows from `first` to `stop`, of about 64 MiB each."""
+    rows = max(1, _PIECE_BYTES * len(inputs) // max(1, inputs.nbytes))
+    for start in range(first, stop, rows):
+        yield slice(start, min(start + rows, stop))

@@ -1,0 +1,77 @@
+"""The options that say which data a command or a trainer works on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hpc_train.errors import UserError
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which data, and how they lie in their files."""
+
+    data: Path
+    """Folder of shards; folder with a sub-folder a split (train/, validation/ or test/) or of the files themselves;
+    one HDF5 or NetCDF-4 file; or a quoted pattern such as 'run*/*.h5'."""
+    layout: Literal["auto", "shards", "cam5", "paper", "climatenet"] = "auto"
+    """How the samples lie in a file: by default as its first file shows."""
+    inputs: tuple[str, ...] = ()
+    """Data sets of the inputs, for files of any other layout; several are stacked as channels."""
+    targets: tuple[str, ...] = ()
+    """Data sets of the targets; a name that ends in [k] takes index k of the first axis of a sample."""
+    samples: Literal["rows", "files"] = "rows"
+    """With --inputs: whether the first axis of a data set counts samples, or each file is one."""
+    channels: Literal["first", "last"] = "last"
+    """With --inputs: the axis of a sample that counts the channels."""
+    classes: int | None = None
+    """Number of classes, where the files do not say it."""
+
+    def layout_of_files(self):
+        """The `data.layout.Layout` that was asked for; None where the files are to show it."""
+        from hpc_train.data import layout
+
+        if self.inputs:
+            if self.layout != "auto":
+                raise UserError(f"--inputs names the data sets that --layout {self.layout} would; give one of the two")
+            return layout.Layout("custom", self.inputs, self.targets, self.samples == "rows", self.channels)
+        if self.targets:
+            raise UserError("--targets without --inputs: name the data sets of both")
+        if self.layout in ("auto", "climatenet"):
+            return None
+        return {"shards": layout.SHARDS, "cam5": layout.CAM5, "paper": layout.PAPER}[self.layout]
+
+    def catalogue(self, split: str | None = "train", comm=None, data: Path | None = None, classes: int | None = None):
+        """The `data.catalogue.Catalogue` of `split`, in `data` where given; collective over `comm`."""
+        from hpc_train.data.catalogue import Catalogue
+
+        asked = self.layout_of_files()
+        catalogue = Catalogue.open(data or self.data, split, asked, classes or self.classes, comm)
+        if self.layout not in ("auto", catalogue.layout.name):
+            raise UserError(
+                f"{catalogue.files[0]}: layout {catalogue.layout.name}, not {self.layout}; leave --layout out"
+            ).agreed()
+        return catalogue
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How a trainer reads and shuffles its data."""
+
+    shuffle: Literal["auto", "full", "blocks"] = "auto"
+    """full: any sample at any place of an epoch; blocks: runs of samples that storage gives in one read, mixed in a
+    window; auto: blocks where several samples share a compressed chunk, else full."""
+    shuffle_block: int | None = None
+    """Samples in a block; by default what one read of 4 MiB gives."""
+    shuffle_window: int | None = None
+    """Samples that are mixed with each other; by default 16 blocks."""
+    reader: Literal["auto", "map", "read", "h5py"] = "auto"
+    """How bytes are fetched: from files mapped in memory, by positioned reads, or through h5py; auto chooses by the
+    size of a sample. Chunks are decoded outside HDF5 unless it is h5py."""
+    read_threads: int | None = None
+    """Threads that read and decode, of each rank; high-latency storage wants more than there are cores."""
+    read_ahead: int | None = None
+    """Batches that are in memory or on their way; by default what 512 MiB hold."""
+    stage: str | None = None
+    """Copy the data to this folder of each node's own storage first, and read them there; what is there already is
+    kept. A variable in quotes ('$TMPDIR/data') is looked up on each node."""

@@ -1,0 +1,361 @@
+"""Chunked HDF5 data sets, read outside HDF5: equal to what h5py reads, and errors where bytes are damaged."""
+
+import os
+import random
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+
+import h5py
+import hdf5plugin
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hpc_train.data.chunks import ChunkedArray, ChunkError, reason_not
+from hpc_train.data.storage import File
+
+FILTERS = {
+    "none": {},
+    "gzip": {"compression": "gzip"},
+    "shuffle": {"shuffle": True},
+    "shuffle+gzip": {"compression": "gzip", "shuffle": True},
+    "shuffle+gzip+fletcher32": {"compression": "gzip", "shuffle": True, "fletcher32": True},
+    "fletcher32": {"fletcher32": True},
+    "lzf": {"compression": "lzf"},
+    "shuffle+lzf+fletcher32": {"compression": "lzf", "shuffle": True, "fletcher32": True},
+    "zstd": dict(hdf5plugin.Zstd()),
+    "shuffle+zstd": {**hdf5plugin.Zstd(), "shuffle": True},
+    "zstd+fletcher32": {**hdf5plugin.Zstd(), "fletcher32": True},
+    "lz4": dict(hdf5plugin.LZ4()),
+    "shuffle+lz4 in blocks": {**hdf5plugin.LZ4(nbytes=64), "shuffle": True},
+    "bitshuffle": dict(hdf5plugin.Bitshuffle(cname="none")),
+    "bitshuffle lz4": dict(hdf5plugin.Bitshuffle(cname="lz4")),
+    "bitshuffle lz4 in blocks": dict(hdf5plugin.Bitshuffle(nelems=16, cname="lz4")),
+    "bitshuffle zstd in blocks": dict(hdf5plugin.Bitshuffle(nelems=8, cname="zstd")),
+    "blosc": dict(hdf5plugin.Blosc()),
+    "blosc zstd": dict(hdf5plugin.Blosc(cname="zstd", shuffle=hdf5plugin.Blosc.BITSHUFFLE)),
+    "blosc zlib": dict(hdf5plugin.Blosc(cname="zlib", shuffle=hdf5plugin.Blosc.NOSHUFFLE)),
+    "blosc2": dict(hdf5plugin.Blosc2()),
+    "blosc2 zstd": dict(hdf5plugin.Blosc2(cname="zstd", filters=hdf5plugin.Blosc2.BITSHUFFLE)),
+    "blosc2 delta": dict(hdf5plugin.Blosc2(cname="lz4", filters=hdf5plugin.Blosc2.DELTA)),
+    "bzip2": dict(hdf5plugin.BZip2()),
+}
+DTYPES = [f"{order}{kind}" for kind in ("u1", "i2", "u4", "i8", "f2", "f4", "f8") for order in "<>"]
+
+
+def values(shape, dtype, seed, smooth):
+    """Numbers that compress, or any bits at all: NaNs with payloads among them."""
+    generator = np.random.default_rng(seed)
+    if smooth:
+        return generator.integers(0, 4, shape).astype(dtype)
+    count = int(np.prod(shape, dtype=int)) * np.dtype(dtype).itemsize
+    return np.frombuffer(generator.bytes(count), dtype).reshape(shape)
+
+
+def read(array, rows, places, samples):
+    """What the jobs of `array` leave in an output of so many samples, run in any order in three threads."""
+    out = np.full((samples, *array.sample_shape), 77, array.dtype)
+    jobs = array.jobs(np.array(rows, int), np.array(places, int), out)
+    random.Random(len(jobs)).shuffle(jobs)
+    with ThreadPoolExecutor(3) as pool:
+        for done in [pool.submit(job) for job in jobs]:
+            done.result()
+    return out
+
+
+def assert_equals_h5py(path, name, rows, by_rows=True, select=None):
+    """Rows, delivered in an order of their own, have h5py's bytes; what was not asked for is left alone."""
+    with h5py.File(path) as hdf5:
+        dataset = hdf5[name]
+        assert reason_not(dataset) is None
+        array = ChunkedArray(dataset, File(str(path)), by_rows, select)
+        expected = dataset[()] if by_rows else dataset[()][None]
+    if select is not None:
+        expected = expected[:, select]
+    assert (array.rows, array.sample_shape) == (len(expected), expected.shape[1:])
+    assert array.dtype == expected.dtype.newbyteorder("=")
+    assert array.dtype.isnative
+    samples = len(rows) + 2
+    places = np.random.default_rng(len(rows)).permutation(samples)[: len(rows)]
+    wanted = np.full((samples, *array.sample_shape), 77, array.dtype)
+    # By bytes: a conversion may change the payload of a NaN.
+    swapped = expected if expected.dtype.isnative else expected.byteswap().view(array.dtype)
+    for row, place in zip(rows, places, strict=True):
+        wanted[place] = swapped[row]
+    assert read(array, rows, places, samples).tobytes() == wanted.tobytes()
+    run = range(len(expected))
+    assert read(array, run, run, len(expected)).tobytes() == np.ascontiguousarray(swapped).tobytes()
+
+
+@st.composite
+def datasets(draw):
+    shape = tuple(draw(st.lists(st.integers(1, 9), min_size=1, max_size=4)))
+    growing = draw(st.booleans())
+    chunks = tuple(draw(st.integers(1, 12 if growing else extent)) for extent in shape)
+    return {
+        "shape": shape,
+        "chunks": chunks,
+        "maxshape": (None,) * len(shape) if growing else None,
+        "dtype": draw(st.sampled_from(DTYPES)),
+    }
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("chunks")
+
+
+@pytest.mark.parametrize("filters", FILTERS.values(), ids=FILTERS)
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(spec=datasets(), data=st.data())
+def test_every_filter_shape_and_type_reads_as_h5py(folder, filters, spec, data):
+    path = folder / "a.h5"
+    shape = spec["shape"]
+    with h5py.File(path, "w") as hdf5:
+        dataset = hdf5.create_dataset("deep/x", **spec, **filters, fillvalue=data.draw(st.integers(0, 9)))
+        if data.draw(st.booleans(), "written in full"):
+            dataset[()] = values(shape, spec["dtype"], data.draw(st.integers(0, 9)), data.draw(st.booleans()))
+        else:
+            part = tuple(slice(data.draw(st.integers(0, extent - 1)), None) for extent in shape)
+            dataset[part] = values(dataset[part].shape, spec["dtype"], 0, True)
+    by_rows = data.draw(st.booleans(), "rows")
+    sample = shape[1:] if by_rows else shape
+    select = data.draw(st.sampled_from([None, *range(sample[0])])) if sample else None
+    rows = data.draw(st.lists(st.integers(0, shape[0] - 1 if by_rows else 0), max_size=12))
+    assert_equals_h5py(path, "deep/x", rows, by_rows, select)
+
+
+@pytest.mark.parametrize("name", FILTERS)
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f2", "|u1"])
+def test_chunks_of_many_blocks_read_as_h5py(tmp_path, name, dtype):
+    generator = np.random.default_rng(3)
+    data = generator.standard_normal((5, 101, 137)).cumsum(axis=-1).astype(dtype)
+    data[1] = 0
+    data[2] = values(data[2].shape, dtype, 1, smooth=False)
+    with h5py.File(tmp_path / "a.h5", "w") as hdf5:
+        hdf5.create_dataset("x", data=data, chunks=(1, 101, 137), **FILTERS[name])
+        hdf5.create_dataset("many", data=data, chunks=(3, 50, 137), **FILTERS[name])
+    for dataset in ("x", "many"):
+        assert_equals_h5py(tmp_path / "a.h5", dataset, [4, 0, 2, 2, 1])
+
+
+def test_growing_and_shrunk_data_sets_read_as_h5py(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as hdf5:
+        dataset = hdf5.create_dataset("x", (3, 4), maxshape=(None, None), chunks=(2, 3), dtype=">i4", fillvalue=-5)
+        dataset[()] = np.arange(12).reshape(3, 4)
+        dataset.resize((9, 7))
+        dataset[7, 2:] = 4
+        dataset.resize((8, 5))
+    assert_equals_h5py(tmp_path / "a.h5", "x", [7, 7, 0, 3, 5])
+
+
+@pytest.mark.parametrize("time", [h5py.h5d.FILL_TIME_NEVER, h5py.h5d.FILL_TIME_IFSET, h5py.h5d.FILL_TIME_ALLOC])
+def test_what_was_never_written_holds_the_fill_value_as_h5py_reads_it(tmp_path, time):
+    with h5py.File(tmp_path / "a.h5", "w") as hdf5:
+        plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        plist.set_chunk((2, 2))
+        plist.set_fill_time(time)
+        plist.set_fill_value(np.array(np.frombuffer(b"\1\0\xc0\x7f", "<f4")[0]))
+        space = h5py.h5s.create_simple((5, 5))
+        h5py.h5d.create(hdf5.id, b"x", h5py.h5t.IEEE_F32BE, space, plist)
+    assert_equals_h5py(tmp_path / "a.h5", "x", [0, 4, 4])
+
+
+def test_filters_that_a_chunk_was_written_without_are_not_undone(tmp_path):
+    data = np.arange(40, dtype="<f4").reshape(4, 10)
+    with h5py.File(tmp_path / "a.h5", "w") as hdf5:
+        dataset = hdf5.create_dataset("x", (4, 10), "<f4", chunks=(1, 10), compression="gzip", shuffle=True)
+        dataset[0] = data[0]
+        dataset.id.write_direct_chunk((1, 0), data[1].tobytes(), filter_mask=0b11)
+        shuffled = data[2].view(np.uint8).reshape(10, 4).T.tobytes()
+        dataset.id.write_direct_chunk((2, 0), shuffled, filter_mask=0b10)
+    assert_equals_h5py(tmp_path / "a.h5", "x", [2, 1, 0, 3])
+
+
+def test_only_the_wanted_bytes_of_uncompressed_chunks_are_fetched(tmp_path):
+    class Counting(File):
+        fetched = 0
+
+        def read_into(self, offset, buffer):
+            self.fetched += memoryview(buffer).nbytes
+            super().read_into(offset, buffer)
+
+    data = values((8, 2, 200, 200), ">f4", 0, smooth=False)
+    with h5py.File(tmp_path / "a.h5", "w") as hdf5:
+        dataset = hdf5.create_dataset("x", data=data, chunks=data.shape)
+        file = Counting(str(tmp_path / "a.h5"))
+        array = ChunkedArray(dataset, file, True, 1)
+    out = read(array, [6, 1], [0, 1], 2)
+    assert out.tobytes() == data[[6, 1], 1].byteswap().tobytes()
+    assert file.fetched == out.nbytes
+
+
+def test_reading_takes_no_memory_that_grows_with_the_request(tmp_path):
+    data = np.arange(64 * 64 * 256, dtype="<f4").reshape(64, 64, 256)
+    with h5py.File(tmp_path / "a.h5", "w") as hdf5:
+        dataset = hdf5.create_dataset("x", data=data, chunks=(4, 33, 256), compression="gzip", shuffle=True)
+        hdf5.flush()
+        array = ChunkedArray(dataset, File(hdf5.filename), True, None)
+    out = np.empty((64, 64, 256), "<f4")
+    jobs = array.jobs(np.arange(64)[::-1], np.arange(64), out)
+    # A thread of its own starts without buffers.
+    with ThreadPoolExecutor(1) as pool:
+        tracemalloc.start()
+        pool.submit(lambda: [job() for job in jobs]).result()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert out.tobytes() == data[::-1].tobytes()
+    assert peak < 4 * (4 * 33 * 256 * 4)
+
+
+def damaged(path, at, flip=0xFF):
+    with open(path, "r+b") as file:
+        file.seek(at)
+        byte = file.read(1)[0]
+        file.seek(at)
+        file.write(bytes([byte ^ flip]))
+
+
+@pytest.mark.parametrize("name", ["gzip", "shuffle+gzip", "fletcher32", "shuffle+lzf+fletcher32", "zstd+fletcher32"])
+def test_a_flipped_byte_is_an_error_that_names_data_set_and_chunk(tmp_path, name):
+    path = tmp_path / "a.h5"
+    data = np.random.default_rng(0).integers(0, 50, (4, 30, 30)).astype("<f4")
+    with h5py.File(path, "w") as hdf5:
+        dataset = hdf5.create_dataset("group/inputs", data=data, chunks=(1, 20, 30), **FILTERS[name])
+        chunk = dataset.id.get_chunk_info_by_coord((2, 20, 0))
+    for place in np.linspace(0, chunk.size - 1, 12).astype(int):
+        damaged(path, chunk.byte_offset + place)
+        with h5py.File(path) as hdf5:
+            array = ChunkedArray(hdf5["group/inputs"], File(str(path)), True, None)
+        with pytest.raises(ChunkError) as caught:
+            read(array, [1, 2], [0, 1], 2)
+        text = f"data set 'group/inputs', chunk (2, 20, 0) at byte {chunk.byte_offset}: it"
+        assert str(caught.value).startswith(text)
+        assert (caught.value.dataset, caught.value.chunk) == ("group/inputs", (2, 20, 0))
+        damaged(path, chunk.byte_offset + place)
+        assert read(array, [1, 2], [0, 1], 2).tobytes() == data[1:3].tobytes()
+
+
+def test_a_checksum_that_does_not_match_is_called_so(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as hdf5:
+        dataset = hdf5.create_dataset("x", data=np.arange(100.0), chunks=(50,), fletcher32=True)
+        start = dataset.id.get_chunk_info(1).byte_offset
+    damaged(path, start + 17)
+    with h5py.File(path) as hdf5:
+        array = ChunkedArray(hdf5["x"], File(str(path)), True, None)
+    with pytest.raises(ChunkError, match=r"'x', chunk \(50,\) at byte \d+: its fletcher32 checksum does not match"):
+        read(array, [60], [0], 1)
+    assert read(array, [49], [0], 1) == 49
+
+
+@pytest.mark.parametrize("name", ["none", "gzip"])
+@pytest.mark.parametrize("after_opening", [False, True])
+def test_a_file_that_ends_early_is_an_error_that_names_the_chunk(tmp_path, name, after_opening):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as hdf5:
+        data = values((4, 100), "<f8", 0, smooth=False)
+        last = hdf5.create_dataset("x", data=data, chunks=(1, 100), **FILTERS[name]).id.get_chunk_info(3).byte_offset
+    with h5py.File(path) as hdf5:
+        if after_opening:
+            array = ChunkedArray(hdf5["x"], File(str(path)), True, None)
+            os.truncate(path, last + 10)
+        else:
+            os.truncate(path, last + 10)
+            array = ChunkedArray(hdf5["x"], File(str(path)), True, None)
+    with pytest.raises(ChunkError, match=r"'x', chunk \(3, 0\) at byte \d+: .* ends at byte"):
+        read(array, [3], [0], 1)
+    assert read(array, [2], [0], 1).tobytes() == data[2].tobytes()
+
+
+@pytest.mark.parametrize("name", FILTERS)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_garbage_gives_a_chunk_error_or_numbers_but_nothing_else(folder, name, data):
+    path = folder / "garbage.h5"
+    with h5py.File(path, "w") as hdf5:
+        dataset = hdf5.create_dataset("x", (1, 20, 20), "<f4", chunks=(1, 20, 20), **FILTERS[name])
+        dataset[()] = values((1, 20, 20), "<f4", 0, smooth=True)
+        hdf5.flush()
+        _, stored = dataset.id.read_direct_chunk((0, 0, 0))
+        stored = bytearray(stored)
+        for _ in range(data.draw(st.integers(1, 4))):
+            # Headers lie ahead.
+            place = data.draw(st.integers(0, len(stored) - 1) | st.integers(0, min(90, len(stored) - 1)))
+            stored[place] = data.draw(st.integers(0, 255))
+        stored = stored[: data.draw(st.integers(1, len(stored)) | st.just(len(stored)))]
+        dataset.id.write_direct_chunk((0, 0, 0), bytes(stored))
+        array = ChunkedArray(dataset, File(str(path)), True, None)
+    guard = np.full((3, 20, 20), 5, "<f4")
+    try:
+        for job in array.jobs([0], [1], guard):
+            job()
+    except ChunkError:
+        pass
+    assert (guard[[0, 2]] == 5).all()
+
+
+def test_what_is_not_decoded_here_has_a_reason(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as hdf5:
+        create = hdf5.create_dataset
+        create("contiguous", (4,), "<f4")
+        create("scaled", (4, 4), "<i4", chunks=(2, 4), scaleoffset=3)
+        create("compound", (4,), [("a", "<i4")], chunks=(2,))
+        create("text", (4,), h5py.string_dtype(), chunks=(2,))
+        create("bool", (4,), bool, chunks=(2,))
+        create("twice", (4, 4), "<i4", chunks=(2, 4), compression="gzip")
+        layout = h5py.VirtualLayout((4, 4), "<i4")
+        layout[:] = h5py.VirtualSource(hdf5["twice"])
+        hdf5.create_virtual_dataset("virtual", layout)
+        create("outside", (4,), "<f4", external=[("b.raw", 0, 16)])
+        narrow = h5py.h5t.STD_I32LE.copy()
+        narrow.set_precision(20)
+        plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        plist.set_chunk((2,))
+        h5py.h5d.create(hdf5.id, b"narrow", narrow, h5py.h5s.create_simple((4,)), plist)
+        plist.set_deflate(1)
+        plist.set_filter(32015, 0, (3,))
+        h5py.h5d.create(hdf5.id, b"double", h5py.h5t.STD_I32LE, h5py.h5s.create_simple((4,)), plist)
+        reasons = {name: reason_not(hdf5[name]) for name in hdf5}
+    assert reasons == {
+        "contiguous": "not chunked",
+        "scaled": "filter scaleoffset is not decoded here",
+        "compound": "its type is [('a', '<i4')]",
+        "text": "its type is object",
+        "bool": "its type is bool",
+        "twice": None,
+        "virtual": "a virtual data set",
+        "outside": "its bytes lie in external files",
+        "narrow": "its type is no plain int32",
+        "double": "filter zstd is not decoded here",
+    }
+
+
+def test_a_file_with_a_user_block_is_left_to_h5py(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w", userblock_size=512) as hdf5:
+        assert reason_not(hdf5.create_dataset("x", (4,), "<f4", chunks=(2,))) == "its file has a user block"
+
+
+def test_it_says_how_it_reads(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as hdf5:
+        packed = hdf5.create_dataset("x", (64, 28, 28), "u1", chunks=(16, 28, 28), shuffle=True, compression="gzip")
+        plain = hdf5.create_dataset("y", (64,), "i8", chunks=(16,))
+        file = File(hdf5.filename)
+        descriptions = [ChunkedArray(dataset, file, True, None).description for dataset in (packed, plain)]
+    assert descriptions == [
+        "chunks (16, 28, 28) of 12.25 KiB, shuffle + gzip: fetched by offset, decoded in threads",
+        "chunks (16,) of 128 bytes, uncompressed: read by offset",
+    ]
+
+
+def test_rows_and_indices_outside_are_refused(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as hdf5:
+        dataset = hdf5.create_dataset("x", (4, 3), "<f4", chunks=(2, 2))
+        file = File(hdf5.filename)
+        array = ChunkedArray(dataset, file, True, None)
+        with pytest.raises(ValueError, match=r"'x', samples of shape \(3,\): no index 3"):
+            ChunkedArray(dataset, file, True, 3)
+    for row in (-1, 4):
+        with pytest.raises(IndexError, match=r"'x': rows must lie in \[0, 4\)"):
+            array.jobs([row], [0], np.empty((1, 3), "<f4"))

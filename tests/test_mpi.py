@@ -1,0 +1,122 @@
+"""Commands over MPI ranks: how they find each other, and how one rank's failure ends all with one line."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+from launch import REPOSITORY, environment, finish
+
+from hpc_train.errors import UserError
+from hpc_train.parallel.mpi import Alone, agree, communicator, job, ranks_announced
+
+LAUNCHERS = ("PMI_", "PMIX_", "OMPI_", "SLURM_", "HOROVOD_")
+
+
+def mpirun(how):
+    pytest.importorskip("mpi4py")
+    launcher = shutil.which("mpirun", path=environment()["PATH"])
+    if not launcher:
+        pytest.skip("no mpirun: pip install mpich")
+    process = subprocess.Popen(
+        [launcher, "-np", "4", sys.executable, "tests/ranks/job.py", how],
+        cwd=REPOSITORY,
+        env=environment(PYTHONPATH=str(REPOSITORY)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    return finish(process, 60)
+
+
+@pytest.fixture
+def unlaunched(monkeypatch):
+    """The environment of a process that no launcher started."""
+    for name in [name for name in environment() if name.startswith(LAUNCHERS)]:
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+@pytest.mark.parametrize(
+    ("how", "lines"),
+    [
+        ("agreed", ["error: no file on rank 1"]),
+        ("alike", ["error: no such folder"]),
+        ("some", ["error: rank 1: no file here", "error: rank 2: no file here"]),
+        ("late", ["error: rank 1: found out late"]),
+    ],
+)
+def test_a_users_mistake_on_some_ranks_or_all_is_one_line_and_ends_all(how, lines):
+    ended = mpirun(how)
+    assert ended.status == 2, ended.output
+    spoken = [line for line in ended.output.splitlines() if line.startswith("error:")]
+    assert len(spoken) == 1, ended.output
+    assert spoken[0] in lines
+    assert "Traceback" not in ended.output
+
+
+def test_a_crash_on_one_rank_shows_its_traceback_and_ends_all():
+    ended = mpirun("crash")
+    assert ended.status != 0
+    assert "Traceback" in ended.output
+    assert ended.output.count("error: rank 2: ZeroDivisionError: of two") == 1
+
+
+def test_ranks_that_do_not_fail_end_well():
+    ended = mpirun("well")
+    assert (ended.status, ended.output) == (0, "4 ranks\n")
+
+
+def test_without_a_launcher_a_process_is_alone(unlaunched):
+    with job() as comm:
+        assert isinstance(comm, Alone)
+        assert (comm.rank, comm.size) == (0, 1)
+        assert comm.bcast("x") == "x"
+        assert comm.gather("x") == comm.allgather("x") == ["x"]
+        comm.barrier()
+
+
+def test_errors_of_a_process_alone_pass_through(unlaunched):
+    def fail():
+        with job() as comm, agree(comm):
+            raise UserError("as it was")
+
+    with pytest.raises(UserError, match="as it was"):
+        fail()
+
+
+@pytest.mark.parametrize(
+    ("env", "ranks"),
+    [
+        ({}, 1),
+        ({"PMI_RANK": "1", "PMI_SIZE": "4"}, 4),
+        ({"OMPI_COMM_WORLD_SIZE": "2", "HOROVOD_SIZE": "2"}, 2),
+        ({"PMIX_RANK": "0"}, 0),
+        # The script that sbatch runs is no rank, however many tasks the job has.
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_STEP_NUM_TASKS": "1"}, 1),
+    ],
+)
+def test_the_launcher_tells_how_many_ranks_there_are(env, ranks):
+    assert ranks_announced(env) == ranks
+
+
+def test_ranks_without_mpi_are_refused_with_the_command_that_works(unlaunched):
+    unlaunched.setenv("HOROVOD_SIZE", "2")
+    with pytest.raises(UserError, match="mpirun -np N"):
+        communicator()
+
+
+def test_ranks_that_do_not_find_each_other_are_refused(unlaunched):
+    pytest.importorskip("mpi4py")
+    code = "from hpc_train.parallel.mpi import communicator; communicator()"
+    # Only announced: nothing listens for this rank, so its MPI makes a job of one.
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**environment(PYTHONPATH=str(REPOSITORY)), "SLURM_STEP_NUM_TASKS": "3"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 1
+    assert "3 ranks, but each is a job of size 1" in ended.stderr.splitlines()[-1]

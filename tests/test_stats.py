@@ -1,0 +1,271 @@
+"""`hpc-train stats`: one pass over a data set, by one process or several ranks."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+import tyro
+from launch import REPOSITORY, environment, finish
+from realdata import real_data
+
+from hpc_train.data.options import DataOptions
+from hpc_train.data.shards import write_shards
+from hpc_train.data.statistics import Statistics
+from hpc_train.data.stats import Stats, count, run
+from hpc_train.errors import UserError
+
+FILES = ("statistics.h5", "stats.h5", "stats_paper.h5")
+CHANNELS = ["TMQ", "U850", "V850", "UBOT", "VBOT", "QREFHT", "PS", "PSL"]
+CHANNELS += ["T200", "T500", "PRECT", "TS", "TREFHT", "Z1000", "Z200", "ZBOT"]
+
+
+def stats(*arguments):
+    run(tyro.cli(Stats, args=["--data", *map(str, arguments)]))
+
+
+def refusal(*arguments):
+    """The one line of the UserError that the command ends with."""
+    with pytest.raises(UserError) as caught:
+        stats(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def climate(samples=5, side=8, seed=0):
+    """Inputs (samples, side, side, 16) float32 of unlike channels, labels (samples, side, side) float32."""
+    draw = np.random.default_rng(seed)
+    offset, scale = 10.0 ** draw.integers(-3, 5, 16), 10.0 ** draw.integers(-3, 3, 16)
+    inputs = (draw.normal(size=(samples, side, side, 16)) * scale + offset).astype("float32")
+    return inputs, draw.choice(3, (samples, side, side), p=[0.9, 0.02, 0.08]).astype("float32")
+
+
+def write_cam5(folder, inputs, targets):
+    """One sample a file, as CAM5 and DeepCAM were published."""
+    folder.mkdir(parents=True)
+    for number, (data, labels) in enumerate(zip(inputs, targets, strict=True)):
+        with h5py.File(folder / f"data-2000-01-{number + 1:02d}-00-0.h5", "w") as file:
+            file["climate/data"], file["climate/labels_0"] = data, labels
+    return folder
+
+
+def mpirun(ranks, *arguments):
+    """`mpirun -np RANKS hpc-train stats ARGUMENTS`."""
+    pytest.importorskip("mpi4py")
+    launcher = shutil.which("mpirun", path=environment()["PATH"])
+    if not launcher:
+        pytest.skip("no mpirun: pip install mpich")
+    command = (
+        "from hpc_train.data.stats import Stats, run; from hpc_train.options import main; main(Stats, run, 'stats')"
+    )
+    process = subprocess.Popen(
+        [launcher, "-np", str(ranks), sys.executable, "-c", command, *map(str, arguments)],
+        env=environment(PYTHONPATH=str(REPOSITORY)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    return finish(process, timeout=100)
+
+
+def assert_statistics(statistics, inputs, targets, classes=3):
+    """They are what NumPy finds in the float64 inputs (n, ..., channels) and the targets."""
+    values = inputs.reshape(-1, inputs.shape[-1]).astype(np.float64)
+    assert statistics.samples == len(inputs)
+    assert statistics.count.tolist() == [len(values)] * values.shape[1]
+    np.testing.assert_allclose(statistics.mean, values.mean(axis=0), rtol=1e-10)
+    np.testing.assert_allclose(statistics.std, values.std(axis=0), rtol=1e-9)
+    np.testing.assert_array_equal(statistics.min, values.min(axis=0))
+    np.testing.assert_array_equal(statistics.max, values.max(axis=0))
+    expected = np.bincount(targets.astype(int).ravel(), minlength=classes)
+    assert statistics.class_counts.tolist() == expected.tolist()
+
+
+def test_a_folder_of_published_climate_files_gets_its_statistics_in_three_files(tmp_path, capsys):
+    inputs, targets = climate()
+    write_cam5(tmp_path / "train", inputs, targets)
+    stats(tmp_path)
+    out = capsys.readouterr().out
+    statistics = Statistics.load(tmp_path / "statistics.h5")
+    assert_statistics(statistics, inputs, targets)
+    assert statistics.channel_names == tuple(CHANNELS)
+    assert statistics.split == "train"
+    assert [Statistics.load(tmp_path / name).flavour for name in FILES] == ["hpc-train", "deepcam", "paper"]
+    lines = out.splitlines()
+    assert lines[0].startswith("train: 5 samples of (8, 8, 16) float32")
+    (psl,) = [line.split() for line in lines if " PSL " in line]
+    values = inputs[..., 7].astype(float)
+    assert psl == ["7", "PSL", *(f"{value:.6g}" for value in (values.mean(), values.std(), values.min(), values.max()))]
+    (river,) = [line.split() for line in lines if line.startswith("2 ") and len(line.split()) == 7]
+    share = (targets == 2).mean()
+    assert river[1:] == [str((targets == 2).sum()), *(f"{share**p:.6g}" for p in (1, 0, -1 / 8, -1 / 2, -1))]
+    for name in FILES:
+        assert str(tmp_path / name) in lines[-1]
+
+
+def test_the_papers_layout_has_its_channels_first_and_names_them_too(tmp_path):
+    inputs, targets = climate()
+    (tmp_path / "train").mkdir()
+    for number in range(5):
+        with h5py.File(tmp_path / "train" / f"{number}.h5", "w") as file:
+            file["climate/data"] = np.moveaxis(inputs[number], -1, 0)
+            file["climate/labels"] = targets[number]
+    stats(tmp_path, "--layout", "paper")
+    statistics = Statistics.load(tmp_path / "statistics.h5")
+    assert_statistics(statistics, inputs, targets)
+    assert statistics.channel_names == tuple(CHANNELS)
+
+
+def test_shards_get_the_statistics_of_their_split_with_their_names_and_fingerprint(tmp_path):
+    draw = np.random.default_rng(0)
+    inputs, targets = draw.integers(0, 256, (50, 6, 6, 3), dtype=np.uint8), draw.integers(0, 4, 50)
+    for split, rows in (("train", slice(0, 40)), ("test", slice(40, 50))):
+        names = ["a", "b", "c", "d"]
+        write_shards(tmp_path, split, inputs[rows], targets[rows], classes=4, class_names=names, shards=3)
+    stats(tmp_path, "--split", "test", "--output", tmp_path / "new" / "folder")
+    statistics = Statistics.load(tmp_path / "new" / "folder" / "statistics.h5")
+    assert_statistics(statistics, inputs[40:], targets[40:], classes=4)
+    catalogue = DataOptions(tmp_path).catalogue("test")
+    assert statistics.class_names == ("a", "b", "c", "d")
+    assert statistics.fingerprint == catalogue.fingerprint != ""
+    assert statistics.split == "test"
+
+
+def test_stacked_columns_are_channels_of_their_own_and_carry_their_names(tmp_path):
+    draw = np.random.default_rng(0)
+    columns = {"length": draw.normal(5, 1, 30), "width": draw.normal(-300, 20, 30)}
+    with h5py.File(tmp_path / "table.h5", "w") as file:
+        for name, values in columns.items():
+            file[f"flowers/{name}"] = values
+    stats(tmp_path / "table.h5", "--inputs", "flowers/length", "flowers/width", "--output", tmp_path / "out")
+    statistics = Statistics.load(tmp_path / "out" / "statistics.h5")
+    assert_statistics(statistics, np.stack(list(columns.values()), axis=1), np.zeros(0), classes=0)
+    assert statistics.channel_names == ("length", "width")
+
+
+def test_packed_values_count_as_what_they_stand_for(tmp_path):
+    stored = np.random.default_rng(0).integers(-3000, 3000, (6, 4, 5), dtype=np.int16)
+    with h5py.File(tmp_path / "wind.nc", "w") as file:
+        for name, scale in (("u", 0.05), ("v", -0.1)):
+            file[name] = stored
+            file[name].attrs.update(scale_factor=scale, add_offset=7.0)
+    stats(tmp_path / "wind.nc", "--inputs", "u", "v", "--output", tmp_path / "out")
+    statistics = Statistics.load(tmp_path / "out" / "statistics.h5")
+    for channel, values in enumerate((stored * 0.05 + 7, stored * -0.1 + 7)):
+        found = [getattr(statistics, name)[channel] for name in ("mean", "std", "min", "max")]
+        assert found == pytest.approx([values.mean(), values.std(), values.min(), values.max()], rel=1e-12)
+
+
+def test_small_batches_in_many_threads_give_the_same_as_one(tmp_path, monkeypatch):
+    inputs, targets = climate(samples=9)
+    catalogue = DataOptions(write_cam5(tmp_path / "train", inputs, targets)).catalogue("train")
+    shown = []
+    monkeypatch.setattr("hpc_train.data.stats._BATCH_BYTES", catalogue.sample_bytes)
+    statistics = count(catalogue, 0, 9, threads=4, add=lambda *done: shown.append(done))
+    assert_statistics(statistics, inputs, targets)
+    assert shown == [(1, inputs[0].nbytes + targets[0].nbytes)] * 9
+
+
+@pytest.mark.parametrize("samples", [5, 2])
+def test_three_ranks_find_what_one_process_finds_even_when_a_rank_has_no_sample(tmp_path, samples):
+    inputs, targets = climate(samples)
+    write_cam5(tmp_path / "train", inputs, targets)
+    ended = mpirun(3, "--data", tmp_path)
+    assert ended.status == 0, ended.output
+    assert ended.output.count("wrote ") == 1
+    assert "by 3 ranks" in ended.output
+    together = Statistics.load(tmp_path / "statistics.h5")
+    assert_statistics(together, inputs, targets)
+    stats(tmp_path, "--output", tmp_path / "alone")
+    alone = Statistics.load(tmp_path / "alone" / "statistics.h5")
+    np.testing.assert_allclose(together.mean, alone.mean, rtol=1e-13)
+    np.testing.assert_allclose(together.std, alone.std, rtol=1e-10)
+
+
+def test_a_bad_label_on_one_of_three_ranks_ends_all_with_one_line(tmp_path):
+    inputs, targets = climate()
+    targets[4, 3, 3] = 0.5
+    folder = write_cam5(tmp_path / "train", inputs, targets)
+    ended = mpirun(3, "--data", tmp_path)
+    assert ended.status != 0
+    errors = [line for line in ended.output.splitlines() if "error:" in line]
+    assert len(errors) == 1, ended.output
+    assert f"{folder}/data-2000-01-05-00-0.h5: sample 4 has label 0.5, not a class number" in errors[0]
+    assert "Traceback" not in ended.output
+    assert not (tmp_path / "statistics.h5").exists()
+
+
+def test_a_nan_is_told_with_file_row_and_sample_or_skipped_and_counted(tmp_path, capsys):
+    inputs = np.random.default_rng(0).normal(size=(3, 10, 2)).astype("float32")
+    inputs[1, 4, 1] = np.nan
+    (tmp_path / "train").mkdir()
+    for number, data in enumerate(inputs):
+        with h5py.File(tmp_path / "train" / f"{number}.h5", "w") as file:
+            file["x"], file["y"] = data[:, None], np.arange(10) % 2
+    options = (tmp_path, "--inputs", "x", "--targets", "y")
+    line = refusal(*options)
+    assert f"{tmp_path}/train/1.h5: row 4 (sample 14 of 'train') holds nan in channel 1" in line
+    assert "--skip-nan" in line
+    stats(*options, "--skip-nan")
+    statistics = Statistics.load(tmp_path / "statistics.h5")
+    assert statistics.not_finite.tolist() == [0, 1]
+    assert statistics.count.tolist() == [30, 29]
+    np.testing.assert_allclose(statistics.mean, np.nanmean(inputs.reshape(-1, 2).astype(float), axis=0), rtol=1e-12)
+    assert "not finite" in capsys.readouterr().out
+
+
+def test_a_deviation_that_the_published_format_cannot_hold_is_noted_and_kept_in_the_others(tmp_path, capsys):
+    inputs, targets = climate()
+    inputs[..., 7] = np.random.default_rng(1).normal(1e5, 1, inputs.shape[:3])
+    write_cam5(tmp_path / "train", inputs, targets)
+    stats(tmp_path)
+    (note,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert "stats.h5 cannot hold the std of channels" in note
+    assert " 7" in note
+    expected = inputs[..., 7].astype(float).std()
+    for name in ("statistics.h5", "stats_paper.h5"):
+        assert Statistics.load(tmp_path / name).std[7] == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_label_outside_the_classes_is_told(tmp_path):
+    inputs, targets = climate()
+    targets[2, 0, 0] = 3
+    folder = write_cam5(tmp_path / "train", inputs, targets)
+    line = refusal(tmp_path, "--classes", "3")
+    assert f"{folder}/data-2000-01-03-00-0.h5: sample 2 has label 3.0, not one of the 3 classes (0 to 2)" in line
+    stats(tmp_path, "--classes", "4")
+    assert_statistics(Statistics.load(tmp_path / "statistics.h5"), inputs, targets, classes=4)
+
+
+def test_statistics_that_came_with_the_data_or_of_another_split_are_kept(tmp_path):
+    inputs, targets = climate()
+    for split in ("train", "validation"):
+        write_cam5(tmp_path / split, inputs, targets)
+    stats(tmp_path)
+    stats(tmp_path)  # its own may be renewed
+    assert "split 'train'; give another folder: --output" in refusal(tmp_path, "--split", "validation")
+    shutil.copy(real_data("deepcam_stats") / "stats.h5", tmp_path / "published.h5")
+    os.replace(tmp_path / "published.h5", tmp_path / "stats.h5")
+    assert "stats.h5: not written by hpc-train" in refusal(tmp_path)
+    assert Statistics.load(tmp_path / "stats.h5").samples == 121266
+
+
+def test_statistics_in_an_undivided_folder_are_not_taken_for_data(tmp_path):
+    inputs, targets = climate()
+    folder = write_cam5(tmp_path / "all", inputs, targets)
+    stats(folder)
+    stats(folder)
+    assert_statistics(Statistics.load(folder / "statistics.h5"), inputs, targets)
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_read(tmp_path):
+    inputs, targets = climate()
+    write_cam5(tmp_path / "train", np.full_like(inputs, np.nan), targets)
+    (tmp_path / "file").write_text("")
+    assert "give a folder with --output" in refusal(tmp_path, "--output", tmp_path / "file" / "below")
+    # Where a pattern is read from, the next run would take statistics for data.
+    assert "say with --output" in refusal(tmp_path / "train" / "*.h5")
