@@ -2,12 +2,13 @@
 
 import dataclasses
 import os
+from pathlib import Path
 
 from hpc_train import parallel
 from hpc_train.data.catalogue import Catalogue
 from hpc_train.data.layout import HELD_OUT, find_splits
 from hpc_train.data.options import DataOptions
-from hpc_train.data.order import BlockOrder, FullOrder, Order, from_dict
+from hpc_train.data.order import BLOCKS_IN_WINDOW, BlockOrder, FullOrder, Order, from_dict
 from hpc_train.data.pipeline import Input
 from hpc_train.data.plan import TrainPlan, ValidationPlan
 from hpc_train.data.reader import Reader
@@ -15,6 +16,9 @@ from hpc_train.data.survey import on_root
 from hpc_train.errors import UserError
 from hpc_train.parallel.mpi import communicator
 from hpc_train.parallel.world import World
+
+# What a window may take of a rank's memory where nobody says: two are held at a time.
+_WINDOW_BYTES = 2**29
 
 
 class Feed:
@@ -40,15 +44,22 @@ class Feed:
 
     def order(self, recorded: dict | None) -> Order:
         """The order of an epoch: the one that the run recorded when it began, or what the options ask for."""
-        options, samples = self.options, self.training.samples
-        if recorded and recorded.get("shuffle") == "blocks":
+        options, samples, sample_bytes = self.options, self.training.samples, self.training.sample_bytes
+        full = FullOrder(samples, options.seed)
+        if recorded and {**full.as_dict(), **recorded} == {**recorded, "samples": samples, "seed": options.seed}:
             return from_dict(recorded)
-        together = on_root(self.comm, self._readers[0].samples_together) if options.shuffle == "auto" else 1
-        if options.shuffle == "full" or (options.shuffle == "auto" and together == 1):
-            return FullOrder(samples, options.seed)
-        block = options.shuffle_block or (together if together > 1 else None)
-        sizes = self.world.size, options.batch_size
-        return BlockOrder.fit(samples, options.seed, *sizes, block, options.shuffle_window, self.training.sample_bytes)
+        sized = options.shuffle_block or options.shuffle_window
+        if options.shuffle == "full" and sized:
+            raise UserError("--shuffle-block and --shuffle-window are of --shuffle blocks; leave them out")
+        together = on_root(self.comm, self._readers[0].samples_together)
+        if options.shuffle == "full" or (options.shuffle == "auto" and together == 1 and not sized):
+            return full
+        sizes = samples, options.seed, self.world.size, options.batch_size
+        block = options.shuffle_block or BlockOrder.fit(*sizes, sample_bytes=sample_bytes).block
+        # Whole chunks, so that none is decoded twice.
+        block = -(-block // together) * together
+        window = options.shuffle_window or max(block, min(BLOCKS_IN_WINDOW * block, _WINDOW_BYTES // sample_bytes))
+        return BlockOrder.fit(*sizes, block, window)
 
     def batches(self, plan: TrainPlan, epoch: int, position: int, steps: int):
         """This rank's training batches, as `data.pipeline.Input.training` gives them."""
@@ -58,19 +69,24 @@ class Feed:
         """This rank's held-out batches, as `data.pipeline.Input.validation` gives them."""
         return self.inputs[1].validation(plan, self.world.rank)
 
-    def description(self) -> list[str]:
+    def description(self, plan: TrainPlan) -> list[str]:
         """How the training data are read, a line a data set."""
-        ahead = self.inputs[0].memory(self.options.batch_size) / 2**20
-        lines = self._readers[0].describe()
-        return [*lines, f"{self.inputs[0].threads} reading threads, read-ahead of at most {ahead:.0f} MiB a rank"]
+        held = self.inputs[0].memory(plan) / 2**20
+        threads = self.inputs[0].reading(plan.batch_size).threads
+        return [*self._readers[0].describe(), f"{threads} reading threads, at most {held:.0f} MiB of samples in memory"]
 
     def _open_held_out(self, training: Catalogue) -> Catalogue:
         options: DataOptions = self.options
         split = on_root(self.comm, lambda: _held_out_split(options.test_data, options.data))
         held_out = options.catalogue(split, self.comm, options.test_data, training.classes)
-        if (held_out.input_shape, held_out.input_dtype) != (training.input_shape, training.input_dtype):
-            shapes = f"{training.input_shape} for training, {held_out.input_shape} for {split}"
-            raise UserError(f"{options.data} holds samples of {shapes}; prepare both splits from one source").agreed()
+        first, second = (
+            f"{catalogue.input_shape} {catalogue.input_dtype.newbyteorder('=')}" for catalogue in (training, held_out)
+        )
+        if first != second or held_out.packing != training.packing:
+            raise UserError(
+                f"{held_out.files[0]}: holds samples {second}, packed by {held_out.packing}, but those for training "
+                f"are {first}, packed by {training.packing}; bring both into one form with `hpc-train shard`"
+            ).agreed()
         return held_out
 
 
@@ -95,6 +111,8 @@ def staged(options):
 
 
 def _held_out_split(test_data, data) -> str | None:
+    if test_data is None and not Path(data).is_dir():
+        raise UserError(f"{data}: is not divided into splits; name the held-out data with --test-data")
     there = find_splits(test_data or data)
     found = next((split for split in HELD_OUT if split in there), None)
     return found or (None if test_data else "test")

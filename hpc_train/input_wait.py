@@ -18,15 +18,20 @@ class InputWait(keras.callbacks.Callback):
     that read the logs.
     """
 
-    def on_train_begin(self, logs=None):
+    def __init__(self):
+        super().__init__()
         self._function = None
-        if self.model.steps_per_execution == 1:
+
+    def on_train_begin(self, logs=None):
+        # After a fit that failed, the function in between is still there.
+        between = self.model.train_function == self._step
+        if self.model.steps_per_execution == 1 and not between:
             self._function = self.model.train_function
             self.model.train_function = self._step
 
     def on_train_end(self, logs=None):
         if self._function:
-            self.model.train_function = self._function
+            self.model.train_function, self._function = self._function, None
 
     def on_epoch_begin(self, epoch, logs=None):
         self._first = self._last = None

@@ -132,7 +132,8 @@ class Run:
 
 def _same(path: Path, earlier: dict, now: dict) -> None:
     for name, value in now.items():
-        if earlier.get(name) != value:
+        # What an earlier version did not record cannot differ.
+        if earlier.get(name, value) != value:
             raise UserError(
                 f"cannot resume {path}: its {name} was {earlier.get(name)!r} and is now {value!r}; "
                 "give the same option as before, or start a new run"

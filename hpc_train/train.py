@@ -83,6 +83,7 @@ def train(options: Options, name: str, build_model) -> None:
     from hpc_train.run import Run
 
     local = staged(options)
+    # What is collective in here fails on every rank or on none, so the ranks stay together.
     with parallel.agree(world):
         feed = Feed(local, world)
         training, held_out = feed.training, feed.held_out
@@ -112,7 +113,7 @@ def train(options: Options, name: str, build_model) -> None:
     progress = checkpoint.Progress()
     with parallel.agree(world):
         if world.is_root:
-            facts = {"trainer": name, "seed": options.seed, "samples": plan.samples, "data": training.fingerprint}
+            facts = {"trainer": name, "seed": options.seed, "samples": plan.samples, "data": training.identity}
             facts["order"] = plan.order.as_dict()
             run.start(options, world, facts, options.resume)
             newest = checkpoint.newest(run.checkpoints)
@@ -129,7 +130,7 @@ def train(options: Options, name: str, build_model) -> None:
         f"{name}: {model.count_params():,} parameters, {plan.samples} samples, {world.size} ranks, "
         f"global batch {plan.global_batch}, rate {schedule.base:g} -> {schedule.peak:g}, run {run.path}"
     )
-    for line in feed.description() if world.is_root else ():
+    for line in feed.description(plan) if world.is_root else ():
         tell(f"  {line}")
     if progress.step:
         tell(f"resuming after step {progress.step}: epoch {progress.epoch + 1}, sample {progress.position}")

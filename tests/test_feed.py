@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from launch import launch
 
+from hpc_train.data import stats
+
 SEGMENTATION = str(Path(__file__).parent / "ranks" / "segmentation.py")
 SHAPE = (48, 64)
 
@@ -53,8 +55,9 @@ def errors(ended):
 
 def test_label_maps_of_one_sample_files_are_learnt_from_gzip_chunks(tmp_path):
     data = climate(tmp_path / "data", chunks=(16, 64, 4), compression="gzip", shuffle=True)
-    stage = ("--stage", str(tmp_path / "local"))
-    ended = train(data, tmp_path / "run", "--epochs", "4", "--read-threads", "2", "--read-ahead", "3", *stage)
+    stats.run(stats.Stats(data=data, classes=3))
+    extra = ("--statistics", str(data / "statistics.h5"), "--stage", str(tmp_path / "local"))
+    ended = train(data, tmp_path / "run", "--epochs", "4", "--read-threads", "2", "--read-ahead", "3", *extra)
     assert ended.status == 0, ended.output
     assert "climate/data: chunks (16, 64, 4)" in ended.output
     assert "2 reading threads" in ended.output
@@ -107,7 +110,7 @@ def test_a_flipped_byte_in_a_chunk_names_file_data_set_and_chunk_once(tmp_path):
     assert "Traceback" not in ended.output
 
 
-@pytest.mark.parametrize("case", ["shapes", "labels", "classes"])
+@pytest.mark.parametrize("case", ["shapes", "labels", "blocks", "no held-out data"])
 def test_data_that_cannot_be_trained_on_are_one_line(tmp_path, case):
     data = climate(tmp_path / "data", train=8, held_out=2)
     arguments, expected = (), ""
@@ -120,6 +123,8 @@ def test_data_that_cannot_be_trained_on_are_one_line(tmp_path, case):
         with h5py.File(data / "train" / "data-0003.h5", "r+") as file:
             file["climate/labels_0"][3, 4] = 3
         expected = "data-0003.h5: row 0 (sample 3 of 'train') has a label that is outside the 3 classes"
+    elif case == "no held-out data":
+        data, expected = data / "train" / "*.h5", "is not divided into splits; name the held-out data with --test-data"
     else:
         arguments, expected = ("--shuffle", "blocks", "--shuffle-block", "9", "--shuffle-window", "3"), "window of 3"
     ended = train(data, tmp_path / "run", *arguments, timeout=60)

@@ -2,6 +2,9 @@
 
 import json
 import os
+import resource
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -132,6 +135,22 @@ def test_climatenet_files_give_their_variables_in_the_order_of_cam5(tmp_path):
     assert targets.shape == (1, 6, 8)
 
 
+@pytest.mark.parametrize("one_time", ["fields", "labels"])
+def test_climatenet_files_may_have_an_axis_of_one_time_on_either_side(tmp_path, one_time):
+    fields, labels = np.arange(96, dtype="f4").reshape(2, 6, 8), np.ones((6, 8), "i8")
+    with h5py.File(tmp_path / "a.nc", "w") as file:
+        for name, values in zip(("PSL", "TMQ"), fields, strict=True):
+            file[name] = values[None] if one_time == "fields" else values
+        file["LABELS"] = labels[None] if one_time == "labels" else labels
+    inputs, targets = Reader(DataOptions(data=tmp_path).catalogue("train")).read([0])
+    assert same_bits(inputs[0], fields[::-1])
+    assert same_bits(targets[0], labels)
+    with h5py.File(tmp_path / "a.nc", "r+") as file:
+        del file["LABELS"]
+        file["LABELS"] = np.ones((5, 6, 8), "i8")
+    assert "LABELS (5, 6, 8) does not fit the fields" in refusal(DataOptions(data=tmp_path).catalogue, "train")
+
+
 def test_packed_values_are_given_as_stored_with_their_scale_in_the_catalogue(tmp_path):
     with h5py.File(tmp_path / "a.nc", "w") as file:
         file["u"] = np.arange(6, dtype="i2").reshape(2, 3)
@@ -164,6 +183,9 @@ UNKNOWN = {
     "an index too large": (lambda folder: folder, {"inputs": ("x[2]",)}, "asks for index 2 of a sample of shape (2,)"),
     "first axes that differ": (lambda folder: folder, {"inputs": ("x",), "targets": ("short",)}, "differ in their"),
     "targets alone": (lambda folder: folder, {"targets": ("y",)}, "--targets without --inputs"),
+    "options of other layouts": (lambda folder: folder, {"samples": "files"}, "are for data sets named with --inputs"),
+    "no classes": (lambda folder: folder, {"inputs": ("x",), "classes": 0}, "--classes is 0; it must be at least 1"),
+    "an empty data set": (lambda folder: folder, {"inputs": ("empty",)}, "empty is empty; choose another"),
     "two layouts": (lambda folder: folder, {"inputs": ("x",), "layout": "cam5"}, "give one of the two"),
     "text": (lambda folder: folder, {"inputs": ("text",)}, "not numbers"),
 }
@@ -174,7 +196,7 @@ def test_what_cannot_be_found_is_named_with_a_way_out(tmp_path, case):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["x"], file["y"] = np.zeros((4, 2)), np.zeros(4, int)
         if case not in ("an unknown layout", "a data set that is not there"):
-            file["short"], file["text"] = np.zeros(3), b"abc"
+            file["short"], file["text"], file["empty"] = np.zeros(3), b"abc", h5py.Empty("f4")
     where, options, expected = UNKNOWN[case]
     assert expected in refusal(DataOptions(data=where(tmp_path), **options).catalogue, "train")
 
@@ -292,6 +314,54 @@ def test_shards_are_opened_by_what_their_folder_holds(tmp_path):
     assert DataOptions(data=tmp_path).catalogue(None).samples == 4
     with pytest.raises(UserError, match="holds shards, not files of layout cam5"):
         DataOptions(data=tmp_path, layout="cam5").catalogue("test")
+
+
+def test_a_file_that_is_one_of_several_shards_is_told_so(tmp_path):
+    paths = write_shards(tmp_path, "test", np.zeros((4, 3), "f4"), np.zeros(4, int), classes=2, shards=2)
+    message = refusal(DataOptions(data=paths[0]).catalogue, "test")
+    assert "holds 2 of the 4 samples of its split; give the folder" in message
+    message = refusal(DataOptions(data=paths[0]).catalogue, "train")
+    assert "a shard of split 'test', not 'train'" in message
+
+
+def test_two_splits_of_shards_in_one_folder_are_both_known_at_the_next_start(tmp_path, monkeypatch):
+    monkeypatch.setattr(survey, "LEAST_CACHED", 4)
+    for split in ("train", "test"):
+        write_shards(tmp_path, split, np.zeros((8, 3), "f4"), np.zeros(8, int), classes=2, shards=4)
+        Catalogue.open(tmp_path, split)
+    monkeypatch.setattr(survey, "inspect_file", None)
+    for split in ("train", "test"):
+        assert Catalogue.open(tmp_path, split).samples == 8
+
+
+def test_a_request_of_many_files_holds_few_of_them_open(tmp_path, monkeypatch):
+    with_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    cam5(tmp_path / "train", 120, shape=(2, 3, 1))
+    catalogue = Catalogue.open(tmp_path)
+    monkeypatch.setattr("hpc_train.data.reader._OPEN_FILES", 8)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 40, with_limit[1]))
+    try:
+        inputs, _ = Reader(catalogue).read(np.arange(120)[::-1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, with_limit)
+    for number in (0, 77):
+        with h5py.File(catalogue.files[119 - number]) as file:
+            np.testing.assert_array_equal(inputs[number], file["climate/data"])
+
+
+def test_h5py_reads_the_filters_of_plugins_in_a_process_that_knows_none(tmp_path):
+    hdf5plugin = pytest.importorskip("hdf5plugin")
+    data = np.random.default_rng(0).normal(size=(6, 40)).astype("f4")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("x", data=data, chunks=(2, 40), **hdf5plugin.Zstd())
+    program = f"""
+from hpc_train.data.options import DataOptions
+from hpc_train.data.reader import Reader
+catalogue = DataOptions(data={str(tmp_path)!r}, inputs=("x",)).catalogue("train")
+print(Reader(catalogue, how="h5py").read([5])[0].tobytes().hex())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == data[5].tobytes().hex(), done.stderr
 
 
 def test_how_a_file_is_read_is_told_for_each_data_set(tmp_path):

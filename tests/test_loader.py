@@ -106,6 +106,8 @@ def test_as_many_reads_are_under_way_as_threads_and_read_ahead_allow(made, count
     counting.gate.set()
     consumer.join(20)
     loader.close()
+    # What is still under way would be counted in the next test.
+    loader._pool.shutdown(wait=True)
 
 
 def test_no_more_batches_are_held_than_read_ahead_says(made):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import weakref
 
 import h5py
 import numpy as np
@@ -86,6 +87,38 @@ def test_a_large_batch_is_the_readers_own_memory(tmp_path, monkeypatch):
     for x, _ in opened(tmp_path).training(TrainPlan(6, 2, 1, 0), 0, 0, 0, 3):
         # `numpy()` would copy.
         assert x._numpy().__array_interface__["data"][0] in places
+
+
+@pytest.mark.parametrize("read_ahead", [1, 3, 8])
+@pytest.mark.parametrize("blocks", [False, True])
+def test_no_more_memory_is_made_than_is_stated(tmp_path, monkeypatch, read_ahead, blocks):
+    from hpc_train.data import buffers
+    from hpc_train.data.order import BlockOrder
+    from hpc_train.data.plan import TrainPlan
+
+    samples = 60
+    write_shards(tmp_path, "train", np.zeros((samples, 512, 256), "f4"), np.zeros(samples, int), classes=1)
+    made = [0, 0]
+
+    def count(size):
+        made[0] += size
+        made[1] = max(made)
+
+    class Counted(buffers.mmap.mmap):
+        def __new__(cls, place, size, **options):
+            memory = super().__new__(cls, place, size, **options)
+            count(size)
+            weakref.finalize(memory, count, -size)
+            return memory
+
+    monkeypatch.setattr(buffers.mmap, "mmap", Counted)
+    order = BlockOrder(samples, 0, block=3, window=9, lanes=1, stride=4) if blocks else None
+    plan = TrainPlan(samples, 4, 1, 0, order)
+    source = opened(tmp_path, threads=3, read_ahead=read_ahead)
+    steps = 3 * plan.steps()
+    assert sum(1 for _ in source.training(plan, 0, 0, 0, steps)) == steps
+    batch_bytes = 4 * 512 * 256 * 4
+    assert read_ahead * batch_bytes <= made[1] <= source.memory(plan)
 
 
 def test_batches_lie_on_the_device_that_is_named(shards):

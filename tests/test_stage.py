@@ -280,6 +280,79 @@ def test_a_read_error_that_may_pass_is_tried_again_and_another_is_not(source, tm
     assert not list((tmp_path / "other").rglob("*.part"))
 
 
+def test_a_folder_holds_the_data_that_were_staged_last_and_no_other(source, tmp_path):
+    to = tmp_path / "to"
+    alone(source, to)
+    (source / "train/03.h5").unlink()
+    again, lines = alone(source, to)
+    assert files_below(to) == files_below(source)
+    assert (again.read, lines[0]) == (0, "removed 1 files that are no longer of the data")
+    # Nothing is left of the sub-folders either, which would be splits.
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("x.h5", "y.h5"):
+        (other / name).write_bytes(name.encode())
+    _, lines = alone(other, to)
+    assert lines[0] == "removed 11 files that are no longer of the data"
+    assert {path.name for path in to.iterdir()} == {"x.h5", "y.h5", ".hpc-train-stage"}
+    # What was removed is brought again when it is staged again.
+    assert alone(source, to)[0].read == len(SIZES) - 1
+    assert files_below(to) == files_below(source)
+
+
+def test_data_files_that_no_job_staged_are_an_error_and_stay(source, tmp_path):
+    to = tmp_path / "to"
+    alone(source, to)
+    (source / "train/03.h5").unlink()
+    own, note, changed = to / "deep" / "mine.nc", to / "note.txt", to / "train/03.h5"
+    own.parent.mkdir()
+    for path in (own, note):
+        path.write_text("of the user")
+    copier = Reads()
+    with pytest.raises(
+        UserError, match=r"to on node \S+: holds deep/mine.nc too, which is not of .*/source; empty it or"
+    ):
+        alone(source, to, copier=copier)
+    own.unlink()
+    changed.write_text("no longer the copy that was staged")
+    with pytest.raises(UserError, match=r"holds train/03\.h5 too"):
+        alone(source, to, copier=copier)
+    assert changed.read_text() == "no longer the copy that was staged"
+    changed.unlink()
+    assert alone(source, to, copier=copier)[0].read == copier.count == 0
+    assert note.exists()
+
+
+def test_a_job_that_stages_other_data_to_the_same_folder_meanwhile_is_an_error(source, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "x.h5").write_bytes(b"x")
+
+    class Second(copying.Copier):
+        started = False
+
+        def write(self, descriptor, data, offset):
+            if not self.started:
+                self.started = True
+                alone(other, tmp_path / "to")
+            super().write(descriptor, data, offset)
+
+    with pytest.raises(UserError, match=r"another program put x\.h5 there while this job staged"):
+        alone(source, tmp_path / "to", copier=Second())
+
+
+def test_in_part_mode_old_copies_of_other_nodes_files_go_and_present_ones_stay(job, source):
+    job.done()
+    (source / "train/07.h5").write_bytes(b"new")
+    (source / "train/01.h5").unlink()
+    _, output = job.done(part=True)
+    # 01.h5 on both nodes, and the old 07.h5 on the node that does not get the new one.
+    assert "removed 3 files that are no longer of the data" in output
+    assert job.whole("a") | job.whole("b") == files_below(source)
+    assert "train/07.h5" not in job.whole("a") & job.whole("b")
+    assert job.reads() == {"07.h5": 1}
+
+
 def lengthen(path):
     with open(path, "ab") as file:
         file.write(b"more")

@@ -134,6 +134,37 @@ def test_values_that_are_not_finite_can_be_skipped_and_are_counted():
     assert again.not_finite.tolist() == [0, 8, 0]
 
 
+@pytest.mark.parametrize("axis", [0, 2, None])
+def test_missing_values_are_errors_or_skipped_and_counted_as_what_is_not_finite(axis):
+    inputs = np.random.default_rng(0).integers(-50, 50, (4, 3, 5, 2)).astype("int16")
+    inputs[2, 1, 3, 1] = inputs[3, 0, 0, 0] = -32767
+    channels = 1 if axis is None else inputs.shape[1 + axis]
+    missing = np.full(channels, -32767.0)
+    with pytest.raises(BadSample) as caught:
+        Statistics.of(inputs, channel_axis=axis, missing=missing)
+    assert caught.value.place == 2
+    where = {0: " in channel 1", 2: " in channel 1", None: ""}[axis]
+    assert caught.value.problem == f"holds the missing value -32767{where}"
+
+    statistics = Statistics.of(inputs, channel_axis=axis, skip_nan=True, missing=missing)
+    values = np.where(inputs == -32767, np.nan, inputs.astype(float))
+    rows = values.reshape(1, -1) if axis is None else np.moveaxis(values, 1 + axis, 0).reshape(channels, -1)
+    assert statistics.not_finite.tolist() == np.isnan(rows).sum(axis=1).tolist()
+    assert statistics.not_finite.sum() == 2
+    np.testing.assert_allclose(statistics.mean, np.nanmean(rows, axis=1), rtol=1e-12)
+    np.testing.assert_allclose(statistics.std, np.nanstd(rows, axis=1), rtol=1e-12)
+    np.testing.assert_array_equal(statistics.min, np.nanmin(rows, axis=1))
+
+
+def test_what_is_missing_in_one_channel_is_a_value_in_another():
+    inputs = np.array([[[7.0, 1.0], [7.0, 1.0]]], "float32")
+    statistics = Statistics.of(inputs, channel_axis=0, skip_nan=True, missing=np.array([np.nan, 7.0]))
+    assert statistics.not_finite.tolist() == [0, 1]
+    assert statistics.mean.tolist() == [4.0, 1.0]
+    with pytest.raises(BadSample, match=r"holds the missing value 7\.0 in channel 1"):
+        Statistics.of(inputs, channel_axis=0, missing=np.array([np.nan, 7.0]))
+
+
 def test_skipped_values_are_counted_once_however_many_pieces_the_batch_is_looked_at_in():
     inputs = np.ones((3, 400, 400), np.float32)
     inputs[:, 0, 0] = np.nan

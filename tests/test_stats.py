@@ -160,6 +160,57 @@ def test_packed_values_count_as_what_they_stand_for(tmp_path):
         assert found == pytest.approx([values.mean(), values.std(), values.min(), values.max()], rel=1e-12)
 
 
+def test_missing_values_of_packed_netcdf_are_told_or_left_out_and_counted(tmp_path, capsys):
+    stored = np.random.default_rng(0).integers(-3000, 3000, (6, 4, 5), dtype=np.int16)
+    gaps = stored.copy()
+    gaps[4, 2, 1] = gaps[5, 0, 0] = -32767
+    with h5py.File(tmp_path / "wind.nc", "w") as file:
+        for name, values in (("u", stored), ("v", gaps)):
+            file[name] = values
+            file[name].attrs.update(scale_factor=0.01, add_offset=7.0, _FillValue=np.int16(-32767))
+    options = (tmp_path / "wind.nc", "--inputs", "u", "v", "--output", tmp_path / "out")
+    line = refusal(*options)
+    place = "row 4 (sample 4 of 'train') holds the missing value -32767 in channel 1"
+    assert line == f"{tmp_path}/wind.nc: {place}; mend the data, or leave such values out with --skip-nan"
+    stats(*options, "--skip-nan")
+    statistics = Statistics.load(tmp_path / "out" / "statistics.h5")
+    assert statistics.not_finite.tolist() == [0, 2]
+    assert statistics.count.tolist() == [120, 118]
+    for channel, kept in enumerate((stored.ravel(), gaps[gaps != -32767])):
+        values = kept * 0.01 + 7
+        found = [getattr(statistics, name)[channel] for name in ("mean", "std", "min", "max")]
+        assert found == pytest.approx([values.mean(), values.std(), values.min(), values.max()], rel=1e-12)
+    assert "not finite" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8"])
+@pytest.mark.parametrize("said_by", ["attribute", "attribute of doubles", "fill value of HDF5"])
+def test_a_large_number_that_stands_for_missing_is_no_value(tmp_path, dtype, said_by):
+    values = np.random.default_rng(0).normal(size=(3, 4, 2)).astype(dtype)
+    values[1, 2, 1] = 1e20
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        fill = {"fillvalue": 1e20} if said_by == "fill value of HDF5" else {}
+        dataset = file.create_dataset("x", data=values, **fill)
+        if not fill:
+            dataset.attrs["_FillValue"] = np.float64(1e20) if "doubles" in said_by else np.array(1e20, dtype)
+    options = (tmp_path / "a.h5", "--inputs", "x", "--output", tmp_path / "out")
+    assert "row 1 (sample 1 of 'train') holds the missing value 1" in refusal(*options)
+    stats(*options, "--skip-nan")
+    statistics = Statistics.load(tmp_path / "out" / "statistics.h5")
+    assert statistics.not_finite.tolist() == [0, 1]
+    assert statistics.max[1] == np.delete(values[..., 1].ravel(), 6).max()
+
+
+def test_a_fill_value_that_is_a_value_like_others_is_counted(tmp_path):
+    images = np.arange(48, dtype=np.uint8).reshape(3, 4, 4)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("bytes", data=images, fillvalue=17)
+        file.create_dataset("floats", data=images.astype("f4"), fillvalue=0)
+    for name in ("bytes", "floats"):
+        stats(tmp_path / "a.h5", "--inputs", name, "--output", tmp_path / "out")
+        assert Statistics.load(tmp_path / "out" / "statistics.h5").count.sum() == 48
+
+
 def test_small_batches_in_many_threads_give_the_same_as_one(tmp_path, monkeypatch):
     inputs, targets = climate(samples=9)
     catalogue = DataOptions(write_cam5(tmp_path / "train", inputs, targets)).catalogue("train")

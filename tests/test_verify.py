@@ -168,6 +168,15 @@ def test_shards_that_do_not_follow_on_are_named(folder, capsys):
     ]
 
 
+def test_a_shard_without_the_others_and_samples_that_are_too_few_are_named(folder, capsys):
+    assert broken(capsys, "--data", folder / SHARD) == [f"{folder / SHARD}: holds 10 of the 30 samples of its split"]
+    for path in folder.iterdir():
+        with h5py.File(path, "r+") as file:
+            file.attrs["total"] = 31
+    last = folder / "train-00002-of-00003.h5"
+    assert broken(capsys, "--data", folder) == [f"{last}: the shards hold 30 samples but say 31"]
+
+
 def test_shards_of_version_1_have_no_checksums_and_are_whole(folder, capsys):
     for path in folder.iterdir():
         with h5py.File(path, "r+") as file:
@@ -242,6 +251,16 @@ def test_data_that_cannot_be_found_or_recognised_are_refused(tmp_path):
         file["x"] = np.zeros(3)
     with pytest.raises(UserError, match="no layout that the suite knows"):
         verify("--data", tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize("arguments", [(), ("--split", "train")])
+def test_a_folder_that_cannot_be_listed_is_refused_in_one_line(folder, monkeypatch, arguments):
+    def refuse(path):
+        raise PermissionError(13, os.strerror(13), path)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    with pytest.raises(UserError, match=r"data: the folder cannot be read \(Permission denied\)"):
+        verify("--data", folder, *arguments)
 
 
 @settings(deadline=None, max_examples=40)

@@ -8,6 +8,9 @@ import numpy as np
 from hpc_train.data.buffers import Buffers
 from hpc_train.data.reader import Reader
 
+# Blocks whose memory is kept for the next ones.
+KEPT = 4
+
 
 class Blocks:
     """The blocks in memory; block k holds the samples from k * block on.
@@ -19,7 +22,7 @@ class Blocks:
         self._reader, self._block, self._start, self._submit = reader, block, start, submit
         self._held: dict[int, _Block] = {}
         self._lock = threading.Lock()
-        self._buffers = Buffers(keep=4)
+        self._buffers = Buffers(KEPT)
         self.reads = 0
 
     def hold(self, indices: np.ndarray) -> None:

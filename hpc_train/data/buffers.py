@@ -28,7 +28,8 @@ class Buffers:
         try:
             memory = free.pop()
         except IndexError:
-            memory = mmap.mmap(-1, size)
+            memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            memory.madvise(mmap.MADV_HUGEPAGE)
         flat = np.frombuffer(memory, np.uint8)
         # Every view keeps `flat` alive, since what owns its memory is no array.
         weakref.finalize(flat, free.append, memory).atexit = False

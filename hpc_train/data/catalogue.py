@@ -1,5 +1,7 @@
 """The catalogue: which samples a split has, in which file each is, and where in the file its bytes are."""
 
+import hashlib
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +11,8 @@ import numpy as np
 
 from hpc_train.data.file_info import NOT_CONTIGUOUS, PREPARE, FileInfo
 from hpc_train.data.layout import SHARDS, Layout, find_files, recognise
-from hpc_train.data.shards import parse_shard_name, reason, shard_name
+from hpc_train.data.shard_rules import broken_sequence, mixed_generations, shard_paths
+from hpc_train.data.shards import parse_shard_name, reason
 from hpc_train.data.survey import on_root, survey
 from hpc_train.errors import UserError
 from hpc_train.parallel.mpi import Alone
@@ -109,6 +112,14 @@ class Catalogue:
         return 0 if self.channels == "first" else len(self.input_shape) - 1
 
     @property
+    def identity(self) -> str:
+        """Says whether two catalogues are of the same data: the fingerprint, else a hash of file names and sizes."""
+        if self.fingerprint:
+            return self.fingerprint
+        names = [os.path.relpath(path, os.path.dirname(self.files[0])) for path in self.files]
+        return hashlib.blake2b(json.dumps([names, self.sizes.tolist()]).encode(), digest_size=16).hexdigest()
+
+    @property
     def sample_bytes(self) -> int:
         """Bytes of one sample, inputs and targets, once they are read."""
         inputs = int(np.prod(self.input_shape)) * self.input_dtype.itemsize
@@ -161,11 +172,10 @@ def _list_shards(directory: Path, split: str | None, needed: bool) -> list[str]:
     if not generations:
         there = f"the splits there are: {', '.join(splits)}" if splits else "nor of any other split"
         raise UserError(f"{directory}: no shards of split {split!r}, {there}; {PREPARE} or name another")
-    if len(generations) > 1:
-        counts = " and ".join(map(str, sorted(generations)))
-        raise UserError(f"{directory}: shards of two generations of {split!r} (of {counts} files) are mixed; {PREPARE}")
+    if mixed := mixed_generations(directory, split, generations):
+        raise UserError(f"{mixed}; {PREPARE}")
     ((shards, numbers),) = generations.items()
-    paths = [str(directory / shard_name(split, shard, shards)) for shard in range(shards)]
+    paths = shard_paths(directory, split, shards)
     missing = [path for shard, path in enumerate(paths) if shard not in numbers]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -188,21 +198,8 @@ def _check_agreement(files: list[str], infos: list[FileInfo], layout: Layout) ->
         name = next(name for name in head._fields if getattr(info.common, name) != getattr(head, name))
         what = name.replace("_", " ")
         raise UserError(f"{path}: of another generation than {files[0]} ({what} differs); {remedy}")
-    if layout == SHARDS:
-        _check_sequence(files, infos)
-
-
-def _check_sequence(files: list[str], infos: list[FileInfo]) -> None:
-    first = 0
-    for path, info in zip(files, infos, strict=True):
-        if info.first != first:
-            raise UserError(
-                f"{path}: says its first row is sample {info.first}, but {first} rows precede it; {PREPARE}"
-            )
-        first += info.samples
-    total = infos[0].common.total
-    if first != total:
-        raise UserError(f"{files[-1]}: the shards hold {first} samples but say {total}; {PREPARE}")
+    if layout == SHARDS and (problem := broken_sequence(files, infos)):
+        raise UserError(f"{problem}; {'give the folder of the shards, or ' * (len(files) == 1)}{PREPARE}")
 
 
 def _check_labels(files: list[str], infos: list[FileInfo], classes: int) -> None:

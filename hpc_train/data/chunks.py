@@ -8,13 +8,14 @@ from math import prod
 import h5py
 import numpy as np
 
+from hpc_train.data.chunk_index import NEVER_WRITTEN, has_edge, read_index
 from hpc_train.data.chunk_request import Request
 from hpc_train.data.codec_buffers import ROOM, Damaged, expect_size, scratch
 from hpc_train.data.filters import filter_names
 from hpc_train.data.hdf5 import reason
 from hpc_train.data.storage import File
 
-_NEVER_WRITTEN = -1
+_SHUFFLE, _BITSHUFFLE = 2, 32008
 # One read of so many bytes more costs less than one read more.
 _WORTH_A_READ = 64 * 2**10
 _UNITS = {"GiB": 2**30, "MiB": 2**20, "KiB": 2**10, "bytes": 1}
@@ -50,7 +51,12 @@ def reason_not(dataset: h5py.Dataset) -> str | None:
     from hpc_train.data.codecs import unsupported
 
     place = unsupported(filters)
-    return None if place is None else f"filter {filter_names(dataset)[place]} is not decoded here"
+    if place is not None:
+        return f"filter {filter_names(dataset)[place]} is not decoded here"
+    # Bytes of the same number, without a checksum, do not tell whether they were filtered.
+    if all(map(_only_reorders, filters)) and has_edge(dataset):
+        return "its chunks at the edge may be unfiltered"
+    return None
 
 
 class ChunkedArray:
@@ -86,15 +92,20 @@ class ChunkedArray:
             self._pipeline = Pipeline(filters, self._bytes)
         # Rows that are decoded together, whether they are wanted or not.
         self.rows_together = self._chunk[0] if filters else 1
-        self._addresses, self._sizes, self._masks = self._index(dataset)
+        self.quick = False
+        index = read_index(dataset, self._bytes)
+        self._addresses, self._sizes, self._masks = index if rows else (table[None] for table in index)
         names = " + ".join(filter_names(dataset))
         how = f"{names}: fetched by offset, decoded in threads" if names else "uncompressed: read by offset"
         self.description = f"chunks {dataset.chunks} of {_in_words(self._bytes)}, {how}"
 
-    def jobs(self, rows: np.ndarray, places: np.ndarray, out: np.ndarray) -> list[Callable[[], None]]:
+    def jobs(
+        self, rows: np.ndarray, places: np.ndarray, out: np.ndarray, look: Callable[[np.ndarray], None] | None = None
+    ) -> list[Callable[[], None]]:
         """One function a chunk; after all ran, in any threads and order, out[places[i]] is the row rows[i].
 
-        rows, places: integers (n,), rows may repeat; out: (b, *sample_shape) of `dtype`, each out[i] C-contiguous.
+        rows, places: integers (n,), rows may repeat; out: (b, *sample_shape) of `dtype`, each out[i] C-contiguous;
+        look: is shown each piece of `out` once it is there, while the processor's cache still holds it.
         The functions raise ChunkError.
         """
         rows, places = np.asarray(rows), np.asarray(places)
@@ -113,7 +124,7 @@ class ChunkedArray:
                 cell = (int(numbers[start]), *(number for number, _, _ in pieces))
                 inside = tuple(inside for _, inside, _ in pieces)
                 part = out[(slice(None), *(outside for _, _, outside in pieces if outside is not None))]
-                jobs.append(partial(self._read, cell, inside, request, part))
+                jobs.append(partial(self._read, cell, inside, request, part, look))
         return jobs
 
     def _pieces(self, axis):
@@ -127,31 +138,10 @@ class ChunkedArray:
             for start in range(0, extent, step)
         ]
 
-    def _index(self, dataset):
-        """Address, stored bytes and filter mask of each chunk, on the grid of chunks."""
-        grid = tuple(-(-extent // step) for extent, step in zip(self._shape, self._chunk, strict=True))
-        addresses = np.full(grid, _NEVER_WRITTEN, np.int64)
-        sizes, masks = np.zeros(grid, np.int64), np.zeros(grid, np.uint32)
-        ahead = (0,) * (len(grid) - dataset.ndim)
-
-        def add(info):
-            cell = ahead + tuple(at // step for at, step in zip(info.chunk_offset, dataset.chunks, strict=True))
-            addresses[cell], sizes[cell], masks[cell] = info.byte_offset, info.size, info.filter_mask
-
-        try:
-            if hasattr(dataset.id, "chunk_iter"):
-                dataset.id.chunk_iter(add)
-            else:
-                for number in range(dataset.id.get_num_chunks()):
-                    add(dataset.id.get_chunk_info(number))
-        except (OSError, RuntimeError, ValueError, IndexError) as error:
-            raise OSError(f"data set {self.name!r}: its chunk index cannot be read ({reason(error)})") from error
-        return addresses, sizes, masks
-
-    def _read(self, cell, inside, request, part):
+    def _read(self, cell, inside, request, part, look):
         """Read the requested rows of one chunk. part: (b, ...), the region of the output that the chunk covers."""
         address, size, mask = (int(table[cell]) for table in (self._addresses, self._sizes, self._masks))
-        if address == _NEVER_WRITTEN:
+        if address == NEVER_WRITTEN:
             for _, count, place in request.runs:
                 part[place : place + count] = self._fill
             return
@@ -167,6 +157,8 @@ class ChunkedArray:
             offset = tuple(number * step for number, step in zip(cell, self._chunk, strict=True))
             chunk = offset if self._by_rows else offset[1:]
             raise ChunkError(self.name, chunk, address, reason(error)) from error
+        for _, count, place in request.runs if look else ():
+            look(part[place : place + count])
 
     def _read_filtered(self, address, size, mask, inside, request, part):
         stored = scratch("stored", size)
@@ -220,6 +212,11 @@ class ChunkedArray:
 def _filters(dataset):
     plist = dataset.id.get_create_plist()
     return [(number, values) for number, _, values, _ in map(plist.get_filter, range(plist.get_nfilters()))]
+
+
+def _only_reorders(filter_):
+    number, values = filter_
+    return number == _SHUFFLE or (number == _BITSHUFFLE and (len(values) < 5 or values[4] == 0))
 
 
 def _fill_value(dataset, dtype):

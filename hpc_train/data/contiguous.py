@@ -5,12 +5,13 @@ from math import prod
 
 import numpy as np
 
+from hpc_train.data.hdf5 import reason
 from hpc_train.data.storage import File
 
 # A larger sample is one request to the file system; smaller ones cost less from the page cache, through a map.
 LARGE_SAMPLE = 64 * 2**10
 # Pieces of a large read, so that several threads share it.
-_PIECE = 4 * 2**20
+_PIECE = 8 * 2**20
 _GATHER_ROWS = 4096
 
 
@@ -42,21 +43,30 @@ class ContiguousArray:
             self._memory = memory
 
     @property
+    def quick(self) -> bool:
+        """Whether a job costs so little that it should not be one by itself."""
+        return self._map is not None
+
+    @property
     def description(self) -> str:
         """How it is read, and why so."""
         if self._map is not None:
             return f"contiguous, {self._bytes} bytes a sample: gathered from a map of the file in memory"
         return f"contiguous, {self._bytes} bytes a sample: positioned reads into the batch, in threads"
 
-    def jobs(self, rows: np.ndarray, places: np.ndarray, out: np.ndarray) -> list[Callable[[], None]]:
+    def jobs(
+        self, rows: np.ndarray, places: np.ndarray, out: np.ndarray, look: Callable[[np.ndarray], None]
+    ) -> list[Callable[[], None]]:
         """Functions that together make out[places[i]] the row rows[i]; for any threads, in any order.
 
-        rows, places: int64 (k,), rows sorted; out: (b, *sample_shape) in native byte order, each out[i] C-contiguous.
+        rows, places: int64 (k,), rows sorted; out: (b, *sample_shape) in native byte order, each out[i] C-contiguous;
+        look: is shown each piece of `out` once it is there, while the processor's cache still holds it.
         """
         if self._map is not None:
             ends = range(0, len(rows), _GATHER_ROWS)
             return [
-                lambda part=slice(end, end + _GATHER_ROWS): self._gather(rows[part], places[part], out) for end in ends
+                lambda part=slice(end, end + _GATHER_ROWS): self._gather(rows[part], places[part], out, look)
+                for end in ends
             ]
         together = self._stride == self._bytes and out.flags.c_contiguous
         joined = (np.diff(rows) == 1) & (np.diff(places) == 1) & together
@@ -66,23 +76,26 @@ class ContiguousArray:
             for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True)
         ]
         if self._bytes >= LARGE_SAMPLE or len(runs) == 1:
-            return [job for run in runs for job in self._pieces(*run, out)]
+            return [job for run in runs for job in self._pieces(*run, out, look)]
         # Small rows that are apart: a few to a job, since a job has its own cost.
         share = -(-len(runs) // 64)
         return [
-            lambda some=runs[k : k + share]: [job() for run in some for job in self._pieces(*run, out)]
+            lambda some=runs[k : k + share]: [job() for run in some for job in self._pieces(*run, out, look)]
             for k in range(0, len(runs), share)
         ]
 
-    def _gather(self, rows, places, out) -> None:
+    def _gather(self, rows, places, out, look) -> None:
         # Beyond the end of a file that has shrunk, touching the map would kill the process with SIGBUS.
         self._check(self.file.size_now())
         if self.dtype.isnative and (np.diff(places) == 1).all():
-            np.take(self._map, rows, axis=0, out=out[places[0] : places[-1] + 1], mode="clip")
+            values = out[places[0] : places[-1] + 1]
+            np.take(self._map, rows, axis=0, out=values, mode="clip")
         else:
-            out[places] = np.take(self._map, rows, axis=0)
+            values = np.take(self._map, rows, axis=0).astype(out.dtype, copy=False)
+            out[places] = values
+        look(values)
 
-    def _pieces(self, row: int, place: int, count: int, out) -> list[Callable[[], None]]:
+    def _pieces(self, row: int, place: int, count: int, out, look) -> list[Callable[[], None]]:
         values = out[place : place + count] if count > 1 else out[place : place + 1]
         target = values.reshape(-1)
         per_piece = max(1, _PIECE // self.dtype.itemsize)
@@ -90,9 +103,13 @@ class ContiguousArray:
 
         def read(start: int) -> None:
             part = target[start : start + per_piece]
-            self.file.read_into(offset + start * self.dtype.itemsize, part.view(np.uint8))
+            try:
+                self.file.read_into(offset + start * self.dtype.itemsize, part.view(np.uint8))
+            except OSError as error:
+                raise OSError(f"data set {self.name!r}: {reason(error)}") from error
             if not self.dtype.isnative:
                 part.byteswap(inplace=True)
+            look(part)
 
         return [lambda start=start: read(start) for start in range(0, len(target), per_piece)]
 

@@ -54,8 +54,9 @@ class Conversion:
 
             indices = permute(indices, self.catalogue.samples, self.seed, 0)
         inputs, targets = self._reader.empty(len(indices), np.empty)
-        list(self._threads.map(lambda job: job(), self._reader.jobs(indices, inputs, targets)))
-        self._reader.examine(indices, inputs, targets)
+        jobs, finish = self._reader.begin(indices, inputs, targets)
+        list(self._threads.map(lambda job: job(), jobs))
+        finish()
         if self.packed:
             inputs = self._unpacked(indices, inputs)
         if self.input_dtype == np.float16:

@@ -88,6 +88,8 @@ def _dataset(file: h5py.File, path: str, name: str) -> h5py.Dataset:
     if not isinstance(dataset, h5py.Dataset):
         there = ", ".join(list(datasets_of(file))[:12]) or "none"
         raise UserError(f"{path}: has no data set {split_name(name)[0]!r}; it has {there}")
+    if dataset.shape is None:
+        raise UserError(f"{path}: {name} is empty; choose another data set")
     if dataset.dtype.kind not in "uif":
         raise UserError(f"{path}: {name} holds {dataset.dtype}, not numbers; choose another data set")
     return dataset
@@ -130,7 +132,9 @@ def _inspect_shard(file: h5py.File, path: str, split: str | None) -> FileInfo:
         )
     name = parse_shard_name(path.rsplit("/", 1)[-1])
     said = (_text(attributes.get("split")), *(_integer(attributes, part, path) for part in ("shard", "shards")))
-    if said != name or split not in (None, said[0]):
+    if said == name and split not in (None, said[0]):
+        raise UserError(f"{path}: a shard of split {said[0]!r}, not {split!r}; give the folder, or name this split")
+    if said != name:
         raise UserError(f"{path}: holds shard {said[1]} of {said[2]} of {said[0]!r}, not what its name says; {PREPARE}")
     inputs, targets = file.get("inputs"), file.get("targets")
     if not (isinstance(inputs, h5py.Dataset) and isinstance(targets, h5py.Dataset)):

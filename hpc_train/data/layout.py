@@ -59,7 +59,7 @@ def find_splits(data) -> list[str]:
     folder = Path(data)
     if not folder.is_dir():
         return []
-    names = _listed(folder)
+    names = listed(folder)
     shards = {parsed[0] for parsed in map(parse_shard_name, names) if parsed}
     known = [name for name in ("train", *HELD_OUT) if (folder / name).is_dir() and _data_files(folder / name)]
     return sorted(shards) or known
@@ -89,7 +89,8 @@ def find_files(data, split: str | None) -> list[str]:
             raise UserError(f"{path}: has no sub-folder {split!r}; give the data of this split by itself")
         return _some(here, path)
     if glob.has_magic(os.fspath(data)):
-        found = sorted(name for name in glob.glob(os.fspath(data), recursive=True) if os.path.isfile(name))
+        matches = sorted(glob.glob(os.fspath(data), recursive=True))
+        found = [name for name in matches if os.path.isfile(name) and os.path.basename(name) not in STATISTICS_FILES]
         if not found:
             raise UserError(f"{data}: no file matches this pattern; check it, and put it in quotes")
         return found
@@ -147,15 +148,15 @@ def datasets_of(file: h5py.File) -> dict[str, h5py.Dataset]:
 
 def _recognise(file: h5py.File, path: str) -> Layout:
     said = file.attrs.get("format")
-    if (said.decode() if isinstance(said, bytes) else said) == FORMAT:
+    said = said.decode() if isinstance(said, bytes) else said
+    if said == FORMAT:
         return SHARDS
+    if said == "hpc-train statistics":
+        raise UserError(f"{path}: holds statistics, not samples; give the data that they are of")
     if "climate/data" in file:
         return PAPER if "climate/labels" in file else CAM5
     if "LABELS" in file and "TMQ" in file:
-        shape = file["LABELS"].shape
-        same = [name for name, dataset in file.items() if getattr(dataset, "shape", ()) == shape and name != "LABELS"]
-        known = [name for name in CAM5_CHANNELS if name in same]
-        return Layout("climatenet", tuple(known), ("LABELS",), rows=len(shape) > 2, channels="first")
+        return _climatenet(file, path)
     there = [f"{name} {dataset.shape}" for name, dataset in datasets_of(file).items()]
     more = f" and {len(there) - _MOST_NAMES} more" if len(there) > _MOST_NAMES else ""
     raise UserError(
@@ -164,7 +165,23 @@ def _recognise(file: h5py.File, path: str) -> Layout:
     )
 
 
-def _listed(folder: Path) -> list[str]:
+def _climatenet(file: h5py.File, path: str) -> Layout:
+    """One time a file; a variable may have an axis of length 1 for it, and its LABELS none."""
+    shapes = {name: dataset.shape for name, dataset in file.items() if isinstance(dataset, h5py.Dataset)}
+    labels = shapes["LABELS"]
+    alike = [name for name in CAM5_CHANNELS if shapes.get(name, ())[-2:] == labels[-2:]]
+    leading = {shapes[name][:-2] for name in alike}
+    if len(leading) != 1 or not (leading == {labels[:-2]} or leading | {labels[:-2]} == {(), (1,)}):
+        raise UserError(f"{path}: LABELS {labels} does not fit the fields; name them with --inputs and --targets")
+    if leading == {labels[:-2]}:
+        return Layout("climatenet", tuple(alike), ("LABELS",), rows=len(labels) > 2, channels="first")
+    # Index 0 of the time that one of the two has.
+    fields = tuple(name if len(shapes[name]) == 2 else f"{name}[0]" for name in alike)
+    return Layout("climatenet", fields, ("LABELS" if len(labels) == 2 else "LABELS[0]",), rows=False, channels="first")
+
+
+def listed(folder: Path) -> list[str]:
+    """Names in a folder, sorted; UserError when it cannot be read."""
     try:
         return sorted(os.listdir(folder))
     except OSError as error:
@@ -174,7 +191,7 @@ def _listed(folder: Path) -> list[str]:
 
 
 def _data_files(folder: Path) -> list[str]:
-    return [os.path.join(folder, name) for name in _listed(folder) if _is_data(name)]
+    return [os.path.join(folder, name) for name in listed(folder) if _is_data(name)]
 
 
 def _is_data(name: str) -> bool:

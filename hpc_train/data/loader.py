@@ -104,7 +104,6 @@ class Loader:
         self._finish(group, arrays)
 
     def _finish(self, group: "_Group", arrays: Arrays) -> None:
-        self._reader.examine(group.indices, *arrays)
         with self._changed:
             group.arrays = tuple(array.reshape(group.shape + array.shape[1:]) for array in arrays)
             group.ready = True
@@ -113,8 +112,13 @@ class Loader:
     def _start(self, indices: np.ndarray, done: Callable[[Arrays], None], allocate: Callable) -> None:
         """Read samples with as many threads as there are jobs; the thread that ends the last one calls done."""
         arrays = self._reader.empty(len(indices), allocate)
-        jobs = self._reader.jobs(indices, *arrays)
-        left = _Countdown(len(jobs), lambda: done(arrays))
+        jobs, finish = self._reader.begin(indices, *arrays)
+
+        def end() -> None:
+            finish()
+            done(arrays)
+
+        left = _Countdown(len(jobs), end)
         for job in jobs[1:]:
             self._submit(left.run, job)
         left.run(jobs[0])

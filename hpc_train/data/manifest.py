@@ -2,11 +2,15 @@
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+
+from hpc_train.errors import UserError
 
 _FOLDER = ".hpc-train-stage"
 
@@ -80,12 +84,31 @@ class Manifest:
             "copy_mtime_ns": path.stat().st_mtime_ns,
             "xxh3_128": digest,
         }
-        descriptor = os.open(self._records, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        self._append(record)
+
+    def strangers(self, kept: Collection[str]) -> tuple[list[str], list[str]]:
+        """Names that are not `kept`, sorted: copies that are recorded, and data files that others put there."""
+        from hpc_train.data.layout import list_files
+
+        records = {name: record for name, record in self.records().items() if name not in kept}
+        copies = {name for name, record in records.items() if self._unchanged(name, record)}
         try:
-            # The line break comes first: a job may have been killed within the line before.
-            os.write(descriptor, b"\n" + json.dumps(record).encode())
-        finally:
-            os.close(descriptor)
+            found = {os.path.relpath(path, self.directory) for path in list_files(self.directory)}
+        except UserError:
+            # It holds no data files at all.
+            found = set()
+        return sorted(copies), sorted(found - copies - set(kept))
+
+    def remove(self, names: Collection[str]) -> None:
+        """Remove copies, their records, and the folders that are empty without them; OSError where that is refused."""
+        for name in names:
+            path = self.directory / name
+            path.unlink(missing_ok=True)
+            self._append({"file": name, "removed": True})
+            for folder in itertools.takewhile(lambda folder: folder != self.directory, path.parents):
+                # An empty folder named like a split would stand for that split. Another may hold more.
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
 
     def records(self) -> dict[str, dict]:
         """The latest record of each file, by its path below the destination."""
@@ -95,18 +118,14 @@ class Manifest:
                 with contextlib.suppress(ValueError, KeyError, TypeError):
                     record = json.loads(line)
                     records[record["file"]] = record
-        return records
+        return {name: record for name, record in records.items() if not record.get("removed")}
 
     def whole(self, source: Source, record: dict | None) -> bool:
         """Whether the copy is there and was made from the source as it is now; by sizes and times only."""
         now = {"source": source.path, "size": source.size, "mtime_ns": source.mtime_ns}
         if not record or any(record.get(key) != value for key, value in now.items()):
             return False
-        try:
-            copy = os.stat(self.directory / source.name)
-        except OSError:
-            return False
-        return (copy.st_size, copy.st_mtime_ns) == (source.size, record.get("copy_mtime_ns"))
+        return self._unchanged(source.name, record)
 
     def sound(self, source: Source, record: dict) -> bool:
         """Whether the copy's bytes have the recorded checksum; reads them all."""
@@ -118,5 +137,21 @@ class Manifest:
             return checksum(descriptor).hex() == record.get("xxh3_128")
         except OSError:
             return False
+        finally:
+            os.close(descriptor)
+
+    def _unchanged(self, name: str, record: dict) -> bool:
+        """Whether the copy is there, with the size and time that it had when it was recorded."""
+        try:
+            copy = os.stat(self.directory / name)
+        except OSError:
+            return False
+        return (copy.st_size, copy.st_mtime_ns) == (record.get("size"), record.get("copy_mtime_ns"))
+
+    def _append(self, record: dict) -> None:
+        descriptor = os.open(self._records, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        try:
+            # The line break comes first: a job may have been killed within the line before.
+            os.write(descriptor, b"\n" + json.dumps(record).encode())
         finally:
             os.close(descriptor)

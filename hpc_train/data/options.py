@@ -37,6 +37,8 @@ class DataOptions:
             return layout.Layout("custom", self.inputs, self.targets, self.samples == "rows", self.channels)
         if self.targets:
             raise UserError("--targets without --inputs: name the data sets of both")
+        if (self.samples, self.channels) != ("rows", "last"):
+            raise UserError("--samples and --channels are for data sets named with --inputs; leave them out")
         if self.layout in ("auto", "climatenet"):
             return None
         return {"shards": layout.SHARDS, "cam5": layout.CAM5, "paper": layout.PAPER}[self.layout]
@@ -45,6 +47,8 @@ class DataOptions:
         """The `data.catalogue.Catalogue` of `split`, in `data` where given; collective over `comm`."""
         from hpc_train.data.catalogue import Catalogue
 
+        if self.classes is not None and self.classes < 1:
+            raise UserError(f"--classes is {self.classes}; it must be at least 1")
         asked = self.layout_of_files()
         catalogue = Catalogue.open(data or self.data, split, asked, classes or self.classes, comm)
         if self.layout not in ("auto", catalogue.layout.name):
@@ -60,9 +64,9 @@ class ReadOptions:
 
     shuffle: Literal["auto", "full", "blocks"] = "auto"
     """full: any sample at any place of an epoch; blocks: runs of samples that storage gives in one read, mixed in a
-    window; auto: blocks where several samples share a compressed chunk, else full."""
+    window; auto: blocks where several samples share a compressed chunk or a size of them is given, else full."""
     shuffle_block: int | None = None
-    """Samples in a block; by default what one read of 4 MiB gives."""
+    """Samples in a block; by default what one read of 4 MiB gives, in whole chunks."""
     shuffle_window: int | None = None
     """Samples that are mixed with each other; by default 16 blocks."""
     reader: Literal["auto", "map", "read", "h5py"] = "auto"

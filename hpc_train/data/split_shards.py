@@ -49,7 +49,7 @@ class SplitShards:
         self.edges = shard_edges(catalogue.samples, self.shards)
         self.paths = [output / shard_name(catalogue.split, shard, self.shards) for shard in range(self.shards)]
         self.provenance = provenance
-        content = f"{_identity(catalogue)} {conversion.input_dtype.str} {conversion.seed}"
+        content = f"{catalogue.identity} {conversion.input_dtype.str} {conversion.seed}"
         # Shards of the same samples in the same order, however stored, have the fingerprint of their source.
         same = catalogue.fingerprint and not conversion.changes
         self.fingerprint = catalogue.fingerprint if same else _hash(content)
@@ -155,13 +155,6 @@ def source_hash(catalogue) -> str:
     if catalogue.fingerprint:
         return catalogue.fingerprint
     return _hash(str([os.stat(path).st_mtime_ns for path in catalogue.files]))
-
-
-def _identity(catalogue) -> str:
-    if catalogue.fingerprint:
-        return catalogue.fingerprint
-    names = [os.path.basename(path) for path in catalogue.files]
-    return _hash(f"{catalogue.layout} {names} {catalogue.sizes.tolist()} {catalogue.packing}")
 
 
 def _hash(text: str) -> str:

@@ -16,7 +16,8 @@ class Stage:
 
     Start it as `mpirun -np 8 hpc-train stage ...` or `srun hpc-train stage ...`; two to four ranks a node do. Each file
     is read from the shared file system once and goes to the other nodes over MPI; copies are verified by checksum, and
-    a job that was stopped goes on with what is missing when it is started again. Files are copied as they are. Where
+    a job that was stopped goes on with what is missing when it is started again. The folder then holds these data
+    and no others: copies of earlier data are removed, and data files that were not staged there are an error. Where
     node-local storage has no file locks, programs other than this suite may need HDF5_USE_FILE_LOCKING=FALSE to open
     the copies; this suite opens its data with locking off.
     """

@@ -18,6 +18,7 @@ import numpy as np
 
 from hpc_train.console import say
 from hpc_train.data.copying import UNREADABLE, Copier
+from hpc_train.data.destination import check_place, check_unmixed, clear, names_to_keep, prepare
 from hpc_train.data.manifest import Manifest, Source
 from hpc_train.data.nodes import Nodes, Share, deal, find_nodes
 from hpc_train.data.transfer import transfer
@@ -61,7 +62,8 @@ def stage(
 
     Each file is read from the source by one rank of one node, in pieces of 16 MiB, and broadcast among one rank of
     each node that lacks anything. A copy gets its name when its bytes, read back, have the source's checksum. What an
-    earlier job left whole is kept: the destination's manifest tells. A rank holds about 6 pieces.
+    earlier job left whole is kept: the destination's manifest tells; its copies that are no longer of the data are
+    removed. A rank holds about 6 pieces.
 
     Args:
         files: paths of the source; rank 0's count.
@@ -75,9 +77,10 @@ def stage(
         copier: how storage is touched.
 
     Raises:
-        UserError: a source is missing, changes or cannot be read, a destination cannot be written or is too small, or
-            a copy still fails after all retries. What is found before bytes move, or after, is raised on all ranks;
-            an error of storage in between on one rank, which must then end the others (`parallel.mpi.job`).
+        UserError: a source is missing, changes or cannot be read; a destination cannot be written, is too small or
+            holds data files that no job staged; or a copy still fails after all retries. What is found before bytes
+            move, or after, is raised on all ranks; an error of storage in between on one rank, which must then end the
+            others (`parallel.mpi.job`).
     """
     began = time.perf_counter()
     copier, manifest = copier or Copier(), Manifest(Path(os.path.abspath(destination)))
@@ -89,9 +92,14 @@ def stage(
     if part:
         mine = deal([source.size for source in sources], len(nodes.ranks)) == nodes.mine
     with agree(comm):
-        _check_place(root, manifest.directory)
+        check_place(root, manifest.directory)
+        removed = 0
         if nodes.local == 0:
-            _prepare(manifest, nodes)
+            prepare(manifest, nodes)
+            removed = clear(names_to_keep(sources, mine, manifest), root, manifest, nodes)
+    removed = sum(comm.allgather(removed))
+    if removed:
+        report(f"removed {removed} files that are no longer of the data")
     lacking, damaged = _inspect(sources, mine, manifest, nodes, comm, verify)
     _list(report, "damaged, staged again", comm.gather([(nodes.name, name, "") for name in damaged]))
     with agree(comm):
@@ -125,6 +133,9 @@ def stage(
         lacking = np.array([source.name in missing for source in sources], bool)
         sources = _survey(files, root, comm)
 
+    with agree(comm):
+        if nodes.local == 0:
+            check_unmixed(names_to_keep(sources, mine, manifest), manifest, nodes)
     seconds, count = time.perf_counter() - began, len(nodes.ranks)
     report(
         f"staged {len(sources)} files to {manifest.directory} on {count} node{'s' * (count > 1)}"
@@ -169,21 +180,6 @@ def _survey(files: list[str], root: str, comm) -> list[Source]:
             own.append(Source(name, os.path.abspath(file), status.st_size, status.st_mtime_ns))
     sources = {source.name: source for rank in comm.allgather(own) for source in rank}
     return [sources[name] for name in sorted(sources)]
-
-
-def _check_place(root: str, directory: Path) -> None:
-    if Path(os.path.realpath(root)).is_relative_to(os.path.realpath(directory)):
-        raise UserError(f"the destination {directory} holds the source {root}: stage to another folder")
-
-
-def _prepare(manifest: Manifest, nodes: Nodes) -> None:
-    try:
-        manifest.prepare()
-    except OSError as error:
-        raise UserError(
-            f"cannot write to {manifest.directory} on node {nodes.name}: {error.strerror}; "
-            "name a folder of the node's own storage that you may write to"
-        ) from error
 
 
 def _inspect(sources, mine, manifest: Manifest, nodes: Nodes, comm, verify: bool) -> tuple[np.ndarray, list[str]]:

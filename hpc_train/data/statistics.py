@@ -31,8 +31,8 @@ class Statistics:
     """What is known of the samples seen so far; NaN for a channel of which no finite value was seen.
 
     samples: their number. Per channel, (channels,): count, int64, of finite values; mean; m2, the sum of squared
-    deviations from the mean; min; max, all float64; not_finite, int64, of values skipped because they are NaN or
-    infinite. class_counts: int64 (classes,), pixels of each class in all layers of the targets.
+    deviations from the mean; min; max, all float64; not_finite, int64, of values skipped because they are NaN,
+    infinite or missing. class_counts: int64 (classes,), pixels of each class in all layers of the targets.
 
     flavour: the file it was loaded from: "hpc-train" (also for what was counted here), "deepcam" or "paper". The
     last two do not tell the number of values: count is then the number of samples, or 1. notes: lines that whoever
@@ -61,24 +61,27 @@ class Statistics:
         return cls(0, nothing, unknown, np.zeros(channels), unknown, unknown, nothing, np.zeros(classes, np.int64))
 
     @classmethod
-    def of(cls, inputs, targets=None, channel_axis: int | None = None, classes: int = 0, skip_nan=False):
+    def of(cls, inputs, targets=None, channel_axis: int | None = None, classes: int = 0, skip_nan=False, missing=None):
         """Statistics of one batch, in float64 whatever the dtype, without a float64 copy of the batch.
 
         inputs: (samples, ...) numbers. channel_axis: the axis of one sample that counts channels; None when all
         its values are one channel. targets: labels (samples,), (samples, height, width) or with layers, integers
         or integral floats, or None. classes: labels lie in [0, classes); 0: as many classes as are seen.
-        skip_nan: leave NaN and infinity out, and count them.
+        skip_nan: leave NaN, infinity and missing values out, and count them. missing: float64 (channels,), what
+        stands for a missing value in each channel, NaN where nothing does; None: in no channel.
 
-        Raises BadSample for the first NaN or infinity, or the first label that is no class.
+        Raises BadSample for the first NaN, infinity or missing value, or the first label that is no class.
         """
         inputs = np.asarray(inputs)
         values = _with_channels(inputs, channel_axis)
         nothing = total = cls.empty(values.shape[1])
         for block in _blocks(values):
+            if missing is not None:
+                block[block == missing[:, None]] = np.nan
             moments = _moments(block)
             if moments is None:
                 if not skip_nan:
-                    raise _first_not_finite(inputs, channel_axis)
+                    raise _first_not_finite(inputs, channel_axis, missing)
                 moments = _moments_of_finite(block)
             total = total.merge(replace(nothing, **moments))
         counts = np.zeros(classes, np.int64) if targets is None else _count_labels(np.asarray(targets), classes)
@@ -212,11 +215,18 @@ def _moments_of_finite(block: np.ndarray) -> dict[str, np.ndarray]:
     return {"count": count, "mean": mean, "m2": m2, "min": low, "max": high, "not_finite": block.shape[1] - count}
 
 
-def _first_not_finite(inputs: np.ndarray, channel_axis: int | None) -> BadSample:
-    place = next(i for i, sample in enumerate(inputs) if not np.isfinite(sample).all())
-    index = np.unravel_index(np.argmin(np.isfinite(inputs[place])), inputs.shape[1:])
+def _first_not_finite(inputs: np.ndarray, channel_axis: int | None, missing: np.ndarray | None) -> BadSample:
+    if missing is None:
+        missing = np.array([np.nan])
+    # Along the channels, as broadcasting has it.
+    missing = missing if channel_axis is None else missing.reshape(-1, *[1] * (inputs.ndim - 2 - channel_axis))
+    bad = (~np.isfinite(sample) | (sample == missing) for sample in inputs)
+    place, wrong = next((place, wrong) for place, wrong in enumerate(bad) if wrong.any())
+    index = tuple(np.argwhere(wrong)[0])
+    value = inputs[place][index]
+    what = f"the missing value {value}" if np.isfinite(value) else f"{value}"
     where = "" if channel_axis is None else f" in channel {index[channel_axis]}"
-    return BadSample(place, f"holds {inputs[place][tuple(index)]}{where}")
+    return BadSample(place, f"holds {what}{where}")
 
 
 def _count_labels(targets: np.ndarray, classes: int) -> np.ndarray:

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from hpc_train.data.hdf5 import fixed_length, open_hdf5, reason
+from hpc_train.data.layout import STATISTICS_FILES
 from hpc_train.data.statistics import WEIGHT_POWERS, Statistics, class_weights
 from hpc_train.errors import UserError
 from hpc_train.files import atomic_path
@@ -35,7 +36,7 @@ _LEAST_VARIANCE = 2e-6
 def write_all(folder: Path, statistics: Statistics) -> list[Path]:
     """Write the three files into `folder`, each whole or not at all, and return their paths. Raises UserError."""
     paths = check_replaceable(folder, statistics.split)
-    for path, write in zip(paths, _WRITERS.values(), strict=True):
+    for path, write in zip(paths, _WRITERS, strict=True):
         try:
             with atomic_path(path) as temporary, open_hdf5(temporary, "w") as file:
                 # By this the next run knows this file from one that came with the data.
@@ -48,7 +49,7 @@ def write_all(folder: Path, statistics: Statistics) -> list[Path]:
 
 def check_replaceable(folder: Path, split: str) -> list[Path]:
     """The paths that `write_all` writes; UserError when one exists and is not an older one of the same split."""
-    paths = [Path(folder, name) for name in _WRITERS]
+    paths = [Path(folder, name) for name in STATISTICS_FILES]
     for path in filter(Path.exists, paths):
         try:
             with open_hdf5(path) as file:
@@ -186,4 +187,5 @@ def _names(group) -> tuple[str, ...]:
     return tuple(group["names"].asstr()[()]) if "names" in group else ()
 
 
-_WRITERS = {"statistics.h5": _write_own, "stats.h5": _write_deepcam, "stats_paper.h5": _write_paper}
+# In the order of STATISTICS_FILES.
+_WRITERS = (_write_own, _write_deepcam, _write_paper)

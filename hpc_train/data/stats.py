@@ -36,7 +36,7 @@ class Stats(DataOptions):
     output: Path | None = None
     """Folder to write to; by default the one that --data names."""
     skip_nan: bool = False
-    """Leave NaN and infinite values out, and count them, instead of ending at the first."""
+    """Leave NaN, infinite and missing values out, and count them, instead of ending at the first."""
 
 
 def run(options: Stats) -> None:
@@ -65,43 +65,64 @@ def count(catalogue, first: int, last: int, skip_nan=False, threads: int = 1, ad
     """`Statistics` of the samples [first, last) of a catalogue, packed values unpacked.
 
     add: is told of the samples and bytes of every batch that is done. Raises UserError, which names file and sample,
-    for one that cannot be read, for a NaN or infinity unless `skip_nan`, and for a label that is no class.
+    for one that cannot be read, for a NaN, infinity or missing value unless `skip_nan`, and for a label that is no
+    class.
     """
     from hpc_train.data.reader import Reader
     from hpc_train.data.statistics import Statistics
 
-    axis = _channel_axis(catalogue)
+    axis, missing = catalogue.channel_axis, _missing_values(catalogue)
     total = Statistics.empty(1 if axis is None else catalogue.input_shape[axis], catalogue.classes)
     rows = max(1, _BATCH_BYTES // threads // max(1, catalogue.sample_bytes))
     batches = (range(at, min(at + rows, last)) for at in range(first, last, rows))
     reader = Reader(catalogue, check=False)
     with closing(reader), ThreadPoolExecutor(threads) as pool:
-        work = deque(pool.submit(_count_batch, reader, batch, skip_nan) for batch in islice(batches, threads + 1))
+        work = deque(
+            pool.submit(_count_batch, reader, batch, skip_nan, missing) for batch in islice(batches, threads + 1)
+        )
         # In the order of the samples: the first bad one is the one that is told.
         while work:
             done = work.popleft().result()
             total = total.merge(done)
             add(done.samples, done.samples * catalogue.sample_bytes)
-            work.extend(pool.submit(_count_batch, reader, batch, skip_nan) for batch in islice(batches, 1))
+            work.extend(pool.submit(_count_batch, reader, batch, skip_nan, missing) for batch in islice(batches, 1))
     scale, offset = np.array(catalogue.packing).T
     return total.unpacked(scale, offset) if (scale != 1).any() or offset.any() else total
 
 
-def _count_batch(reader, batch: range, skip_nan: bool):
+def _count_batch(reader, batch: range, skip_nan: bool, missing):
     from hpc_train.data.statistics import BadSample, Statistics
 
     catalogue = reader.catalogue
     inputs, targets = reader.read(np.arange(batch.start, batch.stop))
     targets = targets if catalogue.layout.targets else None
     try:
-        return Statistics.of(inputs, targets, _channel_axis(catalogue), catalogue.classes, skip_nan)
+        return Statistics.of(inputs, targets, catalogue.channel_axis, catalogue.classes, skip_nan, missing)
     except BadSample as bad:
         raise _located(catalogue, batch.start + bad.place, bad.problem) from bad
 
 
-def _channel_axis(catalogue) -> int | None:
-    # Columns that were stacked to features are as unlike as channels.
-    return 0 if len(catalogue.layout.inputs) > 1 else catalogue.channel_axis
+def _missing_values(catalogue) -> np.ndarray | None:
+    """What stands for a missing value in each channel, as stored, float64; NaN where nothing does, None if in no one.
+
+    A fill value without NetCDF's attribute is one in packed and floating data, unless it is 0: programs set others.
+    """
+    from hpc_train.data.hdf5 import missing_value, open_hdf5
+    from hpc_train.data.layout import split_name
+
+    values = []
+    with open_hdf5(catalogue.files[0]) as file:
+        for name, packed in zip(catalogue.layout.inputs, catalogue.packing, strict=True):
+            dataset = file[split_name(name)[0]]
+            value = missing_value(dataset)
+            said = "_FillValue" in dataset.attrs or packed != (1.0, 0.0)
+            if value is None or not (said or (value != 0 and dataset.dtype.kind == "f")):
+                value = np.nan
+            # An attribute of another type is meant as the data hold it: 1e20 as the nearest float32.
+            values.append(dataset.dtype.type(value) if dataset.dtype.kind == "f" else value)
+    values = np.array(values, np.float64)
+    axis = catalogue.channel_axis
+    return None if np.isnan(values).all() else np.resize(values, 1 if axis is None else catalogue.input_shape[axis])
 
 
 def _threads(comm) -> int:

@@ -2,6 +2,7 @@
 
 import mmap
 import os
+from contextlib import suppress
 
 
 class File:
@@ -30,7 +31,8 @@ class File:
     def map(self) -> mmap.mmap | None:
         """The file in memory, read only; None for storage that cannot be mapped."""
         # Two threads that meet here make two maps, and one is dropped.
-        self._map = self._map or mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+        with suppress(OSError):
+            self._map = self._map or mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
         return self._map
 
     def size_now(self) -> int:

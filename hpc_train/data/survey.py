@@ -31,7 +31,7 @@ def survey(files: list[str], layout: Layout, split: str | None, comm) -> tuple[l
     size and time the cache does not know. The cache lies in the folder of the data, or in the user's cache folder
     where that cannot be written. Raises UserError for the first file that is not as it should be.
     """
-    cache = _Cache(files, layout)
+    cache = _Cache(files, layout, split)
     known = comm.bcast(cache.read() if comm.rank == 0 and len(files) >= LEAST_CACHED else {})
     mine, failed, opened = [], None, 0
     shown = time.monotonic()
@@ -81,14 +81,15 @@ def on_root(comm, function):
 class _Cache:
     """The cache of one split's files and layout: one JSON file, {file: [size, mtime_ns, FileInfo]}."""
 
-    def __init__(self, files: list[str], layout: Layout):
+    def __init__(self, files: list[str], layout: Layout, split: str | None):
         self.files = files
         folders = {os.path.dirname(path) for path in files}
         self.folder = os.path.commonpath(folders) or "."
         # Names without the folder, so that a data set may be moved or mounted elsewhere.
         self.flat = len(folders) == 1
         self.layout = json.loads(json.dumps(asdict(layout)))
-        key = hashlib.sha256(json.dumps(self.layout, sort_keys=True).encode()).hexdigest()[:8]
+        # Shards of several splits share a folder.
+        key = hashlib.sha256(json.dumps([self.layout, split], sort_keys=True).encode()).hexdigest()[:8]
         self.name = f".hpc-train-catalogue-{key}.json"
         place = hashlib.sha256(os.path.realpath(self.folder).encode()).hexdigest()[:16]
         self.elsewhere = Path(platformdirs.user_cache_dir("hpc-train"), "catalogues", place)

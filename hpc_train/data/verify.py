@@ -1,6 +1,5 @@
 """`hpc-train verify`: look through a data set from end to end and name all that is broken."""
 
-import os
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -72,13 +71,13 @@ def verify(options: Verify, split: str, comm) -> list[str]:
 
 def _files(options: Verify, split: str):
     """(paths, layout, what is wrong with their names); the layout is that of the first file that shows one."""
-    from hpc_train.data.layout import SHARDS, find_files, recognise
+    from hpc_train.data.layout import SHARDS, find_files, listed, recognise
     from hpc_train.data.shards import parse_shard_name
 
     asked = options.layout_of_files()
     folder = Path(options.data)
     if asked in (None, SHARDS) and folder.is_dir():
-        names = sorted(name for name in os.listdir(folder) if (parse_shard_name(name) or ("",))[0] == split)
+        names = [name for name in listed(folder) if (parse_shard_name(name) or ("",))[0] == split]
         if names:
             return [str(folder / name) for name in names], SHARDS, _missing_shards(folder, split, names)
     files = find_files(options.data, split)
@@ -94,16 +93,14 @@ def _files(options: Verify, split: str):
 
 
 def _missing_shards(folder: Path, split: str, names: list[str]) -> list[str]:
-    from hpc_train.data.shards import parse_shard_name, shard_name
+    from hpc_train.data.shard_rules import mixed_generations, shard_paths
+    from hpc_train.data.shards import parse_shard_name
 
-    counts = Counter(parse_shard_name(name)[2] for name in names)
-    if len(counts) > 1:
-        mixed = " and ".join(map(str, sorted(counts)))
-        return [f"{folder}: shards of two generations of {split!r} (of {mixed} files) are mixed"]
-    (shards,) = counts
-    there = set(names)
-    expected = (shard_name(split, shard, shards) for shard in range(shards))
-    return [f"{folder / name}: missing" for name in expected if name not in there]
+    counts = {parse_shard_name(name)[2] for name in names}
+    if mixed := mixed_generations(folder, split, counts):
+        return [mixed]
+    there = {str(folder / name) for name in names}
+    return [f"{path}: missing" for path in shard_paths(folder, split, *counts) if path not in there]
 
 
 def _disagreements(scans, complete: bool) -> list[str]:
@@ -118,15 +115,9 @@ def _disagreements(scans, complete: bool) -> list[str]:
             if mine != theirs:
                 problems.append(f"{path}: {name.replace('_', ' ')} is {mine!r}, but {theirs!r} in most files")
     if complete and len(infos) == len(scans) and infos[0][1].first >= 0 and not problems:
-        first = 0
-        for path, info in infos:
-            if info.first != first:
-                problems.append(f"{path}: says its first row is sample {info.first}, but {first} rows precede it")
-                break
-            first += info.samples
-        else:
-            if first != common.total:
-                problems.append(f"{infos[-1][0]}: the shards hold {first} samples but say {common.total}")
+        from hpc_train.data.shard_rules import broken_sequence
+
+        problems += filter(None, [broken_sequence(*zip(*infos, strict=True))])
     return problems
 
 

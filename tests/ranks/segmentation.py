@@ -1,6 +1,7 @@
 """A user's own network and HDF5 files through the suite's trainer: a small convolutional network for label maps."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from hpc_train import options, train
 
@@ -11,17 +12,21 @@ class Options(train.Options):
 
     width: int = 8
     """Filters of each convolution."""
+    statistics: Path | None = None
+    """Statistics of the channels, from `hpc-train stats`."""
 
 
 def run(chosen):
     def build(catalogue):
-        from keras import Input, Sequential, layers
+        from keras import Model, layers
 
-        first = catalogue.channel_axis == 0
-        network = [Input(catalogue.input_shape, dtype=catalogue.input_dtype.name)]
-        network += [layers.Permute((2, 3, 1))] if first else []
-        network += [layers.Conv2D(chosen.width, 3, padding="same", activation="relu") for _ in range(3)]
-        return Sequential([*network, layers.Conv2D(catalogue.classes, 1, dtype="float32")])
+        from hpc_train.data.statistics import Statistics
+        from hpc_train.models.inputs import network_input
+
+        inputs, x = network_input(catalogue, chosen.statistics and Statistics.load(chosen.statistics))
+        for _ in range(3):
+            x = layers.Conv2D(chosen.width, 3, padding="same", activation="relu")(x)
+        return Model(inputs, layers.Conv2D(catalogue.classes, 1, dtype="float32")(x))
 
     train.train(chosen, "segmentation", build)
 

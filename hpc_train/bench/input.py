@@ -1,0 +1,170 @@
+"""How fast is the input path? hpc-train bench input --data shards/mnist --batch-size 128
+
+It reads the same shuffled batches in several ways, interleaved in one process, round after round:
+
+    copy          the ceiling: as many bytes from the same files, copied as they are stored (`ways.Copy`)
+    arrays        the suite's reader: batches as NumPy arrays, read ahead in threads
+    tf.data       the same as `fit` takes it, the data set iterated from Python
+    h5py          one fancy index for each batch and file, then put in order
+    h5py-threads  the same in a pool of threads
+    torch         torch.utils.data.DataLoader: sample by sample with h5py, in as many worker processes
+    memory        no speed: the memory that the reader takes over an epoch
+
+Every file is read once before, so that the page cache is warm where it is large enough; every way's first batch is
+compared with h5py's. An uncounted round finds how many steps fill --seconds. Rates are those of delivered samples;
+GB/s those of their bytes in memory, for the copy those in the files. GB/core-s is what a core delivers in a second of
+its time, which other work on the machine disturbs less.
+"""
+
+import importlib.util
+import json
+import os
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from hpc_train.bench.input_report import report
+from hpc_train.data.options import DataOptions
+from hpc_train.errors import UserError
+
+Kind = Literal["copy", "arrays", "tf.data", "h5py", "h5py-threads", "torch", "memory"]
+_NEEDS = {"torch": ("torch", "PyTorch"), "tf.data": ("tensorflow", "TensorFlow")}
+
+
+@dataclass(frozen=True)
+class InputBench(DataOptions):
+    """Measure the reader on any data set, beside a plain copy of its bytes and the ways of others."""
+
+    split: str = "train"
+    """Split to read."""
+    batch_size: int = 128
+    """Samples in a batch."""
+    ways: tuple[Kind, ...] = ()
+    """What to measure; by default copy, arrays, h5py, h5py-threads, and torch where PyTorch is installed."""
+    threads: tuple[int, ...] = ()
+    """Threads (torch: worker processes) of each way, one measurement each; by default 1 and one a core."""
+    read_ahead: tuple[int, ...] = ()
+    """Batches in memory or on their way, one measurement each; by default as many as a trainer reads ahead."""
+    shuffle: Literal["full", "blocks"] = "full"
+    """Order: all samples permuted, or blocks of consecutive samples mixed in windows."""
+    how: Literal["auto", "map", "read", "h5py"] = "auto"
+    """How the suite's reader reads: as it finds best, contiguous data by map or by positioned reads, or all by h5py."""
+    check: bool = True
+    """Look for NaN and labels outside the classes, as training does."""
+    rounds: int = 7
+    """Counted rounds, each with every way once, in an order that rotates."""
+    seconds: float = 1
+    """Time of one way in one round, about."""
+    latency: float = 0
+    """Milliseconds that every read is made to wait for its first byte; files are then not mapped."""
+    bandwidth_mib: float | None = None
+    """With --latency: MiB/s that all reads share."""
+    seed: int = 0
+    """Seed of the order."""
+    output: Path | None = None
+    """JSON file for the figures."""
+
+
+def run(chosen: InputBench) -> None:
+    """Measure and print."""
+    kinds = _kinds(chosen)
+    _check(chosen, kinds)
+    catalogue = chosen.catalogue(chosen.split)
+    figures = _measure(chosen, kinds, catalogue)
+    report(figures)
+    if chosen.output:
+        chosen.output.write_text(json.dumps(figures, indent=2, default=str) + "\n")
+
+
+def _kinds(chosen: InputBench) -> Sequence[str]:
+    if not chosen.ways:
+        return ["copy", "arrays", "h5py", "h5py-threads"] + ["torch"] * _installed("torch")
+    for kind in chosen.ways:
+        module, name = _NEEDS.get(kind, ("numpy", ""))
+        if not _installed(module):
+            raise UserError(f"--ways {kind}: {name} is not installed; `pip install {module}`, or leave {kind} out")
+    return list(dict.fromkeys(chosen.ways))
+
+
+def _installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def _check(chosen: InputBench, kinds: Sequence[str]) -> None:
+    numbers = (chosen.batch_size, chosen.rounds, *chosen.threads, *chosen.read_ahead)
+    if min(numbers) < 1 or chosen.seconds <= 0:
+        raise UserError("--batch-size, --rounds, --threads and --read-ahead must be at least 1, --seconds more than 0")
+    if chosen.latency < 0 or (chosen.bandwidth_mib is not None and chosen.bandwidth_mib <= 0):
+        raise UserError("--latency must not be negative, --bandwidth-mib must be more than 0")
+    if chosen.bandwidth_mib and not chosen.latency:
+        raise UserError("--bandwidth-mib bounds the storage that --latency makes slow; give both")
+    if chosen.bandwidth_mib and "torch" in kinds:
+        raise UserError("--bandwidth-mib: torch's worker processes cannot share it; leave torch out of --ways")
+    if chosen.latency and chosen.how == "map":
+        raise UserError("--latency: slow files cannot be mapped; leave --how map out")
+    if chosen.output and not chosen.output.parent.is_dir():
+        raise UserError(f"--output {chosen.output}: the folder {chosen.output.parent} does not exist; make it first")
+
+
+def _measure(chosen: InputBench, kinds: Sequence[str], catalogue) -> dict:
+    import hdf5plugin  # noqa: F401 (h5py's filters)
+    import numpy as np
+
+    from hpc_train.bench import residence, rounds, ways
+    from hpc_train.bench.peers import H5py
+    from hpc_train.bench.slow import SlowStorage
+    from hpc_train.bench.steps import Steps
+    from hpc_train.data.hdf5 import open_hdf5
+    from hpc_train.data.reader import Reader
+    from hpc_train.data.storage import File
+
+    cores = len(os.sched_getaffinity(0))
+    steps = Steps(catalogue, _plan(chosen, catalogue))
+    deque(ways.Copy(catalogue, File, 1, 0).pieces(catalogue.samples), maxlen=0)
+    bandwidth = chosen.bandwidth_mib and chosen.bandwidth_mib * 2**20
+    slow = SlowStorage(chosen.latency / 1e3, bandwidth) if chosen.latency else None
+    opened = (slow.open, slow.open_hdf5) if slow else (File, open_hdf5)
+    reader = Reader(catalogue, chosen.check, chosen.how, open_file=opened[0])
+    figures = {
+        "options": asdict(chosen),
+        "cores": cores,
+        "samples": catalogue.samples,
+        "files": len(catalogue.files),
+        "layout": catalogue.layout.name,
+        "sample_bytes": catalogue.sample_bytes,
+        "stored_sample_bytes": int(catalogue.sizes.sum()) / catalogue.samples,
+        "steps_together": steps.reading(None).together,
+        "input": f"{catalogue.input_shape} {catalogue.input_dtype}",
+        "reader": reader.describe(),
+    }
+    threads = sorted(set(chosen.threads)) or sorted({1, cores})
+    ahead = sorted(set(chosen.read_ahead)) or [None]
+    if "memory" in kinds:
+        # First, while nothing that other ways leave behind can hide what it takes.
+        figures["memory"] = residence.measure(steps, reader, threads[-1], ahead[-1])
+    made = []
+    for kind in (kind for kind in kinds if kind != "memory"):
+        for count in [0] if kind == "h5py" else threads:
+            for batches in ahead if kind in ("arrays", "tf.data", "h5py-threads") else ahead[:1]:
+                made.append(ways.build(kind, count, batches, catalogue, steps, reader, opened))
+    expected = H5py(catalogue, open_hdf5).read(next(steps.batches(0, 1)))
+    for way in made:
+        for batch in way.deliver(0, 1):
+            same = [np.array_equal(ours, theirs) for ours, theirs in zip(batch, expected, strict=True)]
+            if not all(same):
+                raise RuntimeError(f"{way.name} delivers other samples than h5py")
+    figures["ways"] = rounds.interleave(made, chosen.rounds, chosen.seconds, chosen.batch_size, slow)
+    return figures | {"ratios": rounds.ratios(made, figures["ways"])}
+
+
+def _plan(chosen: InputBench, catalogue):
+    from hpc_train.data.order import BlockOrder
+    from hpc_train.data.plan import TrainPlan
+
+    order = None
+    if chosen.shuffle == "blocks":
+        size = catalogue.sample_bytes
+        order = BlockOrder.fit(catalogue.samples, chosen.seed, 1, chosen.batch_size, sample_bytes=size)
+    return TrainPlan(catalogue.samples, chosen.batch_size, 1, chosen.seed, order)

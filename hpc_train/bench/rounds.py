@@ -1,0 +1,75 @@
+"""Interleaved measurements: every way once a round, round after round, so that all meet the same machine."""
+
+from collections import deque
+from collections.abc import Sequence
+from itertools import islice
+
+import numpy as np
+
+from hpc_train.bench.core_time import CoreTime
+from hpc_train.bench.ways import Way
+
+_SUITE = "arrays", "tf.data"
+
+
+def interleave(ways: Sequence[Way], rounds: int, seconds: float, batch_size: int, slow=None) -> dict[str, dict]:
+    """Figures of each way by its name; the lists have one entry a round. slow: the storage whose reads are counted.
+
+    An uncounted round finds how many steps a way makes in `seconds`; it makes so many in every round, each in another
+    epoch, and the order of the ways rotates. A way that reads ahead is timed in the middle of its work: its `lead`
+    goes before, uncounted, and as much after, so that as many batches are under way when the clock stops as when it
+    starts.
+    """
+    counts = [_steps_to_fill(way, seconds) for way in ways]
+    lists = "samples_per_second", "samples_per_core_second", "other_cores"
+    found = {
+        way.name: {"steps": count, "sample_bytes": way.sample_bytes} | {name: [] for name in lists}
+        for way, count in zip(ways, counts, strict=True)
+    }
+    for number in range(rounds):
+        for place in np.roll(range(len(ways)), -number):
+            way, samples = ways[place], counts[place] * batch_size
+            if slow:
+                slow.most = 0
+            cores = _time(way, number + 1, counts[place])
+            figures = found[way.name]
+            figures["samples_per_second"].append(samples / cores.elapsed)
+            figures["samples_per_core_second"].append(samples / max(cores.own, 1e-3))
+            figures["other_cores"].append(cores.others)
+            if slow:
+                figures["most_reads_at_once"] = max(figures.get("most_reads_at_once", 0), slow.most)
+    return found
+
+
+def ratios(ways: Sequence[Way], found: dict[str, dict]) -> dict[str, list[float]]:
+    """Quotients of the rates of each round: the suite's ways over the others with as many threads and read-ahead, and
+    over the same way with the fewest."""
+    result = {}
+    for ours in (way for way in ways if way.kind in _SUITE):
+        least = next(way for way in ways if way.kind == ours.kind)
+        others = [
+            way
+            for way in ways
+            if way.kind not in _SUITE and way.threads in (0, ours.threads) and way.read_ahead in (None, ours.read_ahead)
+        ]
+        for other in others + [least] * (least is not ours):
+            pairs = np.divide(found[ours.name]["samples_per_second"], found[other.name]["samples_per_second"])
+            result[f"{ours.name} / {other.name}"] = pairs.tolist()
+    return result
+
+
+def _steps_to_fill(way: Way, seconds: float) -> int:
+    count = 1
+    while (took := _time(way, 0, count).elapsed) < seconds / 4:
+        count *= 2
+    return max(1, round(count * seconds / took))
+
+
+def _time(way: Way, epoch: int, count: int) -> CoreTime:
+    """What `count` steps of a way took."""
+    batches = iter(way.deliver(epoch, count + 2 * way.lead))
+    deque(islice(batches, way.lead), maxlen=0)
+    with CoreTime() as cores:
+        deque(islice(batches, count), maxlen=0)
+    deque(batches, maxlen=0)
+    return cores

@@ -1,0 +1,33 @@
+"""The steps of a run, read as the trainers read them, by one process that takes them all."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from hpc_train.data.catalogue import Catalogue
+from hpc_train.data.loader import Loader
+from hpc_train.data.plan import TrainPlan
+from hpc_train.data.read_ahead import ReadAhead
+from hpc_train.data.reader import Reader
+
+
+class Steps:
+    """Steps of `plan`, which has one rank."""
+
+    def __init__(self, catalogue: Catalogue, plan: TrainPlan):
+        self.plan = plan
+        self._reader = Reader(catalogue)
+
+    def reading(self, read_ahead: int | None, threads: int | None = None, reader: Reader | None = None) -> ReadAhead:
+        """How they are read ahead; without a reader only to know its numbers."""
+        return ReadAhead(reader or self._reader, self.plan.batch_size, threads, read_ahead)
+
+    def loader(self, reader: Reader, epoch: int, steps: int, threads: int, read_ahead: int | None) -> Loader:
+        """A loader of so many steps from the start of `epoch` on."""
+        return self.reading(read_ahead, threads, reader).training(self.plan, 0, epoch, 0, steps)
+
+    def batches(self, epoch: int, steps: int) -> Iterator[np.ndarray]:
+        """Indices (b,) of one step after the other, from the start of `epoch` on into the next ones."""
+        for step in range(steps):
+            later, within = divmod(step, self.plan.steps())
+            yield self.plan.indices(epoch + later, within, 0)

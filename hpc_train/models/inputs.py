@@ -1,0 +1,46 @@
+"""The first layers of a network for raw data: casting and normalising on the device, inside the model that is saved."""
+
+from keras import Input, KerasTensor, layers
+
+from hpc_train.data.catalogue import Catalogue
+from hpc_train.data.statistics import Statistics
+from hpc_train.errors import UserError
+
+
+def network_input(
+    catalogue: Catalogue, statistics: Statistics | None = None, how: str = "mean-std"
+) -> tuple[KerasTensor, KerasTensor]:
+    """(inputs, x): samples as they are stored, and what the network's own layers take.
+
+    Bytes travel to the device as they are stored; there packed values are unpacked, channels moved to the last axis,
+    and each channel normalised. The saved model takes raw data.
+
+    Args:
+        catalogue: of the training data; samples of shape (channels, ...) or (..., channels).
+        statistics: of the channels (`hpc-train stats`); without them values are only unpacked.
+        how: "mean-std" or "min-max".
+
+    Returns:
+        inputs (batch, *sample) in the stored dtype, and x (batch, ..., channels) floating.
+
+    Raises:
+        UserError: the statistics are of other channels, or lack what `how` needs.
+    """
+    axis = catalogue.channel_axis
+    x = inputs = Input(catalogue.input_shape, dtype=catalogue.input_dtype.name)
+    if axis == 0 and len(catalogue.input_shape) > 1:
+        x = layers.Permute((*range(2, len(catalogue.input_shape) + 1), 1))(x)
+    scale, offset = zip(*catalogue.packing, strict=True)
+    if any(pair != (1.0, 0.0) for pair in catalogue.packing):
+        x = layers.Rescaling(list(scale), list(offset))(x)
+    if statistics:
+        channels = 1 if axis is None else catalogue.input_shape[axis]
+        if len(statistics.mean) != channels:
+            raise UserError(
+                f"the statistics are of {len(statistics.mean)} channels, the data have {channels}; "
+                "run `hpc-train stats` on these data"
+            )
+        shift, divisor = statistics.normalisation(how)
+        mean, variance = (shift, divisor**2) if axis is not None else (shift[0], divisor[0] ** 2)
+        x = layers.Normalization(None if axis is None else -1, mean=mean, variance=variance)(x)
+    return inputs, x
