@@ -1,6 +1,7 @@
 """Input wait: the share of a training step that is spent waiting for data."""
 
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -10,17 +11,18 @@ from hpc_train.parallel.collectives import sum_arrays
 
 
 class InputWait(keras.callbacks.Callback):
-    """Measures how long each step waits for its batch, and adds `input_wait` to an epoch's logs.
+    """Takes each batch from `tf.data` while the step before it runs, and measures how long the step waits for it.
 
-    The epoch's value is over all ranks: seconds waited / seconds trained, from the end of the first step (which
-    compiles) to the end of the last one. On a GPU, which computes while Python goes on, it is an upper bound of what
-    the device waited. Only `steps_per_execution=1` can be measured; else there is no value. Put it before callbacks
-    that read the logs.
+    It adds `input_wait` to an epoch's logs, over all ranks: seconds waited / seconds trained, from the end of the first
+    step (which compiles) to the end of the last one. On a GPU, which computes while Python goes on, it is an upper
+    bound of what the device waited. With `steps_per_execution` above 1 it does nothing. Put it before callbacks that
+    read the logs.
     """
 
     def __init__(self):
         super().__init__()
         self._function = None
+        self._coming: tuple[tf.data.Iterator, Future] | None = None
 
     def on_train_begin(self, logs=None):
         # After a fit that failed, the function in between is still there.
@@ -28,10 +30,15 @@ class InputWait(keras.callbacks.Callback):
         if self.model.steps_per_execution == 1 and not between:
             self._function = self.model.train_function
             self.model.train_function = self._step
+        # Taking a batch passes through several threads, each of which must find a core that is free.
+        self._ahead = ThreadPoolExecutor(1, "hpc-train-next")
+        self._coming = None
 
     def on_train_end(self, logs=None):
         if self._function:
             self.model.train_function, self._function = self._function, None
+        self._ahead.shutdown(wait=False, cancel_futures=True)
+        self._coming = None
 
     def on_epoch_begin(self, epoch, logs=None):
         self._first = self._last = None
@@ -58,7 +65,10 @@ class InputWait(keras.callbacks.Callback):
         if not isinstance(iterator, tf.data.Iterator):
             return self._function(iterator)
         begin = time.perf_counter()
-        batch = next(iterator)
+        # Keras begins an epoch of data that end with it with a new iterator.
+        ours = self._coming is not None and self._coming[0] is iterator
+        batch = self._coming[1].result() if ours else next(iterator)
         self._waited += time.perf_counter() - begin
+        self._coming = iterator, self._ahead.submit(next, iterator)
         # Keras's function takes batches from any iterator; from one of tf.data it would fetch them out of our sight.
         return self._function(iter((batch,)))

@@ -83,6 +83,7 @@ def _ways(chosen: Throughput, world) -> dict:
     from hpc_train.data.catalogue import Catalogue
     from hpc_train.data.plan import TrainPlan
     from hpc_train.data.reader import Reader
+    from hpc_train.input_wait import InputWait
     from hpc_train.models import mnist
     from hpc_train.optim.schedule import Schedule
 
@@ -97,7 +98,7 @@ def _ways(chosen: Throughput, world) -> dict:
         return keras.optimizers.SGD(0.001, momentum=0.9)
 
     schedule = Schedule(0.001, 0.001, epochs=10**6, decay="none")
-    callbacks = [*parallel.callbacks(), Position(Progress(), plan, schedule, world)]
+    callbacks = [*parallel.callbacks(), InputWait(), Position(Progress(), plan, schedule, world)]
     return {
         "fit": _fit(model(), parallel.DistributedOptimizer(sgd()), reader, plan, world, callbacks),
         "bare": _loop(model(), sgd(), reader, chosen.batch_size, average=True),

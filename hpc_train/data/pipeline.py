@@ -45,8 +45,8 @@ class Input:
     def memory(self, plan: TrainPlan) -> int:
         """Bytes of samples in this process's memory at most while `fit` trains by the plan."""
         ahead = self.reading(plan.batch_size)
-        # TensorFlow holds those that it prefetched, and one while it hands it over.
-        return ahead.memory(plan.order) + (_PREFETCH + 1) * ahead.group_bytes
+        # TensorFlow holds those that it prefetched, one while it hands it over, and `InputWait` the next one.
+        return ahead.memory(plan.order) + (_PREFETCH + 2) * ahead.group_bytes
 
     def _dataset(self, start: Callable[[], Loader], together: int, steps: int, batch: int | None) -> tf.data.Dataset:
         catalogue = self.reader.catalogue
