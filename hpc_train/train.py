@@ -77,6 +77,7 @@ def train(options: Options, name: str, build_model) -> None:
     from hpc_train import checkpoint
     from hpc_train.callbacks import Best, Checkpoints, Position, Report
     from hpc_train.data.plan import TrainPlan, ValidationPlan
+    from hpc_train.data.survey import on_root
     from hpc_train.feed import Feed, staged
     from hpc_train.input_wait import InputWait
     from hpc_train.optim.schedule import Schedule, scale
@@ -87,7 +88,7 @@ def train(options: Options, name: str, build_model) -> None:
     with parallel.agree(world):
         feed = Feed(local, world)
         training, held_out = feed.training, feed.held_out
-        order = feed.order(parallel.broadcast_object(_recorded_order(options) if world.is_root else None))
+        order = feed.order(on_root(feed.comm, lambda: _recorded_order(options)))
         plan = TrainPlan(training.samples, options.batch_size, world.size, options.seed, order)
         validation = ValidationPlan(held_out.samples, options.batch_size, world.size)
         model = build_model(training)

@@ -84,6 +84,17 @@ def test_nan_in_one_input_names_file_and_sample(blobs):
     assert "37" in errors(ended)[0]
 
 
+def test_a_damaged_record_of_the_run_to_resume_is_one_line(blobs):
+    folder = blobs()
+    run = folder.with_name(f"{folder.name}-run")
+    run.mkdir()
+    (run / "run.json").write_text("{")
+    ended = train(folder, "--resume")
+    assert ended.status != 0
+    assert len(errors(ended)) == 1, ended.output
+    assert "run.json is damaged" in errors(ended)[0]
+
+
 def test_a_label_outside_the_classes_is_one_line(blobs):
     folder = blobs()
     shard = sorted(folder.glob("train-*.h5"))[0]

@@ -20,11 +20,12 @@ from hypothesis import strategies as st
 
 from hpc_train.data import repack, split_shards
 from hpc_train.data.catalogue import Catalogue
+from hpc_train.data.checks import first_outside
 from hpc_train.data.filters import COMPRESSIONS, Storage
 from hpc_train.data.reader import Reader
 from hpc_train.data.repack import Shard
 from hpc_train.data.shard_writer import ShardWriter
-from hpc_train.data.shards import first_outside, write_shards
+from hpc_train.data.shards import write_shards
 from hpc_train.errors import UserError
 
 REPOSITORY = Path(__file__).parents[1]

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpc_train.data import shards as shards_module
-from hpc_train.data.catalogue import NOT_CONTIGUOUS, Catalogue
+from hpc_train.data.catalogue import Catalogue
+from hpc_train.data.file_info import NOT_CONTIGUOUS
 from hpc_train.data.reader import Reader
 from hpc_train.data.shards import default_shards, parse_shard_name, write_shards
 from hpc_train.errors import UserError

@@ -9,15 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from hpc_train.data.file_info import NOT_CONTIGUOUS, PREPARE, FileInfo
+from hpc_train.data.file_info import PREPARE, FileInfo
+from hpc_train.data.hdf5 import reason
 from hpc_train.data.layout import SHARDS, Layout, find_files, recognise
 from hpc_train.data.shard_rules import broken_sequence, mixed_generations, shard_paths
-from hpc_train.data.shards import parse_shard_name, reason
+from hpc_train.data.shards import parse_shard_name
 from hpc_train.data.survey import on_root, survey
 from hpc_train.errors import UserError
 from hpc_train.parallel.mpi import Alone
-
-__all__ = ["NOT_CONTIGUOUS", "Catalogue"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,8 @@ import numpy as np
 
 from hpc_train.data.hdf5 import lies_in, open_hdf5, packing
 from hpc_train.data.layout import SHARDS, Layout, datasets_of, split_name, unreadable
-from hpc_train.data.shards import FORMAT, VERSION, parse_shard_name
+from hpc_train.data.shard_writer import FORMAT, VERSION
+from hpc_train.data.shards import parse_shard_name
 from hpc_train.errors import UserError
 
 NOT_CONTIGUOUS = -1

@@ -9,7 +9,8 @@ from pathlib import Path
 import h5py
 
 from hpc_train.data.hdf5 import open_hdf5, reason
-from hpc_train.data.shards import FORMAT, parse_shard_name
+from hpc_train.data.shard_writer import FORMAT
+from hpc_train.data.shards import parse_shard_name
 from hpc_train.errors import UserError
 
 # Statistics lie beside the data that they are of.

@@ -1,13 +1,11 @@
 """The reader: samples by their numbers to arrays, as jobs for any number of threads."""
 
-import threading
 from collections.abc import Callable
 from functools import lru_cache, partial
 from itertools import pairwise
 from math import prod
 from typing import Literal
 
-import h5py
 import numpy as np
 
 from hpc_train.data.checks import all_finite, first_not_finite, first_outside
@@ -16,6 +14,7 @@ from hpc_train.data.contiguous import LARGE_SAMPLE, ContiguousArray
 from hpc_train.data.file_info import NOT_CONTIGUOUS
 from hpc_train.data.filters import load_plugins
 from hpc_train.data.hdf5 import lies_in, open_hdf5, reason
+from hpc_train.data.hdf5_array import Hdf5Array
 from hpc_train.data.layout import split_name
 from hpc_train.data.storage import File
 from hpc_train.errors import UserError
@@ -201,8 +200,8 @@ class Reader:
                 arrays.append(ChunkedArray(dataset, file, layout.rows, select))
             else:
                 load_plugins()
-                arrays.append(_Hdf5Array(dataset, layout.rows, select, why))
-        if not any(isinstance(array, _Hdf5Array) for array in arrays):
+                arrays.append(Hdf5Array(dataset, layout.rows, select, why))
+        if not any(isinstance(array, Hdf5Array) for array in arrays):
             hdf5.close()
         return arrays
 
@@ -238,35 +237,3 @@ class _Request:
 
 def _nothing(values: np.ndarray) -> None:
     """Look at nothing."""
-
-
-class _Hdf5Array:
-    """Rows read with h5py, one thread at a time: HDF5 has one lock."""
-
-    rows_together = 1
-    quick = False
-
-    def __init__(self, dataset: h5py.Dataset, rows: bool, select: int | None, why: str):
-        self._dataset, self._rows, self._select, self._why = dataset, rows, select, why
-        if rows and dataset.chunks and dataset._filters:
-            self.rows_together = dataset.chunks[0]
-        self._lock = threading.Lock()
-
-    @property
-    def description(self) -> str:
-        """How it is read, and why so."""
-        return f"through h5py, one thread at a time ({self._why})"
-
-    def jobs(self, rows: np.ndarray, places: np.ndarray, out: np.ndarray, look) -> list[Callable[[], None]]:
-        """One function that makes out[places[i]] the row rows[i], and shows these to `look`."""
-
-        def read() -> None:
-            # HDF5 selects rows only in increasing order and once each.
-            unique, inverse = np.unique(rows, return_inverse=True)
-            part = () if self._select is None else (self._select,)
-            with self._lock:
-                values = self._dataset[(unique, *part)][inverse] if self._rows else self._dataset[part or ()]
-            out[places] = values
-            look(out[places])
-
-        return [read]

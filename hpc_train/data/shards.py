@@ -12,28 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from hpc_train.data.checks import check_arrays, first_not_finite, first_outside, pieces
+from hpc_train.data.checks import check_arrays, pieces
 from hpc_train.data.filters import COMPRESSIONS, MIB, Storage
-from hpc_train.data.hdf5 import open_hdf5, reason
-from hpc_train.data.shard_writer import FORMAT, VERSION, ShardWriter, sync
+from hpc_train.data.hdf5 import reason
+from hpc_train.data.shard_writer import ShardWriter, sync
 from hpc_train.errors import UserError
 
-__all__ = [
-    "FORMAT",
-    "VERSION",
-    "check_space",
-    "default_shards",
-    "first_not_finite",
-    "first_outside",
-    "open_hdf5",
-    "parse_shard_name",
-    "publish",
-    "reason",
-    "shard_edges",
-    "shard_name",
-    "temporary_name",
-    "write_shards",
-]
 _FILE_NAME = re.compile(r"(?P<split>[a-z][a-z0-9_]*)-(?P<shard>\d{5,})-of-(?P<shards>\d{5,})\.h5")
 _TARGET_BYTES = 256 * MIB
 _LEAST_SHARDS = 4

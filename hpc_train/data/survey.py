@@ -13,8 +13,8 @@ import platformdirs
 
 from hpc_train.console import say
 from hpc_train.data.file_info import Common, FileInfo, inspect_file
+from hpc_train.data.hdf5 import reason
 from hpc_train.data.layout import Layout
-from hpc_train.data.shards import reason
 from hpc_train.errors import UserError
 from hpc_train.files import atomic_path
 

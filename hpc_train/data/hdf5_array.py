@@ -1,0 +1,42 @@
+"""Rows of any data set through h5py: what neither offsets nor our decoders can read."""
+
+import threading
+from collections.abc import Callable
+
+import h5py
+import numpy as np
+
+
+class Hdf5Array:
+    """Rows read with h5py, one thread at a time: HDF5 has one lock.
+
+    rows: the first axis counts samples; select: index of the sample's first axis to take, or None; why: it is read so.
+    """
+
+    rows_together = 1
+    quick = False
+
+    def __init__(self, dataset: h5py.Dataset, rows: bool, select: int | None, why: str):
+        self._dataset, self._rows, self._select, self._why = dataset, rows, select, why
+        if rows and dataset.chunks and dataset.id.get_create_plist().get_nfilters():
+            self.rows_together = dataset.chunks[0]
+        self._lock = threading.Lock()
+
+    @property
+    def description(self) -> str:
+        """How it is read, and why so."""
+        return f"through h5py, one thread at a time ({self._why})"
+
+    def jobs(self, rows: np.ndarray, places: np.ndarray, out: np.ndarray, look) -> list[Callable[[], None]]:
+        """One function that makes out[places[i]] the row rows[i], and shows these to `look`."""
+
+        def read() -> None:
+            # HDF5 selects rows only in increasing order and once each.
+            unique, inverse = np.unique(rows, return_inverse=True)
+            part = () if self._select is None else (self._select,)
+            with self._lock:
+                values = self._dataset[(unique, *part)][inverse] if self._rows else self._dataset[part or ()]
+            out[places] = values
+            look(out[places])
+
+        return [read]
