@@ -45,8 +45,9 @@ def main() -> None:
     else:
         near = difflib.get_close_matches(name, _COMMANDS, 1)
         hint = f"did you mean `hpc-train {near[0]}`?" if near else "`hpc-train --help` lists the commands"
-        print(f"error: no command {name!r}; {hint}", file=sys.stderr)
-        sys.exit(2)
+        from hpc_train.parallel.world import exit_usage
+
+        exit_usage(f"error: no command {name!r}; {hint}")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ divides the lanes, with the batch size of the beginning or with the same global 
 each rank holding the windows of several lanes; others share lanes, and read a block once for each rank that shares it.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from typing import ClassVar
 
@@ -30,19 +31,19 @@ _BLOCKS, _CUT, _WINDOWS = 0, 1, 2
 
 
 @dataclass(frozen=True)
-class Order:
+class Order(ABC):
     """What both orders have: they map places in [0, samples) to samples one to one, anew in each epoch."""
 
     samples: int
     seed: int
 
+    @abstractmethod
     def indices(self, places, epoch):
         """Data-set indices, int64 of the shape of `places`, of the samples at these places of the epoch."""
-        raise NotImplementedError
 
+    @abstractmethod
     def places(self, indices, epoch):
         """Places in the epoch, int64 of the shape of `indices`, of these samples: the inverse of `indices`."""
-        raise NotImplementedError
 
     def blocks(self, places, epoch):
         """The distinct blocks, ascending int64, that hold the samples at these places.
