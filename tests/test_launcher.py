@@ -133,7 +133,9 @@ def test_a_rank_that_fails_ends_the_others_and_the_launcher(launcher, mode):
     done = horovodrun(launcher, "-np", "2", *mode, sys.executable, "-c", RANK_1_FAILS)
     assert done.returncode != 0
     assert re.search(r"code:? *\[?3\b", done.stdout), f"the rank's exit code is not named: {done.stdout}"
-    assert "Traceback" not in done.stdout, done.stdout
+    # The interpreter's end may cut off a thread of Horovod's launcher, which then begins to print a traceback.
+    cut_off = r"Exception in thread Thread-\d+ \(fn\):\nTraceback .*\n(  .*\n)*"
+    assert "Traceback" not in re.sub(cut_off, "", done.stdout), done.stdout
 
 
 def test_the_mpirun_that_horovod_was_built_for_is_taken_not_the_first_on_path(launcher, tmp_path):
