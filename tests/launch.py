@@ -33,8 +33,26 @@ def start(ranks: int, *arguments: str, cwd: Path = REPOSITORY, controller: str |
     if not shutil.which("horovodrun", path=environment()["PATH"]):
         pytest.skip("Horovod is not built here: run `hpc-train build-horovod`")
     launcher = ["horovodrun", *([controller] if controller else []), "-np", str(ranks)]
+    return _start([*launcher, sys.executable, *arguments], cwd, **kwargs)
+
+
+def mpirun() -> str:
+    """Path of the mpirun that mpi4py's MPI goes with; skips the test, with the reason, where there is none."""
+    pytest.importorskip("mpi4py")
+    launcher = shutil.which("mpirun", path=environment()["PATH"])
+    if not launcher:
+        pytest.skip("no mpirun: pip install mpich")
+    return launcher
+
+
+def start_mpi(ranks: int, *arguments):
+    """`mpirun -np RANKS python ARGUMENTS` in the background, in a process group of its own."""
+    return _start([mpirun(), "-np", str(ranks), sys.executable, *map(str, arguments)])
+
+
+def _start(command: list[str], cwd: Path = REPOSITORY, **kwargs):
     return subprocess.Popen(
-        [*launcher, sys.executable, *arguments],
+        command,
         cwd=cwd,
         env=environment(PYTHONPATH=str(REPOSITORY)),
         stdout=subprocess.PIPE,

@@ -1,11 +1,10 @@
 """Commands over MPI ranks: how they find each other, and how one rank's failure ends all with one line."""
 
-import shutil
 import subprocess
 import sys
 
 import pytest
-from launch import REPOSITORY, environment, finish
+from launch import REPOSITORY, environment, finish, start_mpi
 
 from hpc_train.errors import UserError
 from hpc_train.parallel.mpi import Alone, agree, communicator, job, ranks_announced
@@ -14,20 +13,7 @@ LAUNCHERS = ("PMI_", "PMIX_", "OMPI_", "SLURM_", "HOROVOD_")
 
 
 def mpirun(how):
-    pytest.importorskip("mpi4py")
-    launcher = shutil.which("mpirun", path=environment()["PATH"])
-    if not launcher:
-        pytest.skip("no mpirun: pip install mpich")
-    process = subprocess.Popen(
-        [launcher, "-np", "4", sys.executable, "tests/ranks/job.py", how],
-        cwd=REPOSITORY,
-        env=environment(PYTHONPATH=str(REPOSITORY)),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    return finish(process, 60)
+    return finish(start_mpi(4, "tests/ranks/job.py", how), 60)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import tyro
 import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from launch import mpirun
 
 from hpc_train.data import repack, split_shards
 from hpc_train.data.catalogue import Catalogue
@@ -491,9 +492,7 @@ def test_a_run_that_was_killed_midway_completes_without_doing_again_what_was_who
 
 
 def test_ranks_share_the_shards(tmp_path):
-    launcher = Path(sys.executable).with_name("mpirun")
-    if not launcher.exists():
-        pytest.skip("no mpirun beside this Python: pip install mpich")
+    launcher = mpirun()
     inputs, targets = one_file(tmp_path / "a.h5")
     arguments = ["--data", tmp_path / "a.h5", *OWN, "--output", tmp_path / "out", "--shards", 5]
 

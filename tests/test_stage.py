@@ -5,8 +5,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 
@@ -15,7 +13,7 @@ import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from launch import REPOSITORY, environment, finish
+from launch import finish, mpirun, start_mpi
 
 from hpc_train.data import copying, transfer
 from hpc_train.data.nodes import deal
@@ -43,24 +41,13 @@ class Job:
     """`stage` on four ranks: two on node a, two on node b."""
 
     def __init__(self, source, folder):
-        pytest.importorskip("mpi4py")
-        self.mpirun = shutil.which("mpirun", path=environment()["PATH"])
-        if not self.mpirun:
-            pytest.skip("no mpirun: pip install mpich")
+        mpirun()
         self.source, self.storage, self.log = source, folder / "storage", folder / "reads"
 
     def start(self, **options):
         self.log.write_text("")
-        program = [sys.executable, "tests/ranks/stage_nodes.py", self.source, self.storage, self.log]
-        return subprocess.Popen(
-            [self.mpirun, "-np", "4", *map(str, program), json.dumps(options)],
-            cwd=REPOSITORY,
-            env=environment(PYTHONPATH=str(REPOSITORY)),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        program = ("tests/ranks/stage_nodes.py", self.source, self.storage, self.log)
+        return start_mpi(4, *program, json.dumps(options))
 
     def run(self, **options):
         return finish(self.start(**options), 60)

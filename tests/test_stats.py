@@ -2,14 +2,12 @@
 
 import os
 import shutil
-import subprocess
-import sys
 
 import h5py
 import numpy as np
 import pytest
 import tyro
-from launch import REPOSITORY, environment, finish
+from launch import finish, start_mpi
 from realdata import real_data
 
 from hpc_train.data.options import DataOptions
@@ -54,22 +52,10 @@ def write_cam5(folder, inputs, targets):
 
 def mpirun(ranks, *arguments):
     """`mpirun -np RANKS hpc-train stats ARGUMENTS`."""
-    pytest.importorskip("mpi4py")
-    launcher = shutil.which("mpirun", path=environment()["PATH"])
-    if not launcher:
-        pytest.skip("no mpirun: pip install mpich")
     command = (
         "from hpc_train.data.stats import Stats, run; from hpc_train.options import main; main(Stats, run, 'stats')"
     )
-    process = subprocess.Popen(
-        [launcher, "-np", str(ranks), sys.executable, "-c", command, *map(str, arguments)],
-        env=environment(PYTHONPATH=str(REPOSITORY)),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    return finish(process, timeout=100)
+    return finish(start_mpi(ranks, "-c", command, *arguments), timeout=100)
 
 
 def assert_statistics(statistics, inputs, targets, classes=3):

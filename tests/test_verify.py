@@ -12,6 +12,7 @@ import pytest
 import tyro
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from launch import mpirun
 
 from hpc_train.data.layout import SHARDS, Layout
 from hpc_train.data.scan import ranges, scan
@@ -315,9 +316,7 @@ def test_ranges_of_numbers():
 
 
 def test_ranks_share_the_files_and_end_alike(folder):
-    launcher = Path(sys.executable).with_name("mpirun")
-    if not launcher.exists():
-        pytest.skip("no mpirun beside this Python: pip install mpich")
+    launcher = mpirun()
 
     def ranks():
         return subprocess.run(
