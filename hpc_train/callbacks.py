@@ -21,6 +21,7 @@ from hpc_train.parallel.saving import save_model
 from hpc_train.parallel.sync import average_statistics
 from hpc_train.parallel.world import World
 from hpc_train.run import Run
+from hpc_train.stopping import Agreement, Requests, Stopped
 
 
 class Position(keras.callbacks.Callback):
@@ -83,24 +84,48 @@ class Best(keras.callbacks.Callback):
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """Writes a checkpoint every `every` steps, and after every epoch."""
+    """Writes a checkpoint every `every` steps, after every epoch, and when the ranks are asked to stop.
 
-    def __init__(self, run: Run, world: World, progress: Progress, every: int):
+    Raises:
+        Stopped: on every rank before the same step of training or validation, after the checkpoint.
+    """
+
+    def __init__(self, run: Run, world: World, progress: Progress, every: int, requests: Requests):
         super().__init__()
         self.run, self.world, self.progress, self.every = run, world, progress, every
+        self.training, self.validation = Agreement(requests, world), Agreement(requests, world)
         self.written = progress.step
+        self._trained: list[np.ndarray] = []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.training.begin()
 
     def on_train_batch_begin(self, batch, logs=None):
         # Here and not at the end of a batch: by now every callback has seen the step before.
-        if self.every and self.progress.position and self.progress.step % self.every == 0:
+        signals = self.training.signals()
+        progress = self.progress
+        due = self.every and progress.position and progress.step % self.every == 0
+        if (due or signals) and progress.step != self.written:
             self._save(sum_arrays(states(self.model), "hpc_train.metrics.checkpoint"))
+        if signals:
+            raise Stopped(signals)
+
+    def on_test_begin(self, logs=None):
+        # Validation resets the metrics: now is the last moment of training's.
+        self._trained = sum_arrays(states(self.model), "hpc_train.metrics.trained")
+        self.validation.begin()
+
+    def on_test_batch_begin(self, batch, logs=None):
+        signals = self.validation.signals()
+        if signals:
+            if self.progress.step != self.written:
+                self._save(self._trained)
+            raise Stopped(signals)
 
     def on_epoch_end(self, epoch, logs=None):
         self._save([])
 
     def _save(self, metrics: list[np.ndarray]) -> None:
-        if self.progress.step == self.written and self.progress.position:
-            return
         average_statistics(self.model)
         if self.world.is_root:
             self.progress.metrics = metrics
@@ -128,7 +153,7 @@ class Report(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self._begin = time.perf_counter()
         self._first: float | None = None
-        self._steps = 0
+        self._steps, self._samples = 0, self.progress.position
 
     def on_train_batch_end(self, batch, logs=None):
         now = time.perf_counter()

@@ -59,6 +59,11 @@ def newest(folder: Path) -> Path | None:
     return next(iter(reversed(_checkpoints(folder))), None)
 
 
+def step_of(path: Path | None) -> int:
+    """Steps made until a checkpoint was written; 0 without one."""
+    return int(path.stem.removeprefix("step-")) if path else 0
+
+
 def load(path: Path, model) -> Progress:
     """Put a checkpoint's values into `model` and its optimizer, both built. One rank calls it.
 

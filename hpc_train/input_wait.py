@@ -27,7 +27,7 @@ class InputWait(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         # After a fit that failed, the function in between is still there.
         between = self.model.train_function == self._step
-        if self.model.steps_per_execution == 1 and not between:
+        if self.model.steps_per_execution == 1 and self.model.train_function and not between:
             self._function = self.model.train_function
             self.model.train_function = self._step
         # Taking a batch passes through several threads, each of which must find a core that is free.

@@ -17,6 +17,8 @@ import shlex
 import socket
 import sys
 import time
+from collections import Counter
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -69,7 +71,7 @@ class Run:
             raise UserError(f"{path} is not a run folder (it has no run.json); give the folder that training printed")
         return run
 
-    def start(self, options, world: World, facts: dict, resume: bool) -> None:
+    def start(self, options, world: World, facts: dict, resume: bool, step: int = 0, hosts: Sequence[str] = ()) -> None:
         """Make the folder, or take up the one that is there, and record this start.
 
         Args:
@@ -77,6 +79,8 @@ class Run:
             world: the ranks.
             facts: what a resumed run must share with the earlier start (model, data fingerprint, seed, ...).
             resume: go on in a folder that already holds a run.
+            step: steps made in earlier starts that are not made again.
+            hosts: the host of each rank, ordered by rank.
 
         Raises:
             UserError: the folder holds a run and `resume` is False, it cannot be written, or the facts differ.
@@ -93,7 +97,7 @@ class Run:
             record = {
                 "options": dataclasses.asdict(options),
                 "facts": facts,
-                "starts": [*(earlier["starts"] if earlier else []), _start(world)],
+                "starts": [*(earlier["starts"] if earlier else []), _start(world, step, hosts)],
                 "versions": _versions(),
             }
             write_json(self.record_file, record)
@@ -140,14 +144,18 @@ def _same(path: Path, earlier: dict, now: dict) -> None:
             )
 
 
-def _start(world: World) -> dict:
+def _start(world: World, step: int, hosts: Sequence[str]) -> dict:
+    restarts = os.environ.get("SLURM_RESTART_COUNT", "0")
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": shlex.join(sys.orig_argv),
         "host": socket.gethostname(),
         "world_size": world.size,
         "nodes": world.nodes,
+        "hosts": Counter(hosts),
+        "step": step,
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
+        "slurm_restart_count": int(restarts) if restarts.isdigit() else 0,
     }
 
 

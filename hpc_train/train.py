@@ -1,5 +1,6 @@
 """What the trainers share: one path from options and a model to a finished run folder."""
 
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -63,12 +64,17 @@ def train(options: Options, name: str, build_model) -> None:
         name: of the run, for its folder.
         build_model: a function from a `data.catalogue.Catalogue` to an uncompiled Keras model that returns logits.
 
+    SIGUSR1 and SIGTERM, to any rank, stop all of them at one step: rank 0 writes a checkpoint, and the process ends
+    with status 75 (`stopping.UNFINISHED`); `--run` and `--resume` go on from there.
+
     Raises:
         UserError: whatever the user can mend, on every rank.
     """
     _check(options)
     from hpc_train import parallel
+    from hpc_train.stopping import UNFINISHED, Requests, Stopped
 
+    requests = Requests()
     world = parallel.init(options.seed, options.threads, options.deterministic)
 
     import keras
@@ -112,19 +118,19 @@ def train(options: Options, name: str, build_model) -> None:
             path = Run.new_path(name)
     run = Run(parallel.broadcast_object(path))
     progress = checkpoint.Progress()
+    hosts = parallel.gather_objects(socket.gethostname())
     with parallel.agree(world):
         if world.is_root:
             facts = {"trainer": name, "seed": options.seed, "samples": plan.samples, "data": training.identity}
             facts["order"] = plan.order.as_dict()
-            run.start(options, world, facts, options.resume)
             newest = checkpoint.newest(run.checkpoints)
+            run.start(options, world, facts, options.resume, checkpoint.step_of(newest), hosts)
             if newest:
                 progress = checkpoint.load(newest, model)
             run.forget_metrics_after(progress.step)
     progress = parallel.broadcast_object(progress)
-    if plan.steps(progress.position) == 0:
-        # On more ranks than before, what the epoch has left is less than a global batch: the next one begins.
-        progress.epoch, progress.position, progress.metrics = progress.epoch + 1, 0, []
+    # For a run that only has its last evaluation left; else `fit` begins with it as well.
+    parallel.broadcast_variables(model)
 
     tell = say if world.is_root else _silent
     tell(
@@ -144,16 +150,32 @@ def train(options: Options, name: str, build_model) -> None:
     callbacks += [best]
     if world.is_root:
         callbacks += [Report(run, world, progress, plan, options.epochs, wait), _tensorboard(options, run)]
-    callbacks += [Checkpoints(run, world, progress, options.checkpoint_every)]
+    checkpoints = Checkpoints(run, world, progress, options.checkpoint_every, requests)
+    callbacks += [checkpoints]
 
+    requests.train()
     try:
         held_out_data = feed.validation(validation)
+
+        def evaluate():
+            return parallel.evaluate(model, held_out_data, validation_steps, [checkpoints])
+
+        if not plan.steps(progress.position):
+            _end_epoch(model, progress, callbacks, evaluate)
         # Keras counts the same steps in every epoch; a resumed epoch has fewer, so it gets a fit of its own.
         resumed = [progress.epoch + 1] if progress.position else []
         for last_epoch in [*resumed, options.epochs]:
             if progress.epoch < last_epoch <= options.epochs and not best.exhausted(progress.epoch):
                 _fit(model, feed, plan, progress, last_epoch, callbacks, held_out_data)
-        results = parallel.evaluate(model, held_out_data, validation_steps)
+        results = evaluate()
+    except Stopped as stopped:
+        for callback in callbacks:
+            if isinstance(callback, keras.callbacks.TensorBoard):
+                callback.on_train_end()
+        go_on = "" if options.resume and options.run else f"; go on with --run {run.path} --resume"
+        epoch = min(progress.epoch + 1, options.epochs)
+        tell(f"stopped by {stopped} after step {progress.step}, in epoch {epoch} of {options.epochs}{go_on}")
+        parallel.end_together(UNFINISHED)
     except tf.errors.OpError as error:
         raise (feed.error or error) from None
 
@@ -188,6 +210,23 @@ def _fit(model, feed, plan, progress, last_epoch, callbacks, validation_data) ->
         shuffle=False,
         verbose=0,
     )
+
+
+def _end_epoch(model, progress, callbacks, evaluate) -> None:
+    """Validate and end an epoch of which an earlier start has made the last step. Collective."""
+    import keras
+
+    from hpc_train.parallel.metrics import ExactMetrics
+
+    fit = keras.callbacks.CallbackList(callbacks, model=model)
+    exact = next(callback for callback in callbacks if isinstance(callback, ExactMetrics))
+    fit.on_train_begin()
+    results = evaluate()
+    fit.on_epoch_begin(progress.epoch)
+    exact.take(progress.metrics, results)
+    progress.metrics = []
+    fit.on_epoch_end(progress.epoch, {})
+    fit.on_train_end()
 
 
 def _tensorboard(options: Options, run):

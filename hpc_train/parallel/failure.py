@@ -1,4 +1,4 @@
-"""One rank's failure ends them all, at once, with one message."""
+"""How ranks end: one rank's failure ends them all, at once, with one message; or all end in good order."""
 
 import os
 import socket
@@ -38,6 +38,21 @@ def message(world: World, kind, error, trace) -> str | None:
     if any(word in f"{kind.__name__} {error}" for word in _ELSEWHERE):
         return None
     return f"{''.join(traceback.format_exception(kind, error, trace))}error: {where}{kind.__name__}: {error}"
+
+
+def end_together(status: int) -> None:
+    """End every rank in good order with `status`. Collective.
+
+    Launchers end the other ranks when one ends with a status that is not 0, so all are ready to before one does.
+    """
+    from hpc_train.parallel.collectives import broadcast_object
+
+    broadcast_object()  # rank 0 has said and written all that it wants to
+    sys.stdout.flush()
+    import horovod.tensorflow as hvd
+
+    hvd.shutdown()
+    os._exit(status)
 
 
 def _free(claim: socket.socket, name: str) -> bool:

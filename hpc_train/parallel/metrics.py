@@ -20,8 +20,12 @@ def assign_states(model, values) -> None:
 
 def summed_results(model, local: list[np.ndarray], name: str) -> dict[str, float]:
     """The model's metrics over all ranks' samples, from each rank's `local` states. Collective."""
+    return _results(model, sum_arrays(local, f"hpc_train.metrics.{name}"))
+
+
+def _results(model, sums: list[np.ndarray]) -> dict[str, float]:
     kept = states(model)
-    assign_states(model, sum_arrays(local, f"hpc_train.metrics.{name}"))
+    assign_states(model, sums)
     results = {key: float(value) for key, value in model.get_metrics_result().items()}
     assign_states(model, kept)
     return results
@@ -46,6 +50,15 @@ class ExactMetrics(keras.callbacks.Callback):
         self._training: dict[str, float] | None = None
         self._in_epoch = False
         self._local: list[np.ndarray] | None = None
+
+    def take(self, sums: list[np.ndarray], results: dict[str, float]) -> None:
+        """Take up, once it has begun, an epoch without steps: trained before this process, and validated by hand.
+
+        Args:
+            sums: over the ranks, of the metric states after its last step.
+            results: of its validation.
+        """
+        self._training, self.results = _results(self.model, sums), results
 
     def on_epoch_begin(self, epoch, logs=None):
         self._training, self.results, self._in_epoch = None, {}, True
@@ -76,17 +89,18 @@ class ExactMetrics(keras.callbacks.Callback):
             logs.update({f"val_{name}": value for name, value in self.results.items()})
 
 
-def evaluate(model, data, validation_steps: int | None = None, **kwargs) -> dict[str, float]:
+def evaluate(model, data, validation_steps: int | None = None, callbacks=(), **kwargs) -> dict[str, float]:
     """`model.evaluate` over the samples of all ranks. Collective.
 
     Args:
         data: this rank's share, as `model.evaluate` takes it.
         validation_steps: see `ExactMetrics`.
+        callbacks: that act besides it.
         **kwargs: passed to `model.evaluate`.
 
     Returns:
         Each metric's exact value, the same on every rank.
     """
     exact = ExactMetrics(validation_steps)
-    model.evaluate(data, callbacks=[exact], verbose=0, **kwargs)
+    model.evaluate(data, callbacks=[exact, *callbacks], verbose=0, **kwargs)
     return exact.results

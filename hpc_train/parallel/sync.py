@@ -45,7 +45,7 @@ class Broadcast(keras.callbacks.Callback):
             model.optimizer.build(model.trainable_variables)
         if len(set(gather_objects(layout(everything(model)), "hpc_train.layout"))) > 1:
             raise UserError("the ranks built different models: make the model the same way on every rank").agreed()
-        broadcast_variables(everything(model))
+        broadcast_variables(model)
         for seed in seeds(model):
             seed.assign(rank_seed(np.asarray(seed), hvd.rank()))
 
@@ -56,8 +56,9 @@ def rank_seed(state: np.ndarray, rank: int) -> np.ndarray:
     return np.array([moved, state[1]]).astype(state.dtype)
 
 
-def broadcast_variables(variables) -> None:
-    """Give every rank rank 0's values. Collective."""
+def broadcast_variables(model) -> None:
+    """Give every rank rank 0's values of a built model's variables and its optimizer's. Collective."""
+    variables = everything(model)
     if hvd.size() > 1 and variables:
         hvd.broadcast_variables([variable.value for variable in variables], root_rank=0)
 

@@ -1,0 +1,99 @@
+"""Stopping on request: a signal to any rank lets all of them stop before one and the same step."""
+
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+
+from hpc_train.parallel.world import World
+
+# What the batch shell is told: not finished, start me again (sysexits.h).
+UNFINISHED = os.EX_TEMPFAIL
+_SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
+
+
+class Stopped(Exception):
+    """Every rank leaves training here, and a checkpoint holds what has been done; its text names the signals."""
+
+
+class Requests:
+    """The requests to stop that reach this process: SIGUSR1 from now on, SIGTERM while it trains.
+
+    Slurm sends the first some time before the time limit, the second before a pre-emption and by `scancel`. But SIGTERM
+    is also how launchers end the ranks that wait for a dead one: a rank that makes no step any more obeys it.
+    """
+
+    def __init__(self):
+        self.received: set[int] = set()
+        self._beat, self._beats, self._longest = time.monotonic(), 0, 3.0
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        # Python's own handlers wait for the main thread, which may hang in a collective; this pipe does not.
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        signal.signal(signal.SIGUSR1, _leave_to_the_pipe)
+        threading.Thread(target=self._listen, args=(reader,), name="hpc-train-signals", daemon=True).start()
+
+    def train(self) -> None:
+        """From now on SIGTERM is a request as well."""
+        self._beat = time.monotonic()
+        signal.signal(signal.SIGTERM, _leave_to_the_pipe)
+
+    def beat(self) -> None:
+        """Training is alive: the main thread says so before every step."""
+        now = time.monotonic()
+        self._beats += 1
+        if self._beats > 2:  # the first step compiles
+            self._longest = max(self._longest, now - self._beat)
+        self._beat = now
+
+    def _listen(self, reader: int) -> None:
+        while received := os.read(reader, 1):
+            if received[0] in _SIGNALS:
+                self.received.add(received[0])
+            if received[0] == signal.SIGTERM:
+                threading.Thread(target=self._end_without_steps, daemon=True).start()
+
+    def _end_without_steps(self) -> None:
+        while time.monotonic() - self._beat < 2 * self._longest:
+            time.sleep(0.2)
+        os._exit(128 + signal.SIGTERM)
+
+
+class Agreement:
+    """Tells all ranks of a request before the same step, at the price of one small collective about every second.
+
+    Steps of one kind share one: the time of a step sets how many go by between two questions.
+    """
+
+    def __init__(self, requests: Requests, world: World, seconds: float = 1.0):
+        self.requests, self.world, self.seconds = requests, world, seconds
+        self._interval = self._left = 1
+        self._asked = time.monotonic()
+
+    def begin(self) -> None:
+        """A row of steps begins; what lay before it does not count as a step's time."""
+        self._left, self._asked = self._interval, time.monotonic()
+
+    def signals(self) -> str:
+        """The signals that any rank has received, "" without one; every rank calls it before every step. Collective."""
+        from hpc_train.parallel.collectives import sum_arrays
+
+        self.requests.beat()
+        self._left -= 1
+        if self._left:
+            return ""
+        now = time.monotonic()
+        # Rank 0's clock sets the number of steps to the next question; it grows slowly, as the first steps compile.
+        wanted = self._interval * self.seconds / max(now - self._asked, 1e-6)
+        steps = min(max(1, int(wanted)), 2 * self._interval) if self.world.is_root else 0
+        received = [float(number in self.requests.received) for number in _SIGNALS]
+        *counts, steps = sum_arrays([np.array([*received, steps])], "hpc_train.stop")[0]
+        self._interval = self._left = int(steps)
+        self._asked = now
+        return " and ".join(number.name for number, count in zip(_SIGNALS, counts, strict=True) if count)
+
+
+def _leave_to_the_pipe(number, frame) -> None:
+    """Python asks for a handler before it writes to the pipe."""

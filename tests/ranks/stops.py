@@ -1,0 +1,30 @@
+"""The MNIST trainer, in which one signal reaches rank 1 alone: stops.py SIGNAL train|test STEP [trainer's options]
+
+train: before the STEP-th step of the run; test: before the second batch of the validation after that step.
+"""
+
+import os
+import signal
+import sys
+
+from hpc_train import mnist, options
+
+number, where, step = signal.Signals[sys.argv[1]], sys.argv[2], int(sys.argv[3])
+
+
+def run(chosen):
+    from hpc_train.callbacks import Checkpoints
+
+    method = f"on_{where}_batch_begin"
+    original = getattr(Checkpoints, method)
+
+    def signalled(self, batch, logs=None):
+        if self.world.rank == 1 and self.progress.step == step and batch == (1 if where == "test" else batch):
+            os.kill(os.getpid(), number)
+        original(self, batch, logs)
+
+    setattr(Checkpoints, method, signalled)
+    mnist.run(chosen)
+
+
+options.main(mnist.Options, run, "stops.py", sys.argv[4:])
