@@ -17,7 +17,9 @@ _COMMANDS = {
     "stats": ("hpc_train.data.stats", "Stats", "statistics of channels and classes, class weights"),
     "stage": ("hpc_train.data.stage", "Stage", "copy a data set to the nodes' own storage"),
     "predict": ("hpc_train.predict", "Predict", "class probabilities and confusion matrix from a trained run"),
+    "doctor": ("hpc_train.doctor.command", "Doctor", "what is wrong with this machine, environment and job"),
     "bench input": ("hpc_train.bench.input", "InputBench", "how fast a data set can be read, and by which means"),
+    "bench scaling": ("hpc_train.bench.scaling", "Scaling", "speed and efficiency by number of ranks, from a study"),
     "bench plan": ("hpc_train.bench.plan", "Plan", "what planning costs a rank of many, and how random each order is"),
 }
 

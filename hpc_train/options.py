@@ -7,14 +7,15 @@ import time
 from collections.abc import Callable, Sequence
 
 from hpc_train.errors import UserError
-from hpc_train.parallel.world import exit_usage, rank_from_environment
+from hpc_train.parallel.launcher import see
+from hpc_train.parallel.world import exit_usage
 
 
 def parse(options: type, prog: str, args: Sequence[str] | None = None):
     """Read the command line into `options`; a mistake ends every rank with status 2 and one of them says why."""
     import tyro
 
-    if rank_from_environment() == 0:
+    if see().rank == 0:
         return tyro.cli(options, prog=prog, args=args)
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
         try:

@@ -98,7 +98,7 @@ class Run:
                 "options": dataclasses.asdict(options),
                 "facts": facts,
                 "starts": [*(earlier["starts"] if earlier else []), _start(world, step, hosts)],
-                "versions": _versions(),
+                "versions": versions(),
             }
             write_json(self.record_file, record)
         except OSError as error:
@@ -159,7 +159,7 @@ def _start(world: World, step: int, hosts: Sequence[str]) -> dict:
     }
 
 
-def _versions() -> dict:
+def versions() -> dict:
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:

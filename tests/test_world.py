@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from hpc_train.errors import UserError
 from hpc_train.parallel import World
-from hpc_train.parallel.world import choose_gpu, lost_ranks, rank_from_environment, shared_gpus, threads_per_rank
+from hpc_train.parallel.world import choose_gpu, shared_gpus, threads_per_rank
 
 
 def test_where_the_node_shows_all_its_gpus_the_local_rank_picks():
@@ -56,18 +56,3 @@ def test_unbound_ranks_never_ask_for_more_than_the_cores(local_size, cores):
     threads = threads_per_rank(local_size, cores, cores, {})
     assert threads >= 1
     assert threads * local_size <= max(cores, local_size)
-
-
-def test_n_jobs_of_size_one_are_not_one_job():
-    assert "srun started 8 tasks" in lost_ranks(1, {"SLURM_STEP_NUM_TASKS": "8"})
-    assert lost_ranks(8, {"SLURM_STEP_NUM_TASKS": "8"}) is None
-    assert lost_ranks(1, {"SLURM_STEP_NUM_TASKS": "1"}) is None
-    assert lost_ranks(1, {}) is None
-
-
-@pytest.mark.parametrize(
-    "env", [{"OMPI_COMM_WORLD_RANK": "3"}, {"PMI_RANK": "3"}, {"HOROVOD_RANK": "3"}, {"SLURM_PROCID": "3"}]
-)
-def test_the_launcher_tells_the_rank_before_horovod_does(env):
-    assert rank_from_environment(env) == 3
-    assert rank_from_environment({}) == 0

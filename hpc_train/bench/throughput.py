@@ -11,7 +11,9 @@ Four ways to train the same model, interleaved in the same processes, round afte
 Throughput is over all ranks, by the slowest rank's clock; a round's first step is not counted.
 """
 
-import json
+import os
+import shlex
+import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ from typing import Literal
 from hpc_train import options
 from hpc_train.console import say
 from hpc_train.errors import UserError
+from hpc_train.files import write_json
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Throughput:
     threads: int | None = None
     """TensorFlow's threads a rank; by default the ranks of a node share its cores."""
     output: Path | None = None
-    """JSON file for the figures."""
+    """JSON file for the figures, with the nodes, versions and command they come from."""
 
 
 def run(chosen: Throughput) -> None:
@@ -53,8 +56,12 @@ def run(chosen: Throughput) -> None:
     world = parallel.init(seed=0, threads=chosen.threads)
     import numpy as np
 
+    from hpc_train.bench import hardware
+    from hpc_train.data.catalogue import Catalogue
+
     with parallel.agree(world):
-        ways = _ways(chosen, world)
+        catalogue = Catalogue.open(chosen.data, "train")
+        ways = _ways(chosen, world, catalogue)
     names = list(ways)
     rates: dict[str, list[float]] = {name: [] for name in names}
     for number in range(chosen.rounds + 1):
@@ -62,8 +69,12 @@ def run(chosen: Throughput) -> None:
             seconds = _slowest(ways[name](chosen.steps + 1))
             if number:
                 rates[name].append(world.size * chosen.batch_size * chosen.steps / seconds)
+    nodes = hardware.nodes()
     if world.is_root:
-        _report(chosen, world, rates)
+        ratios = {f"fit / {other}": np.divide(rates["fit"], rates[other]).tolist() for other in names if other != "fit"}
+        _report(chosen, nodes, rates, ratios)
+        if chosen.output:
+            _write(chosen, nodes, catalogue, rates, ratios)
 
 
 def _slowest(seconds: float) -> float:
@@ -74,20 +85,18 @@ def _slowest(seconds: float) -> float:
     return float(hvd.allreduce(tf.constant(seconds, tf.float64), op=hvd.Max, name="hpc_train.bench.slowest"))
 
 
-def _ways(chosen: Throughput, world) -> dict:
+def _ways(chosen: Throughput, world, catalogue) -> dict:
     import keras
 
     from hpc_train import parallel
     from hpc_train.callbacks import Position
     from hpc_train.checkpoint import Progress
-    from hpc_train.data.catalogue import Catalogue
     from hpc_train.data.plan import TrainPlan
     from hpc_train.data.reader import Reader
     from hpc_train.input_wait import InputWait
     from hpc_train.models import mnist
     from hpc_train.optim.schedule import Schedule
 
-    catalogue = Catalogue.open(chosen.data, "train")
     reader = Reader(catalogue)
     plan = TrainPlan(catalogue.samples, chosen.batch_size, world.size, seed=0)
 
@@ -165,26 +174,45 @@ def _loop(model, optimizer, reader, batch_size: int, average: bool):
     return measure
 
 
-def _report(chosen: Throughput, world, rates: dict[str, list[float]]) -> None:
-    import os
-
+def _report(chosen: Throughput, nodes: list[dict], rates: dict, ratios: dict) -> None:
     import numpy as np
 
-    cores = len(os.sched_getaffinity(0))
-    say(f"{chosen.model}, batch {chosen.batch_size} a rank, {world.size} ranks, {chosen.rounds} rounds")
+    from hpc_train.bench.hardware import shared
+
+    ranks = sum(node["ranks"] for node in nodes)
+    say(f"{chosen.model}, batch {chosen.batch_size} a rank, {ranks} ranks, {chosen.rounds} rounds")
     say(f"{'':12}{'samples/s: median':>18}{'min':>8}{'max':>8}")
     for name, values in rates.items():
         say(f"{name:12}{np.median(values):18.0f}{min(values):8.0f}{max(values):8.0f}")
-    ratios = {}
-    for other in ("bare", "fit alone", "bare alone"):
-        pairs = np.divide(rates["fit"], rates[other])
-        ratios[f"fit / {other}"] = float(np.median(pairs))
-        say(f"fit / {other:11} median of the rounds {np.median(pairs):.3f} ({min(pairs):.3f} to {max(pairs):.3f})")
-    if world.local_size > cores:
-        say(f"{world.local_size} ranks share {cores} cores: these figures say nothing about scaling")
-    if chosen.output:
-        figures = {"options": asdict(chosen), "ranks": world.size, "cores": cores, "rates": rates, "ratios": ratios}
-        chosen.output.write_text(json.dumps(figures, indent=2, default=str) + "\n")
+    for name, pairs in ratios.items():
+        say(f"{name:16} median of the rounds {np.median(pairs):.3f} ({min(pairs):.3f} to {max(pairs):.3f})")
+    if shared(nodes):
+        say("ranks share cores or GPUs: these figures say nothing about scaling")
+
+
+def _write(chosen: Throughput, nodes: list[dict], catalogue, rates: dict, ratios: dict) -> None:
+    import tensorflow as tf
+
+    from hpc_train.run import versions
+
+    figures = {
+        "benchmark": "throughput",
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": shlex.join(sys.orig_argv),
+        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+        "options": asdict(chosen),
+        "data": catalogue.identity,
+        "ranks": sum(node["ranks"] for node in nodes),
+        "threads": tf.config.threading.get_intra_op_parallelism_threads(),
+        "nodes": nodes,
+        "versions": versions(),
+        "rates": rates,
+        "ratios": ratios,
+    }
+    try:
+        write_json(chosen.output, figures)
+    except OSError as error:
+        raise UserError(f"cannot write --output {chosen.output}: {error.strerror}") from error
 
 
 if __name__ == "__main__":

@@ -1,8 +1,6 @@
 """Who brings which file to which nodes."""
 
 import heapq
-import os
-import socket
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +9,7 @@ import numpy as np
 
 from hpc_train.data.manifest import Source
 from hpc_train.parallel.mpi import Alone
+from hpc_train.parallel.world import node_name
 
 # A file costs as much as these bytes, whatever its size: to open, to rename, to record.
 _FILE_COST = 2**16
@@ -32,7 +31,7 @@ class Nodes:
 
 def find_nodes(comm) -> Nodes:
     """Group the ranks by HPC_TRAIN_NODE, or else by host name. Collective."""
-    name = os.environ.get("HPC_TRAIN_NODE") or socket.gethostname()
+    name = node_name()
     names = comm.allgather(name)
     ranks = Counter(names)
     return Nodes(name, list(ranks).index(name), names[: comm.rank].count(name), list(ranks.values()))

@@ -10,13 +10,13 @@ import sys
 import time
 import traceback
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from hpc_train.console import say
 from hpc_train.errors import UserError
+from hpc_train.parallel.launcher import GLOO, see, wrong_size
 
-_SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
 # Seconds in which ranks that fail alike find each other before one of them ends the job.
 _MEETING = 1.0
 # Seconds that a failed rank leaves to the one that speaks before it ends the job itself.
@@ -56,42 +56,29 @@ class Alone:
         """Nothing to free."""
 
 
-def ranks_announced(env: Mapping[str, str] = os.environ) -> int:
-    """How many ranks an MPI launcher says it started; 0 where it does not say, 1 without a launcher.
-
-    Raises:
-        UserError: the ranks were started without MPI, by horovodrun's Gloo launcher.
-    """
-    sizes = [int(env[name]) for name in _SIZE_VARIABLES if env.get(name, "").isdigit()]
-    if env.get("HOROVOD_SIZE", "1") != "1" and not sizes:
-        raise UserError(
-            f"this needs MPI, and horovodrun started its {env['HOROVOD_SIZE']} ranks with Gloo: use `mpirun -np N` "
-            "(Slurm: `srun`), or `horovodrun --mpi`"
-        )
-    return max(sizes) if sizes else int("PMIX_RANK" not in env)
-
-
 def communicator():
     """COMM_WORLD where an MPI launcher started several ranks, else `Alone`.
 
     Raises:
         UserError: the launcher and mpi4py do not fit, or the ranks were started without MPI.
     """
-    announced = ranks_announced()
-    if announced == 1:
+    launcher = see()
+    if launcher.size == 1:
         return Alone()
+    if launcher.name == GLOO:
+        raise UserError(
+            f"this needs MPI, and horovodrun started its {launcher.size} ranks with Gloo: use `mpirun -np N` "
+            "(Slurm: `srun`), or `horovodrun --mpi`"
+        )
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         raise UserError(f"mpi4py finds no MPI here ({error}); load the site's MPI, or pip install mpich") from error
-    if MPI.COMM_WORLD.size == 1:
-        if not announced:
-            return Alone()
+    if MPI.COMM_WORLD.size == 1 and not launcher.size:
+        return Alone()
+    if problem := wrong_size(launcher, MPI.COMM_WORLD.size):
         library = " ".join(MPI.Get_library_version().split("\n")[0].split())
-        raise UserError(
-            f"the launcher started {announced} ranks, but each is a job of size 1: mpi4py runs on {library}; start "
-            "with that MPI's own mpirun (Slurm: `srun --mpi=pmi2` or `--mpi=pmix`)"
-        )
+        raise UserError(f"{problem[0]}, mpi4py runs on {library}; {problem[1]}")
     return MPI.COMM_WORLD
 
 

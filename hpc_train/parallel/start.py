@@ -6,8 +6,9 @@ import uuid
 
 from hpc_train.errors import UserError
 from hpc_train.parallel import failure
+from hpc_train.parallel.launcher import see, wrong_size
 from hpc_train.parallel.quiet import quiet_import
-from hpc_train.parallel.world import World, choose_gpu, lost_ranks, shared_gpus, threads_per_rank
+from hpc_train.parallel.world import World, choose_gpu, shared_gpus, threads_per_rank
 
 # A rank that never joins a collective is reported after a minute; the job ends after half an hour.
 _STALL = {"HOROVOD_STALL_CHECK_TIME_SECONDS": "60", "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": "1800"}
@@ -49,9 +50,9 @@ def init(seed: int | None = None, threads: int | None = None, deterministic: boo
         nodes=hvd.cross_size(),
     )
     failure.install(world)
-    problem = lost_ranks(world.size)
+    problem = wrong_size(see(), world.size)
     if problem:
-        raise UserError(problem)
+        raise UserError("; ".join(problem))
     if keras.backend.backend() != "tensorflow":
         raise UserError(f"Keras runs on {keras.backend.backend()}; Horovod needs KERAS_BACKEND=tensorflow")
 

@@ -1,6 +1,7 @@
 """Who this process is among the ranks, and what it may use of its node. No Horovod, no TensorFlow."""
 
 import os
+import socket
 import sys
 import time
 from collections.abc import Mapping
@@ -8,8 +9,7 @@ from dataclasses import dataclass
 
 from hpc_train.console import say
 from hpc_train.errors import UserError
-
-_RANK_VARIABLES = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
+from hpc_train.parallel.launcher import see
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,14 @@ class World:
         return self.rank == 0
 
 
-def rank_from_environment(env: Mapping[str, str] = os.environ) -> int:
-    """The rank that the launcher announced, known before Horovod is imported; 0 without a launcher."""
-    return next((int(env[name]) for name in _RANK_VARIABLES if env.get(name, "").isdigit()), 0)
+def node_name() -> str:
+    """This node's name: the host's, or what HPC_TRAIN_NODE says."""
+    return os.environ.get("HPC_TRAIN_NODE") or socket.gethostname()
 
 
 def exit_usage(message: str) -> None:
     """End with status 2 for a mistake made before the ranks know each other, with the message on one of them."""
-    if rank_from_environment():
+    if see().rank:
         # Where rank 0 made the same mistake, the launcher ends this rank before it speaks.
         time.sleep(3)
     say(message, sys.stderr)
@@ -97,14 +97,3 @@ def threads_per_rank(local_size: int, affinity: int, node_cores: int, env: Mappi
     # A set no larger than a fair share was bound to this rank alone; a larger one is everybody's.
     bound = affinity * local_size <= total
     return max(1, affinity if bound else affinity // local_size)
-
-
-def lost_ranks(size: int, env: Mapping[str, str] = os.environ) -> str | None:
-    """Tell when a launcher started several tasks that each became a job of size 1, or None."""
-    tasks = env.get("SLURM_STEP_NUM_TASKS", "")
-    if size == 1 and tasks.isdigit() and int(tasks) > 1:
-        return (
-            f"srun started {tasks} tasks, but each is a job of size 1: this MPI does not speak srun's protocol; "
-            "use `srun --mpi=pmi2` (MPICH) or mpirun inside the job"
-        )
-    return None

@@ -1,0 +1,180 @@
+"""The whole examination: what one process can see first, then what only the ranks together know."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpc_train.doctor import allreduce, gpus, mpi, placement, software, storage
+from hpc_train.doctor.facts import Facts, Place, cpu_facts
+from hpc_train.doctor.findings import Finding, Lost, Table
+from hpc_train.doctor.supervise import Doing
+from hpc_train.errors import UserError
+from hpc_train.parallel.launcher import Launcher, right_launch, wrong_size
+from hpc_train.parallel.world import World, node_name
+
+
+@dataclass
+class Examination:
+    """What one rank does; only what the rank that the launcher calls 0 tells is heard."""
+
+    launcher: Launcher
+    data: Path | None
+    local: str | None
+    seconds: float
+    tell: Callable
+
+    def run(self) -> None:
+        """Look at everything."""
+        software.calm()
+        self.tell(software.python())
+        self._doing("loading TensorFlow")
+        finding, usable = software.tensorflow()
+        self.tell(finding)
+        if usable:
+            self._doing("loading Horovod")
+            finding, usable = software.horovod()
+            self.tell(finding)
+        else:
+            self.tell(Finding("Horovod", "note", "not looked at: it needs TensorFlow", "first mend TensorFlow"))
+        family = self._mpi() if self._speaks else None
+        self.tell(placement.launcher_finding(self.launcher))
+        self.tell(placement.slurm_finding())
+        places = self._places()
+        if not usable and not self._speaks:
+            self.tell(Lost(finding))
+            return
+        world = self._join(family) if usable else None
+        if world is None:
+            self.tell(Finding("world", "note", "not known: it takes Horovod to count the ranks"))
+            self._alone(places, None)
+        elif wrong_size(self.launcher, world.size, family):
+            # Each process believes that it is the whole job.
+            if self._speaks:
+                self.tell(placement.judge_world(self.launcher, world.size, [], family))
+                self._alone(places, world)
+        else:
+            self._together(world, places, family)
+        if world is not None:
+            self._doing("shutting Horovod down")
+            import horovod.tensorflow as hvd
+
+            hvd.shutdown()
+
+    @property
+    def _speaks(self) -> bool:
+        return self.launcher.rank == 0
+
+    def _doing(self, what: str, *remedy: str) -> None:
+        self.tell(Doing(what, self.seconds, *remedy))
+
+    def _mpi(self) -> str | None:
+        """Tell which MPI is whose; the family of Horovod's, or of mpi4py's where Horovod has none."""
+        self._doing("asking which MPI is whose")
+        library = software.horovod_library()
+        horovods = mpi.horovods(library) if library else None
+        mpi4pys = mpi.mpi4pys()
+        self.tell(mpi.judge(horovods, mpi4pys, mpi.mpirun_on_path(), self.launcher, software.container()))
+        ours = horovods or mpi4pys
+        return ours and ours.family
+
+    def _places(self) -> tuple[Place | None, Place | None]:
+        """Data and local storage as this node sees them, on its first rank."""
+        if self.launcher.local_rank:
+            return None, None
+        self._doing(f"looking at {self.data}")
+        data = storage.look_at_data(self.data) if self.data else None
+        self._doing("looking at node-local storage")
+        return data, storage.look_at_local(self.local)
+
+    def _join(self, family: str | None) -> World | None:
+        """Start Horovod; None where it fails on this rank, which is then told."""
+        import horovod.tensorflow as hvd
+
+        how = f"start with {right_launch(family)}"
+        self._doing("joining the other ranks (hvd.init)", how)
+        try:
+            hvd.init()
+        except Exception as error:
+            self.tell(Lost(Finding("world", "wrong", f"Horovod does not start: {software.brief(error)}", how)))
+            return None
+        return World(hvd.rank(), hvd.size(), hvd.local_rank(), hvd.local_size(), hvd.cross_rank(), hvd.cross_size())
+
+    def _alone(self, places: tuple[Place | None, Place | None], world: World | None) -> None:
+        """What can be said of this process where the ranks do not know each other."""
+        own = [self._facts(World(), places, with_tensorflow=world is not None)]
+        if world is not None:
+            self.tell(gpus.judge(own, _cuda(), software.has_nccl(), software.container(), alone=True))
+        if self.launcher.size == 1:
+            self.tell(placement.judge_cpus(own))
+        self._storage(own)
+        self.tell(Table([gpus.row(facts) for facts in own]))
+        self.tell(Finding("all-reduce", "note", "not tried: the ranks do not know each other"))
+
+    def _together(self, world: World, places: tuple[Place | None, Place | None], family: str | None) -> None:
+        from hpc_train.parallel.collectives import gather_objects
+
+        self._doing("looking at GPUs and CPUs")
+        own = self._facts(world, places, with_tensorflow=True)
+        self._doing("gathering what the ranks see (hvd.allgather)")
+        everybody = gather_objects(own)
+        self.tell(placement.judge_world(self.launcher, world.size, everybody, family))
+        self.tell(gpus.judge(everybody, _cuda(), software.has_nccl(), software.container()))
+        self.tell(placement.judge_cpus(everybody))
+        if self._speaks:
+            self._storage(everybody)
+        self.tell(Table([gpus.row(facts) for facts in everybody]))
+        if world.size == 1:
+            self.tell(Finding("all-reduce", "ok", "nothing to sum: one rank"))
+            return
+        device = "/gpu:0" if own.seen and software.has_nccl() else "/cpu:0"
+        self._doing("all-reduce of 2 kinds of numbers")
+        wrong = allreduce.wrong_sums(world.rank, world.size, device)
+        told = gather_objects(wrong)
+        ranks = {dtype: [rank for rank, bad in enumerate(told) if dtype in bad] for dtype in ("float32", "float16")}
+        self._doing("all-reduce of large messages")
+        self.tell(allreduce.judge(world.size, ranks, *allreduce.speed(device), device))
+
+    def _facts(self, world: World, places: tuple[Place | None, Place | None], with_tensorflow: bool) -> Facts:
+        shown, seen, bus = gpus.visible(), 0, None
+        buses, no_driver = gpus.driver()
+        if with_tensorflow:
+            seen = gpus.pin(world)
+        index, name, problem = gpus.take(shown, seen, world)
+        if seen and index is not None and index < len(buses):
+            bus = buses[index]
+        return Facts(
+            rank=world.rank,
+            host=node_name(),
+            local_rank=world.local_rank,
+            local_size=world.local_size,
+            visible=shown,
+            given=gpus.given(),
+            seen=seen,
+            takes=name,
+            bus=bus,
+            problem=problem,
+            no_driver=no_driver,
+            **cpu_facts(world),
+            data=places[0],
+            local=places[1],
+        )
+
+    def _storage(self, everybody: list[Facts]) -> None:
+        size = None
+        if self.data:
+            self._doing(f"counting the files of {self.data}")
+            try:
+                count, size = storage.bytes_of(self.data)
+            except (UserError, OSError) as error:
+                self.tell(Finding("data", "wrong", str(error)))
+            else:
+                self.tell(
+                    storage.judge_data({facts.host: facts.data for facts in everybody if facts.data}, count, size)
+                )
+        self.tell(storage.judge_local({facts.host: facts.local for facts in everybody if facts.local}, size))
+
+
+def _cuda() -> bool:
+    import tensorflow as tf
+
+    return tf.test.is_built_with_cuda()

@@ -1,0 +1,60 @@
+"""`hpc-train doctor --launch`: does this launcher start one job of N ranks? With mpi4py alone, in about a second."""
+
+from collections.abc import Callable
+
+from hpc_train.doctor import mpi, software
+from hpc_train.doctor.findings import Finding, Lost, plural
+from hpc_train.doctor.supervise import Doing
+from hpc_train.parallel.launcher import GLOO, Launcher, right_launch, wrong_size
+
+
+def examine(launcher: Launcher, seconds: float, tell: Callable) -> None:
+    """Join the other ranks through MPI and count them; the one that the launcher calls 0 tells what it comes to."""
+    if launcher.name == GLOO:
+        tell(Finding("launch", "ok", f"{launcher.name} started {plural(launcher.size, 'rank')} without MPI"))
+        return
+    tell(Doing("loading mpi4py", seconds))
+    try:
+        import mpi4py
+
+        mpi4py.rc.initialize = mpi4py.rc.finalize = False
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        how = "load the site's MPI, or pip install mpich"
+        tell(Lost(Finding("launch", "wrong", f"mpi4py finds no MPI: {reason}", how)))
+        return
+    ours = mpi.loaded()
+    family = ours.family if ours else None
+    how = f"start with {right_launch(family)}"
+    tell(Doing(f"MPI_Init of {family or 'an unknown MPI'} under {launcher.name or 'no launcher'}", seconds, how))
+    MPI.Init_thread(MPI.THREAD_MULTIPLE)
+    tell(Doing("MPI_Barrier over the ranks", seconds))
+    MPI.COMM_WORLD.Barrier()
+    size = MPI.COMM_WORLD.size
+    if launcher.rank == 0:
+        library = software.horovod_library()
+        tell(Doing("asking what Horovod is linked with", seconds))
+        horovods = mpi.horovods(library) if library else None
+        tell(judge(launcher, size, ours, horovods))
+    tell(Doing("MPI_Finalize", seconds))
+    MPI.Finalize()
+
+
+def judge(launcher: Launcher, size: int, ours: mpi.Mpi | None, horovods: mpi.Mpi | None) -> Finding:
+    """Whether the world that MPI made is the one that was announced, with the MPI that Horovod will use.
+
+    Args:
+        launcher: what the environment announces.
+        size: ranks in MPI's world.
+        ours: the MPI of mpi4py, in which they were counted.
+        horovods: the MPI that Horovod is linked with, where it is.
+    """
+    family = ours.family if ours else None
+    if problem := wrong_size(launcher, size, family):
+        return Finding("launch", "wrong", *problem)
+    if ours and horovods and ours.family != horovods.family:
+        how = f"start with {right_launch(horovods.family)} and export MPI4PY_LIBMPI={horovods.path}"
+        return Finding("launch", "wrong", f"mpi4py takes {ours}, but Horovod {horovods}", how)
+    by = f", started by {launcher.name}" if launcher.name else ", no launcher"
+    return Finding("launch", "ok", f"{plural(size, 'rank')}{by}{f', {ours}' if ours else ''}")

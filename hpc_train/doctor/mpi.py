@@ -1,0 +1,141 @@
+"""Which MPI is which: Horovod's, mpi4py's, mpirun's, the launcher's; and whether they are one family."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+
+from hpc_train.doctor.findings import BUILD, Finding
+from hpc_train.parallel.launcher import MPICH, OPEN_MPI, Launcher, right_launch
+
+# Before MPI_Init: what mpi4py loads in a process of its own. Horovod's MPI, once loaded, would answer for both.
+_MPI4PY = """
+import mpi4py; mpi4py.rc.initialize = False
+from mpi4py import MPI
+print(MPI.Get_library_version().split("\\n")[0])
+print(*{line.split()[-1] for line in open("/proc/self/maps") if "libmpi" in line}, sep="\\n")
+"""
+# Of Horovod's own file only what it needs is asked: loading it would take TensorFlow.
+_NEEDED = re.compile(r"^\s*(libmpi\w*\.so\S*) => (not found|\S+)", re.MULTILINE)
+_LIBRARY = re.compile(r"/(libmpi(?:ch|_cray|_intel|_abi)?(?:_\w+)?\.so[.\d]*)$")
+
+
+@dataclass(frozen=True)
+class Mpi:
+    """A library of MPI, or a program that comes with one."""
+
+    family: str | None
+    path: str
+    version: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.version or self.family or 'an unknown MPI'} ({self.path})"
+
+
+def family_of(soname: str) -> str | None:
+    """MPICH (whose ABI Intel MPI, Cray MPICH and MVAPICH share) or Open MPI, by the name of the library."""
+    if re.match(r"libmpi\.so\.12|libmpich|libmpi_cray|libmpi_intel", soname):
+        return MPICH
+    return OPEN_MPI if re.match(r"libmpi\.so\.\d0", soname) else None
+
+
+def library_among(paths: list[str]) -> Mpi | None:
+    """The MPI library among the files that a process has mapped, or None."""
+    found = sorted({os.path.realpath(path) for path in paths if _LIBRARY.search(path)})
+    known = [path for path in found if family_of(path.rsplit("/", 1)[1])]
+    path = (known or found or [None])[0]
+    return path and Mpi(family_of(path.rsplit("/", 1)[1]), path)
+
+
+def linked_with(ldd: str) -> Mpi | None:
+    """The MPI library in what `ldd` says of a file; its path is `not found` where the linker finds none."""
+    needed = _NEEDED.search(ldd)
+    if not needed:
+        return None
+    path = f"{needed[1]}, not found" if needed[2] == "not found" else os.path.realpath(needed[2])
+    return Mpi(family_of(needed[1]), path)
+
+
+def loaded() -> Mpi | None:
+    """The MPI library that this process has loaded."""
+    with open("/proc/self/maps") as file:
+        return library_among([line.split()[-1] for line in file])
+
+
+def horovods(library: str) -> Mpi | None:
+    """The MPI that Horovod's binary is linked with, as the dynamic linker finds it here; None without MPI."""
+    return linked_with(_output(["ldd", library]))
+
+
+def mpi4pys() -> Mpi | None:
+    """The MPI that mpi4py takes, or None."""
+    said = _output([sys.executable, "-c", _MPI4PY]).splitlines()
+    mpi = library_among(said)
+    return mpi and Mpi(mpi.family, mpi.path, " ".join(said[0].replace(" Version:", "").split(",")[0].split()))
+
+
+def mpirun_on_path() -> Mpi | None:
+    """The mpirun that a user would get; None where there is none."""
+    path = shutil.which("mpirun")
+    if path is None:
+        return None
+    said = _output([path, "--version"])
+    if found := re.search(r"\((?:Open MPI|OpenRTE)\) (\S+)", said):
+        return Mpi(OPEN_MPI, path, f"Open MPI {found[1]}")
+    if "Intel" in said:
+        return Mpi(MPICH, path, "Intel MPI")
+    if "HYDRA" in said:
+        version = re.search(r"Version:\s+(\S+)", said)
+        return Mpi(MPICH, path, f"MPICH {version[1] if version else ''}".strip())
+    return Mpi(None, path)
+
+
+def judge(horovod: Mpi | None, mpi4py: Mpi | None, mpirun: Mpi | None, launcher: Launcher, inside: str) -> Finding:
+    """Whether all take the same family of MPI.
+
+    Args:
+        horovod: what Horovod is linked with; None for Horovod without MPI, and without Horovod.
+        mpi4py: what mpi4py takes, or None.
+        mpirun: the one on PATH, or None.
+        launcher: what started this process.
+        inside: the container, or empty.
+    """
+    if horovod and mpi4py and horovod.path == mpi4py.path:
+        horovod = mpi4py  # which knows its version
+    ours = horovod or mpi4py
+    if ours is None:
+        return Finding("MPI", "note", "neither Horovod nor mpi4py has one", "load the site's MPI, or pip install mpich")
+    value = f"{'Horovod' if horovod else 'mpi4py'}: {ours}"
+    family = ours.family
+    if launcher.family and family and launcher.family != family:
+        there = " in the container" if inside else ""
+        how = f"start with {right_launch(family)}; or build Horovod with {launcher.family}{there}: {BUILD}"
+        return Finding("MPI", "wrong", f"{value}, but {launcher.name} started this process", how)
+    if horovod and mpi4py and mpi4py.family != family:
+        how = f"export MPI4PY_LIBMPI={horovod.path}, or have one MPI only in this environment"
+        return Finding("MPI", "wrong", f"{value}, but mpi4py: {mpi4py}", how)
+    if mpirun and mpirun.family and family and mpirun.family != family and not launcher.family:
+        how = f"start ranks with {right_launch(family)}"
+        return Finding("MPI", "note", f"{value}, but mpirun on PATH: {mpirun}", how)
+    if horovod and mpi4py and mpi4py.path != horovod.path:
+        how = "the same family, so they may work together; one library is safer"
+        return Finding("MPI", "note", f"{value}, mpi4py: {mpi4py}", how)
+    others = [name for name, one in (("mpi4py", horovod and mpi4py), ("mpirun", mpirun)) if one]
+    return Finding("MPI", "ok", value + (f"; the same: {' and '.join(others)}" if others else ""))
+
+
+def _output(command: list[str]) -> str:
+    try:
+        return subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=20,
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)

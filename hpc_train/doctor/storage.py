@@ -1,0 +1,185 @@
+"""Where the data lie and where they can be staged: type of file system, HDF5's locks, room."""
+
+import glob
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from hpc_train.doctor import locking
+from hpc_train.doctor.facts import Place
+from hpc_train.doctor.findings import Finding, plural, some
+
+_LOCK_SECONDS = 10
+# File systems of other machines, whatever the path looks like; `fuse.` is cut off.
+NETWORK = {
+    *("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "cifs", "smb3", "9p", "panfs", "wekafs", "pvfs2", "afs"),
+    *("orangefs", "glusterfs", "sshfs", "dfuse", "juicefs", "s3fs", "gcsfuse", "cvmfs2"),
+}
+MEMORY = {"tmpfs", "ramfs", "devtmpfs"}
+# In this order; the last two are set or there nearly everywhere.
+LOCAL_VARIABLES = ("NODE_LOCAL", "SLURM_TMPDIR", "LOCAL_SCRATCH", "TMPDIR")
+# What staging leaves free beside the copies, as hpc_train.data.staging does.
+_MARGIN, _MARGIN_SHARE = 64 * 2**20, 0.01
+
+
+def system_of(path: str, mountinfo: str) -> str:
+    """Type of the file system that holds `path`, an absolute path without links.
+
+    mountinfo: text of /proc/self/mountinfo (proc(5)).
+    """
+    best, system = "", "unknown"
+    for line in mountinfo.splitlines():
+        left, _, right = line.partition(" - ")
+        mount = left.split()[4].replace("\\040", " ").rstrip("/") + "/"
+        # Of two mounts at one place the later hides the earlier.
+        if f"{path.rstrip('/')}/".startswith(mount) and len(mount) >= len(best):
+            best, system = mount, right.split()[0]
+    return system
+
+
+def look_at_data(path: Path) -> Place:
+    """The data as this node sees them: their file system and its locks."""
+    file = first_file(path)
+    if file is None:
+        return Place(str(path), "", problem="no such file or folder, or nothing in it")
+    place = os.path.realpath(file)
+    return Place(str(path), _system(place), locks=try_lock(place))
+
+
+def first_file(path: Path) -> str | None:
+    """Some data file in `path`, a file, folder or pattern; None where there is none. Lists as little as it can."""
+    if path.is_file():
+        return str(path)
+    if not path.is_dir():
+        return next((name for name in glob.iglob(str(path), recursive=True) if os.path.isfile(name)), None)
+    suffixes = (".h5", ".hdf5", ".nc", ".nc4")
+    files = (os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)
+    return next((name for name in files if name.endswith(suffixes)), None)
+
+
+def try_lock(file: str) -> str:
+    """What HDF5's locking says of a file: works, held, hangs, or the name of an error."""
+    command = [sys.executable, "-I", "-S", locking.__file__, file]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    try:
+        return process.communicate(timeout=_LOCK_SECONDS)[0].strip() or "unknown"
+    except subprocess.TimeoutExpired:
+        # Not waited for: a process that hangs in a dead file server does not even die.
+        process.kill()
+        return "hangs"
+
+
+def look_at_local(folder: str | None) -> Place:
+    """Node-local storage as this node sees it: `folder`, in which $VARIABLES are looked up here, or the usual place."""
+    if folder is None:
+        folder = next((os.environ[name] for name in LOCAL_VARIABLES if os.environ.get(name)), "/tmp")
+    path = os.path.expandvars(folder)
+    if "$" in path:
+        return Place(path, "", problem="this variable is not set here")
+    there = Path(os.path.abspath(path))
+    if os.path.lexists(there) and not there.is_dir():
+        return Place(path, "", problem="is not a folder")
+    # Staging makes the folder itself.
+    while not there.is_dir():
+        there = there.parent
+    if not os.access(there, os.W_OK | os.X_OK):
+        return Place(path, _system(os.path.realpath(there)), problem=f"you may not write to {there}")
+    status = os.statvfs(there)
+    return Place(path, _system(os.path.realpath(there)), free=status.f_bavail * status.f_frsize, held=_held(Path(path)))
+
+
+def bytes_of(path: Path) -> tuple[int, int]:
+    """Number of data files in `path` and their bytes.
+
+    Raises UserError where there are none.
+    """
+    from hpc_train.data.layout import list_files
+
+    files = list_files(path)
+    return len(files), sum(os.stat(file).st_size for file in files)
+
+
+def judge_data(places: dict[str, Place], count: int, size: int) -> Finding:
+    """Whether every node sees the data, and what HDF5's locks on their file system mean.
+
+    Args:
+        places: the data as each node sees them, by its name.
+        count: how many files they are.
+        size: their bytes.
+    """
+    lost = [name for name, place in places.items() if place.problem]
+    if lost:
+        place = places[lost[0]]
+        where = "" if len(lost) == len(places) else f" on {some(lost)}"
+        return Finding("data", "wrong", f"{place.path}{where}: {place.problem}", "check the path; is it mounted there?")
+    # The worst node speaks for all.
+    name, place = max(places.items(), key=lambda item: {"works": 0, "held": 1}.get(item[1].locks, 2))
+    value = f"{place.path}: {plural(count, 'file')}, {gigabytes(size)}, {place.system}"
+    if place.locks == "works":
+        return Finding("data", "ok", f"{value}; HDF5's file locking works")
+    where = f" on {name}" if len(places) > 1 else ""
+    if place.locks == "held":
+        how = "wait until it is written; two writers spoil it"
+        return Finding("data", "note", f"{value}; another program has a file locked{where}: it writes there", how)
+    state = "hangs" if place.locks == "hangs" else f"does not work ({place.locks})"
+    how = "this suite reads without locks; for other programs export HDF5_USE_FILE_LOCKING=FALSE"
+    return Finding("data", "note", f"{value}; HDF5's file locking {state}{where}", how)
+
+
+def judge_local(places: dict[str, Place], size: int | None) -> Finding:
+    """Whether data of `size` bytes, where known, fit every node's own storage, and whether it is one.
+
+    Args:
+        places: node-local storage as each node sees it, by its name.
+        size: bytes of the data that are to be staged.
+    """
+    what = "local storage"
+    unusable = {name: place for name, place in places.items() if place.problem}
+    if unusable:
+        name, place = next(iter(unusable.items()))
+        where = f" on {some(list(unusable))}" if len(places) > 1 else ""
+        how = "name a folder of the node's own storage that you may write to: --local DIR"
+        return Finding(what, "wrong", f"{place.path}{where}: {place.problem}", how)
+    name, place = min(places.items(), key=lambda item: item[1].free + item[1].held)
+    least = " at least" if len(places) > 1 else ""
+    value = f"{place.path}: {place.system},{least} {gigabytes(place.free)} free"
+    if len(places) > 1:
+        value += f" ({name})"
+    if size is not None:
+        margin = max(_MARGIN, int(size * _MARGIN_SHARE))
+        if max(0, size - place.held) + margin > place.free and size > place.held:
+            full = [name for name, place in places.items() if size - place.held + margin > place.free]
+            value += f"; the data do not fit: {gigabytes(size + margin)} with what stays free"
+            if len(places) > 1:
+                value += f", on {some(full)}"
+            how = "another folder (--local DIR), or `hpc-train stage --part`; or read from the shared file system"
+            return Finding(what, "wrong", value, how)
+        value += f"; the data ({gigabytes(size)}) fit"
+    kinds = {place.system for place in places.values()}
+    if kinds & MEMORY:
+        how = "staged data count against the job's memory; name a disk with --local DIR"
+        return Finding(what, "note", f"{value}, in memory", how)
+    if remote := sorted(kind for kind in kinds if kind.removeprefix("fuse.") in NETWORK):
+        how = "staging there gains nothing; name the node's own disk with --local DIR"
+        return Finding(what, "note", f"{value}; {remote[0]} is not local to the node", how)
+    return Finding(what, "ok", value)
+
+
+def gigabytes(count: int) -> str:
+    """A number of bytes for people."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+
+
+def _system(path: str) -> str:
+    with open("/proc/self/mountinfo") as file:
+        return system_of(path, file.read())
+
+
+def _held(folder: Path) -> int:
+    from hpc_train.data.manifest import Manifest
+
+    try:
+        return sum(record["size"] for record in Manifest(folder).records().values() if "size" in record)
+    except OSError:
+        return 0

@@ -1,0 +1,88 @@
+"""Which launcher started this process, and what it announced: read from the environment alone.
+
+Inside a Slurm step the step's variables are not always about the ranks. MPICH's and Open MPI's mpirun start one proxy a
+node through srun, and the ranks inherit SLURM_NTASKS, SLURM_STEP_NUM_TASKS and SLURM_PROCID of their proxy. So what the
+innermost launcher says comes first, and Slurm's step counts only where srun itself started the ranks.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+MPICH, OPEN_MPI = "MPICH", "Open MPI"
+GLOO = "horovodrun --gloo"
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """Who started this process, as what."""
+
+    name: str
+    """As a user would write it; empty without a launcher."""
+    family: str | None
+    """The MPI whose ranks it starts; None where it starts any."""
+    size: int
+    """Ranks announced; 0 where it does not say."""
+    rank: int
+    local_rank: int | None
+    """None where it does not say."""
+
+
+def see(env: Mapping[str, str] = os.environ) -> Launcher:
+    """The innermost launcher that left its mark in `env`."""
+
+    def number(name: str) -> int | None:
+        return int(env[name]) if env.get(name, "").isdigit() else None
+
+    if number("HOROVOD_RANK") is not None and number("HOROVOD_SIZE"):
+        local = number("HOROVOD_LOCAL_RANK")
+        return Launcher(GLOO, None, number("HOROVOD_SIZE"), number("HOROVOD_RANK"), local)
+    if number("OMPI_COMM_WORLD_SIZE"):
+        local = number("OMPI_COMM_WORLD_LOCAL_RANK")
+        rank = number("OMPI_COMM_WORLD_RANK") or 0
+        return Launcher("Open MPI's mpirun", OPEN_MPI, number("OMPI_COMM_WORLD_SIZE"), rank, local)
+    if number("PMI_SIZE") and number("MPI_LOCALRANKID") is not None:
+        # Hydra, which MPICH, Intel MPI and MVAPICH share.
+        return Launcher("MPICH's mpirun", MPICH, number("PMI_SIZE"), number("PMI_RANK") or 0, number("MPI_LOCALRANKID"))
+    if number("SLURM_STEP_NUM_TASKS"):
+        size, rank, local = number("SLURM_STEP_NUM_TASKS"), number("SLURM_PROCID") or 0, number("SLURM_LOCALID")
+        return Launcher(f"srun --mpi={_protocol(env)}", None, size, rank, local)
+    if number("PMI_SIZE"):
+        return Launcher("a PMI launcher", None, number("PMI_SIZE"), number("PMI_RANK") or 0, None)
+    if number("PMIX_RANK") is not None:
+        return Launcher("a PMIx launcher", None, 0, number("PMIX_RANK"), None)
+    return Launcher("", None, 1, 0, 0)
+
+
+def right_launch(family: str | None) -> str:
+    """How ranks of this family of MPI are started."""
+    if family == MPICH:
+        return "`srun --mpi=pmi2`, or MPICH's own mpirun inside the job"
+    if family == OPEN_MPI:
+        return "`srun --mpi=pmix`, or Open MPI's own mpirun inside the job"
+    return "`srun --mpi=pmi2` (MPICH), `srun --mpi=pmix` (Open MPI), or that MPI's own mpirun inside the job"
+
+
+def wrong_size(launcher: Launcher, size: int, family: str | None = None) -> tuple[str, str] | None:
+    """What is wrong with a world of `size` ranks under this launcher, and its remedy; None where it is as announced.
+
+    Args:
+        launcher: what the environment announces.
+        size: ranks that found each other.
+        family: of the MPI they run on, where it is known.
+    """
+    if launcher.size in (0, size):
+        return None
+    if size == 1:
+        what = f"{launcher.name} started {launcher.size} processes, but each is a job of size 1"
+        return f"{what}: {family or 'this MPI'} does not hear it", f"start with {right_launch(family)}"
+    what = f"{launcher.name} announced {launcher.size} rank{'s' * (launcher.size != 1)}, but the world has {size}"
+    return what, "look for a second launcher inside the first, and for variables of one that were exported"
+
+
+def _protocol(env: Mapping[str, str]) -> str:
+    if env.get("SLURM_MPI_TYPE"):
+        return env["SLURM_MPI_TYPE"]
+    if "PMIX_RANK" in env:
+        return "pmix"
+    return "pmi2" if "PMI_FD" in env or "PMI_SIZE" in env else "none"
