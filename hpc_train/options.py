@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from hpc_train.errors import UserError
 from hpc_train.parallel.launcher import see
-from hpc_train.parallel.world import exit_usage
+from hpc_train.parallel.world import end_heard, exit_usage
 
 
 def parse(options: type, prog: str, args: Sequence[str] | None = None):
@@ -16,7 +16,10 @@ def parse(options: type, prog: str, args: Sequence[str] | None = None):
     import tyro
 
     if see().rank == 0:
-        return tyro.cli(options, prog=prog, args=args)
+        try:
+            return tyro.cli(options, prog=prog, args=args)
+        except SystemExit as end:
+            end_heard(end.code)
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
         try:
             return tyro.cli(options, prog=prog, args=args)

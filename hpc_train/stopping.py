@@ -38,7 +38,9 @@ class Requests:
     def train(self) -> None:
         """From now on SIGTERM is a request as well."""
         self._beat = time.monotonic()
-        signal.signal(signal.SIGTERM, _leave_to_the_pipe)
+        # Both: an MPI that has started since may have a use of its own for SIGUSR1.
+        for number in _SIGNALS:
+            signal.signal(number, _leave_to_the_pipe)
 
     def beat(self) -> None:
         """Training is alive: the main thread says so before every step."""
@@ -70,28 +72,30 @@ class Agreement:
     def __init__(self, requests: Requests, world: World, seconds: float = 1.0):
         self.requests, self.world, self.seconds = requests, world, seconds
         self._interval = self._left = 1
-        self._asked = time.monotonic()
+        self._busy, self._before = 0.0, None
 
     def begin(self) -> None:
         """A row of steps begins; what lay before it does not count as a step's time."""
-        self._left, self._asked = self._interval, time.monotonic()
+        self._before = None
 
     def signals(self) -> str:
         """The signals that any rank has received, "" without one; every rank calls it before every step. Collective."""
         from hpc_train.parallel.collectives import sum_arrays
 
         self.requests.beat()
+        now = time.monotonic()
+        self._busy += now - (self._before or now)
+        self._before = now
         self._left -= 1
         if self._left:
             return ""
-        now = time.monotonic()
         # Rank 0's clock sets the number of steps to the next question; it grows slowly, as the first steps compile.
-        wanted = self._interval * self.seconds / max(now - self._asked, 1e-6)
+        wanted = self._interval * self.seconds / max(self._busy, 1e-6)
         steps = min(max(1, int(wanted)), 2 * self._interval) if self.world.is_root else 0
         received = [float(number in self.requests.received) for number in _SIGNALS]
         *counts, steps = sum_arrays([np.array([*received, steps])], "hpc_train.stop")[0]
         self._interval = self._left = int(steps)
-        self._asked = now
+        self._busy = 0.0
         return " and ".join(number.name for number, count in zip(_SIGNALS, counts, strict=True) if count)
 
 

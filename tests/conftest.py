@@ -1,5 +1,10 @@
+import shutil
+import sys
+
+import cluster as slurm
 import numpy as np
 import pytest
+from launch import REPOSITORY
 
 from hpc_train.data.shards import write_shards
 
@@ -29,3 +34,42 @@ def blobs(tmp_path):
         return tmp_path / "blobs"
 
     return write
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """A Slurm cluster of two nodes with four pretended GPUs each; it starts here and ends with the tests."""
+    if slurm.missing():
+        pytest.skip(slurm.missing())
+    with slurm.Cluster() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def project(cluster, tmp_path_factory):
+    """A folder like a clone, to submit from: the templates, and a site.env that names this interpreter."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "slurm").mkdir()
+    for template in (REPOSITORY / "slurm").glob("*.sh"):
+        shutil.copy(template, folder / "slurm")
+    (folder / "slurm" / "site.env").write_text(f"VENV='{sys.prefix}'\nPYTHONPATH='{REPOSITORY}'\n")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _no_job_outlives_its_test(request):
+    running = request.getfixturevalue("cluster") if "cluster" in request.fixturenames else None
+    earlier = len(running.submitted) if running else 0
+    yield
+    if running:
+        running.clear(earlier)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A test that fails on the cluster shows the outputs of its jobs and the daemons' logs."""
+    report = yield
+    running = getattr(item, "funcargs", {}).get("cluster")
+    if running and report.failed:
+        report.sections.append(("Slurm", running.logs()))
+    return report

@@ -86,8 +86,8 @@ class Silent:
         pass
 
 
-@pytest.mark.parametrize("signalled", [0, 2])
-def test_every_rank_learns_of_a_signal_before_the_same_step(monkeypatch, signalled):
+@pytest.mark.parametrize(("signalled", "epoch"), [(0, 10_000), (2, 10_000), (1, 3)])
+def test_every_rank_learns_of_a_signal_before_the_same_step(monkeypatch, signalled, epoch):
     pytest.importorskip("horovod")
     requests = [Silent() for _ in range(3)]
     me, together = agreements(monkeypatch, 3, requests)
@@ -95,8 +95,9 @@ def test_every_rank_learns_of_a_signal_before_the_same_step(monkeypatch, signall
 
     def work(rank):
         me.rank = rank
-        together[rank].begin()
         for step in range(10_000):
+            if step % epoch == 0:
+                together[rank].begin()
             if step == 100 + rank and rank == signalled:
                 requests[rank].received.add(signal.SIGTERM)
             if found := together[rank].signals():

@@ -7,7 +7,7 @@ import threading
 import time
 import traceback
 
-from hpc_train.console import say
+from hpc_train.console import HEARD, say
 from hpc_train.errors import UserError
 from hpc_train.parallel.world import World
 
@@ -52,6 +52,7 @@ def end_together(status: int) -> None:
     import horovod.tensorflow as hvd
 
     hvd.shutdown()
+    time.sleep(HEARD)
     os._exit(status)
 
 
@@ -80,4 +81,5 @@ def _end(world: World, job: str, kind, error, trace) -> None:
     farewell = threading.Thread(target=hvd.shutdown, daemon=True)
     farewell.start()
     farewell.join(timeout=5)
+    time.sleep(HEARD)
     os._exit(130 if issubclass(kind, KeyboardInterrupt) else 1)

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from hpc_train.console import say
+from hpc_train.console import HEARD, say
 from hpc_train.errors import UserError
 from hpc_train.parallel.launcher import GLOO, see, wrong_size
 
@@ -169,7 +169,7 @@ def _all_come(meeting, seconds: float) -> bool:
 def _abort(comm, status: int) -> None:
     sys.stdout.flush()
     # The launcher hears of the abort and reads what was printed by different ways: let it read first.
-    time.sleep(0.3)
+    time.sleep(HEARD)
     # All is said: MPI's own account of the abort would bury it.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     comm.Abort(status)

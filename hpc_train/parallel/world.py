@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hpc_train.console import say
+from hpc_train.console import HEARD, say
 from hpc_train.errors import UserError
 from hpc_train.parallel.launcher import see
 
@@ -34,13 +34,20 @@ def node_name() -> str:
     return os.environ.get("HPC_TRAIN_NODE") or socket.gethostname()
 
 
+def end_heard(status: int) -> None:
+    """End with `status`, under a launcher after it has read what was printed."""
+    if see().size != 1:
+        time.sleep(HEARD)
+    sys.exit(status)
+
+
 def exit_usage(message: str) -> None:
     """End with status 2 for a mistake made before the ranks know each other, with the message on one of them."""
     if see().rank:
         # Where rank 0 made the same mistake, the launcher ends this rank before it speaks.
         time.sleep(3)
     say(message, sys.stderr)
-    sys.exit(2)
+    end_heard(2)
 
 
 def choose_gpu(visible: int, world: World) -> int | None:

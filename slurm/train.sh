@@ -1,0 +1,31 @@
+#!/bin/bash
+#SBATCH --job-name=train
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=4
+#SBATCH --gpus-per-node=4
+#SBATCH --time=01:00:00
+#SBATCH --signal=B:USR1@120
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=slurm-%x-%j.out
+#
+# Runs any trainer, one rank a GPU: 8 ranks on 2 nodes with 4 GPUs each. The first word is a module, or a file (.py):
+#
+#   sbatch slurm/train.sh hpc_train.mnist --data shards/mnist
+#   sbatch --job-name=mine --nodes=4 slurm/train.sh my_script.py --data fields/
+#
+# The rest is handed to it, and `--resume`, and `--run runs/NAME-JOBID` where no --run is given. A trainer that is sent
+# SIGUSR1 writes a checkpoint and ends with status 75, which means: run me again. That is what hpc_train.train does;
+# a script that knows nothing of it is ended by the time limit like any other.
+# Options for sbatch, time limits, site.env: see `slurm/mnist_8gpu.sh --help`.
+
+common=${HPC_TRAIN:=${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}}/slurm/common.sh
+[ -f "$common" ] || { echo "error: no $common: sbatch in the hpc-train folder, or export HPC_TRAIN" >&2; exit 2; }
+# shellcheck source=slurm/common.sh
+source "$common"
+
+case ${1:-} in
+  '') fail "no trainer named: sbatch slurm/train.sh hpc_train.mnist --data DIR" ;;
+  *.py) run_job python "$@" ;;
+  *) run_job python -m "$@" ;;
+esac

@@ -1,0 +1,237 @@
+"""A Slurm cluster for the tests: two nodes with four pretended GPUs each, on this machine, as root or as anybody.
+
+As root each node has a host name of its own. For trials by hand: `python tests/cluster.py start`, `status`, `stop`.
+Only the standard library is used: any Python 3.10 or later runs this, wherever the two files lie.
+"""
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "sinfo")
+# Debian keeps the daemons where only root looks.
+PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+UNFINISHED = {"PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "REQUEUED", "PREEMPTED", "STAGE_OUT"}
+# What a developer may have set for jobs of their own (slurm/site.env.example).
+SETTINGS = ("HPC_TRAIN", "MODULES", "VENV", "CONTAINER", "CONTAINER_OPTIONS", "LAUNCHER", "RESTARTS", "NODE_LOCAL")
+BY_HAND = Path(f"/tmp/hpc-train-cluster-{os.getuid()}")
+
+
+def missing() -> str:
+    """Why there can be no cluster here; empty where there can."""
+    absent = [program for program in PROGRAMS if not shutil.which(program, path=PATH)]
+    return f"no {', '.join(absent)} here: install Slurm (Debian: slurm-wlm slurm-client munge)" if absent else ""
+
+
+def short_folder() -> Path:
+    """A new folder with a short path, whatever TMPDIR is: sockets have at most 107 characters."""
+    places = [place for place in ("/tmp", "/var/tmp", "/dev/shm", tempfile.gettempdir()) if os.access(place, os.W_OK)]
+    folder = Path(tempfile.mkdtemp(prefix="slurm-", dir=places[0]))
+    folder.chmod(0o755)
+    return folder
+
+
+@dataclass(frozen=True)
+class Job:
+    """What `scontrol show job` says of a job."""
+
+    fields: dict[str, str]
+
+    @property
+    def state(self) -> str:
+        """RUNNING, COMPLETED, FAILED, ..."""
+        return self.fields["JobState"]
+
+    @property
+    def status(self) -> int:
+        """Exit status of the batch script."""
+        return int(self.fields["ExitCode"].split(":")[0])
+
+    @property
+    def restarts(self) -> int:
+        """How many times it was requeued and started again."""
+        return int(self.fields["Restarts"])
+
+    @property
+    def finished(self) -> bool:
+        """Whether it will do no more."""
+        return self.state not in UNFINISHED
+
+
+class Cluster:
+    """One cluster, in a folder of its own, that ends with this process or before; also a context manager."""
+
+    def __init__(self, nodes: int = 2, gpus: int = 4, cpus: int = 64):
+        self.nodes, self.gpus, self.cpus = nodes, gpus, cpus
+        self.folder: Path | None = None
+        self._supervisor: subprocess.Popen | None = None
+        self.submitted: list[str] = []
+
+    def start(self, folder: Path | None = None, stay: bool = False) -> "Cluster":
+        """Start the daemons and wait until every node takes jobs.
+
+        Args:
+            folder: where to keep everything; a new one if not given.
+            stay: do not end with this process.
+
+        Raises:
+            RuntimeError: a daemon does not start; the message holds its log.
+        """
+        self.folder = folder or short_folder()
+        command = [sys.executable, str(Path(__file__).with_name("cluster_daemons.py")), str(self.folder)]
+        command += [str(self.nodes), str(self.gpus), str(self.cpus), *(["--stay"] if stay else [])]
+        # A session of its own: Ctrl-C in a terminal is for the tests, which then stop the cluster.
+        self._supervisor = subprocess.Popen(
+            command,
+            env=self.environment(),
+            stdin=subprocess.DEVNULL if stay else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            # What stays must not keep open the pipe that the command's caller reads.
+            stderr=subprocess.DEVNULL if stay else None,
+            text=True,
+            start_new_session=True,
+        )
+        (self.folder / "supervisor.pid").write_text(str(self._supervisor.pid))
+        said = self._supervisor.stdout.readline()
+        if said.strip() != "ready":
+            raise RuntimeError(said + self._supervisor.stdout.read())
+        return self
+
+    def stop(self) -> None:
+        """End every process of the cluster and of its jobs; remove the folder."""
+        if self._supervisor:
+            self._supervisor.communicate()
+            self._supervisor = None
+
+    def __enter__(self) -> "Cluster":
+        return self.start()
+
+    def __exit__(self, *_) -> None:
+        self.stop()
+
+    @property
+    def conf(self) -> Path:
+        """What SLURM_CONF names."""
+        return self.folder / "slurm.conf"
+
+    def environment(self, **variables: str) -> dict[str, str]:
+        """This process's environment for this cluster's commands, with nothing of other jobs."""
+        own = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_"))}
+        own = {name: value for name, value in own.items() if name not in SETTINGS}
+        return {**own, "PATH": PATH, "SLURM_CONF": str(self.conf), **variables}
+
+    def run(self, *command, cwd=None, timeout: float = 60, **variables: str) -> subprocess.CompletedProcess:
+        """Run a command such as `sbatch` or `srun` to its end; its `stdout` holds both streams."""
+        return subprocess.run(
+            [str(word) for word in command],
+            cwd=cwd,
+            env=self.environment(**variables),
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def submit(self, *arguments, cwd, **variables: str) -> str:
+        """`sbatch ARGUMENTS` in the folder `cwd`; the number of the job.
+
+        Raises:
+            RuntimeError: sbatch refuses it.
+        """
+        asked = self.run("sbatch", "--parsable", *arguments, cwd=cwd, **variables)
+        # sbatch may say more than the number, on the other stream.
+        numbers = [line for line in asked.stdout.splitlines() if line.isdigit()]
+        if asked.returncode or not numbers:
+            raise RuntimeError(f"sbatch {' '.join(map(str, arguments))}: {asked.stdout}")
+        self.submitted.append(numbers[-1])
+        return numbers[-1]
+
+    def job(self, number: str) -> Job:
+        """The job as it is now; of an array, its first element."""
+        said = self.run("scontrol", "show", "job", "-o", number).stdout.splitlines()[0]
+        return Job(dict(word.split("=", 1) for word in said.split() if "=" in word))
+
+    def wait(self, number: str, timeout: float, until=lambda job: job.finished) -> Job:
+        """Wait for the end of a job, or for something else about it; then what it is.
+
+        Raises:
+            TimeoutError: not within `timeout` seconds; the job is cancelled.
+        """
+        deadline = time.monotonic() + timeout
+        while not until(job := self.job(number)):
+            if job.finished or time.monotonic() > deadline:
+                self.run("scancel", number)
+                raise TimeoutError(f"job {number} is {job.state} after waiting for at most {timeout} s")
+            time.sleep(0.2)
+        return job
+
+    def output(self, number: str) -> str:
+        """What the job has printed so far, both streams."""
+        streams = {self.job(number).fields[name] for name in ("StdOut", "StdErr")}
+        return "".join(Path(path).read_text(errors="replace") for path in sorted(streams) if Path(path).exists())
+
+    def clear(self, first: int = 0) -> None:
+        """Cancel what is left of the jobs submitted here, from the `first` in order; wait until they are gone."""
+        mine, self.submitted[first:] = self.submitted[first:], []
+        left = [number for number in mine if not self.job(number).finished]
+        for number in left:
+            self.run("scancel", number)
+        deadline = time.monotonic() + 30
+        while not all(self.job(number).finished for number in left) and time.monotonic() < deadline:
+            time.sleep(0.2)
+
+    def logs(self) -> str:
+        """The ends of the daemons' logs and of the outputs of the jobs that have not been cleared."""
+        outputs = [(f"job {number}", self.output(number)) for number in self.submitted]
+        daemons = [(log.name, log.read_text(errors="replace")) for log in sorted(self.folder.glob("slurm*.log"))]
+        return "\n".join(f"--- {name}\n{text[-3000:]}" for name, text in outputs + daemons)
+
+
+def _supervisor_by_hand() -> int | None:
+    try:
+        number = int((BY_HAND / "supervisor.pid").read_text())
+        ours = str(BY_HAND).encode() in Path(f"/proc/{number}/cmdline").read_bytes()
+    except (OSError, ValueError):
+        return None
+    return number if ours else None
+
+
+def main() -> None:
+    """The commands for trials by hand."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("command", choices=["start", "status", "stop"])
+    command = parser.parse_args().command
+    supervisor = _supervisor_by_hand()
+    if command == "stop":
+        if supervisor:
+            os.kill(supervisor, signal.SIGTERM)
+            while _supervisor_by_hand():
+                time.sleep(0.05)
+        return
+    if missing():
+        sys.exit(f"error: {missing()}")
+    if command == "start" and not supervisor:
+        shutil.rmtree(BY_HAND, ignore_errors=True)
+        BY_HAND.mkdir(mode=0o755)
+        try:
+            Cluster().start(BY_HAND, stay=True)
+        except RuntimeError as error:
+            sys.exit(f"error: {error}")
+    if not _supervisor_by_hand():
+        sys.exit("no cluster: python tests/cluster.py start")
+    print(f"export SLURM_CONF={BY_HAND}/slurm.conf PATH=$PATH:/usr/sbin")
+    if command == "status":
+        sys.stdout.flush()
+        subprocess.run(["sinfo", "-N", "-l"], env={**os.environ, "PATH": PATH, "SLURM_CONF": f"{BY_HAND}/slurm.conf"})
+
+
+if __name__ == "__main__":
+    main()

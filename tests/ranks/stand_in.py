@@ -1,0 +1,66 @@
+"""A trainer without TensorFlow: what a batch script sees of one, in a second. The first argument says what to do."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+# Under mpirun, Slurm's own number is that of the node's proxy.
+RANK = next(name for name in ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID") if name in os.environ)
+rank = int(os.environ[RANK])
+
+
+def where(run: Path) -> None:
+    """Tell each rank's place and the GPU that it would take."""
+    from mpi4py import MPI
+
+    from hpc_train.parallel.world import World, choose_gpu
+
+    node = MPI.COMM_WORLD.Split_type(MPI.COMM_TYPE_SHARED)
+    world = World(MPI.COMM_WORLD.rank, MPI.COMM_WORLD.size, node.rank, node.size, 0, 1)
+    visible = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
+    gpu = visible[choose_gpu(len(visible), world)]
+    host = os.environ["SLURMD_NODENAME"]
+    lines = MPI.COMM_WORLD.gather(f"rank {world.rank} of {world.size} local {node.rank} on {host} takes GPU {gpu}")
+    if world.rank == 0:
+        print("\n".join(lines))
+
+
+def unfinished(run: Path) -> None:
+    """Ask to be run again, at once, with a newer checkpoint where $PROGRESS is set."""
+    restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    if rank:
+        return
+    print(f"this is attempt {restarts}", flush=True)
+    if os.environ.get("PROGRESS"):
+        if restarts == 3:
+            return
+        (run / "checkpoints").mkdir(exist_ok=True)
+        (run / "checkpoints" / f"step-{restarts:09d}.h5").touch()
+    time.sleep(0.5)
+    sys.exit(os.EX_TEMPFAIL)
+
+
+def bug(run: Path) -> None:
+    """Fail on one rank while the others work."""
+    if rank == 1:
+        print("error: the planted bug", flush=True)
+        # srun loses what a task wrote in the last instant before it failed (about one time in eight).
+        time.sleep(0.5)
+        sys.exit(1)
+    time.sleep(600)
+
+
+def deaf(run: Path) -> None:
+    """Hear no signal: stuck, as in a system call. The second start ends well."""
+    if os.environ.get("SLURM_RESTART_COUNT", "0") != "0":
+        print("the second start", flush=True)
+        return
+    for number in (signal.SIGUSR1, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    time.sleep(600)
+
+
+if __name__ == "__main__":
+    {f.__name__: f for f in (where, unfinished, bug, deaf)}[sys.argv[1]](Path(sys.argv[sys.argv.index("--run") + 1]))

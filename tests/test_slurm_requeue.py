@@ -1,0 +1,204 @@
+"""Jobs that are stopped, by a time limit, a pre-emption, a scancel or a dead rank, on a real Slurm with real ranks."""
+
+import io
+import json
+import os
+import re
+import signal
+import time
+import zipfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from launch import REPOSITORY
+
+RANKS = REPOSITORY / "tests" / "ranks"
+TWO_NODES = ("--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=1")
+# Slurm looks at limits every 30 s, and sends the signal up to 30 s early: after 20 to 50 s, or 60 to 90 s.
+ONE_MINUTE = ("--time=1", "--signal=B:USR1@10")
+TWO_MINUTES = ("--time=2", "--signal=B:USR1@30")
+# 21 steps an epoch.
+OPTIONS = ("--model", "dropout", "--augment", "--batch-size", "32", "--epochs", "6", "--no-histograms")
+
+
+@pytest.fixture(scope="module")
+def train(cluster, project, digits):
+    """A function that submits a training of two ranks on two nodes; it pauses so many seconds after each step."""
+
+    def submit(*resources, pause, arguments=()):
+        trainer = (RANKS / "paused_mnist.py", "--data", digits, *OPTIONS, *arguments)
+        return cluster.submit(*TWO_NODES, *resources, "slurm/train.sh", *trainer, cwd=project, PAUSE=str(pause))
+
+    return submit
+
+
+@pytest.fixture(scope="module")
+def folder(cluster, project):
+    """A function from a job to its run folder."""
+    return lambda number: project / "runs" / f"{cluster.job(number).fields['JobName']}-{number}"
+
+
+@pytest.fixture(scope="module")
+def background(cluster, project, train):
+    """Jobs that take a while, mostly of waiting; each has a test."""
+    earlier = len(cluster.submitted)
+    stand_in = (*TWO_NODES, "slurm/train.sh", RANKS / "stand_in.py")
+    yield {
+        # With pauses it would take more than two minutes.
+        "limited": train(*TWO_MINUTES, pause=1),
+        "deaf": cluster.submit(*ONE_MINUTE, *stand_in, "deaf", cwd=project),
+        "stuck": cluster.submit(*stand_in, "unfinished", cwd=project, RESTARTS="2"),
+        "slow": cluster.submit(*stand_in, "unfinished", cwd=project, RESTARTS="2", PROGRESS="yes", LAUNCHER="mpirun"),
+    }
+    cluster.clear(earlier)
+
+
+@pytest.fixture(scope="module")
+def whole(cluster, background, train, folder):
+    """The run folder of a job that nothing interrupted."""
+    number = train(pause=0)
+    job = cluster.wait(number, 180)
+    assert (job.state, job.restarts) == ("COMPLETED", 0), cluster.output(number)
+    return folder(number)
+
+
+def weights(run):
+    """Weights of the final model, by their path in the file."""
+    found = {}
+    with zipfile.ZipFile(run / "model.keras") as archive:
+        stored = io.BytesIO(archive.read("model.weights.h5"))
+    with h5py.File(stored) as file:
+        file.visititems(lambda name, item: found.update({name: item[()]} if isinstance(item, h5py.Dataset) else {}))
+    return found
+
+
+def metrics(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def starts(run):
+    return json.loads((run / "run.json").read_text())["starts"]
+
+
+def assert_as_if_nothing_had_happened(run, whole):
+    got, want = weights(run), weights(whole)
+    assert got.keys() == want.keys()
+    assert len(want) > 8
+    assert [name for name in want if not np.array_equal(got[name], want[name])] == []
+    for name in ("epoch", "step", "learning_rate", "val_loss", "val_accuracy"):
+        assert [line[name] for line in metrics(run)] == [line[name] for line in metrics(whole)]
+
+
+def wait_for_the_first_epoch(cluster, number, run):
+    def trained(job):
+        return (run / "metrics.jsonl").exists() and len(metrics(run)) >= 1
+
+    cluster.wait(number, 120, until=trained)
+
+
+def test_restarts_without_progress_end_the_job(cluster, background):
+    number = background["stuck"]
+    job = cluster.wait(number, 180)
+    said = cluster.output(number)
+    assert job.state == "FAILED", said
+    assert (job.status != 0, job.restarts) == (True, 2)
+    assert re.findall(r"attempt (\d)", said) == ["0", "1"]
+    assert len(re.findall("error: .*2 restarts in a row without a newer checkpoint", said)) == 1
+
+
+def test_restarts_that_make_progress_are_not_counted_under_mpirun_either(cluster, background):
+    number = background["slow"]
+    job = cluster.wait(number, 180)
+    said = cluster.output(number)
+    assert (job.state, job.status, job.restarts) == ("COMPLETED", 0, 3), said
+    assert re.findall(r"attempt (\d)", said) == ["0", "1", "2", "3"]
+
+
+def test_a_cancelled_job_stays_cancelled_and_its_run_goes_on_in_another_job(cluster, train, folder, whole):
+    number = train(pause=0.2)
+    run = folder(number)
+    wait_for_the_first_epoch(cluster, number, run)
+    cluster.run("scancel", number)
+    job = cluster.wait(number, 60)
+    time.sleep(1)
+    job = cluster.job(number)
+    assert (job.state, job.restarts) == ("CANCELLED", 0), cluster.output(number)
+    # The step in hand was the last: epochs end at multiples of 21 steps.
+    assert int(max((run / "checkpoints").glob("step-*.h5")).stem.split("-")[1]) > 21
+    again = train(pause=0, arguments=("--run", run))
+    assert cluster.wait(again, 120).state == "COMPLETED", cluster.output(again)
+    assert [start["slurm_job"] for start in starts(run)] == [number, again]
+    assert_as_if_nothing_had_happened(run, whole)
+
+
+def test_a_killed_rank_ends_the_job_within_15_seconds_and_for_good(cluster, train, folder):
+    number = train(pause=0.2)
+    wait_for_the_first_epoch(cluster, number, folder(number))
+    os.kill(process_of(number, rank=1), signal.SIGKILL)
+    killed = time.monotonic()
+    job = cluster.wait(number, 30)
+    assert time.monotonic() - killed <= 15
+    assert job.state == "FAILED", cluster.output(number)
+    assert job.status != 0
+    time.sleep(1)
+    assert (cluster.job(number).state, cluster.job(number).restarts) == ("FAILED", 0)
+
+
+def process_of(number, rank):
+    """Process number of a rank of a job."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            variables = (process / "environ").read_bytes().split(b"\0")
+            command = (process / "cmdline").read_bytes()
+        except OSError:
+            continue
+        of_rank = {f"SLURM_JOB_ID={number}".encode(), f"PMI_RANK={rank}".encode()} <= set(variables)
+        if of_rank and b"paused_mnist" in command and b"python" in command.split(b"\0")[0]:
+            return int(process.name)
+    pytest.fail(f"job {number} has no rank {rank}")
+
+
+def test_a_time_limit_stops_requeues_and_resumes_a_job_with_the_same_bits(cluster, background, folder, whole):
+    number = background["limited"]
+    job = cluster.wait(number, 240)
+    said = cluster.output(number)
+    assert (job.state, job.status) == ("COMPLETED", 0), said
+    run = folder(number)
+    first, *later = starts(run)
+    # Once, unless the machine is so slow that a start is not over when the signal comes.
+    assert job.restarts >= 1
+    assert [start["slurm_restart_count"] for start in starts(run)] == list(range(job.restarts + 1))
+    assert {start["slurm_job"] for start in starts(run)} == {number}
+    assert first["step"] == 0
+    assert 0 < later[-1]["step"] < 126
+    # Nothing was lost: each start began where the one before it had stopped.
+    assert [str(start["step"]) for start in later] == re.findall(r"stopped by SIGUSR1 after step (\d+)", said)
+    # One file has the output of all.
+    assert said.index("rate 0.01") < said.index("resuming after step") < said.index("test accuracy")
+    assert_as_if_nothing_had_happened(run, whole)
+
+
+def test_ranks_that_hear_no_signal_are_run_again_as_well(cluster, background):
+    number = background["deaf"]
+    job = cluster.wait(number, 240)
+    said = cluster.output(number)
+    assert (job.state, job.status, job.restarts) == ("COMPLETED", 0, 1), said
+    assert "the second start" in said
+
+
+# The last: it takes the nodes from every job that is still running.
+def test_a_pre_empted_job_comes_back_with_the_same_bits(cluster, project, train, folder, whole):
+    number = train("--gpus-per-node=4", pause=0.2)
+    run = folder(number)
+    wait_for_the_first_epoch(cluster, number, run)
+    urgent = cluster.submit("--partition=urgent", "--nodes=2", "--gpus-per-node=4", "--wrap", "true", cwd=project)
+    assert cluster.wait(urgent, 60).state == "COMPLETED"
+    job = cluster.wait(number, 120)
+    said = cluster.output(number)
+    assert (job.state, job.status, job.restarts) == ("COMPLETED", 0, 1), said
+    first, second = starts(run)
+    assert (first["slurm_restart_count"], second["slurm_restart_count"]) == (0, 1)
+    assert second["step"] > 21
+    assert_as_if_nothing_had_happened(run, whole)
