@@ -2,7 +2,6 @@
 
 import sys
 
-
 # Seconds that launchers need to read what a rank has printed: when it ends with an error, srun may drop the rest.
 HEARD = 0.3
 
