@@ -92,7 +92,7 @@ class Checkpoints(keras.callbacks.Callback):
 
     def __init__(self, run: Run, world: World, progress: Progress, every: int, requests: Requests):
         super().__init__()
-        self.run, self.world, self.progress, self.every = run, world, progress, every
+        self.run, self.world, self.progress, self.every, self.requests = run, world, progress, every, requests
         self.training, self.validation = Agreement(requests, world), Agreement(requests, world)
         self.written = progress.step
         self._trained: list[np.ndarray] = []
@@ -110,6 +110,9 @@ class Checkpoints(keras.callbacks.Callback):
         if signals:
             raise Stopped(signals)
 
+    def on_train_batch_end(self, batch, logs=None):
+        self.requests.rest()
+
     def on_test_begin(self, logs=None):
         # Validation resets the metrics: now is the last moment of training's.
         self._trained = sum_arrays(states(self.model), "hpc_train.metrics.trained")
@@ -122,10 +125,14 @@ class Checkpoints(keras.callbacks.Callback):
                 self._save(self._trained)
             raise Stopped(signals)
 
+    def on_test_batch_end(self, batch, logs=None):
+        self.requests.rest()
+
     def on_epoch_end(self, epoch, logs=None):
         self._save([])
 
     def _save(self, metrics: list[np.ndarray]) -> None:
+        self.requests.rest()
         average_statistics(self.model)
         if self.world.is_root:
             self.progress.metrics = metrics

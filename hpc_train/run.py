@@ -6,6 +6,7 @@
     checkpoints/step-*.h5   where `--resume` goes on
     best.keras              the best model so far, in plain Keras
     model.keras             the model at the end, in plain Keras
+    restarts                of a Slurm job: how many in a row without a newer checkpoint (slurm/common.sh)
 """
 
 import dataclasses

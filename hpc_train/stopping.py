@@ -22,12 +22,13 @@ class Requests:
     """The requests to stop that reach this process: SIGUSR1 from now on, SIGTERM while it trains.
 
     Slurm sends the first some time before the time limit, the second before a pre-emption and by `scancel`. But SIGTERM
-    is also how launchers end the ranks that wait for a dead one: a rank that makes no step any more obeys it.
+    is also how launchers end the ranks that wait for a dead one: a rank that hangs in a step obeys it.
     """
 
     def __init__(self):
         self.received: set[int] = set()
-        self._beat, self._beats, self._longest = time.monotonic(), 0, 3.0
+        self._step: float | None = None
+        self._longest = 5.0
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
         # Python's own handlers wait for the main thread, which may hang in a collective; this pipe does not.
@@ -37,28 +38,30 @@ class Requests:
 
     def train(self) -> None:
         """From now on SIGTERM is a request as well."""
-        self._beat = time.monotonic()
         # Both: an MPI that has started since may have a use of its own for SIGUSR1.
         for number in _SIGNALS:
             signal.signal(number, _leave_to_the_pipe)
 
-    def beat(self) -> None:
-        """Training is alive: the main thread says so before every step."""
-        now = time.monotonic()
-        self._beats += 1
-        if self._beats > 2:  # the first step compiles
-            self._longest = max(self._longest, now - self._beat)
-        self._beat = now
+    def step(self) -> None:
+        """A step begins that takes no longer than others did."""
+        self.rest()
+        self._step = time.monotonic()
+
+    def rest(self) -> None:
+        """What comes now may take its time: a checkpoint, the end of an epoch, a first step that compiles."""
+        if self._step is not None:
+            self._longest = max(self._longest, time.monotonic() - self._step)
+        self._step = None
 
     def _listen(self, reader: int) -> None:
         while received := os.read(reader, 1):
             if received[0] in _SIGNALS:
                 self.received.add(received[0])
             if received[0] == signal.SIGTERM:
-                threading.Thread(target=self._end_without_steps, daemon=True).start()
+                threading.Thread(target=self._end_in_a_step, daemon=True).start()
 
-    def _end_without_steps(self) -> None:
-        while time.monotonic() - self._beat < 2 * self._longest:
+    def _end_in_a_step(self) -> None:
+        while (step := self._step) is None or time.monotonic() - step < 2 * self._longest:
             time.sleep(0.2)
         os._exit(128 + signal.SIGTERM)
 
@@ -77,14 +80,16 @@ class Agreement:
     def begin(self) -> None:
         """A row of steps begins; what lay before it does not count as a step's time."""
         self._before = None
+        self.requests.rest()
 
     def signals(self) -> str:
         """The signals that any rank has received, "" without one; every rank calls it before every step. Collective."""
         from hpc_train.parallel.collectives import sum_arrays
 
-        self.requests.beat()
         now = time.monotonic()
-        self._busy += now - (self._before or now)
+        if self._before is not None:
+            self.requests.step()
+            self._busy += now - self._before
         self._before = now
         self._left -= 1
         if self._left:
@@ -96,7 +101,10 @@ class Agreement:
         *counts, steps = sum_arrays([np.array([*received, steps])], "hpc_train.stop")[0]
         self._interval = self._left = int(steps)
         self._busy = 0.0
-        return " and ".join(number.name for number, count in zip(_SIGNALS, counts, strict=True) if count)
+        names = " and ".join(number.name for number, count in zip(_SIGNALS, counts, strict=True) if count)
+        if names:
+            self.requests.rest()
+        return names
 
 
 def _leave_to_the_pipe(number, frame) -> None:

@@ -13,8 +13,9 @@
 #
 #   sbatch --nodes=8 --cpus-per-task=12 slurm/climate.sh --data /scratch/cam5
 #
-# The data are copied to each node's own storage first: to --stage DIR, or to a folder in NODE_LOCAL (slurm/site.env),
-# TMPDIR or /tmp, which Slurm should empty after the job. With `NODE_LOCAL= sbatch ...` they stay where they are.
+# The data are copied to each node's own storage first: to --stage DIR, or to a folder in NODE_LOCAL (slurm/site.env) or
+# TMPDIR, which Slurm should empty after the job. With none of them, or `NODE_LOCAL= sbatch ...`, they stay where they
+# are.
 # Five minutes before the time limit, or when it is pre-empted, the job writes a checkpoint, requeues itself, and goes
 # on in the same run folder. Options for sbatch and the trainer, site.env: see `slurm/mnist_8gpu.sh --help`.
 
@@ -25,6 +26,6 @@ source "$common"
 
 case " $* " in
   *" --stage "* | *" --stage="*) ;;
-  *) [ -z "${NODE_LOCAL=${TMPDIR:-/tmp}}" ] || set -- "$@" --stage "$NODE_LOCAL/climate-$SLURM_JOB_ID" ;;
+  *) [ -z "${NODE_LOCAL=${TMPDIR:+\$TMPDIR}}" ] || set -- "$@" --stage "$NODE_LOCAL/climate-$SLURM_JOB_ID" ;;
 esac
 run_job python -m hpc_train.climate "$@"

@@ -6,13 +6,15 @@
 again=75 # the ranks' status when they stopped at a checkpoint, to be run again (EX_TEMPFAIL; hpc_train/stopping.py)
 
 say() { echo "[$SLURM_JOB_NAME $job] $*"; }
-fail() { echo "error: $*" >&2 && exit 1; }
+fail() { echo "error: $*" >&2; exit 1; }
 
-explain() { # run by hand: --help is the template's own comment block
+explain() { # --help is the template's own comment block; without Slurm there is nothing else to do by hand
   case ${1:-} in
-    -h | --help) sed -n '1,/^#$/d; /^#/!q; s/^# \{0,1\}//p' "$0" && exit 0 ;;
-    *) echo "$0 is a batch script: submit it with \`sbatch $0 OPTIONS\`; \`$0 --help\` tells more" >&2 && exit 2 ;;
+    -h | --help) sed -n '1,/^#$/d; /^#/!q; s/^# \{0,1\}//p' "$0"; exit 0 ;;
   esac
+  [ -n "${SLURM_JOB_ID:-}" ] && return
+  echo "$0 is a batch script: submit it with \`sbatch $0 OPTIONS\`; \`$0 --help\` tells more" >&2
+  exit 2
 }
 
 read_site_settings() { # what stands in sbatch's environment wins: CONTAINER=x.sif sbatch ...
@@ -22,17 +24,18 @@ read_site_settings() { # what stands in sbatch's environment wins: CONTAINER=x.s
   for name in MODULES VENV CONTAINER CONTAINER_OPTIONS LAUNCHER RESTARTS NODE_LOCAL; do
     [ -z "${!name+set}" ] || given+=("$name=${!name}")
   done
-  set -aE # the ranks get all of it
-  trap '[ "${BASH_SOURCE[0]}" != "$site" ] || fail "$site, line $LINENO: failed: $BASH_COMMAND"' ERR
+  set -a # the ranks get all of it
   # shellcheck source=/dev/null
   source "$site"
-  trap - ERR
-  set +aE
+  set +a
   [ ${#given[@]} = 0 ] || export "${given[@]}"
 }
 
 activate_environment() { # modules, then the container or the virtual environment
+  local runtime
   container=()
+  # Packages in ~/.local would come before those of the environment.
+  export PYTHONNOUSERSITE=1
   if [ -n "${MODULES:-}" ]; then
     type module &>/dev/null || fail "MODULES is set, but a batch job knows no command \`module\` here: source the" \
       "site's script for it (/etc/profile.d/modules.sh, lmod.sh) in slurm/site.env"
@@ -41,12 +44,14 @@ activate_environment() { # modules, then the container or the virtual environmen
   fi
   if [ -n "${CONTAINER:-}" ]; then
     [ -e "$CONTAINER" ] || fail "no container image $CONTAINER: mend CONTAINER, or unset it to use VENV"
-    command -v apptainer >/dev/null || fail "CONTAINER is set, but there is no apptainer here: load it with MODULES"
-    read -ra container <<<"apptainer exec ${SLURM_GPUS_ON_NODE:+--nv} ${CONTAINER_OPTIONS:-}"
+    runtime=$(command -v apptainer || command -v singularity) ||
+      fail "CONTAINER is set, but there is no apptainer here: load it with MODULES"
+    read -ra container <<<"$runtime exec ${SLURM_GPUS_ON_NODE:+--nv} ${CONTAINER_OPTIONS:-}"
     container+=("$CONTAINER")
     environment=$CONTAINER
   elif [ -n "${VENV=$HPC_TRAIN/.venv}" ]; then
-    [ -x "$VENV/bin/python" ] || fail "no virtual environment $VENV: run \`make venv\` in $HPC_TRAIN, or set VENV"
+    [ -x "$VENV/bin/python" ] || fail "no virtual environment $VENV with a python that runs: \`make venv\` in" \
+      "$HPC_TRAIN makes one; set VENV to another; load with MODULES the Python that it was made with"
     PATH=$VENV/bin:$PATH
     environment=$VENV
   else
@@ -71,8 +76,8 @@ set_threads_and_binding() { # GPUs are not bound here: each rank takes its own o
 
 launcher_options() { # launcher: the words of $1, with what its kind needs
   read -ra launcher <<<"$1"
-  case "$1 $("${launcher[0]}" --version 2>&1)" in
-    srun*) launcher=(srun "${srun_options[@]}" "${launcher[@]:1}") ;;
+  case "${launcher[0]##*/} $("${launcher[0]}" --version 2>&1)" in
+    srun*) launcher=("${launcher[0]}" "${srun_options[@]}" "${launcher[@]:1}") ;;
     *"Open MPI"* | *OpenRTE*)
       launcher+=(-n "$ranks" --map-by "ppr:$ranks_a_node:node" --bind-to none)
       [ "$(id -u)" != 0 ] || launcher+=(--allow-run-as-root)
@@ -92,8 +97,9 @@ choose_launcher() { # LAUNCHER, or the first under which the ranks find each oth
   fi
   for candidate in "${candidates[@]}"; do
     launcher_options "$candidate"
-    answer=$(timeout -k 5 120 "${launcher[@]}" "${container[@]}" python -m hpc_train.cli doctor --launch 2>&1) &&
-      works=launcher
+    # A shared file system may take its time to give Python to a thousand ranks.
+    answer=$(timeout -k 5 150 "${launcher[@]}" "${container[@]}" python -m hpc_train.cli doctor --launch \
+      --timeout 120 2>&1) && works=launcher
     # The doctor's finding, or else the launcher's complaint.
     answer=$(sed -nE 's/^.*launch +(ok|wrong) +//p' <<<"$answer" | grep . ||
       grep -i error <<<"$answer" | grep -v '^srun: error' || echo "$answer")
@@ -107,7 +113,8 @@ choose_launcher() { # LAUNCHER, or the first under which the ranks find each oth
 check_program() { # before any rank starts: is there such a trainer?
   if [ "$2" != -m ]; then
     [ -f "$2" ] || fail "no file $2 in $PWD"
-  elif ! "${container[@]}" python -c "import importlib.util as u, sys; sys.exit(not u.find_spec('$3'))"; then
+  elif ! "${container[@]}" python -c "import importlib.util as u, sys; sys.exit(not u.find_spec('$3'))" \
+    2>/dev/null; then
     fail "$environment has no module $3: is the name right, and hpc-train installed there?"
   fi
 }
@@ -143,17 +150,27 @@ check_progress() { # RESTARTS restarts in a row without a newer checkpoint end t
 }
 
 pass_signal() { # USR1: the time limit is near. TERM: scancel or a pre-emption. The ranks stop at a checkpoint.
-  local left
+  local end left
   if [ -n "$ranks_pid" ] && kill -USR1 "$ranks_pid" && [ "$1$heard" = USR1 ]; then
     # Where they cannot (in the midst of staging, say), they are stopped when 1/8 of what time is left remains.
-    left=$(($(date -d "$(squeue -h -j "$job" -o %e)" +%s) - $(date +%s)))
-    { timeout $((left > 8 ? left * 7 / 8 : 1)) tail --pid="$ranks_pid" -f /dev/null; [ $? != 124 ] || kill -ALRM $$; } &
+    end=$(ask squeue -h -j "$job" -o %e) && end=$(date -d "${end:-unknown}" +%s 2>/dev/null) &&
+      left=$((end - $(date +%s)))
+    if [ "${left:-0}" -gt 8 ]; then # else there is no limit, or it is not known
+      { timeout $((left * 7 / 8)) tail --pid="$ranks_pid" -f /dev/null; [ $? != 124 ] || kill -ALRM $$; } &
+    fi
   fi
   heard+=$1
 }
 
+clear_shared_memory() { # that killed ranks left: MPICH names it by job and step, which a requeued job has once more
+  # shellcheck disable=SC2016 # for the shell on each node
+  srun --mpi=none --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 bash -c \
+    'for file in /dev/shm/mpich*; do [ -O "$file" ] && ! grep -qsF "$file" /proc/[0-9]*/maps && rm "$file"; done; true'
+}
+
 run_ranks() { # a command on all ranks; returns its status. In the background, as bash hears no signal while it runs one
   local status heard_before=-
+  [ "$restart" = 0 ] || clear_shared_memory
   [ -n "${launcher[*]}" ] || choose_launcher
   [ -z "$heard" ] || return 138
   "${launcher[@]}" "${container[@]}" "$@" &
@@ -167,14 +184,25 @@ run_ranks() { # a command on all ranks; returns its status. In the background, a
   return "$status"
 }
 
+ask() { # one of Slurm's commands; again where the controller is too busy to answer
+  local try answer
+  for try in 1 2 3 4 5; do
+    [ "$try" = 1 ] || sleep 3
+    answer=$(SLURM_TIME_FORMAT=standard "$@" 2>&1) && break
+  done
+  local status=$?
+  echo "$answer"
+  return "$status"
+}
+
 requeue() { # $1: what happened. A job that Slurm is ending already would be revived by it, a cancelled one too.
   local state problem
-  state=$(squeue -h -j "$job" -o %T)
+  state=$(ask squeue -h -j "$job" -o %T)
   trap '' TERM # which Slurm sends in answer
   if [ "$state" != RUNNING ]; then
-    say "$1; the job is $state: Slurm requeues what it pre-empts; after scancel, the same sbatch command with" \
-      "--run $run goes on"
-  elif problem=$(scontrol requeue "$job" 2>&1); then
+    say "$1; not requeued, as the job is $state: unless Slurm brings it back, the same sbatch command with --run $run" \
+      "goes on"
+  elif problem=$(ask scontrol requeue "$job"); then
     say "$1, requeued: goes on in $run as restart $((restart + 1))"
   else
     say "$1, but not requeued ($problem): the same sbatch command with --run $run goes on"
@@ -201,15 +229,18 @@ run_job() { # a trainer in its run folder: begun or resumed, and requeued where 
     requeue "stopped at a checkpoint"
   elif [ $status = 138 ] || { [ $status -gt 128 ] && stopped_from_outside; }; then
     # Signalled before they were ready for it: 138 is SIGUSR1, 143 SIGTERM; MPICH's mpirun says 255.
-    requeue "stopped with status $status before a checkpoint"
+    requeue "ended with status $status after a signal"
   else
     say "failed with status $status, not requeued: $run"
   fi
   exit "$status"
 }
 
-[ -n "${SLURM_JOB_ID:-}" ] || explain "$@"
+explain "$@"
 job=$SLURM_JOB_ID restart=${SLURM_RESTART_COUNT:-0} heard='' ranks_pid='' launcher=()
+# What comes before the ranks have started is for them as well.
+trap 'heard+=USR1' USR1
+trap 'heard+=TERM' TERM
 # To scontrol, the SLURM_JOB_ID of an array's last task means the whole array.
 [ -z "${SLURM_ARRAY_JOB_ID:-}" ] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
 read_site_settings

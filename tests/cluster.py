@@ -6,6 +6,7 @@ Only the standard library is used: any Python 3.10 or later runs this, wherever 
 
 import argparse
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,8 +20,6 @@ PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "sinf
 # Debian keeps the daemons where only root looks.
 PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 UNFINISHED = {"PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "REQUEUED", "PREEMPTED", "STAGE_OUT"}
-# What a developer may have set for jobs of their own (slurm/site.env.example).
-SETTINGS = ("HPC_TRAIN", "MODULES", "VENV", "CONTAINER", "CONTAINER_OPTIONS", "LAUNCHER", "RESTARTS", "NODE_LOCAL")
 BY_HAND = Path(f"/tmp/hpc-train-cluster-{os.getuid()}")
 
 
@@ -28,6 +27,13 @@ def missing() -> str:
     """Why there can be no cluster here; empty where there can."""
     absent = [program for program in PROGRAMS if not shutil.which(program, path=PATH)]
     return f"no {', '.join(absent)} here: install Slurm (Debian: slurm-wlm slurm-client munge)" if absent else ""
+
+
+def settings() -> set[str]:
+    """Names of what a developer may have set for jobs of their own; read from the templates where they are here."""
+    templates = Path(__file__).parents[1] / "slurm" / "common.sh"
+    names = re.search(r"for name in ([A-Z_ ]+); do", templates.read_text()) if templates.exists() else None
+    return {"HPC_TRAIN", *(names[1].split() if names else ())}
 
 
 def short_folder() -> Path:
@@ -51,8 +57,9 @@ class Job:
 
     @property
     def status(self) -> int:
-        """Exit status of the batch script."""
-        return int(self.fields["ExitCode"].split(":")[0])
+        """Exit status of the batch script as a shell would tell it: 128 + N where signal N ended it."""
+        status, number = map(int, self.fields["ExitCode"].split(":"))
+        return status or (number and 128 + number)
 
     @property
     def restarts(self) -> int:
@@ -124,7 +131,7 @@ class Cluster:
     def environment(self, **variables: str) -> dict[str, str]:
         """This process's environment for this cluster's commands, with nothing of other jobs."""
         own = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_"))}
-        own = {name: value for name, value in own.items() if name not in SETTINGS}
+        own = {name: value for name, value in own.items() if name not in settings()}
         return {**own, "PATH": PATH, "SLURM_CONF": str(self.conf), **variables}
 
     def run(self, *command, cwd=None, timeout: float = 60, **variables: str) -> subprocess.CompletedProcess:
@@ -155,9 +162,18 @@ class Cluster:
         return numbers[-1]
 
     def job(self, number: str) -> Job:
-        """The job as it is now; of an array, its first element."""
-        said = self.run("scontrol", "show", "job", "-o", number).stdout.splitlines()[0]
-        return Job(dict(word.split("=", 1) for word in said.split() if "=" in word))
+        """The job as it is now; of an array, its first element.
+
+        Raises:
+            RuntimeError: Slurm does not know it, or the controller does not answer.
+        """
+        for _ in range(3):
+            asked = self.run("scontrol", "show", "job", "-o", number)
+            if asked.returncode == 0:
+                first = asked.stdout.splitlines()[0]
+                return Job(dict(word.split("=", 1) for word in first.split() if "=" in word))
+            time.sleep(1)  # the controller may be busy, as on real clusters
+        raise RuntimeError(f"scontrol show job {number}: {asked.stdout}")
 
     def wait(self, number: str, timeout: float, until=lambda job: job.finished) -> Job:
         """Wait for the end of a job, or for something else about it; then what it is.
@@ -184,7 +200,7 @@ class Cluster:
         left = [number for number in mine if not self.job(number).finished]
         for number in left:
             self.run("scancel", number)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 45  # more than KillWait
         while not all(self.job(number).finished for number in left) and time.monotonic() < deadline:
             time.sleep(0.2)
 

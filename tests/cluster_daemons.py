@@ -51,7 +51,7 @@ GresTypes=gpu
 MpiDefault=none
 ReturnToService=2
 SchedulerParameters=sched_min_interval=0,batch_sched_delay=0,sched_interval=2,bf_interval=2
-KillWait=5
+KillWait=30
 InactiveLimit=0
 # Ended jobs stay for `scontrol show job`.
 MinJobAge=86400

@@ -74,6 +74,32 @@ def test_a_job_gets_two_nodes_and_all_their_gpus(cluster, tmp_path):
         assert [line[0] for line in lines] == ["node1", "node1", "node2", "node2"]
 
 
+def test_a_job_that_a_signal_ended_has_a_status_other_than_0(cluster, tmp_path):
+    number = cluster.submit("--wrap", "sleep 600", cwd=tmp_path)
+    cluster.wait(number, 30, until=lambda job: job.state == "RUNNING")
+    cluster.run("scancel", number)
+    job = cluster.wait(number, 30)
+    assert (job.state, job.status) == ("CANCELLED", 128 + signal.SIGTERM)
+
+
+def test_a_controller_that_does_not_answer_is_asked_again(cluster, tmp_path, monkeypatch):
+    number = cluster.submit("--wrap", "true", cwd=tmp_path)
+    answers, run = ["slurm_load_jobs error: Socket timed out"], cluster.run
+    failed = lambda: subprocess.CompletedProcess([], 1, stdout=answers.pop())  # noqa: E731
+    monkeypatch.setattr(cluster, "run", lambda *command: failed() if answers else run(*command))
+    assert cluster.wait(number, 30).state == "COMPLETED"
+    assert answers == []
+    with pytest.raises(RuntimeError, match="scontrol show job 1: slurm_load_jobs error"):
+        cluster.job("1")
+
+
+def test_what_a_developer_has_set_for_other_jobs_is_not_taken(monkeypatch):
+    for name in ("VENV", "LAUNCHER", "HPC_TRAIN", "SBATCH_PARTITION"):
+        monkeypatch.setenv(name, "of another job")
+    monkeypatch.setattr(slurm.Cluster, "conf", Path("slurm.conf"))
+    assert "of another job" not in slurm.Cluster().environment().values()
+
+
 def test_more_than_the_cluster_has_is_refused(cluster, tmp_path):
     with pytest.raises(RuntimeError, match="sbatch --nodes=3"):
         cluster.submit("--nodes=3", "--wrap", "true", cwd=tmp_path)

@@ -1,9 +1,11 @@
 """What the doctor says of made-up environments and facts, and how it ends when what it looks at hangs or crashes."""
 
 import dataclasses
+import importlib.metadata
 import json
 import os
 import signal
+import site
 import subprocess
 import sys
 import time
@@ -14,13 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from launch import REPOSITORY, environment, finish, start_mpi
+from packaging.specifiers import SpecifierSet
 
-from hpc_train.doctor import allreduce, gpus, mpi, placement, storage
+from hpc_train.doctor import allreduce, gpus, mpi, placement, software, storage
 from hpc_train.doctor.facts import Facts, Place
 from hpc_train.doctor.findings import Finding, Report, some
 from hpc_train.doctor.launch import judge as judge_launch
-from hpc_train.doctor.locking import lock
-from hpc_train.doctor.software import judge_tensorflow
 from hpc_train.doctor.supervise import Doing, watch
 from hpc_train.parallel.launcher import see
 from hpc_train.parallel.world import World
@@ -253,8 +254,39 @@ def test_each_rank_has_a_gpu_of_its_own_or_it_is_wrong():
     ],
 )
 def test_the_versions_that_the_suite_is_made_for_are_well(version, keras, backend, verdict, usable):
-    found, can = judge_tensorflow(version, False, keras, backend)
+    versions = {"tensorflow": SpecifierSet("==2.21.*"), "keras": SpecifierSet(">=3.12")}
+    found, can = software.judge_tensorflow(version, False, keras, backend, versions)
     assert (found.verdict, can) == (verdict, usable)
+
+
+def test_where_the_suite_is_not_installed_no_version_is_asked_for(monkeypatch):
+    versions = software.wanted()
+    if versions:
+        assert versions["python"].contains("3.11.2")
+        assert not versions["python"].contains("3.9.1")
+        assert versions["keras"].contains("3.12.0")
+        assert [versions["tensorflow"].contains(version) for version in ("2.20.0", "2.21.1")] == [False, True]
+
+    def absent(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "metadata", absent)
+    assert software.wanted() == {}
+    assert software.python().verdict == "ok"
+    assert software.judge_tensorflow("2.1.0", False, "3.1.0", "tensorflow", {})[0].verdict == "ok"
+
+
+def test_packages_of_the_user_inside_a_container_are_worth_a_note(tmp_path, monkeypatch):
+    monkeypatch.setattr(site, "ENABLE_USER_SITE", True)
+    monkeypatch.setattr(site, "getusersitepackages", lambda: str(tmp_path))
+    monkeypatch.setenv("APPTAINER_CONTAINER", "/images/suite.sif")
+    assert software.python().verdict == "ok"
+    (tmp_path / "numpy-2.0.dist-info").mkdir()
+    found = software.python()
+    assert (found.verdict, str(tmp_path) in found.value) == ("note", True)
+    assert "PYTHONNOUSERSITE=1" in found.remedy
+    monkeypatch.setattr(site, "ENABLE_USER_SITE", False)
+    assert software.python().verdict == "ok"
 
 
 MOUNTS = r"""
@@ -286,7 +318,7 @@ def test_a_lock_works_and_is_held_where_another_program_writes(tmp_path):
 
     file = tmp_path / "a.h5"
     file.write_bytes(b"x")
-    assert lock(str(file)) == storage.try_lock(str(file)) == "works"
+    assert storage.try_lock(str(file)) == "works"
     with open(file, "rb") as writer:
         fcntl.flock(writer, fcntl.LOCK_EX)
         assert storage.try_lock(str(file)) == "held"
@@ -472,6 +504,8 @@ def test_interrupted_it_ends_at_once_and_leaves_no_process():
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # Where the tests run in the background, programs are born deaf to Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         assert process.stdout.readline().startswith("Python ")
@@ -481,8 +515,14 @@ def test_interrupted_it_ends_at_once_and_leaves_no_process():
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     assert (process.returncode, said) == (130, "interrupted\n")
-    children = [path for path in Path("/proc").glob("[0-9]*/stat") if _group(path) == process.pid]
-    assert children == []
+    deadline = time.monotonic() + 5  # a program that it had asked something dies of Ctrl-C on its own
+    while (left := _members(process.pid)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert left == []
+
+
+def _members(group: int) -> list[str]:
+    return [path.parent.name for path in Path("/proc").glob("[0-9]*/stat") if _group(path) == group]
 
 
 def _group(stat: Path) -> int:

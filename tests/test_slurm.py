@@ -28,13 +28,16 @@ def test_the_shell_is_clean():
 
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_run_by_hand_a_template_explains_itself(template, tmp_path):
-    def by_hand(*arguments):
+    def by_hand(*arguments, **variables):
         outside = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
         command = ["bash", REPOSITORY / "slurm" / template, *arguments]
-        return subprocess.run(command, cwd=tmp_path, env=outside, capture_output=True, text=True, timeout=20)
+        env = {**outside, **variables}
+        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=20)
 
     helped = by_hand("--help")
     assert helped.returncode == 0, helped.stderr
+    in_salloc = by_hand("--help", SLURM_JOB_ID="7", SLURM_JOB_NAME="interactive", SLURM_SUBMIT_DIR=str(REPOSITORY))
+    assert (in_salloc.returncode, in_salloc.stdout, in_salloc.stderr) == (0, helped.stdout, "")
     assert f"sbatch slurm/{template}" in re.sub(r"sbatch( --\S+)+", "sbatch", helped.stdout)
     assert not [line for line in helped.stdout.splitlines() if line.startswith("#") or "#SBATCH" in line]
     assert not helped.stderr

@@ -83,6 +83,7 @@ def test_a_healthy_job_is_well(job, digits):
 @pytest.mark.usefixtures("mpich")
 def test_eight_jobs_of_size_one_are_wrong_and_one_process_says_it(job):
     status, output = job("-N2", "--ntasks-per-node=4", lines=srun("--cpus-per-task=1", pmi="none"))
+    assert output.count("\nTensorFlow ") == 1
     found = findings(output)
     assert status != 0
     assert found["world"][0] == "wrong"
@@ -92,37 +93,37 @@ def test_eight_jobs_of_size_one_are_wrong_and_one_process_says_it(job):
 
 @pytest.mark.usefixtures("mpich")
 def test_more_ranks_than_cpus_are_wrong_and_gpus_per_node_are_dealt_by_local_rank(job):
-    cores = os.cpu_count()
-    if cores >= 4 and os.getuid() == 0:
-        pytest.skip("this machine has a core for each of a node's 4 ranks")
-    status, output = job("-N2", "--ntasks-per-node=4", "--gpus-per-node=4", lines=f"{srun()} --json")
+    two = sorted(os.sched_getaffinity(0))[:2]
+    lines = srun(f"taskset -c {','.join(map(str, two))}")
+    status, output = job("-N2", "--ntasks-per-node=3", "--gpus-per-node=3", lines=f"{lines} --json")
     told = json.loads(next(line for line in output.splitlines() if line.startswith("{")))
     found = {finding["what"]: finding for finding in told["findings"]}
     assert status != 0
-    assert [row["rank"] for row in told["ranks"]] == list(range(8))
-    assert all(row["visible"] == list("0123") for row in told["ranks"])
+    assert [row["rank"] for row in told["ranks"]] == list(range(6))
+    assert all(row["visible"] == list("012") for row in told["ranks"])
     # as an ordinary user both nodes have one host name, and are one node to MPI
     if os.getuid() == 0:
-        assert [row["takes"] for row in told["ranks"]] == list("01230123")
-        assert [row["host"] for row in told["ranks"]] == ["node1"] * 4 + ["node2"] * 4
-        assert [row["local_rank"] for row in told["ranks"]] == [0, 1, 2, 3] * 2
-        assert f"over-subscribed: 4 ranks on {cores} CPUs of node" in found["CPUs"]["value"]
+        assert [row["takes"] for row in told["ranks"]] == list("012012")
+        assert [row["host"] for row in told["ranks"]] == ["node1"] * 3 + ["node2"] * 3
+        assert [row["local_rank"] for row in told["ranks"]] == [0, 1, 2] * 2
+        assert f"over-subscribed: 3 ranks on {len(two)} CPU" in found["CPUs"]["value"]
     assert found["CPUs"]["verdict"] == "wrong"
-    assert "ranks a node" in found["CPUs"]["remedy"]
+    # with more cores than the ranks may run on, they could have their own
+    assert ("ranks a node" if len(two) == os.cpu_count() else "give each rank its own") in found["CPUs"]["remedy"]
     # pretended GPUs
     assert found["GPUs"]["verdict"] == "wrong"
-    assert found["GPUs"]["value"].startswith("4 a node given by Slurm, none seen by TensorFlow")
+    assert found["GPUs"]["value"].startswith("3 a node given by Slurm, none seen by TensorFlow")
 
 
 @pytest.mark.usefixtures("mpich")
 def test_of_gpus_per_task_each_rank_takes_its_own(job):
     lines = f"{srun('--gpus-per-task=1')} --json"
-    _, output = job("-N2", "--ntasks-per-node=4", "--gpus-per-task=1", lines=lines)
+    _, output = job("-N2", "--ntasks-per-node=2", "--gpus-per-task=1", lines=lines)
     rows = json.loads(next(line for line in output.splitlines() if line.startswith("{")))["ranks"]
-    assert [len(row["visible"]) for row in rows] == [1] * 8
+    assert [len(row["visible"]) for row in rows] == [1] * 4
     assert [row["takes"] for row in rows] == [row["visible"][0] for row in rows]
-    for node in (rows[:4], rows[4:]):
-        assert sorted(row["takes"] for row in node) == list("0123")
+    for node in (rows[:2], rows[2:]):
+        assert sorted(row["takes"] for row in node) == list("01")
 
 
 @pytest.mark.usefixtures("mpich")
@@ -141,7 +142,7 @@ def test_an_open_mpi_launcher_around_an_mpich_build_is_wrong(job):
     assert found["launcher"][1] == "Open MPI's mpirun, 2 ranks"
 
 
-def test_data_that_do_not_fit_the_node_local_disk_are_wrong(job, tmp_path):
+def test_the_doctors_own_template_finds_data_that_do_not_fit_the_node_local_disk(cluster, project, tmp_path):
     data, local = tmp_path / "data", tmp_path / "local"
     data.mkdir()
     local.mkdir()
@@ -151,9 +152,12 @@ def test_data_that_do_not_fit_the_node_local_disk_are_wrong(job, tmp_path):
             file.truncate(2 * free + 2**30)  # a hole: it takes no room
         except OSError:
             pytest.skip("the file system of the tests takes no file larger than itself")
-    status, output = job("-n1", lines=f"{DOCTOR} --data {data} --local {local}")
+    one_rank = ("--nodes=1", "--ntasks-per-node=1", "--gpus-per-node=0")
+    number = cluster.submit(*one_rank, "slurm/doctor.sh", "--data", data, "--local", local, cwd=project)
+    ended, output = cluster.wait(number, 120), cluster.output(number)
     verdict, text = findings(output)["local storage"]
-    assert (status, verdict) == (1, "wrong"), output
+    assert (ended.state, ended.status, verdict) == ("FAILED", 1, "wrong"), output
+    assert "wrong: local storage" in output.splitlines()
     assert f"{local}: " in text
     assert "the data do not fit" in text
     assert "hpc-train stage --part" in text

@@ -3,7 +3,8 @@
 Four ways to train the same model, interleaved in the same processes, round after round:
 
     fit           `fit` through the suite: shards, reader, averaged gradients, every callback that acts in each step
-                  of a training run (not its TensorBoard and checkpoints, which act after an epoch)
+                  of a training run (not its TensorBoard and checkpoints, which act after an epoch, and the ranks'
+                  question whether to stop, once a second)
     bare          a hand-written loop: arrays in memory, one grouped all-reduce, nothing else
     fit alone     `fit` and shards without Horovod: every rank trains for itself, all at once (the ceiling of fit)
     bare alone    the loop without its all-reduce (the ceiling of all)

@@ -25,8 +25,6 @@ from hpc_train.data.transfer import transfer
 from hpc_train.errors import UserError
 from hpc_train.parallel.mpi import agree
 
-# What stays free beside the copies: manifest, folders, other users of the disk.
-_MARGIN, _MARGIN_SHARE = 64 * 2**20, 0.01
 _PROGRESS_SECONDS = 5
 _SHOWN = 5
 
@@ -200,14 +198,18 @@ def _inspect(sources, mine, manifest: Manifest, nodes: Nodes, comm, verify: bool
     return result, damaged
 
 
+def margin(needed: int) -> int:
+    """Bytes that stay free beside copies of `needed` bytes: for manifest, folders, other users of the disk."""
+    return max(64 * 2**20, needed // 100)
+
+
 def _check_space(needed: int, manifest: Manifest, nodes: Nodes, copier: Copier) -> None:
     if not needed:
         return
-    margin = max(_MARGIN, int(needed * _MARGIN_SHARE))
     free = copier.free(manifest.directory)
-    if needed + margin > free:
+    if needed + margin(needed) > free:
         raise UserError(
-            f"node {nodes.name} is too full: staging needs {_size(needed + margin)} in {manifest.directory}, "
+            f"node {nodes.name} is too full: staging needs {_size(needed + margin(needed))} in {manifest.directory}, "
             f"{_size(free)} are free; make room, name another folder, or stage a part to each node"
         )
 

@@ -12,6 +12,7 @@ from hpc_train.doctor.examine import Examination
 from hpc_train.doctor.findings import Finding, Report
 from hpc_train.doctor.supervise import Broken, watch
 from hpc_train.errors import UserError
+from hpc_train.parallel.failure import first_of_node
 from hpc_train.parallel.launcher import Launcher, see
 
 # Seconds that a rank which cannot go on leaves to rank 0, which may have the same trouble and tells it better.
@@ -85,12 +86,7 @@ def _end_quietly(launcher: Launcher, broken: Broken | None, lost: Finding | None
     if broken and broken.known:
         sys.exit(1)
     time.sleep(_PATIENCE if lost else _PATIENCE / 3)
-    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    try:
-        # An abstract socket's name belongs to one process of a node until that ends: one of the node's ranks speaks.
-        claim.bind(f"\0hpc-train-doctor-{launcher.size}")
-    except OSError:
-        sys.exit(1)
-    finding = lost or Finding("gave up", "wrong", broken.text)
-    say(f"rank {launcher.rank} on {socket.gethostname()}: {finding.line}", sys.stderr)
+    if first_of_node(f"doctor-{launcher.size}"):
+        finding = lost or Finding("gave up", "wrong", broken.text)
+        say(f"rank {launcher.rank} on {socket.gethostname()}: {finding.line}", sys.stderr)
     sys.exit(1)

@@ -9,7 +9,7 @@ from hpc_train.doctor.facts import Facts, Place, cpu_facts
 from hpc_train.doctor.findings import Finding, Lost, Table
 from hpc_train.doctor.supervise import Doing
 from hpc_train.errors import UserError
-from hpc_train.parallel.launcher import Launcher, right_launch, wrong_size
+from hpc_train.parallel.launcher import GLOO, Launcher, right_launch, wrong_size
 from hpc_train.parallel.world import World, node_name
 
 
@@ -27,6 +27,13 @@ class Examination:
         """Look at everything."""
         software.calm()
         self.tell(software.python())
+        family, one_mpi = self._mpi()
+        self.tell(placement.launcher_finding(self.launcher))
+        self.tell(placement.slurm_finding())
+        counted = one_mpi and self.launcher.size > 1
+        if counted and self._count(family) == 1 and not self._speaks:
+            _finalize()
+            return  # jobs of size 1, as rank 0 finds as well: it goes on without company
         self._doing("loading TensorFlow")
         finding, usable = software.tensorflow()
         self.tell(finding)
@@ -36,9 +43,6 @@ class Examination:
             self.tell(finding)
         else:
             self.tell(Finding("Horovod", "note", "not looked at: it needs TensorFlow", "first mend TensorFlow"))
-        family = self._mpi() if self._speaks else None
-        self.tell(placement.launcher_finding(self.launcher))
-        self.tell(placement.slurm_finding())
         places = self._places()
         if not usable and not self._speaks:
             self.tell(Lost(finding))
@@ -59,6 +63,8 @@ class Examination:
             import horovod.tensorflow as hvd
 
             hvd.shutdown()
+            if counted:
+                _finalize()
 
     @property
     def _speaks(self) -> bool:
@@ -67,15 +73,30 @@ class Examination:
     def _doing(self, what: str, *remedy: str) -> None:
         self.tell(Doing(what, self.seconds, *remedy))
 
-    def _mpi(self) -> str | None:
-        """Tell which MPI is whose; the family of Horovod's, or of mpi4py's where Horovod has none."""
+    def _mpi(self) -> tuple[str | None, bool]:
+        """Tell which MPI is whose: the family of Horovod's, or else of mpi4py's; whether both are the same library."""
         self._doing("asking which MPI is whose")
         library = software.horovod_library()
         horovods = mpi.horovods(library) if library else None
         mpi4pys = mpi.mpi4pys()
-        self.tell(mpi.judge(horovods, mpi4pys, mpi.mpirun_on_path(), self.launcher, software.container()))
+        if self._speaks:
+            self.tell(mpi.judge(horovods, mpi4pys, mpi.mpirun_on_path(), self.launcher, software.container()))
         ours = horovods or mpi4pys
-        return ours and ours.family
+        one = bool(horovods and mpi4pys and horovods.path == mpi4pys.path)
+        return ours and ours.family, one and self.launcher.name != GLOO
+
+    def _count(self, family: str | None) -> int:
+        """Ranks of MPI's world. TensorFlow takes far longer to load than that takes to know. Collective."""
+        how = f"start with {right_launch(family)}"
+        self._doing(f"MPI_Init of {family or 'an unknown MPI'} under {self.launcher.name}", how)
+        import mpi4py
+
+        mpi4py.rc.initialize = mpi4py.rc.finalize = False
+        from mpi4py import MPI
+
+        # As Horovod would; it takes up an MPI that has been started.
+        MPI.Init_thread(MPI.THREAD_MULTIPLE)
+        return MPI.COMM_WORLD.size
 
     def _places(self) -> tuple[Place | None, Place | None]:
         """Data and local storage as this node sees them, on its first rank."""
@@ -172,6 +193,12 @@ class Examination:
                     storage.judge_data({facts.host: facts.data for facts in everybody if facts.data}, count, size)
                 )
         self.tell(storage.judge_local({facts.host: facts.local for facts in everybody if facts.local}, size))
+
+
+def _finalize() -> None:
+    from mpi4py import MPI
+
+    MPI.Finalize()
 
 
 def _cuda() -> bool:

@@ -4,6 +4,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import site
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,17 +12,35 @@ from pathlib import Path
 from hpc_train.doctor.findings import BUILD, Finding
 from hpc_train.parallel.quiet import quiet_import
 
-OLDEST, NEWEST = (3, 10), (3, 13)
-TENSORFLOW = "2.21"
-KERAS = (3, 12)
+
+def wanted() -> dict:
+    """The versions (`SpecifierSet`) that the installed hpc-train asks for, of `python` and of packages.
+
+    Empty where it is not installed, only found on PYTHONPATH.
+    """
+    try:
+        from packaging.requirements import Requirement
+        from packaging.specifiers import SpecifierSet
+
+        own = importlib.metadata.metadata("hpc-train")
+    except ImportError:  # of packaging, or of hpc-train's metadata
+        return {}
+    requirements = [Requirement(text) for text in own.get_all("Requires-Dist", [])]
+    versions = {requirement.name.removesuffix("-cpu"): requirement.specifier for requirement in requirements}
+    return {**versions, "python": SpecifierSet(own["Requires-Python"] or "")}
 
 
 def python() -> Finding:
     """The interpreter, its environment and its container."""
     inside = container()
     value = f"{platform.python_version()}, {sys.executable}{f', in a container ({inside})' if inside else ''}"
-    if not OLDEST <= sys.version_info[:2] <= NEWEST:
-        return Finding("Python", "wrong", value, "make the environment with Python 3.10 to 3.13")
+    versions = wanted().get("python")
+    if versions is not None and not versions.contains(platform.python_version(), prereleases=True):
+        return Finding("Python", "wrong", value, f"make the environment with Python {versions}")
+    user = Path(site.getusersitepackages())
+    if inside and site.ENABLE_USER_SITE and any(user.glob("*.dist-info")):
+        how = "export PYTHONNOUSERSITE=1, so that the container's own packages are taken"
+        return Finding("Python", "note", f"{value}; packages in {user} come before the container's", how)
     return Finding("Python", "ok", value)
 
 
@@ -44,18 +63,20 @@ def tensorflow() -> tuple[Finding, bool]:
         absent = isinstance(error, ModuleNotFoundError) and error.name in ("tensorflow", "keras")
         value = f"{error.name} is not installed" if absent else f"does not load: {brief(error)}"
         return Finding("TensorFlow", "wrong", value, "pip install 'hpc-train[cpu]', or [gpu] for GPUs"), False
-    return judge_tensorflow(tf.__version__, tf.test.is_built_with_cuda(), keras.__version__, keras.backend.backend())
+    cuda = tf.test.is_built_with_cuda()
+    return judge_tensorflow(tf.__version__, cuda, keras.__version__, keras.backend.backend(), wanted())
 
 
-def judge_tensorflow(version: str, cuda: bool, keras: str, backend: str) -> tuple[Finding, bool]:
-    """Whether these versions are what the suite is made for, and whether Horovod can run with them."""
+def judge_tensorflow(version: str, cuda: bool, keras: str, backend: str, versions: dict) -> tuple[Finding, bool]:
+    """Whether these versions are what the suite is made for (`wanted`), and whether Horovod can run with them."""
     value = f"{version}, {'CUDA' if cuda else 'CPU'} build; Keras {keras} on {backend}"
     if backend != "tensorflow":
         return Finding("TensorFlow", "wrong", value, "export KERAS_BACKEND=tensorflow"), False
-    if tuple(int(part) for part in keras.split(".")[:2]) < KERAS:
-        return Finding("TensorFlow", "wrong", value, "pip install 'keras>=3.12'"), True
-    if version.rpartition(".")[0] != TENSORFLOW:
-        return Finding("TensorFlow", "note", value, f"the suite is made for and tested with {TENSORFLOW}"), True
+    if "keras" in versions and not versions["keras"].contains(keras, prereleases=True):
+        return Finding("TensorFlow", "wrong", value, f"pip install 'keras{versions['keras']}'"), True
+    if "tensorflow" in versions and not versions["tensorflow"].contains(version, prereleases=True):
+        how = f"the suite is made for and tested with {versions['tensorflow']}"
+        return Finding("TensorFlow", "note", value, how), True
     return Finding("TensorFlow", "ok", value), True
 
 

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hpc_train.doctor import locking
 from hpc_train.doctor.facts import Place
 from hpc_train.doctor.findings import Finding, plural, some
 
@@ -19,8 +18,16 @@ NETWORK = {
 MEMORY = {"tmpfs", "ramfs", "devtmpfs"}
 # In this order; the last two are set or there nearly everywhere.
 LOCAL_VARIABLES = ("NODE_LOCAL", "SLURM_TMPDIR", "LOCAL_SCRATCH", "TMPDIR")
-# What staging leaves free beside the copies, as hpc_train.data.staging does.
-_MARGIN, _MARGIN_SHARE = 64 * 2**20, 0.01
+# The lock that HDF5 takes to read a file (H5FD_sec2). A process of its own takes it: it may never return.
+_LOCK = """
+import errno, fcntl, sys
+try:
+    with open(sys.argv[1], "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    print("works")
+except OSError as error:
+    print("held" if error.errno in (errno.EAGAIN, errno.EACCES) else errno.errorcode.get(error.errno, error))
+"""
 
 
 def system_of(path: str, mountinfo: str) -> str:
@@ -60,7 +67,7 @@ def first_file(path: Path) -> str | None:
 
 def try_lock(file: str) -> str:
     """What HDF5's locking says of a file: works, held, hangs, or the name of an error."""
-    command = [sys.executable, "-I", "-S", locking.__file__, file]
+    command = [sys.executable, "-I", "-S", "-c", _LOCK, file]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
     try:
         return process.communicate(timeout=_LOCK_SECONDS)[0].strip() or "unknown"
@@ -147,10 +154,11 @@ def judge_local(places: dict[str, Place], size: int | None) -> Finding:
     if len(places) > 1:
         value += f" ({name})"
     if size is not None:
-        margin = max(_MARGIN, int(size * _MARGIN_SHARE))
-        if max(0, size - place.held) + margin > place.free and size > place.held:
-            full = [name for name, place in places.items() if size - place.held + margin > place.free]
-            value += f"; the data do not fit: {gigabytes(size + margin)} with what stays free"
+        from hpc_train.data.staging import margin
+
+        needed = {name: size - place.held for name, place in places.items() if size > place.held}
+        if full := [name for name, more in needed.items() if more + margin(more) > places[name].free]:
+            value += f"; the data do not fit: {gigabytes(size + margin(size))} with what stays free"
             if len(places) > 1:
                 value += f", on {some(full)}"
             how = "another folder (--local DIR), or `hpc-train stage --part`; or read from the shared file system"

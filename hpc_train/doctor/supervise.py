@@ -45,7 +45,7 @@ class Broken:
     """Rank 0 knows it without being told: it waits as long, or the launcher ends all."""
 
 
-class Stopped(Exception):
+class _Terminated(Exception):
     """SIGTERM came: the launcher ends the job."""
 
 
@@ -70,7 +70,7 @@ def watch(work: Callable[[Callable], None], hear: Callable, quiet: bool = False)
     sender.close()
     doing, finished, failed = Doing("starting", 60), False, None
     deadline = time.monotonic() + doing.seconds
-    before = signal.signal(signal.SIGTERM, _stop)
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         while receiver.poll(max(0, deadline - time.monotonic())):
             told = receiver.recv()
@@ -94,7 +94,7 @@ def watch(work: Callable[[Callable], None], hear: Callable, quiet: bool = False)
             return None
         how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         text = failed.text if failed else f"the process {how}"
-    except Stopped:
+    except _Terminated:
         return Broken(f"{doing.what}: stopped from outside (SIGTERM)", known=True)
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -118,8 +118,8 @@ def _last_words(printed: int) -> str:
     return f" ({lines[-1][:200]})" if lines else ""
 
 
-def _stop(*_) -> None:
-    raise Stopped
+def _terminate(*_) -> None:
+    raise _Terminated
 
 
 def _work(work: Callable, sender, printed: int) -> None:

@@ -1,6 +1,7 @@
 """How ranks end: one rank's failure ends them all, at once, with one message; or all end in good order."""
 
 import os
+import signal
 import socket
 import sys
 import threading
@@ -13,6 +14,7 @@ from hpc_train.parallel.world import World
 
 # What ranks see whose collective was cut short because another rank ended.
 _ELSEWHERE = ("Horovod has been shut down", "HorovodInternalError", "Connection reset", "Connection closed by peer")
+_claims: list[socket.socket] = []
 
 
 def install(world: World, job: str = "") -> None:
@@ -41,7 +43,7 @@ def message(world: World, kind, error, trace) -> str | None:
 
 
 def end_together(status: int) -> None:
-    """End every rank in good order with `status`. Collective.
+    """End every rank in good order with `status`. Collective; does not return.
 
     Launchers end the other ranks when one ends with a status that is not 0, so all are ready to before one does.
     """
@@ -53,14 +55,21 @@ def end_together(status: int) -> None:
 
     hvd.shutdown()
     time.sleep(HEARD)
-    os._exit(status)
+    # From the first rank that ends the others get SIGTERM.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Not os._exit: only a process that runs its exit handlers has ended well for MPICH's mpirun.
+    sys.exit(status)
 
 
-def _free(claim: socket.socket, name: str) -> bool:
+def first_of_node(word: str) -> bool:
+    """Whether no other process of this node has asked with this word and still lives: who is first speaks for all."""
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
-        claim.bind(name)
+        # An abstract socket's name belongs to one process of a node until that ends.
+        claim.bind(f"\0hpc-train-{word}")
     except OSError:
         return False
+    _claims.append(claim)
     return True
 
 
@@ -69,10 +78,8 @@ def _end(world: World, job: str, kind, error, trace) -> None:
     if not text or world.node:
         # Launchers end the job with the first rank that ends: let the one that speaks be that one.
         time.sleep(1)
-    # Ranks that fail alike fail together. An abstract socket's name belongs to one process of a node until that
-    # ends: who has it speaks. Other nodes' ranks are late, and by then the job has ended.
-    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    if text and _free(claim, f"\0hpc-train-{job}"):
+    # Ranks that fail alike fail together. Other nodes' ranks are late, and by then the job has ended.
+    if text and first_of_node(job):
         say(text, sys.stderr)
     sys.stdout.flush()
     # Shutting Horovod down wakes the ranks that wait in a collective. It waits for them in turn, so not for long.

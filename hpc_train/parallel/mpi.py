@@ -15,6 +15,7 @@ from contextlib import contextmanager
 
 from hpc_train.console import HEARD, say
 from hpc_train.errors import UserError
+from hpc_train.parallel.failure import first_of_node
 from hpc_train.parallel.launcher import GLOO, see, wrong_size
 
 # Seconds in which ranks that fail alike find each other before one of them ends the job.
@@ -117,11 +118,10 @@ def job() -> Iterator:
     word, first_host = comm.bcast((uuid.uuid4().hex, socket.gethostname()))
     # A communicator of its own: the meeting of failed ranks must not mix with collectives under way.
     meeting = comm.Dup()
-    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
         yield comm
     except UserError as error:
-        speaks = error.every_rank or _claim(word, claim)
+        speaks = error.every_rank or first_of_node(word)
         if error.every_rank or _all_come(meeting, _MEETING if speaks else _PATIENCE):
             texts = meeting.gather(str(error))
             if comm.rank == 0:
@@ -140,21 +140,11 @@ def job() -> Iterator:
             say("interrupted", sys.stderr)
         os._exit(130)
     except Exception as error:
-        if _claim(word, claim):
+        if first_of_node(word):
             text = f"{traceback.format_exc()}error: rank {comm.rank}: {type(error).__name__}: {error}"
             say(text, sys.stderr)
         time.sleep(_MEETING)
         _abort(comm, 1)
-
-
-def _claim(word: str, claim: socket.socket) -> bool:
-    """Whether this rank is the first of its node to fail: that one speaks."""
-    try:
-        # An abstract socket's name belongs to one process of a node until that ends.
-        claim.bind(f"\0hpc-train-{word}")
-    except OSError:
-        return False
-    return True
 
 
 def _all_come(meeting, seconds: float) -> bool:

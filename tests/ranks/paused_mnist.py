@@ -1,7 +1,9 @@
-"""The MNIST trainer, pausing after every step of a job's first start for $PAUSE seconds: time for things to happen."""
+"""The MNIST trainer; until a checkpoint is resumed, every step is followed by a pause of $PAUSE seconds."""
 
 import os
+import sys
 import time
+from pathlib import Path
 
 from hpc_train import mnist, options, parallel
 
@@ -18,6 +20,7 @@ def callbacks_with_pause(*arguments):
 
 
 if __name__ == "__main__":
-    if os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
+    # Not the restart count: a start may have been ended before it had trained at all.
+    if not list(Path(sys.argv[sys.argv.index("--run") + 1]).glob("checkpoints/step-*.h5")):
         parallel.callbacks = callbacks_with_pause
     options.main(mnist.Options, mnist.run, "paused_mnist.py")

@@ -28,13 +28,13 @@ def where(run: Path) -> None:
 
 
 def unfinished(run: Path) -> None:
-    """Ask to be run again, at once, with a newer checkpoint where $PROGRESS is set."""
+    """Ask to be run again, at once; with a newer checkpoint each time until restart $PROGRESS, where that is set."""
     restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
     if rank:
         return
     print(f"this is attempt {restarts}", flush=True)
     if os.environ.get("PROGRESS"):
-        if restarts == 3:
+        if restarts == int(os.environ["PROGRESS"]):
             return
         (run / "checkpoints").mkdir(exist_ok=True)
         (run / "checkpoints" / f"step-{restarts:09d}.h5").touch()
@@ -54,8 +54,12 @@ def bug(run: Path) -> None:
 
 def deaf(run: Path) -> None:
     """Hear no signal: stuck, as in a system call. The second start ends well."""
+    from mpi4py import MPI
+
     if os.environ.get("SLURM_RESTART_COUNT", "0") != "0":
-        print("the second start", flush=True)
+        total = MPI.COMM_WORLD.allreduce(1)
+        if rank == 0:
+            print(f"the second start of {total} ranks", flush=True)
         return
     for number in (signal.SIGUSR1, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,23 @@
+#!/bin/bash
+#SBATCH --job-name=doctor
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=4
+#SBATCH --gpus-per-node=4
+#SBATCH --time=00:05:00
+#SBATCH --no-requeue
+#SBATCH --output=slurm-%x-%j.out
+#
+# Is all well with the ranks of a job? A good first job on a cluster:
+#
+#   sbatch slurm/doctor.sh --data /scratch/cam5
+#
+# One line each about the environment, MPI, the launcher, GPUs, cores, data, node-local storage and an all-reduce, seen
+# by 8 ranks on 2 nodes as any job of these templates would start them. Options after the name go to `hpc-train doctor`,
+# options before it to sbatch: see `slurm/mnist_8gpu.sh --help`. Status 1 where something is wrong.
+
+common=${HPC_TRAIN:=${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}}/slurm/common.sh
+[ -f "$common" ] || { echo "error: no $common: sbatch in the hpc-train folder, or export HPC_TRAIN" >&2; exit 2; }
+# shellcheck source=slurm/common.sh
+source "$common"
+
+run_ranks python -m hpc_train.cli doctor "$@"
