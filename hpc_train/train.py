@@ -1,5 +1,6 @@
 """What the trainers share: one path from options and a model to a finished run folder."""
 
+import gc
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,12 +171,15 @@ def train(options: Options, name: str, build_model) -> None:
         results = evaluate()
     except Stopped as stopped:
         for callback in callbacks:
-            if isinstance(callback, keras.callbacks.TensorBoard):
+            if isinstance(callback, (keras.callbacks.TensorBoard, InputWait)):
                 callback.on_train_end()
         go_on = "" if options.resume and options.run else f"; go on with --run {run.path} --resume"
         epoch = min(progress.epoch + 1, options.epochs)
         tell(f"stopped by {stopped} after step {progress.step}, in epoch {epoch} of {options.epochs}{go_on}")
-        parallel.end_together(UNFINISHED)
+        # The trace holds the pipeline, which complains when it outlives the interpreter.
+        stopped.with_traceback(None)
+        gc.collect()
+        parallel.end_together(world, UNFINISHED)
     except tf.errors.OpError as error:
         raise (feed.error or error) from None
 

@@ -227,8 +227,9 @@ run_job() { # a trainer in its run folder: begun or resumed, and requeued where 
     say "finished: $run"
   elif [ $status = $again ]; then
     requeue "stopped at a checkpoint"
-  elif [ $status = 138 ] || { [ $status -gt 128 ] && stopped_from_outside; }; then
-    # Signalled before they were ready for it: 138 is SIGUSR1, 143 SIGTERM; MPICH's mpirun says 255.
+  elif [ $status = 138 ] || stopped_from_outside; then
+    # Signalled before they were ready for it (138 is SIGUSR1, 143 SIGTERM; MPICH's mpirun says 255), or ended by their
+    # launcher (9, 137) as the first of them ended. Where it was a bug, it comes again, and then without a signal.
     requeue "ended with status $status after a signal"
   else
     say "failed with status $status, not requeued: $run"

@@ -1,7 +1,6 @@
 """How ranks end: one rank's failure ends them all, at once, with one message; or all end in good order."""
 
 import os
-import signal
 import socket
 import sys
 import threading
@@ -14,6 +13,8 @@ from hpc_train.parallel.world import World
 
 # What ranks see whose collective was cut short because another rank ended.
 _ELSEWHERE = ("Horovod has been shut down", "HorovodInternalError", "Connection reset", "Connection closed by peer")
+# Seconds in which the other ranks' interpreters end.
+_FAREWELL = 2.0
 _claims: list[socket.socket] = []
 
 
@@ -42,10 +43,10 @@ def message(world: World, kind, error, trace) -> str | None:
     return f"{''.join(traceback.format_exception(kind, error, trace))}error: {where}{kind.__name__}: {error}"
 
 
-def end_together(status: int) -> None:
-    """End every rank in good order with `status`. Collective; does not return.
+def end_together(world: World, status: int) -> None:
+    """End every rank in good order, rank 0 last and with `status`, the others with 0. Collective; does not return.
 
-    Launchers end the other ranks when one ends with a status that is not 0, so all are ready to before one does.
+    Launchers kill the other ranks when one ends with a status that is not 0, and report what became of those.
     """
     from hpc_train.parallel.collectives import broadcast_object
 
@@ -54,11 +55,9 @@ def end_together(status: int) -> None:
     import horovod.tensorflow as hvd
 
     hvd.shutdown()
-    time.sleep(HEARD)
-    # From the first rank that ends the others get SIGTERM.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(_FAREWELL if world.is_root else 0)
     # Not os._exit: only a process that runs its exit handlers has ended well for MPICH's mpirun.
-    sys.exit(status)
+    sys.exit(status if world.is_root else 0)
 
 
 def first_of_node(word: str) -> bool:
