@@ -292,9 +292,9 @@ def test_packages_of_the_user_inside_a_container_are_worth_a_note(tmp_path, monk
 MOUNTS = r"""
 22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
 30 22 0:25 / /tmp rw shared:2 - tmpfs tmpfs rw
-31 22 0:40 / /work rw - lustre 10.0.0.1@tcp:/fs rw
-32 31 0:41 / /work/my\040data rw - nfs4 server:/x rw
-33 22 0:42 / /work rw - fuse.juicefs j rw
+31 22 0:40 / /project rw - lustre 10.0.0.1@tcp:/fs rw
+32 31 0:41 / /project/my\040data rw - nfs4 server:/x rw
+33 22 0:42 / /project rw - fuse.juicefs j rw
 """
 
 
@@ -305,8 +305,8 @@ MOUNTS = r"""
         ("/", "ext4"),
         ("/tmp", "tmpfs"),
         ("/tmpfile", "ext4"),
-        ("/work/a", "fuse.juicefs"),
-        ("/work/my data/a", "nfs4"),
+        ("/project/a", "fuse.juicefs"),
+        ("/project/my data/a", "nfs4"),
     ],
 )
 def test_the_file_system_of_a_path_is_that_of_the_nearest_mount(path, system):
