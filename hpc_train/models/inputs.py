@@ -33,14 +33,26 @@ def network_input(
     scale, offset = zip(*catalogue.packing, strict=True)
     if any(pair != (1.0, 0.0) for pair in catalogue.packing):
         x = layers.Rescaling(list(scale), list(offset))(x)
-    if statistics:
-        channels = 1 if axis is None else catalogue.input_shape[axis]
-        if len(statistics.mean) != channels:
-            raise UserError(
-                f"the statistics are of {len(statistics.mean)} channels, the data have {channels}; "
-                "run `hpc-train stats` on these data"
-            )
-        shift, divisor = statistics.normalisation(how)
-        mean, variance = (shift, divisor**2) if axis is not None else (shift[0], divisor[0] ** 2)
-        x = layers.Normalization(None if axis is None else -1, mean=mean, variance=variance)(x)
-    return inputs, x
+    return inputs, normalise(x, statistics, how, axis is not None) if statistics else x
+
+
+def normalise(x: KerasTensor, statistics: Statistics, how: str = "mean-std", channels: bool = True) -> KerasTensor:
+    """Normalise each channel, the last axis; without `channels` all of `x` is one.
+
+    Args:
+        x: (batch, ..., channels).
+        statistics: of the channels (`hpc-train stats`).
+        how: "mean-std" or "min-max".
+
+    Raises:
+        UserError: the statistics are of other channels, or lack what `how` needs.
+    """
+    number = x.shape[-1] if channels else 1
+    if len(statistics.mean) != number:
+        raise UserError(
+            f"the statistics are of {len(statistics.mean)} channels, the data have {number}; "
+            "run `hpc-train stats` on these data"
+        )
+    shift, divisor = statistics.normalisation(how)
+    mean, variance = (shift, divisor**2) if channels else (shift[0], divisor[0] ** 2)
+    return layers.Normalization(-1 if channels else None, mean=mean, variance=variance)(x)

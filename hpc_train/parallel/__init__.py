@@ -32,6 +32,7 @@ _HOME = {
     "evaluate": "metrics",
     "check_replicas": "replicas",
     "save_model": "saving",
+    "synchronise_batch_norm": "batch_norm",
 }
 
 __all__ = ["World", *sorted(_HOME)]

@@ -1,0 +1,53 @@
+"""Augmentation inside the model: layers that act in training only, with seeds that checkpoints carry.
+
+Keras's `fit`, `evaluate` and `predict` say which is training; a model that is called directly wants `training=False`.
+"""
+
+from keras import KerasTensor, layers
+
+from hpc_train.errors import UserError
+
+
+def crop_flip(x: KerasTensor) -> KerasTensor:
+    """Shift each image by up to an eighth of its side, and flip it left to right half of the time.
+
+    The standard augmentation of CIFAR (He et al. 2016, section 4.2: 4 zeros padded on each side of 32 pixels, a random
+    crop of 32): shifts are whole pixels, all equally likely, and zeros come in at the edges.
+
+    Args:
+        x: images (batch, height, width, channels), best normalised, so that 0 is a neutral colour.
+
+    Returns:
+        float32 images of the same shape.
+    """
+    _, height, width, _ = x.shape
+    # The nearest whole pixel of a shift in (-4.5, 4.5) is each of -4 ... 4 equally often.
+    share = tuple((side // 8 + 0.4999) / side for side in (height, width))
+    x = layers.RandomTranslation(
+        *share, fill_mode="constant", fill_value=0.0, interpolation="nearest", dtype="float32", name="random_shift"
+    )(x)
+    return layers.RandomFlip("horizontal", dtype="float32", name="random_flip")(x)
+
+
+def rand_augment(x: KerasTensor, operations: int = 2, magnitude: float = 0.3) -> KerasTensor:
+    """Distort each image by RandAugment (Cubuk et al. 2020) as Keras does it.
+
+    The `operations` are drawn for a batch, their strengths for each image, and all eleven kinds are computed: it
+    costs about as much as a small network.
+
+    Args:
+        x: raw images (batch, height, width, channels), values 0 to 255, of any dtype.
+        operations: how many follow each other (the paper's N).
+        magnitude: strength, above 0 and up to 1 (the paper's M over its largest).
+
+    Returns:
+        float32 images, values 0 to 255.
+
+    Raises:
+        UserError: `operations` or `magnitude` outside its range.
+    """
+    if operations < 1:
+        raise UserError(f"RandAugment with {operations} operations: give at least 1, or leave it out")
+    if not 0 < magnitude <= 1:
+        raise UserError(f"RandAugment of magnitude {magnitude}: it must be above 0 and at most 1")
+    return layers.RandAugment(num_ops=operations, factor=magnitude, dtype="float32", name="rand_augment")(x)
