@@ -14,6 +14,7 @@ from hpc_train.console import say
 from hpc_train.data.plan import TrainPlan
 from hpc_train.errors import UserError
 from hpc_train.input_wait import InputWait
+from hpc_train.optim.averaging import Averages
 from hpc_train.optim.schedule import Schedule
 from hpc_train.parallel.collectives import sum_arrays
 from hpc_train.parallel.metrics import assign_states, states
@@ -61,9 +62,11 @@ class Best(keras.callbacks.Callback):
     Every rank decides by the same exact metric, so all stop together.
     """
 
-    def __init__(self, run: Run, world: World, progress: Progress, monitor: str, patience: int | None):
+    def __init__(
+        self, run: Run, world: World, progress: Progress, monitor: str, patience: int | None, averages: Averages
+    ):
         super().__init__()
-        self.run, self.world, self.monitor, self.patience = run, world, monitor, patience
+        self.run, self.world, self.monitor, self.patience, self.averages = run, world, monitor, patience, averages
         self.sign = -1 if "loss" in monitor else 1
         self.memory = progress.callbacks.setdefault("best", {"value": None, "epoch": 0})
 
@@ -74,7 +77,8 @@ class Best(keras.callbacks.Callback):
         if self.memory["value"] is None or self.sign * value > self.sign * self.memory["value"]:
             self.memory.update(value=value, epoch=epoch + 1)
             if self.world.is_root:
-                save_model(self.model, self.run.best)
+                with self.averages.in_place():
+                    save_model(self.model, self.run.best)
         elif self.exhausted(epoch + 1):
             self.model.stop_training = True
 
@@ -90,9 +94,10 @@ class Checkpoints(keras.callbacks.Callback):
         Stopped: on every rank before the same step of training or validation, after the checkpoint.
     """
 
-    def __init__(self, run: Run, world: World, progress: Progress, every: int, requests: Requests):
+    def __init__(self, run: Run, world: World, progress: Progress, every: int, requests: Requests, averages: Averages):
         super().__init__()
         self.run, self.world, self.progress, self.every, self.requests = run, world, progress, every, requests
+        self.averages = averages
         self.training, self.validation = Agreement(requests, world), Agreement(requests, world)
         self.written = progress.step
         self._trained: list[np.ndarray] = []
@@ -136,7 +141,8 @@ class Checkpoints(keras.callbacks.Callback):
         average_statistics(self.model)
         if self.world.is_root:
             self.progress.metrics = metrics
-            checkpoint.save(self.run.checkpoints, self.model, self.progress)
+            with self.averages.out_of_place():
+                checkpoint.save(self.run.checkpoints, self.model, self.progress)
             self.progress.metrics = []
         self.written = self.progress.step
 
@@ -199,10 +205,15 @@ class Report(keras.callbacks.Callback):
                 "ranks": self.world.size,
                 **{name: float(value) for name, value in (logs or {}).items()},
                 "learning_rate": float(self.model.optimizer.learning_rate),
+                **self._loss_scale(),
                 "samples_per_s": round(self.throughput, 1),
                 "seconds": round(seconds, 3),
             }
         )
+
+    def _loss_scale(self) -> dict[str, float]:
+        scale = getattr(self.model.optimizer.inner_optimizer, "dynamic_scale", None)
+        return {} if scale is None else {"loss_scale": float(scale)}
 
 
 def _pairs(logs) -> str:

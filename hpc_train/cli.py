@@ -19,6 +19,7 @@ _COMMANDS = {
     "predict": ("hpc_train.predict", "Predict", "class probabilities and confusion matrix from a trained run"),
     "doctor": ("hpc_train.doctor.command", "Doctor", "what is wrong with this machine, environment and job"),
     "bench input": ("hpc_train.bench.input", "InputBench", "how fast a data set can be read, and by which means"),
+    "bench decode": ("hpc_train.bench.decode", "DecodeBench", "how fast JPEG images are decoded, beside a plain loop"),
     "bench scaling": ("hpc_train.bench.scaling", "Scaling", "speed and efficiency by number of ranks, from a study"),
     "bench plan": ("hpc_train.bench.plan", "Plan", "what planning costs a rank of many, and how random each order is"),
 }
@@ -33,7 +34,7 @@ def main() -> None:
         for command, (_, _, purpose) in _COMMANDS.items():
             if command.startswith(words[0] if words and words[0] == "bench" else ""):
                 print(f"  {command:15} {purpose}")
-        print("\ntrainers, one process a GPU: horovodrun -np 4 python -m hpc_train.mnist --help")
+        print("\ntrainers, one process a GPU: horovodrun -np 4 python -m hpc_train.mnist|resnet --help")
     elif name == "--version":
         from hpc_train import __version__
 

@@ -6,36 +6,48 @@ from pathlib import Path
 
 from hpc_train import parallel
 from hpc_train.data.catalogue import Catalogue
+from hpc_train.data.encoded_reader import open_reader
 from hpc_train.data.layout import HELD_OUT, find_splits
 from hpc_train.data.options import DataOptions
 from hpc_train.data.order import BLOCKS_IN_WINDOW, BlockOrder, FullOrder, Order, from_dict
-from hpc_train.data.pipeline import Input
 from hpc_train.data.plan import TrainPlan, ValidationPlan
-from hpc_train.data.reader import Reader
 from hpc_train.data.survey import on_root
 from hpc_train.errors import UserError
 from hpc_train.parallel.mpi import communicator
 from hpc_train.parallel.world import World
+from hpc_train.synthetic import SYNTHETIC, Synthetic
 
 # What a window may take of a rank's memory where nobody says: two are held at a time.
 _WINDOW_BYTES = 2**29
+
+
+def open_feed(options, world: World) -> "Feed | Synthetic":
+    """What `options.data` names: `Feed` of files, or `Synthetic` for --data synthetic. Collective; raises UserError."""
+    return (Synthetic if is_synthetic(options) else Feed)(options, world)
+
+
+def is_synthetic(options) -> bool:
+    """Whether the options ask for made-up data; a folder of that name is given by its absolute path."""
+    return str(options.data) == SYNTHETIC
 
 
 class Feed:
     """The data of a training run, opened by all ranks together.
 
     options: of the trainer (`data.options.DataOptions` and `ReadOptions`, `test_data`, `seed`, `batch_size`).
+    training, held_out: the catalogues, images of --image-size where they are encoded.
     Raises UserError, on every rank, for data that are missing, damaged or do not fit each other.
     """
 
     def __init__(self, options, world: World):
         self.options, self.world = options, world
         self.comm = parallel.Ranks(world)
-        self.training: Catalogue = options.catalogue("train", self.comm)
-        self.held_out: Catalogue = self._open_held_out(self.training)
-        self._readers = [Reader(split, how=options.reader) for split in (self.training, self.held_out)]
-        device = "/gpu:0" if _gpus() else None
-        self.inputs = [Input(reader, options.read_threads, options.read_ahead, device) for reader in self._readers]
+        training = options.catalogue("train", self.comm)
+        options.check_images(training.encoding)
+        self.training: Catalogue = training.resized(options.image_size)
+        self.held_out: Catalogue = self._open_held_out(self.training).resized(options.image_size)
+        self._readers = [open_reader(split, how=options.reader) for split in (self.training, self.held_out)]
+        self.inputs = [self._input(reader) for reader in self._readers]
 
     @property
     def error(self) -> Exception | None:
@@ -44,7 +56,7 @@ class Feed:
 
     def order(self, recorded: dict | None) -> Order:
         """The order of an epoch: the one that the run recorded when it began, or what the options ask for."""
-        options, samples, sample_bytes = self.options, self.training.samples, self.training.sample_bytes
+        options, samples, sample_bytes = self.options, self.training.samples, self._readers[0].sample_bytes
         full = FullOrder(samples, options.seed)
         if recorded and {**full.as_dict(), **recorded} == {**recorded, "samples": samples, "seed": options.seed}:
             return from_dict(recorded)
@@ -54,7 +66,7 @@ class Feed:
         together = on_root(self.comm, self._readers[0].samples_together)
         if options.shuffle == "full" or (options.shuffle == "auto" and together == 1 and not sized):
             return full
-        sizes = samples, options.seed, self.world.size, options.batch_size
+        sizes = samples, options.seed, self.world.size, options.batch_size * options.accumulate
         block = options.shuffle_block or BlockOrder.fit(*sizes, sample_bytes=sample_bytes).block
         # Whole chunks, so that none is decoded twice.
         block = -(-block // together) * together
@@ -72,20 +84,32 @@ class Feed:
     def description(self, plan: TrainPlan) -> list[str]:
         """How the training data are read, a line a data set."""
         held = self.inputs[0].memory(plan) / 2**20
-        threads = self.inputs[0].reading(plan.batch_size).threads
-        return [*self._readers[0].describe(), f"{threads} reading threads, at most {held:.0f} MiB of samples in memory"]
+        threads, read = self.inputs[0].reading(plan.batch_size).threads, self._readers[0].describe()
+        if self.training.encoding:
+            size, crop = self.options.image_size, self.options.crop
+            part = "a random part, mirrored or not" if crop == "inception" else "the centre"
+            read.append(f"decoded to {size} x {size} by {threads} threads: of each image {part}")
+            return [*read, f"{threads} reading threads, about {held:.0f} MiB of files and images in memory"]
+        return [*read, f"{threads} reading threads, at most {held:.0f} MiB of samples in memory"]
+
+    def _input(self, reader):
+        from hpc_train.data.jpeg_input import JpegInput
+        from hpc_train.data.pipeline import Input
+
+        options, device = self.options, "/gpu:0" if _gpus() else None
+        how = reader, options.read_threads, options.read_ahead, device
+        return JpegInput(*how, options.crop) if reader.encoding else Input(*how)
 
     def _open_held_out(self, training: Catalogue) -> Catalogue:
         options: DataOptions = self.options
         split = on_root(self.comm, lambda: _held_out_split(options.test_data, options.data))
         held_out = options.catalogue(split, self.comm, options.test_data, training.classes)
-        first, second = (
-            f"{catalogue.input_shape} {catalogue.input_dtype.newbyteorder('=')}" for catalogue in (training, held_out)
-        )
+        first, second = map(_form, (training, held_out))
+        one = "`hpc-train prepare image-folder`" if training.encoding or held_out.encoding else "`hpc-train shard`"
         if first != second or held_out.packing != training.packing:
             raise UserError(
                 f"{held_out.files[0]}: holds samples {second}, packed by {held_out.packing}, but those for training "
-                f"are {first}, packed by {training.packing}; bring both into one form with `hpc-train shard`"
+                f"are {first}, packed by {training.packing}; bring both into one form with {one}"
             ).agreed()
         return held_out
 
@@ -97,6 +121,8 @@ def staged(options):
     """
     if not options.stage:
         return options
+    if is_synthetic(options):
+        raise UserError("--stage copies files, and --data synthetic has none; leave one of the two out").agreed()
     from hpc_train.data.stage import Stage, stage_to
 
     comm = communicator()
@@ -108,6 +134,13 @@ def staged(options):
     if len(set(comm.allgather(str(moved)))) > 1:
         raise UserError(f"--stage {options.stage} is another folder on each node; name one that is the same").agreed()
     return dataclasses.replace(options, **moved)
+
+
+def _form(catalogue: Catalogue) -> str:
+    """What a sample is, for comparison."""
+    if catalogue.encoding:
+        return catalogue.encoding.upper()
+    return f"{catalogue.input_shape} {catalogue.input_dtype.newbyteorder('=')}"
 
 
 def _held_out_split(test_data, data) -> str | None:

@@ -21,7 +21,8 @@ class Predict:
     run: Annotated[Path, tyro.conf.Positional]
     """Run folder, as training printed it."""
     data: Path
-    """Folder of HDF5 shards, or a .npy file of samples (n, ...) without labels."""
+    """Folder of HDF5 shards, whose JPEG images are decoded as in validation; or a .npy file of samples (n, ...)
+    without labels."""
     split: str = "test"
     """Split of the shards."""
     output: Path | None = None
@@ -52,12 +53,12 @@ def run(options: Predict) -> None:
     _check_output(output)
     if options.batch_size < 1:
         raise UserError(f"--batch-size is {options.batch_size}; it must be at least 1")
-    samples, shape, names, read = _open_npy(options.data) if options.data.suffix == ".npy" else _open_shards(options)
-
     with quiet_import():
         import keras
 
     model = keras.models.load_model(path, compile=False)
+    opened = _open_npy(options.data) if options.data.suffix == ".npy" else _open_shards(options, model.input_shape)
+    samples, shape, names, read = opened
     classes = model.output_shape[-1]
     if tuple(model.input_shape[1:]) != tuple(shape):
         raise UserError(f"the model takes samples of {model.input_shape[1:]}, {options.data} holds {shape}")
@@ -80,13 +81,19 @@ def run(options: Predict) -> None:
     print(f"probabilities of {samples} samples in {output}")
 
 
-def _open_shards(options: Predict):
+def _open_shards(options: Predict, input_shape: tuple):
     from hpc_train.data.catalogue import Catalogue
-    from hpc_train.data.reader import Reader
+    from hpc_train.data.encoded_reader import open_reader
 
     catalogue = Catalogue.open(options.data, options.split)
     names = list(catalogue.class_names) or [str(i) for i in range(catalogue.classes)]
-    return catalogue.samples, catalogue.input_shape, names, Reader(catalogue).read
+    if not catalogue.encoding:
+        return catalogue.samples, catalogue.input_shape, names, open_reader(catalogue).read
+    from hpc_train.data.decode import DecodedReader
+
+    # To what the model takes; its caller compares the shapes.
+    catalogue = catalogue.resized(input_shape[1] or catalogue.input_shape[0]) if len(input_shape) == 4 else catalogue
+    return catalogue.samples, catalogue.input_shape, names, DecodedReader(open_reader(catalogue)).read
 
 
 def _open_npy(path: Path):

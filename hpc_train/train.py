@@ -1,18 +1,25 @@
 """What the trainers share: one path from options and a model to a finished run folder."""
 
+import dataclasses
 import gc
+import math
 import socket
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from hpc_train import transfer
 from hpc_train.console import say
 from hpc_train.data.options import DataOptions, ReadOptions
 from hpc_train.errors import UserError
+from hpc_train.optim.recipe import RecipeOptions
+from hpc_train.transfer import TransferOptions
+
+# From so many classes on, accuracy among the five likeliest is reported too.
+_MANY_CLASSES = 100
 
 
-@dataclass(frozen=True)
-class Options(ReadOptions, DataOptions):
+@dataclasses.dataclass(frozen=True)
+class Options(TransferOptions, RecipeOptions, ReadOptions, DataOptions):
     """Options of every trainer."""
 
     test_data: Path | None = None
@@ -24,7 +31,7 @@ class Options(ReadOptions, DataOptions):
     epochs: int = 12
     """Passes over the data: N ranks take 1/N of the steps of one."""
     batch_size: int = 64
-    """Samples a step on each rank; the global batch is this times the number of ranks."""
+    """Samples that a rank computes at once; the global batch is this times --accumulate times the number of ranks."""
     lr: float = 0.01
     """Learning rate at the base batch."""
     lr_scaling: Literal["linear", "sqrt", "none"] = "linear"
@@ -32,9 +39,15 @@ class Options(ReadOptions, DataOptions):
     base_batch: int = 64
     """Global batch for which --lr was chosen."""
     warmup_epochs: float = 1.0
-    """Epochs in which the rate rises from --lr to its scaled value."""
-    decay: Literal["cosine", "step", "none"] = "cosine"
-    """How the rate falls after warm-up."""
+    """Epochs in which the rate rises to its scaled value, from that of one rank (at most --lr)."""
+    decay: Literal["cosine", "step", "poly", "none"] = "cosine"
+    """How the rate falls after warm-up: along a cosine or a power to 0, or to a tenth at each of --decay-at."""
+    decay_at: tuple[float, ...] = (0.5, 0.75)
+    """With --decay step: the shares of training after which the rate falls."""
+    decay_power: float = 2.0
+    """With --decay poly: the power."""
+    sync_batch_norm: bool = False
+    """Batch normalisation over the samples of all ranks in a step, where those of one rank are few."""
     patience: int | None = None
     """Stop when validation accuracy has not improved for so many epochs; all ranks decide together."""
     seed: int = 0
@@ -73,7 +86,7 @@ def train(options: Options, name: str, build_model) -> None:
     """
     _check(options)
     from hpc_train import parallel
-    from hpc_train.stopping import UNFINISHED, Requests, Stopped
+    from hpc_train.stopping import Requests, Stopped
 
     requests = Requests()
     world = parallel.init(options.seed, options.threads, options.deterministic)
@@ -85,33 +98,25 @@ def train(options: Options, name: str, build_model) -> None:
     from hpc_train.callbacks import Best, Checkpoints, Position, Report
     from hpc_train.data.plan import TrainPlan, ValidationPlan
     from hpc_train.data.survey import on_root
-    from hpc_train.feed import Feed, staged
+    from hpc_train.feed import open_feed, staged
     from hpc_train.input_wait import InputWait
-    from hpc_train.optim.schedule import Schedule, scale
+    from hpc_train.optim.averaging import Averages, EvaluateAverages
     from hpc_train.run import Run
 
+    if options.precision != "float32":
+        keras.config.set_dtype_policy(f"mixed_{options.precision}")
     local = staged(options)
     # What is collective in here fails on every rank or on none, so the ranks stay together.
     with parallel.agree(world):
-        feed = Feed(local, world)
+        feed = open_feed(local, world)
         training, held_out = feed.training, feed.held_out
         order = feed.order(on_root(feed.comm, lambda: _recorded_order(options)))
-        plan = TrainPlan(training.samples, options.batch_size, world.size, options.seed, order)
+        step_size = options.batch_size * options.accumulate
+        plan = TrainPlan(training.samples, step_size, world.size, options.seed, order)
         validation = ValidationPlan(held_out.samples, options.batch_size, world.size)
-        model = build_model(training)
-
-    factor = scale(options.lr_scaling, plan.global_batch, options.base_batch)
-    schedule = Schedule(options.lr, options.lr * factor, options.epochs, options.warmup_epochs, options.decay)
-    wire_dtype = None if options.wire_dtype == "float32" else options.wire_dtype
-    sgd = keras.optimizers.SGD(options.lr, momentum=0.9)
-    model.compile(
-        parallel.DistributedOptimizer(sgd, wire_dtype, options.bucket_mib),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        auto_scale_loss=False,
-        jit_compile=False,
-    )
-    model.optimizer.build(model.trainable_variables)
+        model = transfer.build(options, training) if options.init else build_model(training)
+    schedule = _schedule(options, plan.global_batch)
+    _compile(model, options, training.classes)
 
     path = options.run
     with parallel.agree(world):
@@ -124,6 +129,8 @@ def train(options: Options, name: str, build_model) -> None:
         if world.is_root:
             facts = {"trainer": name, "seed": options.seed, "samples": plan.samples, "data": training.identity}
             facts["order"] = plan.order.as_dict()
+            if training.encoding:
+                facts |= {"image_size": options.image_size, "crop": options.crop}
             newest = checkpoint.newest(run.checkpoints)
             run.start(options, world, facts, options.resume, checkpoint.step_of(newest), hosts)
             if newest:
@@ -135,8 +142,8 @@ def train(options: Options, name: str, build_model) -> None:
 
     tell = say if world.is_root else _silent
     tell(
-        f"{name}: {model.count_params():,} parameters, {plan.samples} samples, {world.size} ranks, "
-        f"global batch {plan.global_batch}, rate {schedule.base:g} -> {schedule.peak:g}, run {run.path}"
+        f"{name}: {_parameters(model)}, {plan.samples} samples, {world.size} ranks, global batch {plan.global_batch}, "
+        f"rate {schedule.start:g} -> {schedule.peak:g}, run {run.path}"
     )
     for line in feed.description(plan) if world.is_root else ():
         tell(f"  {line}")
@@ -145,13 +152,14 @@ def train(options: Options, name: str, build_model) -> None:
 
     validation_steps = validation.real_steps(world.rank)
     callbacks = parallel.callbacks(options.check_every, validation_steps)
-    wait = InputWait()
-    callbacks += [wait, Position(progress, plan, schedule, world)]
-    best = Best(run, world, progress, "val_accuracy", options.patience)
+    wait, averages = InputWait(), Averages(model)
+    evaluate_averages = EvaluateAverages(averages)
+    callbacks += [evaluate_averages, wait, Position(progress, plan, schedule, world)]
+    best = Best(run, world, progress, "val_accuracy", options.patience, averages)
     callbacks += [best]
     if world.is_root:
         callbacks += [Report(run, world, progress, plan, options.epochs, wait), _tensorboard(options, run)]
-    checkpoints = Checkpoints(run, world, progress, options.checkpoint_every, requests)
+    checkpoints = Checkpoints(run, world, progress, options.checkpoint_every, requests, averages)
     callbacks += [checkpoints]
 
     requests.train()
@@ -159,7 +167,7 @@ def train(options: Options, name: str, build_model) -> None:
         held_out_data = feed.validation(validation)
 
         def evaluate():
-            return parallel.evaluate(model, held_out_data, validation_steps, [checkpoints])
+            return parallel.evaluate(model, held_out_data, validation_steps, [evaluate_averages, checkpoints])
 
         if not plan.steps(progress.position):
             _end_epoch(model, progress, callbacks, evaluate)
@@ -170,21 +178,16 @@ def train(options: Options, name: str, build_model) -> None:
                 _fit(model, feed, plan, progress, last_epoch, callbacks, held_out_data)
         results = evaluate()
     except Stopped as stopped:
-        for callback in callbacks:
-            if isinstance(callback, (keras.callbacks.TensorBoard, InputWait)):
-                callback.on_train_end()
         go_on = "" if options.resume and options.run else f"; go on with --run {run.path} --resume"
         epoch = min(progress.epoch + 1, options.epochs)
         tell(f"stopped by {stopped} after step {progress.step}, in epoch {epoch} of {options.epochs}{go_on}")
-        # The trace holds the pipeline, which complains when it outlives the interpreter.
-        stopped.with_traceback(None)
-        gc.collect()
-        parallel.end_together(world, UNFINISHED)
+        _end_unfinished(world, stopped, callbacks)
     except tf.errors.OpError as error:
         raise (feed.error or error) from None
 
     if world.is_root:
-        parallel.save_model(model, run.model)
+        with averages.in_place():
+            parallel.save_model(model, run.model)
         last = run.metrics()[-1] if run.metrics() else {}
         waited = f", input wait {last['input_wait']:.1%}" if "input_wait" in last else ""
         tell(
@@ -192,6 +195,72 @@ def train(options: Options, name: str, build_model) -> None:
             f"{progress.epoch} epochs, {last.get('samples_per_s', 0):.0f} samples/s on {world.size} ranks{waited}\n"
             f"run folder {run.path}"
         )
+
+
+def _schedule(options: Options, global_batch: int):
+    from hpc_train.optim.schedule import Schedule, scale
+
+    peak = options.lr * scale(options.lr_scaling, global_batch, options.base_batch)
+    one_rank = options.lr * scale(options.lr_scaling, options.batch_size * options.accumulate, options.base_batch)
+    return Schedule(
+        start=min(options.lr, one_rank),
+        peak=peak,
+        epochs=options.epochs,
+        warmup_epochs=options.warmup_epochs,
+        decay=options.decay,
+        milestones=options.decay_at,
+        power=options.decay_power,
+    )
+
+
+def _compile(model, options: Options, classes: int) -> None:
+    """Give the model its loss, metrics and optimizer, and build the optimizer."""
+    import keras
+
+    from hpc_train import parallel
+    from hpc_train.optim import recipe
+    from hpc_train.optim.accumulate import accumulate
+
+    if options.sync_batch_norm and not parallel.synchronise_batch_norm(model):
+        raise UserError("--sync-batch-norm: the network trains no batch normalisation; leave it out").agreed()
+    inner = recipe.optimizer(options, options.lr, options.multipliers(options.lr))
+    wire_dtype = None if options.wire_dtype == "float32" else options.wire_dtype
+    metrics = ["accuracy"]
+    if classes >= _MANY_CLASSES:
+        metrics.append(keras.metrics.SparseTopKCategoricalAccuracy(5, name="top5"))
+    model.compile(
+        parallel.DistributedOptimizer(inner, wire_dtype, options.bucket_mib),
+        loss=recipe.loss(options),
+        metrics=metrics,
+        auto_scale_loss=False,
+        jit_compile=False,
+    )
+    model.optimizer.build(model.trainable_variables)
+    if options.accumulate > 1:
+        accumulate(model, options.accumulate)
+
+
+def _parameters(model) -> str:
+    frozen = [weight for layer in transfer.layers(model) if not layer.trainable for weight in layer.weights]
+    kept = sum(math.prod(weight.shape) for weight in frozen)
+    return f"{model.count_params():,} parameters" + (f", {kept:,} of them frozen" if kept else "")
+
+
+def _end_unfinished(world, stopped, callbacks) -> None:
+    """Let go of what outlives a training that was stopped, and end with the status that says so."""
+    import keras
+
+    from hpc_train import parallel
+    from hpc_train.input_wait import InputWait
+    from hpc_train.stopping import UNFINISHED
+
+    for callback in callbacks:
+        if isinstance(callback, (keras.callbacks.TensorBoard, InputWait)):
+            callback.on_train_end()
+    # The trace holds the pipeline, which complains when it outlives the interpreter.
+    stopped.with_traceback(None)
+    gc.collect()
+    parallel.end_together(world, UNFINISHED)
 
 
 def _recorded_order(options: Options) -> dict | None:
@@ -245,20 +314,38 @@ def _tensorboard(options: Options, run):
 
 
 def _check(options: Options) -> None:
+    options.check()
+    options.check_transfer()
+    if options.init:
+        _check_network(options)
     if options.resume and options.run is None:
         raise UserError("--resume needs --run: name the folder of the run to go on with")
-    for option in ("epochs", "batch_size", "lr", "base_batch", "bucket_mib"):
+    for option in ("epochs", "batch_size", "lr", "base_batch", "bucket_mib", "decay_power"):
         if getattr(options, option) <= 0:
             raise UserError(f"--{option.replace('_', '-')} is {getattr(options, option)}; it must be above 0")
     for option in ("patience", "threads", "read_threads", "read_ahead", "shuffle_block", "shuffle_window"):
         value = getattr(options, option)
         if value is not None and value < 1:
             raise UserError(f"--{option.replace('_', '-')} is {value}; it must be at least 1")
+    if options.decay == "step" and not all(0 < share < 1 for share in options.decay_at):
+        raise UserError(f"--decay-at {' '.join(map(str, options.decay_at))}: give shares of training between 0 and 1")
+    for option, decay in (("decay_at", "step"), ("decay_power", "poly")):
+        if options.decay != decay and getattr(options, option) != getattr(Options, option):
+            raise UserError(f"--{option.replace('_', '-')} is for --decay {decay}; give both or leave it out")
     if options.profile and not 1 <= options.profile[0] <= options.profile[1]:
         raise UserError(f"--profile {' '.join(map(str, options.profile))}: give the first and the last step, from 1")
     for option in ("warmup_epochs", "checkpoint_every", "check_every"):
         if getattr(options, option) < 0:
             raise UserError(f"--{option.replace('_', '-')} is {getattr(options, option)}; it must not be negative")
+
+
+def _check_network(options: Options) -> None:
+    """UserError for options of a trainer's own, which are of its network, where --init brings another."""
+    for field in dataclasses.fields(options):
+        own = field.name not in Options.__dataclass_fields__ and field.name != "model"
+        if own and getattr(options, field.name) != field.default:
+            name = field.name.replace("_", "-")
+            raise UserError(f"--{name} is for a new network; that of --init stays as it is: leave one of the two out")
 
 
 def _silent(text: str) -> None:

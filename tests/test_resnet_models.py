@@ -224,6 +224,13 @@ def test_kernels_start_from_a_normal_of_variance_2_over_fan_out(build):
     assert np.abs(kernel).max() > 3.5 * kernel.std()
 
 
+def test_kernels_of_one_shape_start_from_different_numbers(build):
+    kernels = [layer.get_weights()[0] for layer in build("resnet8").layers if "stage1" in layer.name and layer.weights]
+    first, second = (kernel for kernel in kernels if kernel.ndim == 4)
+    assert first.shape == second.shape
+    assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.1
+
+
 def test_layers_are_named_by_stem_stage_block_and_head(build):
     for name in ("resnet8", "resnet8v2"):
         layers = [layer.name for layer in build(name).layers if layer.weights]

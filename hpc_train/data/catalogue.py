@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,9 @@ from hpc_train.data.survey import on_root, survey
 from hpc_train.errors import UserError
 from hpc_train.parallel.mpi import Alone
 
+# Side of the images that encoded shards are decoded to where nobody says.
+IMAGE_SIZE = 224
+
 
 @dataclass(frozen=True, eq=False)
 class Catalogue:
@@ -29,7 +32,10 @@ class Catalogue:
     of one sample; input_dtype, target_dtype: as stored; packing: (scale, offset) of each input data set: values are
     given as stored, and NetCDF's packed ones mean value * scale + offset; channels: "first" or "last" axis of an input
     sample; classes: labels lie in [0, classes), 0 where it is not known; class_names: may be empty; fingerprint: hash
-    of the data, empty where the writer gave none.
+    of the data, empty where the writer gave none; encoding: "jpeg" where the inputs are JPEG files, else "".
+
+    Of encoded images input_shape and input_dtype are what decoding makes of them, (224, 224, 3) uint8 unless `resized`
+    says otherwise, and `at` has two more columns: `file_info.FileInfo` says which.
     """
 
     directory: str
@@ -48,6 +54,7 @@ class Catalogue:
     classes: int
     class_names: tuple[str, ...]
     fingerprint: str
+    encoding: str = ""
 
     @classmethod
     def open(cls, data, split="train", layout: Layout | None = None, classes: int | None = None, comm=None):
@@ -80,7 +87,7 @@ class Catalogue:
             sizes=sizes,
             offsets=np.cumsum([0] + [info.samples for info in infos], dtype=np.int64),
             at=np.array([info.at for info in infos], dtype=np.int64),
-            input_shape=head.input_shape,
+            input_shape=(IMAGE_SIZE, IMAGE_SIZE, 3) if head.encoding else head.input_shape,
             input_dtype=np.dtype(head.input_dtype),
             target_shape=head.target_shape,
             target_dtype=np.dtype(head.target_dtype),
@@ -89,7 +96,20 @@ class Catalogue:
             classes=classes,
             class_names=class_names,
             fingerprint=head.fingerprint,
+            encoding=head.encoding,
         )
+
+    def resized(self, size: int) -> "Catalogue":
+        """The same images, to be decoded to (size, size, 3); itself where samples are stored as they are delivered."""
+        return replace(self, input_shape=(size, size, 3)) if self.encoding else self
+
+    def stored_only(self, command: str) -> None:
+        """UserError, which names the command, where samples must be decoded before they are arrays. Collective."""
+        if self.encoding:
+            raise UserError(
+                f"{self.directory}: holds images as {self.encoding.upper()}, which {command} does not take; "
+                "`hpc-train prepare image-folder --size N` writes them as arrays"
+            ).agreed()
 
     @property
     def samples(self) -> int:

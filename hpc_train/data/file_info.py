@@ -8,16 +8,21 @@ import numpy as np
 
 from hpc_train.data.hdf5 import lies_in, open_hdf5, packing
 from hpc_train.data.layout import SHARDS, Layout, datasets_of, split_name, unreadable
-from hpc_train.data.shard_writer import FORMAT, VERSION
+from hpc_train.data.shard_writer import ENCODED_VERSION, FORMAT
 from hpc_train.data.shards import parse_shard_name
 from hpc_train.errors import UserError
 
 NOT_CONTIGUOUS = -1
+NEWEST_VERSION = ENCODED_VERSION
+JPEG = "jpeg"
 PREPARE = "run `hpc-train prepare` again"
 
 
 class Common(NamedTuple):
-    """What all files of a split must have in common. Shapes are of one sample as delivered, dtypes as stored."""
+    """What all files of a split must have in common. Shapes are of one sample as delivered, dtypes as stored.
+
+    encoding: "jpeg" where the inputs are images as JPEG files, which have no common shape: input_shape is then ().
+    """
 
     input_shape: tuple[int, ...]
     input_dtype: str
@@ -29,13 +34,15 @@ class Common(NamedTuple):
     class_names: tuple[str, ...]
     fingerprint: str
     channels: str
+    encoding: str = ""
 
 
 class FileInfo(NamedTuple):
     """One file: plain values, which can be cached and gathered from other ranks.
 
     samples: rows; first, target_min, target_max: as a shard says, else -1, 0 and -1; at: byte offset of each data
-    set, NOT_CONTIGUOUS (-1) where it is chunked, compressed or otherwise not one run of bytes.
+    set, NOT_CONTIGUOUS (-1) where it is chunked, compressed or otherwise not one run of bytes. Encoded shards have two
+    more: of the images' extents, and of their checksums, -1 where there are none.
     """
 
     samples: int
@@ -126,9 +133,9 @@ def _inspect_shard(file: h5py.File, path: str, split: str | None) -> FileInfo:
     if _text(attributes.get("format")) != FORMAT:
         raise UserError(f"{path}: not a shard of the suite (attribute format); {PREPARE}")
     version = _integer(attributes, "version", path)
-    if not 1 <= version <= VERSION:
+    if not 1 <= version <= NEWEST_VERSION:
         raise UserError(
-            f"{path}: shard format version {version}, but this hpc-train reads versions up to {VERSION}; "
+            f"{path}: shard format version {version}, but this hpc-train reads versions up to {NEWEST_VERSION}; "
             f"use the hpc-train that wrote it or {PREPARE}"
         )
     name = parse_shard_name(path.rsplit("/", 1)[-1])
@@ -140,15 +147,56 @@ def _inspect_shard(file: h5py.File, path: str, split: str | None) -> FileInfo:
     inputs, targets = file.get("inputs"), file.get("targets")
     if not (isinstance(inputs, h5py.Dataset) and isinstance(targets, h5py.Dataset)):
         raise UserError(f"{path}: has no data sets `inputs` and `targets`; {PREPARE}")
+    if version == ENCODED_VERSION:
+        return _inspect_encoded(file, path, _text(attributes.get("encoding", "")))
     if not inputs.ndim or not targets.ndim or len(inputs) != len(targets) or prod(inputs.shape + targets.shape) == 0:
         raise UserError(
             f"{path}: inputs {inputs.shape} and targets {targets.shape} are not (n, ...) and (n, ...), n > 0; {PREPARE}"
         )
     if inputs.dtype.kind not in "uif" or targets.dtype.kind not in "uif":
         raise UserError(f"{path}: inputs are {inputs.dtype}, targets {targets.dtype}, not numbers; {PREPARE}")
-    common = Common(
-        input_shape=inputs.shape[1:],
-        input_dtype=inputs.dtype.str,
+    common = _shard_common(attributes, path, targets, inputs.shape[1:], inputs.dtype.str)
+    at = _byte_offset(file, inputs), _byte_offset(file, targets)
+    return FileInfo(len(targets), *_shard_numbers(attributes, path), at, common)
+
+
+def _inspect_encoded(file: h5py.File, path: str, encoding: str) -> FileInfo:
+    if encoding != JPEG:
+        raise UserError(
+            f"{path}: shard format version 3 with images as {encoding!r}, but this hpc-train reads {JPEG!r}; {PREPARE}"
+        )
+    inputs, targets, extents = (file.get(name) for name in ("inputs", "targets", "extents"))
+    if not isinstance(extents, h5py.Dataset) or extents.dtype != np.dtype("<i8") or extents.ndim != 1:
+        raise UserError(f"{path}: has no data set `extents` of little-endian int64; {PREPARE}")
+    if inputs.dtype != np.uint8 or targets.dtype.kind not in "ui" or targets.ndim != 1 or not len(targets):
+        raise UserError(
+            f"{path}: inputs are {inputs.dtype}, targets {targets.shape} {targets.dtype}, not uint8 and whole numbers "
+            f"(n,), n > 0; {PREPARE}"
+        )
+    ends = (int(extents[0]), int(extents[-1])) if len(extents) == len(targets) + 1 else None
+    if inputs.ndim != 1 or ends != (0, len(inputs)):
+        raise UserError(
+            f"{path}: extents {extents.shape} do not divide the {inputs.size} bytes of the inputs into {len(targets)} "
+            f"images; {PREPARE}"
+        )
+    at = [_byte_offset(file, dataset) for dataset in (inputs, targets, extents)]
+    if NOT_CONTIGUOUS in at:
+        raise UserError(f"{path}: inputs, targets and extents of an encoded shard are stored contiguously; {PREPARE}")
+    at.append(_checksums_offset(file, len(targets)))
+    common = _shard_common(file.attrs, path, targets, (), "|u1", encoding)
+    return FileInfo(len(targets), *_shard_numbers(file.attrs, path), tuple(at), common)
+
+
+def _checksums_offset(file: h5py.File, images: int) -> int:
+    checksums = file.get("checksums/inputs")
+    usable = isinstance(checksums, h5py.Dataset) and checksums.shape == (images,) and checksums.dtype == np.dtype("<u8")
+    return _byte_offset(file, checksums) if usable and checksums.attrs.get("rows") == 1 else NOT_CONTIGUOUS
+
+
+def _shard_common(attributes, path: str, targets: h5py.Dataset, input_shape, input_dtype: str, encoding="") -> Common:
+    return Common(
+        input_shape=input_shape,
+        input_dtype=input_dtype,
         target_shape=targets.shape[1:],
         target_dtype=targets.dtype.str,
         packing=((1.0, 0.0),),
@@ -157,9 +205,12 @@ def _inspect_shard(file: h5py.File, path: str, split: str | None) -> FileInfo:
         class_names=tuple(map(_text, attributes.get("class_names", ()))),
         fingerprint=_text(attributes.get("fingerprint", "")),
         channels=_text(attributes.get("channels", "last")),
+        encoding=encoding,
     )
-    numbers = (_integer(attributes, name, path) for name in ("first", "target_min", "target_max"))
-    return FileInfo(len(targets), *numbers, (_byte_offset(file, inputs), _byte_offset(file, targets)), common)
+
+
+def _shard_numbers(attributes, path: str) -> list[int]:
+    return [_integer(attributes, name, path) for name in ("first", "target_min", "target_max")]
 
 
 def _integer(attributes, name: str, path: str) -> int:

@@ -70,6 +70,8 @@ def inspect(options: Inspect, split: str) -> dict:
         "classes": catalogue.classes,
         "class_names": list(catalogue.class_names),
         "fingerprint": catalogue.fingerprint,
+        "encoding": catalogue.encoding or None,
+        "image_bytes": round(int(catalogue.sizes.sum()) / catalogue.samples) if catalogue.encoding else None,
         "first_file": catalogue.files[0],
         "datasets": datasets,
     }
@@ -125,13 +127,19 @@ def _lines(report: dict) -> list[str]:
     )
     channels = f", channels {report['channels']}" if report["channels"] else ""
     names = f": {', '.join(report['class_names'])}" if report["class_names"] else ""
+    decoded = ", once decoded (--image-size)" if report["encoding"] else ""
     lines = [
         f"{report['split']}: layout {report['layout']}, {report['samples']} samples in {_files(report)}, "
         f"{size(report['bytes'])}",
-        f"  a sample: inputs {inputs}{channels}; targets {targets}",
+        f"  a sample: inputs {inputs}{channels}{decoded}; targets {targets}",
         f"  classes: {report['classes'] or 'not known; give --classes'}{names}",
-        f"  in {report['first_file']}:",
     ]
+    if report["encoding"]:
+        lines.append(
+            f"  encoding: {report['encoding']}, {size(report['image_bytes'])} an image in the mean; training decodes a "
+            "random part of each and resizes it, validation its centre; in threads, ahead of the step (--read-threads)"
+        )
+    lines.append(f"  in {report['first_file']}:")
     for entry in report["datasets"]:
         lines += [f"    {entry['name']}: {_storage(entry)}", f"      is read: {entry['reading']}"]
         if entry["differs"]:

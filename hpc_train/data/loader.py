@@ -24,7 +24,8 @@ class Loader:
     of a block, for plans that mix blocks: a block is read once and kept while the groups of the coming `horizon`
     need it.
 
-    An error that a thread meets is raised by the next call, whichever group it belongs to.
+    An error that a thread meets is raised by the next call, whichever group it belongs to. given: the sample numbers
+    of the group given out last, (k, b).
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Loader:
         self._coming: deque[_Group] = deque()
         self._blocks = Blocks(reader, block, self._start, self._submit) if block else None
         self._horizon = horizon if block else 0
+        self.given: np.ndarray | None = None
 
     def __iter__(self) -> Iterator[Arrays]:
         """One batch after the other: inputs (b, ...) and targets (b, ...), as `Reader.read` gives them."""
@@ -68,6 +70,7 @@ class Loader:
             if self._error:
                 raise self._error
         self._begin()
+        self.given = group.indices.reshape(group.shape)
         return group.arrays
 
     def close(self) -> None:

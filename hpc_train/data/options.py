@@ -76,6 +76,25 @@ class ReadOptions:
     """Threads that read and decode, of each rank; high-latency storage wants more than there are cores."""
     read_ahead: int | None = None
     """Batches that are in memory or on their way; by default what 512 MiB hold."""
+    image_size: int = 224
+    """Side of the images that JPEG shards are decoded to, and of those of --data synthetic."""
+    crop: Literal["inception", "centre"] = "inception"
+    """What training takes of a JPEG: a random part of 8 to 100 % of its area, mirrored or not; or its centre, as
+    validation does."""
+    synthetic_samples: int = 1281167
+    """With --data synthetic, which needs no files and gives the same random images at every step: the samples of an
+    epoch, by default as many as ImageNet has. Classes are 1000, or --classes. A folder of that name: $PWD/synthetic."""
     stage: str | None = None
     """Copy the data to this folder of each node's own storage first, and read them there; what is there already is
     kept. A variable in quotes ('$TMPDIR/data') is looked up on each node."""
+
+    def check_images(self, encoding: str) -> None:
+        """UserError for an impossible size of images, and for options of encoded ones where `encoding` is ""."""
+        if self.image_size < 1:
+            raise UserError(f"--image-size is {self.image_size}; it must be at least 1").agreed()
+        for name in ("image_size", "crop"):
+            if not encoding and getattr(self, name) != getattr(ReadOptions, name):
+                raise UserError(
+                    f"--{name.replace('_', '-')} is for JPEG shards, but --data holds arrays, which are taken as they "
+                    "are; leave it out"
+                ).agreed()

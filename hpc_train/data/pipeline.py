@@ -1,8 +1,7 @@
 """From the loader to `tf.data`: batches as `fit` takes them, without a copy, on the device where there is one."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-import numpy as np
 import tensorflow as tf
 
 from hpc_train.data.loader import Loader
@@ -20,12 +19,18 @@ class Input:
     reader, threads, read_ahead: see `data.read_ahead.ReadAhead`; device: where the batches should lie, e.g. "/gpu:0";
     None leaves them in host memory.
 
-    TensorFlow turns an exception in a reading thread into an error of its own; `error` keeps the real one.
+    TensorFlow turns an exception in a reading thread into an error of its own; `error` keeps the real one. Encoded
+    images are for `data.jpeg_input.JpegInput`, which has the same surface.
     """
 
     def __init__(self, reader: Reader, threads: int | None = None, read_ahead: int | None = None, device=None):
         self.reader, self.threads, self.read_ahead, self.device = reader, threads, read_ahead, device
-        self.error: Exception | None = None
+        self._error: Exception | None = None
+
+    @property
+    def error(self) -> Exception | None:
+        """What went wrong, once TensorFlow has said that something did."""
+        return self._error
 
     def training(self, plan: TrainPlan, rank: int, epoch: int, position: int, steps: int) -> tf.data.Dataset:
         """Batches of `steps` steps from `position` samples into `epoch`, going on into the epochs after it."""
@@ -50,17 +55,6 @@ class Input:
 
     def _dataset(self, start: Callable[[], Loader], together: int, steps: int, batch: int | None) -> tf.data.Dataset:
         catalogue = self.reader.catalogue
-
-        def read() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-            loader = start()
-            try:
-                yield from loader if together == 1 else iter(loader.next, None)
-            except Exception as error:
-                self.error = error
-                raise
-            finally:
-                loader.close()
-
         lead = () if together == 1 else (None,)
         signature = tuple(
             tf.TensorSpec((*lead, batch, *shape), dtype.newbyteorder("="))
@@ -69,13 +63,33 @@ class Input:
                 (catalogue.target_shape, catalogue.target_dtype),
             )
         )
-        data = tf.data.Dataset.from_generator(read, output_signature=signature)
+        give = lambda loader: loader if together == 1 else iter(loader.next, None)  # noqa: E731
+        data = self._generate(start, give, signature)
         if together > 1:
             data = data.unbatch()
+        return self._finish(data, steps, 2, _PREFETCH if together == 1 or self.device else 4)
+
+    def _generate(self, start: Callable[[], Loader], give: Callable[[Loader], Iterable], signature) -> tf.data.Dataset:
+        """What `give` takes from a loader, which is started with every pass and closed at its end."""
+
+        def read() -> Iterator:
+            loader = start()
+            try:
+                yield from give(loader)
+            except Exception as error:
+                self._error = error
+                raise
+            finally:
+                loader.close()
+
+        return tf.data.Dataset.from_generator(read, output_signature=signature)
+
+    def _finish(self, data: tf.data.Dataset, steps: int, threads: int, prefetch: int) -> tf.data.Dataset:
+        """`steps` batches, prepared by a thread pool of their own, some of them on their way."""
         options = tf.data.Options()
         options.autotune.enabled = False
-        options.threading.private_threadpool_size = 2
+        options.threading.private_threadpool_size = threads
         data = data.apply(tf.data.experimental.assert_cardinality(steps)).with_options(options)
         if self.device:
-            return data.apply(tf.data.experimental.prefetch_to_device(self.device, _PREFETCH))
-        return data.prefetch(_PREFETCH if together == 1 else 4)
+            return data.apply(tf.data.experimental.prefetch_to_device(self.device, prefetch))
+        return data.prefetch(prefetch)

@@ -1,5 +1,6 @@
 """`hpc-train prepare`: turn a data set into the suite's shards."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -7,19 +8,30 @@ from typing import Annotated, Literal
 import tyro
 
 from hpc_train.console import say
+from hpc_train.data.image_options import ImageOptions
 from hpc_train.errors import UserError
 
+_Name = Literal["digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "idx", "npz", "image-folder"]
+_TAKE_INPUT = ("mnist", "fashion-mnist", "cifar10", "cifar100", "idx", "npz", "image-folder")
+_NEED_INPUT = {
+    "idx": "the folder of the IDX files",
+    "npz": "the npz file",
+    "image-folder": "the folder with train/CLASS/*.jpg and so on",
+}
 
-@dataclass(frozen=True)
-class Prepare:
+
+@dataclass(frozen=True, kw_only=True)
+class Prepare(ImageOptions):
     """Turn a data set into sharded HDF5 files for the trainers."""
 
-    source: Annotated[Literal["digits", "mnist", "fashion-mnist", "idx", "npz"], tyro.conf.Positional]
+    source: Annotated[_Name, tyro.conf.Positional]
     """digits: scikit-learn's handwritten digits, which need no network. mnist, fashion-mnist: IDX files or an
-    npz file given with --input, else Debian's dataset-fashion-mnist, else Keras's download. idx: any folder
-    with MNIST's four IDX files, gzipped or not. npz: NumPy arrays."""
+    npz file given with --input, else Debian's dataset-fashion-mnist, else Keras's download. cifar10, cifar100
+    (fine labels): the python or binary archive, or its folder, given with --input, else Keras's download. idx: any
+    folder with MNIST's four IDX files, gzipped or not. npz: NumPy arrays. image-folder: image files in class folders,
+    input/train/CLASS and input/val/CLASS, or input/CLASS with --test-fraction, or in --lists."""
     input: Path | None = None
-    """Folder of the IDX files, or npz file."""
+    """Folder of the IDX files, npz file, archive of CIFAR, or folder of images."""
     output: Path | None = None
     """Folder for the shards; default: shards/SOURCE."""
     shards: int | None = None
@@ -30,17 +42,33 @@ class Prepare:
     """For npz: names of the arrays; default: x_train y_train x_test y_test. Two names where there is no test
     part."""
     test_fraction: float | None = None
-    """For npz without a test part: share of every class that is kept for testing, such as 0.2."""
+    """For npz and image-folder without a test part: share of every class that is kept for testing, such as 0.2."""
     compression: Literal["none", "gzip", "lzf", "zstd", "lz4", "bitshuffle", "blosc", "blosc2"] = "none"
-    """none: the fastest to read. Else inputs in compressed chunks: zstd is small and fast."""
+    """none: the fastest to read. Else inputs in compressed chunks: zstd is small and fast. Not for JPEG shards."""
 
 
 def run(options):
     """Write the shards of `options.source` and print one line a split; raises UserError for bad input."""
     _check_options(options)
+    output = options.output or Path("shards", options.source)
+    if options.source == "image-folder":
+        from hpc_train.data.image_shards import prepare_images
+
+        made = prepare_images(options, output)
+    else:
+        made = _prepare_arrays(options, output)
+
+    from hpc_train.data.layout import find_splits
+
+    # A trainer might take them for its held-out data.
+    if others := sorted(set(find_splits(output)) - set(made)):
+        say(f"{output}: also holds shards of {', '.join(others)}, which were there before and stay", sys.stderr)
+
+
+def _prepare_arrays(options, output):
+    """Write the shards of arrays in memory; returns the names of the splits."""
     source = _load(options)
     classes = source.classes if options.classes is None else options.classes
-    output = options.output or Path("shards", options.source)
 
     _check_same_kind(source)
 
@@ -62,20 +90,24 @@ def run(options):
             f"{split}: {len(inputs)} samples of {tuple(inputs.shape[1:])} {inputs.dtype}, {classes} classes, "
             f"{len(paths)} shards in {output}"
         )
+    return list(source.splits)
 
 
 def _check_options(options):
     source = options.source
     for name, value, sources in (
-        ("input", options.input, ("mnist", "fashion-mnist", "idx", "npz")),
+        ("input", options.input, _TAKE_INPUT),
         ("classes", options.classes, ("idx", "npz")),
         ("keys", options.keys, ("npz",)),
-        ("test-fraction", options.test_fraction, ("npz",)),
+        ("test-fraction", options.test_fraction, ("npz", "image-folder")),
     ):
         if value is not None and source not in sources:
             raise UserError(f"--{name} is for {', '.join(sources)}, not for {source}; leave it out")
-    if source in ("idx", "npz") and options.input is None:
-        raise UserError(f"{source} needs --input: the folder of the IDX files, or the npz file")
+    if source in _NEED_INPUT and options.input is None:
+        raise UserError(f"{source} needs --input: {_NEED_INPUT[source]}")
+    options.check(source == "image-folder")
+    if source == "image-folder" and options.size is None and options.compression != "none":
+        raise UserError("--compression is for pixels, and JPEG files are compressed; leave it out, or give --size")
     if options.keys is not None and len(options.keys) not in (2, 4):
         raise UserError(f"--keys has {len(options.keys)} names; give two (train) or four (train and test)")
     if options.test_fraction is not None and not 0 < options.test_fraction < 1:
@@ -102,6 +134,10 @@ def _load(options):
             return sources.mnist(options.input)
         case "fashion-mnist":
             return sources.fashion_mnist(options.input)
+        case "cifar10" | "cifar100":
+            from hpc_train.data.cifar import cifar
+
+            return cifar(options.source, options.input)
         case "idx":
             return sources.idx(options.input)
         case "npz":

@@ -35,7 +35,7 @@ class ReadAhead:
         self.reader, self.batch_size = reader, batch_size
         cores = len(os.sched_getaffinity(0))
         self.threads = threads or max(_LEAST_THREADS, min(_MOST_THREADS, cores))
-        batch_bytes = batch_size * reader.catalogue.sample_bytes
+        batch_bytes = batch_size * reader.sample_bytes
         # Two groups at least, so that one is read while the other is used.
         most = read_ahead // 2 if read_ahead else _MOST_STEPS
         small = batch_bytes <= _SMALL_BATCH
@@ -69,7 +69,7 @@ class ReadAhead:
         if order is not None and order.block > 1:
             planned = self.groups * self.together * self.batch_size
             # A block at each end of a window, and the memory that `Blocks` keeps for the next ones.
-            held += (2 * order.window + planned + (2 + KEPT) * order.block) * self.reader.catalogue.sample_bytes
+            held += (2 * order.window + planned + (2 + KEPT) * order.block) * self.reader.sample_bytes
         return held
 
     def _planned(self, plan: TrainPlan, rank: int, epoch: int, position: int, steps: int) -> Iterator[np.ndarray]:

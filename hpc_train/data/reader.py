@@ -34,15 +34,25 @@ class Reader:
     how: "auto" takes contiguous data from a map of the file where samples are small and with positioned reads where
     they are large, decodes chunks outside HDF5 where it can, and leaves the rest to h5py; "map" and "read" say how to
     take contiguous data; "h5py" reads all with h5py. open_file: gives a `storage.File` of a path.
+    Raises UserError for encoded images: those are for `encoded_reader.EncodedReader`.
     """
 
+    encoding = ""
+
     def __init__(self, catalogue, check: bool = True, how: How = "auto", open_file: Callable[[str], File] = File):
+        if catalogue.encoding != self.encoding:
+            catalogue.stored_only("this command")
         self.catalogue, self.check, self.how, self._open_storage = catalogue, check, how, open_file
         # A file that the cache drops while a thread reads from it is closed when that thread lets go of it.
         self._open = lru_cache(maxsize=_OPEN_FILES)(self._open_file)
         # A look takes as long as a copy of the sample does: one bit a sample says that it has been taken.
         large = check and catalogue.sample_bytes >= LARGE_SAMPLE
         self._looked = np.zeros(-(-catalogue.samples // 8), np.uint8) if large else None
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of a sample as `read` gives it."""
+        return self.catalogue.sample_bytes
 
     def read(self, indices) -> tuple[np.ndarray, np.ndarray]:
         """(inputs (b, ...), targets (b, ...)) of the b samples in `indices`, in that order, freshly allocated.

@@ -75,6 +75,7 @@ def _repack(options: Shard, split: str, comm) -> None:
     from hpc_train.data.survey import on_root
 
     catalogue = options.catalogue(split, comm)
+    catalogue.stored_only("`hpc-train shard`")
     work = _plan(options, catalogue, on_root(comm, lambda: source_hash(catalogue)))
     # Before any rank writes, so that all agree on what is whole.
     kept = on_root(comm, work.begin)

@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 
 from hpc_train.data.checks import bad_label, rows_not_finite, rows_outside
+from hpc_train.data.encoded_scan import scan_images
 from hpc_train.data.file_info import FileInfo, inspect_file
 from hpc_train.data.filters import MIB, load_plugins
 from hpc_train.data.hdf5 import open_hdf5, reason
@@ -29,7 +30,7 @@ class Scan:
 
 
 def scan(path: str, layout: Layout, split: str | None, classes: int = 0) -> Scan:
-    """Read all of a file with HDF5; every chunk is decoded, every value looked at, every checksum computed.
+    """Read all of a file with HDF5; every chunk and image is decoded, every value looked at, every checksum computed.
 
     classes: labels lie in [0, classes), 0 where that is not known; shards say it themselves. Raises nothing for a
     file that is broken, however it is: that is in the result.
@@ -46,7 +47,12 @@ def scan(path: str, layout: Layout, split: str | None, classes: int = 0) -> Scan
         with open_hdf5(path) as file:
             for place, name in enumerate(layout.datasets):
                 labels = classes if place >= len(layout.inputs) else 0
-                found.problems += [f"{path}: {name}: {text}" for text in _scan_array(file, layout, name, labels, found)]
+                if found.info.common.encoding and place < len(layout.inputs):
+                    found.bytes += file[name].size
+                    texts = scan_images(file, found.info, ranges)
+                else:
+                    texts = _scan_array(file, layout, name, labels, found)
+                found.problems += [f"{path}: {name}: {text}" for text in texts]
     # What h5py raises for damaged metadata is of many kinds.
     except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
         found.problems.append(f"{path}: cannot be read further ({reason(error)})")

@@ -12,6 +12,7 @@ from hpc_train.data.hdf5 import fixed_length, open_hdf5
 
 FORMAT = "hpc-train shard"
 VERSION = 2
+ENCODED_VERSION = 3
 ARRAYS = ("inputs", "targets")
 
 
@@ -28,7 +29,7 @@ class ShardWriter:
     def __init__(self, path, samples, input_shape, input_dtype, target_shape, target_dtype, attributes, storage=None):
         self.path, self.samples, self.attributes = Path(path), samples, attributes
         storage = storage or Storage()
-        self._file = open_hdf5(path, "w", **_file_options(storage))
+        self._file = open_hdf5(path, "w", **file_options(storage))
         try:
             self._arrays = [
                 _Array(self._file, name, (samples, *shape), np.dtype(dtype).newbyteorder("<"), storage)
@@ -67,11 +68,9 @@ class ShardWriter:
         for array in self._arrays:
             checksums = self._file.create_dataset(f"checksums/{array.name}", data=array.checksums.values())
             checksums.attrs["rows"] = array.checksums.run
-        attributes = {"format": FORMAT, "version": VERSION, **self.attributes}
-        for name, value in attributes.items():
-            self._file.attrs[name] = value if isinstance(value, (int, float, np.generic)) else fixed_length(value)
-        labels = (int(targets.low), int(targets.high)) if self.attributes["classes"] else (0, -1)
-        self._file.attrs["target_min"], self._file.attrs["target_max"] = labels
+        low, high = (int(targets.low), int(targets.high)) if self.attributes["classes"] else (0, -1)
+        known = {"format": FORMAT, "version": VERSION, "target_min": low, "target_max": high}
+        set_attributes(self._file, known | self.attributes)
 
 
 class _Array:
@@ -128,6 +127,12 @@ class Checksums:
         self._hash.reset()
 
 
+def set_attributes(file, attributes):
+    """Set root attributes: numbers as they are, strings and lists of strings at fixed length."""
+    for name, value in attributes.items():
+        file.attrs[name] = value if isinstance(value, (int, float, np.generic)) else fixed_length(value)
+
+
 def sync(path):
     """Bring a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -137,7 +142,8 @@ def sync(path):
         os.close(descriptor)
 
 
-def _file_options(storage):
+def file_options(storage):
+    """Arguments of `open_hdf5` for a new shard."""
     # The oldest file format in which all metadata have checksums: in older ones damage can make HDF5 loop for ever.
     if storage.compression == "none":
         # Page-aligned data can also be read past the page cache.

@@ -151,19 +151,13 @@ def read_idx(path, dimensions):
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(f"{path}: damaged or truncated gzip file ({error}); {remedy}") from error
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror}); check the path and permissions"
-        ) from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path and permissions") from error
     if len(raw) < 4 or raw[:2] != b"\0\0":
         raise UserError(f"{path}: not an IDX file (it begins with {raw[:4].hex() or 'nothing'}); {remedy}")
     if raw[2] != 0x08:
-        raise UserError(
-            f"{path}: IDX type 0x{raw[2]:02x}, not unsigned bytes (0x08); convert it to an npz file"
-        )
+        raise UserError(f"{path}: IDX type 0x{raw[2]:02x}, not unsigned bytes (0x08); convert it to an npz file")
     if raw[3] != dimensions:
-        raise UserError(
-            f"{path}: has {raw[3]} dimensions instead of {dimensions}; give images and labels in order"
-        )
+        raise UserError(f"{path}: has {raw[3]} dimensions instead of {dimensions}; give images and labels in order")
     header = 4 + 4 * dimensions
     if len(raw) < header:
         raise UserError(f"{path}: truncated within its header of {header} bytes; {remedy}")
@@ -171,15 +165,14 @@ def read_idx(path, dimensions):
     expected = header + int(np.prod(shape, dtype=object))
     if len(raw) != expected:
         what = "truncated" if len(raw) < expected else "too long"
-        raise UserError(
-            f"{path}: {what}: {len(raw)} bytes, but its header {shape} asks for {expected}; {remedy}"
-        )
+        raise UserError(f"{path}: {what}: {len(raw)} bytes, but its header {shape} asks for {expected}; {remedy}")
     return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)
 
 
 def _image_set(name, path, class_names):
     if path is None:
-        source = _download(name)
+        splits = download(name, "folder with its IDX files, or its npz file,")
+        source = Source(splits, 10, class_names, "downloaded by Keras")
     elif Path(path).is_file():
         source = npz(path)
     else:
@@ -187,7 +180,8 @@ def _image_set(name, path, class_names):
     return Source(source.splits, 10, class_names, f"{name.replace('_', '-')}, {source.provenance}")
 
 
-def _download(name):
+def download(name, remedy):
+    """Splits of `keras.datasets.NAME`; UserError, whose remedy is to give a `remedy`, where there is no network."""
     import keras
 
     timeout = socket.getdefaulttimeout()
@@ -199,24 +193,22 @@ def _download(name):
         reason = " ".join(str(error).split())
         raise UserError(
             f"{name.replace('_', '-')}: Keras could not download it ({reason}); without network, give a "
-            "folder with its IDX files, or its npz file, with --input"
+            f"{remedy} with --input"
         ) from error
     finally:
         socket.setdefaulttimeout(timeout)
-    splits = {"train": (_as_inputs(x_train), y_train), "test": (_as_inputs(x_test), y_test)}
-    return Source(splits, 10, (), "downloaded by Keras")
+    return {
+        "train": (_as_inputs(x_train), _as_targets(y_train)),
+        "test": (_as_inputs(x_test), _as_targets(y_test)),
+    }
 
 
 def _find_idx(folder, stem, dimensions):
-    names = [
-        f"{stem}{separator}idx{dimensions}-ubyte{ending}" for separator in "-." for ending in ("", ".gz")
-    ]
+    names = [f"{stem}{separator}idx{dimensions}-ubyte{ending}" for separator in "-." for ending in ("", ".gz")]
     for name in names:
         if (folder / name).is_file():
             return folder / name
-    raise UserError(
-        f"{folder}: no {names[0]} (nor {names[1]}); give the folder of the IDX files with --input"
-    )
+    raise UserError(f"{folder}: no {names[0]} (nor {names[1]}); give the folder of the IDX files with --input")
 
 
 @contextmanager

@@ -28,7 +28,8 @@ class Stats(DataOptions):
     """Count, mean, standard deviation and range of each channel, pixels of each class, and class weights.
 
     Reads every sample once, in `mpirun -np N` as many parts (Slurm: `srun`). Writes statistics.h5 (the suite's),
-    stats.h5 (as published with CAM5 and DeepCAM) and stats_paper.h5 (as in Kurth et al. 2018).
+    stats.h5 (as published with CAM5 and DeepCAM) and stats_paper.h5 (as in Kurth et al. 2018). JPEG images are counted
+    as validation decodes them at 224 x 224.
     """
 
     split: str = "train"
@@ -62,20 +63,19 @@ def run(options: Stats) -> None:
 
 
 def count(catalogue, first: int, last: int, skip_nan=False, threads: int = 1, add=lambda samples, size: None):
-    """`Statistics` of the samples [first, last) of a catalogue, packed values unpacked.
+    """`Statistics` of the samples [first, last) of a catalogue, packed values unpacked, images as validation has them.
 
     add: is told of the samples and bytes of every batch that is done. Raises UserError, which names file and sample,
     for one that cannot be read, for a NaN, infinity or missing value unless `skip_nan`, and for a label that is no
     class.
     """
-    from hpc_train.data.reader import Reader
     from hpc_train.data.statistics import Statistics
 
     axis, missing = catalogue.channel_axis, _missing_values(catalogue)
     total = Statistics.empty(1 if axis is None else catalogue.input_shape[axis], catalogue.classes)
     rows = max(1, _BATCH_BYTES // threads // max(1, catalogue.sample_bytes))
     batches = (range(at, min(at + rows, last)) for at in range(first, last, rows))
-    reader = Reader(catalogue, check=False)
+    reader = _open_reader(catalogue)
     with closing(reader), ThreadPoolExecutor(threads) as pool:
         work = deque(
             pool.submit(_count_batch, reader, batch, skip_nan, missing) for batch in islice(batches, threads + 1)
@@ -88,6 +88,23 @@ def count(catalogue, first: int, last: int, skip_nan=False, threads: int = 1, ad
             work.extend(pool.submit(_count_batch, reader, batch, skip_nan, missing) for batch in islice(batches, 1))
     scale, offset = np.array(catalogue.packing).T
     return total.unpacked(scale, offset) if (scale != 1).any() or offset.any() else total
+
+
+def _open_reader(catalogue):
+    from hpc_train.data.encoded_reader import open_reader
+
+    if not catalogue.encoding:
+        return open_reader(catalogue, check=False)
+    from hpc_train.parallel.quiet import quiet_import
+
+    with quiet_import():
+        import tensorflow as tf
+
+    # The ranks of a node would each take its GPUs' memory, for which there is no use here.
+    tf.config.set_visible_devices([], "GPU")
+    from hpc_train.data.decode import DecodedReader
+
+    return DecodedReader(open_reader(catalogue))
 
 
 def _count_batch(reader, batch: range, skip_nan: bool, missing):

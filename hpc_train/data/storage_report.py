@@ -18,12 +18,12 @@ _LABELS = re.compile(r"label|target|mask|class|truth|^y(_|$)", re.IGNORECASE)
 
 def stored(catalogue) -> list[dict]:
     """One entry a data set of the layout, from the first file, and the files looked at that store it otherwise."""
-    from hpc_train.data.reader import Reader
+    from hpc_train.data.encoded_reader import open_reader
 
     load_plugins()
     numbers = np.unique(np.linspace(0, len(catalogue.files) - 1, _LOOKED_AT).astype(int))
     tables = [_file_table(catalogue.files[number], catalogue.layout.datasets) for number in numbers]
-    reader = Reader(catalogue, check=False)
+    reader = open_reader(catalogue)
     entries = []
     for place, (name, line) in enumerate(zip(catalogue.layout.datasets, reader.describe(), strict=True)):
         entry, row = tables[0][place], prod(tables[0][place]["shape"][1:])

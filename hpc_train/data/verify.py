@@ -14,8 +14,8 @@ from hpc_train.errors import UserError
 class Verify(DataOptions):
     """Read all of a data set and name what is broken; alone, or over ranks with `mpirun -np 4 hpc-train verify ...`.
 
-    Every file is opened, every chunk decoded; shapes and types of all files must agree, shards must be complete and
-    as their checksums say; values must be finite, and labels whole numbers within the classes.
+    Every file is opened, every chunk and every image decoded; shapes and types of all files must agree, shards must be
+    complete and as their checksums say; values must be finite, and labels whole numbers within the classes.
     """
 
     split: str | None = None

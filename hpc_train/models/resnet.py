@@ -1,7 +1,7 @@
 """Residual networks for CIFAR and for ImageNet, first and second version.
 
 v1: He et al., "Deep Residual Learning for Image Recognition" (CVPR 2016), section 3.3 (ImageNet, Table 1), section 4.2
-(CIFAR). v2: He et al., "Identity Mappings in Deep Residual Networks" (ECCV 2016), section 3 and appendix. As in the
+(CIFAR). v2: He et al., "Identity Mappings in Deep Residual Networks" (ECCV 2016), section 4 and appendix. As in the
 authors' published code, a bottleneck halves the resolution in its 3x3 convolution ("v1.5"), strided convolutions are
 padded alike on both sides, batch normalisation has momentum 0.9 and epsilon 1e-5, and kernels start from a normal of
 variance 2 / fan-out (He et al., "Delving Deep into Rectifiers", 2015, Eq. 14).
@@ -27,8 +27,6 @@ IMAGENET = {
 }
 CIFAR = (8, 14, 20, 32, 44, 56, 110)
 FAMILY = tuple(f"resnet{depth}{version}" for version in ("", "v2") for depth in (*CIFAR, *IMAGENET))
-
-_KERNEL = initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
 
 
 def build(
@@ -129,8 +127,8 @@ def _preactivation_block(x, width: int, stride: int, bottleneck: bool, shortcut:
     for number, (filters, kernel, step) in enumerate(convolutions, 1):
         if number > 1:
             x = _activate(x, f"{name}_bn{number}", f"{name}_relu{number}")
-        start = "zeros" if zero_gamma and number == len(convolutions) else _KERNEL
-        x = _conv(x, filters, kernel, step, f"{name}_conv{number}", start)
+        zero = zero_gamma and number == len(convolutions)
+        x = _conv(x, filters, kernel, step, f"{name}_conv{number}", zero)
     return layers.Add(name=f"{name}_add")([way, x])
 
 
@@ -155,12 +153,14 @@ def _shortcut(x, filters: int, stride: int, option: str, normalise: bool, name: 
     return pad(x)
 
 
-def _conv(x, filters: int, kernel: int, stride: int, name: str, start=_KERNEL):
+def _conv(x, filters: int, kernel: int, stride: int, name: str, zero: bool = False):
     """A convolution without bias whose windows are centred on pixels 0, stride, 2 stride, ..."""
     if kernel > 1 and stride > 1:
         # "same" would centre them on 1, 3, 5, ... of an even side, beside the pixels that the shortcut takes.
         x = layers.ZeroPadding2D(kernel // 2, name=f"{name}_pad")(x)
     padding = "same" if stride == 1 else "valid"
+    # One of its own: an initializer of Keras gives the same numbers whenever it is asked for the same shape.
+    start = "zeros" if zero else initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
     return layers.Conv2D(filters, kernel, stride, padding, use_bias=False, kernel_initializer=start, name=name)(x)
 
 

@@ -24,27 +24,38 @@ class Schedule:
     """Warm-up, then decay.
 
     Attributes:
-        base: rate at the base batch, where warm-up begins.
+        start: rate where warm-up begins; for gradual warm-up, the rate of one worker.
         peak: rate after warm-up, scaled for the global batch.
         epochs: length of training.
-        warmup_epochs: length of the linear ramp from `base` to `peak` (Goyal et al. 2017, section 2.2).
-        decay: "cosine" to 0 at the end, "step" to a tenth at 1/2 and 3/4 of training, or "none".
+        warmup_epochs: length of the linear ramp from `start` to `peak` (Goyal et al. 2017, section 2.2).
+        decay: "cosine" to 0 at the end (Loshchilov and Hutter 2017, section 3, without restarts); "poly" to 0 at the
+            end, as (1 - share of training after warm-up) ** power; "step" times `gamma` at each of `milestones`;
+            or "none".
+        milestones: of "step": shares of training. Goyal et al. step at 1/3, 2/3 and 8/9; He et al. (2016) on CIFAR-10
+            at 1/2 and 3/4.
+        gamma: of "step": what each milestone multiplies the rate by.
+        power: of "poly". You et al. (2017), section 5, take 2.
     """
 
-    base: float
+    start: float
     peak: float
     epochs: int
     warmup_epochs: float = 1.0
     decay: str = "cosine"
+    milestones: tuple[float, ...] = (0.5, 0.75)
+    gamma: float = 0.1
+    power: float = 2.0
 
     def rate(self, progress: float) -> float:
         """The rate when `progress` epochs have been seen, a fraction included."""
         if progress < self.warmup_epochs:
-            return self.base + (self.peak - self.base) * progress / self.warmup_epochs
+            return self.start + (self.peak - self.start) * progress / self.warmup_epochs
         if self.decay == "none":
             return self.peak
         if self.decay == "step":
-            return self.peak * 0.1 ** sum(progress >= self.epochs * part for part in (0.5, 0.75))
+            return self.peak * self.gamma ** sum(progress >= self.epochs * share for share in self.milestones)
         length = max(self.epochs - self.warmup_epochs, 1e-9)
-        done = min(1.0, (progress - self.warmup_epochs) / length)
-        return self.peak * 0.5 * (1 + math.cos(math.pi * done))
+        left = 1 - min(1.0, (progress - self.warmup_epochs) / length)
+        if self.decay == "poly":
+            return self.peak * left**self.power
+        return self.peak * 0.5 * (1 - math.cos(math.pi * left))

@@ -30,7 +30,7 @@ def synchronise_batch_norm(model: keras.Model) -> int:
         raise UserError(
             f"Keras {keras.__version__} has no BatchNormalization._moments, by which batch normalisation is "
             "synchronised: install Keras 3.15, or train without it"
-        )
+        ).agreed()
     for number, layer in enumerate(found):
         # Of this layer alone: the class, and so what is saved, stays Keras's own.
         layer._moments = MethodType(_moments_of(f"hpc_train.batch_norm.{number}"), layer)

@@ -1,16 +1,19 @@
 """The optimizer that averages gradients over the ranks before it lets another one apply them."""
 
+from contextlib import contextmanager
+
 import horovod.tensorflow as hvd
 import keras
 import tensorflow as tf
 
+from hpc_train.optim.wrapper import Wrapper
 from hpc_train.parallel import wire
 
 _MIB = 2**20
 
 
 @keras.saving.register_keras_serializable(package="hpc_train")
-class DistributedOptimizer(keras.optimizers.Optimizer):
+class DistributedOptimizer(Wrapper):
     """Averages the gradients of all ranks, then hands them to `inner_optimizer`.
 
     It wraps as Keras's own `LossScaleOptimizer` does, and goes around that one, not inside it: overflow must be
@@ -27,32 +30,37 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
     """
 
     def __init__(self, inner_optimizer, wire_dtype: str | None = None, bucket_mib: float = 32.0, name=None):
-        super().__init__(learning_rate=0.0, name=name)
+        super().__init__(inner_optimizer, name=name)
         if wire_dtype not in (None, "float16", "bfloat16"):
             raise ValueError(f"wire_dtype must be None, 'float16' or 'bfloat16', not {wire_dtype!r}")
         if bucket_mib <= 0:
             raise ValueError(f"bucket_mib must be positive, not {bucket_mib}")
-        self.inner_optimizer = inner_optimizer
         self.wire_dtype = wire_dtype
         self.bucket_mib = bucket_mib
-
-    def build(self, variables):
-        self.inner_optimizer.build(variables)
-        super().build(variables)
+        self._collected = None
 
     def apply(self, grads, trainable_variables=None):
         """Average `grads` (tensors, IndexedSlices or None) over the ranks and apply them."""
+        if self._collected is not None:
+            self._collected.take(list(grads), trainable_variables)
+            return
         if _inside_branch():
             raise ValueError(
                 "gradients would be averaged inside a LossScaleOptimizer, whose ranks may disagree on overflow and "
                 "hang: wrap the other way round, DistributedOptimizer(LossScaleOptimizer(...)), and compile with "
                 "auto_scale_loss=False"
             )
-        if not self.built:
-            with keras.name_scope(self.name):
-                self.build(trainable_variables)
-            self.built = True
+        self.build_for(trainable_variables)
         self.inner_optimizer.apply(self.average(list(grads)), trainable_variables)
+
+    @contextmanager
+    def collecting(self):
+        """Within it, `apply` neither averages nor applies gradients: what it is given is in the value yielded."""
+        self._collected = Collected()
+        try:
+            yield self._collected
+        finally:
+            self._collected = None
 
     def average(self, grads: list) -> list:
         """The mean over the ranks of each gradient; None stays None, IndexedSlices stay sparse."""
@@ -83,47 +91,22 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
             filled += size
         return buckets
 
-    @property
-    def variables(self):
-        return self.inner_optimizer.variables
-
-    @property
-    def learning_rate(self):
-        return self.inner_optimizer.learning_rate
-
-    @learning_rate.setter
-    def learning_rate(self, learning_rate):
-        self.inner_optimizer.learning_rate = learning_rate
-
-    @property
-    def iterations(self):
-        return self.inner_optimizer.iterations
-
-    def scale_loss(self, loss):
-        return self.inner_optimizer.scale_loss(loss)
-
-    def finalize_variable_values(self, var_list):
-        self.inner_optimizer.finalize_variable_values(var_list)
-
     def get_config(self):
-        return {
-            "name": self.name,
-            "inner_optimizer": keras.saving.serialize_keras_object(self.inner_optimizer),
-            "wire_dtype": self.wire_dtype,
-            "bucket_mib": self.bucket_mib,
-        }
+        return {**super().get_config(), "wire_dtype": self.wire_dtype, "bucket_mib": self.bucket_mib}
 
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        config = dict(config)
-        inner = keras.saving.deserialize_keras_object(config.pop("inner_optimizer"), custom_objects=custom_objects)
-        return cls(inner, **config)
+
+class Collected:
+    """Gradients of one `apply`, with their variables."""
+
+    def __init__(self):
+        self.grads, self.variables = [], []
+
+    def take(self, grads: list, variables) -> None:
+        """Keep them; a second `apply` would be lost, so it raises ValueError."""
+        if self.grads:
+            raise ValueError("gradients are accumulated over train steps that apply them once; this one applies twice")
+        self.grads, self.variables = grads, list(variables)
 
 
 def _inside_branch() -> bool:
     return type(tf.compat.v1.get_default_graph()).__name__ == "CondBranchFuncGraph"
-
-
-def unwrap(optimizer):
-    """The optimizer that plain Keras knows: what a `DistributedOptimizer` wraps, or `optimizer` itself."""
-    return optimizer.inner_optimizer if isinstance(optimizer, DistributedOptimizer) else optimizer

@@ -7,16 +7,23 @@ from pathlib import Path
 import keras
 
 from hpc_train.files import atomic_path
-from hpc_train.parallel.optimizer import unwrap
+from hpc_train.optim.wrapper import unwrap
 
 
 @contextmanager
 def plain(model) -> Iterator[None]:
-    """Within it, `model` is compiled with the optimizer that a `DistributedOptimizer` wraps."""
+    """Within it, `model` is compiled with what plain Keras knows.
+
+    That is the optimizer at the heart of its chain, and for a loss of this package the one that its `plain()` names.
+    """
     wrapped = model.optimizer
     config = model.get_compile_config()
     if config:
-        config = {**config, "optimizer": keras.saving.serialize_keras_object(unwrap(wrapped))}
+        config = {
+            **config,
+            "optimizer": keras.saving.serialize_keras_object(unwrap(wrapped)),
+            "loss": keras.saving.serialize_keras_object(keras.tree.map_structure(_plain_loss, model.loss)),
+        }
     model.get_compile_config = lambda: config
     model.optimizer = unwrap(wrapped)
     try:
@@ -24,6 +31,10 @@ def plain(model) -> Iterator[None]:
     finally:
         del model.get_compile_config
         model.optimizer = wrapped
+
+
+def _plain_loss(loss):
+    return loss.plain() if hasattr(loss, "plain") else loss
 
 
 def save_model(model, path: Path) -> None:

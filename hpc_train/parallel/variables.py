@@ -2,8 +2,6 @@
 
 import hashlib
 
-from hpc_train.parallel.optimizer import unwrap
-
 
 def is_seed(variable) -> bool:
     """True for the state of a random layer, which differs between ranks on purpose."""
@@ -17,12 +15,14 @@ def seeds(model) -> list:
 
 def statistics(model) -> list:
     """Floating-point state that each rank gathers from its own batches, such as batch normalisation's."""
-    return [v for v in model.non_trainable_variables if not is_seed(v) and "float" in v.dtype]
+    # What is frozen does not change, its weights count as non-trainable, and they may be many.
+    frozen = {id(v) for layer in model._flatten_layers() if not layer.trainable for v in layer.variables}
+    return [v for v in model.non_trainable_variables if not is_seed(v) and "float" in v.dtype and id(v) not in frozen]
 
 
 def optimizer_variables(model) -> list:
-    """State of the model's optimizer, in the order in which it was made."""
-    return list(unwrap(model.optimizer).variables) if model.optimizer is not None else []
+    """State of the model's optimizer, loss scale included, in the order in which it was made."""
+    return list(model.optimizer.variables) if model.optimizer is not None else []
 
 
 def everything(model) -> list:

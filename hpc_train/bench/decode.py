@@ -1,0 +1,158 @@
+"""`hpc-train bench decode`: how many JPEG images a second, and a second of one core, the input path gives.
+
+Four ways, interleaved in one process, round after round, each with as many threads:
+
+    training          the suite's: read, compared with checksums, a random part decoded, resized, mirrored, batched
+    validation        the same with the centre of each image
+    decode_jpeg       a plain loop of tf.io.decode_jpeg over the same files, read in the same order: the whole image
+    decode and resize the same, and tf.image.resize to the size that is wanted, as bytes
+
+Rates are of images; those for a core count the time that this process had cores, in all of its threads: reading and
+planning too. An uncounted round finds how many steps fill --seconds.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from hpc_train.console import say
+from hpc_train.errors import UserError
+
+_SUITE = "training", "validation"
+
+
+@dataclass(frozen=True)
+class DecodeBench:
+    """Measure decoding of JPEG images for training and validation, beside a plain loop of tf.io.decode_jpeg."""
+
+    data: Path | None = None
+    """Folder of JPEG shards; by default 256 images of 500 x 375, made of noise with the spectrum of photographs."""
+    split: str = "train"
+    """Split to read."""
+    image_size: int = 224
+    """Side of the images that are made."""
+    crop: Literal["inception", "centre"] = "inception"
+    """What training takes of an image."""
+    batch_size: int = 32
+    """Images in a batch."""
+    threads: tuple[int, ...] = ()
+    """Threads that decode, one measurement each; by default 1 and one a core."""
+    rounds: int = 7
+    """Counted rounds, each with every way once, in an order that rotates."""
+    seconds: float = 1
+    """Time of one way in one round, about."""
+    seed: int = 0
+    """Seed of the order and of the random parts."""
+    output: Path | None = None
+    """JSON file for the figures."""
+
+
+def run(chosen: DecodeBench) -> None:
+    """Measure and print; raises UserError for options that are impossible and data that are no JPEG shards."""
+    if min(chosen.image_size, chosen.batch_size, chosen.rounds, *chosen.threads) < 1 or chosen.seconds <= 0:
+        raise UserError("--image-size, --batch-size, --rounds, --threads must be at least 1, --seconds more than 0")
+    if chosen.output and not chosen.output.parent.is_dir():
+        raise UserError(f"--output {chosen.output}: the folder {chosen.output.parent} does not exist; make it first")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from hpc_train.parallel.quiet import quiet_import
+
+    with quiet_import():
+        import tensorflow as tf
+
+    tf.config.set_visible_devices([], "GPU")
+    with tempfile.TemporaryDirectory(prefix="hpc-train-photos-") as folder:
+        if chosen.data is None:
+            from hpc_train.bench.photos import write_photos
+
+            write_photos(Path(folder), max(256, chosen.batch_size), 375, 500)
+        figures = _measure(chosen, chosen.data or Path(folder))
+    _report(figures)
+    if chosen.output:
+        chosen.output.write_text(json.dumps(figures, indent=2, default=str) + "\n")
+
+
+def _measure(chosen: DecodeBench, data: Path) -> dict:
+    from hpc_train.bench import rounds, ways
+    from hpc_train.data.catalogue import Catalogue
+    from hpc_train.data.encoded_reader import EncodedReader
+    from hpc_train.data.jpeg_input import JpegInput
+    from hpc_train.data.plan import TrainPlan
+
+    catalogue = Catalogue.open(data, chosen.split)
+    if not catalogue.encoding:
+        raise UserError(f"{data}: holds arrays, not JPEG images; `hpc-train bench input` measures how they are read")
+    reader = EncodedReader(catalogue.resized(chosen.image_size))
+    plan = TrainPlan(catalogue.samples, chosen.batch_size, 1, chosen.seed)
+
+    def suite(threads: int, crop: str) -> Callable:
+        return lambda epoch, steps: JpegInput(reader, threads, crop=crop).training(plan, 0, epoch, 0, steps)
+
+    made, cores = [], len(os.sched_getaffinity(0))
+    size = reader.sample_bytes
+    for threads in sorted(set(chosen.threads)) or sorted({1, cores}):
+        for kind, crop in zip(_SUITE, (chosen.crop, "centre"), strict=True):
+            lead = JpegInput(reader, threads).reading(chosen.batch_size).groups + 4
+            made.append(ways.Way(kind, threads, None, suite(threads, crop), size, lead))
+        for kind, resized in (("decode_jpeg", None), ("decode and resize", chosen.image_size)):
+            made.append(ways.Way(kind, threads, None, partial(_plain, reader, plan, threads, resized), size))
+    found = rounds.interleave(made, chosen.rounds, chosen.seconds, chosen.batch_size)
+    return {
+        "options": asdict(chosen),
+        "cores": cores,
+        "images": catalogue.samples,
+        "image_bytes": size,
+        "ways": found,
+        "ratios": _ratios(made, found),
+    }
+
+
+def _plain(reader, plan, threads: int, size: int | None, epoch: int, steps: int) -> Iterator[list]:
+    """Batches decoded by TensorFlow's operations, one call an image."""
+    import tensorflow as tf
+
+    def decode(file: bytes):
+        image = tf.io.decode_jpeg(file, channels=3)
+        return image if size is None else tf.cast(tf.image.resize(image, (size, size)), tf.uint8)
+
+    with ThreadPoolExecutor(threads) as pool:
+        for step in range(steps):
+            later, within = divmod(step, plan.steps())
+            files, _ = reader.read(plan.indices(epoch + later, within, 0))
+            yield list(map(decode, files) if threads == 1 else pool.map(decode, files))
+
+
+def _ratios(made, found: dict[str, dict]) -> dict[str, list[float]]:
+    """Quotients, round by round, of the images for a core-second: the suite's over the plain ways'."""
+    result = {}
+    for ours in (way for way in made if way.kind in _SUITE):
+        for plain in (way for way in made if way.kind not in _SUITE and way.threads == ours.threads):
+            rates = (found[way.name]["samples_per_core_second"] for way in (ours, plain))
+            result[f"{ours.name} / {plain.name}"] = [a / b for a, b in zip(*rates, strict=True)]
+    return result
+
+
+def _report(figures: dict) -> None:
+    from statistics import median
+
+    options, size = figures["options"], figures["options"]["image_size"]
+    what = "JPEG images" if options["data"] else "images of 500 x 375, noise with the spectrum of photographs"
+    say(
+        f"{figures['images']} {what}, {figures['image_bytes'] / 1e3:.3g} kB each in the mean, to {size} x {size}; "
+        f"batches of {options['batch_size']}, {options['rounds']} rounds, {figures['cores']} cores, page cache warm"
+    )
+    say(f"{'':22}{'images/s: median':>18}{'min':>9}{'max':>9}{'images/core-s':>16}")
+    for name, way in figures["ways"].items():
+        rates = way["samples_per_second"]
+        core = median(way["samples_per_core_second"])
+        say(f"{name:22}{median(rates):18.5g}{min(rates):9.4g}{max(rates):9.4g}{core:16.5g}")
+    others = [cores for way in figures["ways"].values() for cores in way["other_cores"]]
+    say(f"other programs used {median(others):.2f} cores meanwhile ({min(others):.2f} to {max(others):.2f})")
+    say("images for a core-second, quotients of the rounds:")
+    for name, pairs in figures["ratios"].items():
+        say(f"  {name:40} median {median(pairs):.3g} ({min(pairs):.3g} to {max(pairs):.3g})")

@@ -1,0 +1,118 @@
+"""The recipe of a training: its optimizer, as one chain, and its loss, from options."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from hpc_train.errors import UserError
+
+
+@dataclass(frozen=True)
+class RecipeOptions:
+    """How weights are updated, for every trainer."""
+
+    optimizer: Literal["sgd", "adam", "lamb"] = "sgd"
+    """SGD with momentum; Adam (Kingma and Ba 2015); or LAMB, which is Adam with layer-wise rates (You et al. 2020)."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    nesterov: bool = False
+    """Nesterov's momentum in SGD."""
+    layerwise: Literal["none", "lars", "larc"] = "none"
+    """Layer-wise rates from the norms of weights and gradients: LARS scales SGD's, LARC caps any optimizer's."""
+    trust: float | None = None
+    """Trust coefficient (eta) of --layerwise; 0.001 for LARS and 0.002 for LARC if not given."""
+    weight_decay: float = 0.0
+    """Decay of weights, never of biases or normalisation: L2 in the gradient for SGD, decoupled for Adam and LAMB."""
+    clip_norm: float | None = None
+    """Largest joint norm of all gradients, after they are averaged over the ranks; larger ones are scaled down."""
+    label_smoothing: float = 0.0
+    """Share of the target that is spread evenly over the classes."""
+    accumulate: int = 1
+    """Batches that a rank computes one after the other in each step; their mean gradient is averaged over the ranks and
+    applied once."""
+    ema: float | None = None
+    """Decay of an exponential moving average of the weights, such as 0.9999, to validate with and to save."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Type to compute in; weights, softmax and loss stay in float32, and float16 scales the loss as it needs."""
+
+    def check(self) -> None:
+        """Look for values and combinations that make no sense.
+
+        Raises:
+            UserError: the first one found.
+        """
+        bounds = {
+            "momentum": (0 <= self.momentum < 1, "from 0 to less than 1"),
+            "trust": (self.trust is None or 0 < self.trust < math.inf, "above 0"),
+            "weight_decay": (0 <= self.weight_decay < math.inf, "0 or more"),
+            "clip_norm": (self.clip_norm is None or 0 < self.clip_norm < math.inf, "above 0"),
+            "label_smoothing": (0 <= self.label_smoothing < 1, "from 0 to less than 1"),
+            "accumulate": (self.accumulate >= 1, "at least 1"),
+            "ema": (self.ema is None or 0 < self.ema < 1, "between 0 and 1"),
+        }
+        for option, (fits, range_) in bounds.items():
+            if not fits:
+                raise UserError(f"--{option.replace('_', '-')} is {getattr(self, option)}; it must be {range_}")
+        if self.optimizer == "sgd":
+            if self.nesterov and not self.momentum:
+                raise UserError("--nesterov needs momentum; give a --momentum above 0, or --no-nesterov")
+        elif self._is_set("nesterov") or self._is_set("momentum"):
+            raise UserError(f"--momentum and --nesterov are for --optimizer sgd, not {self.optimizer}; leave them out")
+        elif self.layerwise == "lars":
+            raise UserError(f"--layerwise lars is for --optimizer sgd, not {self.optimizer}; for Adam there is lamb")
+        elif self.optimizer == "lamb" and self.layerwise != "none":
+            raise UserError("--optimizer lamb has layer-wise rates already; leave --layerwise out")
+        if self.trust is not None and self.layerwise == "none":
+            raise UserError("--trust is the coefficient of --layerwise lars or larc; give one of them")
+
+    def _is_set(self, option: str) -> bool:
+        return getattr(self, option) != getattr(type(self), option)
+
+
+def optimizer(options: RecipeOptions, rate: float, multipliers: dict[str, float] | None = None):
+    """The Keras optimizer that `options` ask for, to be wrapped in a `parallel.DistributedOptimizer`.
+
+    From outside in: loss scaling, clipping, weight decay, layer-wise rates, rate multipliers, SGD or Adam or LAMB;
+    each only where asked for.
+
+    Args:
+        options: checked ones.
+        rate: learning rate to begin with.
+        multipliers: see `update.RateMultipliers`.
+    """
+    import keras
+
+    from hpc_train.optim import rules, update
+
+    decoupled = options.optimizer != "sgd" and options.weight_decay > 0
+    common = {"use_ema": True, "ema_momentum": options.ema} if options.ema else {}
+    if options.optimizer == "sgd":
+        chain = keras.optimizers.SGD(rate, float(options.momentum), options.nesterov, **common)
+    else:
+        make = {"adam": keras.optimizers.Adam, "lamb": keras.optimizers.Lamb}[options.optimizer]
+        chain = make(rate, weight_decay=options.weight_decay if decoupled else None, **common)
+    if decoupled:
+        chain = update.DecayMatricesOnly(chain)
+    if multipliers:
+        chain = update.RateMultipliers(chain, multipliers)
+    trust = {} if options.trust is None else {"eta": options.trust}
+    if options.layerwise == "lars":
+        chain = rules.LARS(chain, weight_decay=options.weight_decay, **trust)
+    elif options.layerwise == "larc":
+        chain = rules.LARC(chain, **trust)
+    if options.weight_decay and not decoupled and options.layerwise != "lars":
+        chain = rules.WeightDecay(chain, options.weight_decay)
+    if options.clip_norm is not None:
+        chain = rules.ClipByGlobalNorm(chain, options.clip_norm)
+    return keras.optimizers.LossScaleOptimizer(chain) if options.precision == "float16" else chain
+
+
+def loss(options: RecipeOptions):
+    """Cross-entropy of integer classes and logits, with label smoothing where `options` ask for it."""
+    import keras
+
+    if not options.label_smoothing:
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    from hpc_train.losses import SmoothedCrossEntropy
+
+    return SmoothedCrossEntropy(options.label_smoothing)

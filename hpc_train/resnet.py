@@ -1,0 +1,111 @@
+"""Train a ResNet or any Keras application: horovodrun -np 4 python -m hpc_train.resnet --data shards/imagenet."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hpc_train import options, train
+from hpc_train.errors import UserError
+
+# Of ImageNet's pixels, in 0..255: the usual ones for natural images. Others get (x - 127.5) / 127.5.
+_RGB_MEAN, _RGB_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+
+
+@dataclass(frozen=True)
+class Options(train.Options):
+    """Train a ResNet of the CIFAR or the ImageNet family on images, one process a GPU.
+
+    The defaults are the recipe of Goyal et al., "Accurate, Large Minibatch SGD" (2017), section 5.1, with a cosine.
+    """
+
+    model: str = "resnet50"
+    """resnet18, 34, 50, 101, 152 (ImageNet); resnet20, 32, 44, 56, 110 (CIFAR, any 6n + 2); with v2 at the end:
+    pre-activation; keras:NAME: any of keras.applications, such as keras:EfficientNetV2B0."""
+    shortcut: Literal["A", "B"] | None = None
+    """Where a block widens: A pads with zeros, B projects; by default A for CIFAR's, B for ImageNet's networks."""
+    zero_gamma: bool = True
+    """Begin with each residual block as the identity."""
+    augment: Literal["none", "crop-flip", "randaugment"] = "none"
+    """crop-flip: shift by up to an eighth and flip, as for CIFAR; randaugment: that and RandAugment. JPEG shards are
+    cropped and flipped while they are decoded: see --crop."""
+    randaugment: tuple[int, float] = (2, 0.3)
+    """With --augment randaugment: operations, one after the other, and their strength from 0 to 1."""
+    statistics: Path | None = None
+    """statistics.h5 of `hpc-train stats`, to normalise the channels with; by default ImageNet's for colour images."""
+    epochs: int = 90
+    """Passes over the data: N ranks take 1/N of the steps of one."""
+    batch_size: int = 32
+    """Samples that a rank computes at once; the global batch is this times --accumulate times the number of ranks."""
+    lr: float = 0.1
+    """Learning rate at the base batch."""
+    base_batch: int = 256
+    """Global batch for which --lr was chosen."""
+    warmup_epochs: float = 5.0
+    """Epochs in which the rate rises to its scaled value, from that of one rank (at most --lr)."""
+    nesterov: bool = True
+    """Nesterov's momentum in SGD."""
+    weight_decay: float = 1e-4
+    """Weight decay of kernels; batch normalisation and biases have none."""
+
+
+def run(chosen: Options) -> None:
+    """Train as chosen; every rank calls it."""
+    name = f"transfer-{chosen.init.stem}" if chosen.init else chosen.model.replace(":", "-")
+    train.train(chosen, name, lambda catalogue: build(chosen, catalogue))
+
+
+def build(chosen: Options, catalogue):
+    """The network that the options ask for: an uncompiled Keras model from images as stored to logits.
+
+    Raises:
+        UserError: no such network, or data that it does not take.
+    """
+    if catalogue.target_shape or not catalogue.classes or len(catalogue.input_shape) != 3:
+        raise UserError(
+            f"{catalogue.files[0]}: the residual networks want images (height, width, channels) with one label each "
+            f"and the number of classes; inputs have {catalogue.input_shape}, targets {catalogue.target_shape}, and "
+            "--classes says how many there are"
+        )
+    application = chosen.model.startswith("keras:")
+    if application and (chosen.shortcut or chosen.statistics):
+        raise UserError("--shortcut and --statistics are for residual networks; keras:NAME has its own: leave them out")
+    if chosen.augment != "randaugment" and chosen.randaugment != Options.randaugment:
+        raise UserError("--randaugment is for --augment randaugment; give both or leave it out")
+    from hpc_train.models import applications, augment, resnet
+    from hpc_train.models.inputs import network_input
+
+    if chosen.augment == "randaugment" and catalogue.input_dtype.name != "uint8":
+        raise UserError(f"--augment randaugment is for bytes; the data are {catalogue.input_dtype.name}")
+    distort = (lambda x: augment.rand_augment(x, *chosen.randaugment)) if chosen.augment == "randaugment" else _leave
+    move = augment.crop_flip if chosen.augment != "none" else _leave
+    if application:
+        shape, dtype = catalogue.input_shape, catalogue.input_dtype.name
+        name = chosen.model.removeprefix("keras:")
+        return applications.build(name, shape, catalogue.classes, dtype, lambda x: move(distort(x)))
+    inputs, x = network_input(catalogue)
+    x = move(_normalise(distort(x), chosen.statistics, catalogue))
+    return resnet.build(chosen.model, inputs, x, catalogue.classes, chosen.shortcut, chosen.zero_gamma)
+
+
+def _leave(x):
+    return x
+
+
+def _normalise(x, statistics: Path | None, catalogue):
+    from keras import layers
+
+    from hpc_train.data.statistics import Statistics
+    from hpc_train.models.inputs import normalise
+
+    if statistics:
+        return normalise(x, Statistics.load(statistics))
+    if catalogue.input_dtype.name != "uint8":
+        return x
+    if x.shape[-1] != 3:
+        return layers.Rescaling(1 / 127.5, -1, name="normalise")(x)
+    variance = [deviation**2 for deviation in _RGB_STD]
+    return layers.Normalization(mean=_RGB_MEAN, variance=variance, name="normalise")(x)
+
+
+if __name__ == "__main__":
+    options.main(Options, run, "python -m hpc_train.resnet")
