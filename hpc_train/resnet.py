@@ -50,8 +50,7 @@ class Options(train.Options):
 
 def run(chosen: Options) -> None:
     """Train as chosen; every rank calls it."""
-    name = f"transfer-{chosen.init.stem}" if chosen.init else chosen.model.replace(":", "-")
-    train.train(chosen, name, lambda catalogue: build(chosen, catalogue))
+    train.train(chosen, chosen.model.replace(":", "-"), lambda catalogue: build(chosen, catalogue))
 
 
 def build(chosen: Options, catalogue):

@@ -1,73 +1,16 @@
 """What the trainers share: one path from options and a model to a finished run folder."""
 
-import dataclasses
 import gc
 import math
 import socket
-from pathlib import Path
-from typing import Literal
 
 from hpc_train import transfer
 from hpc_train.console import say
-from hpc_train.data.options import DataOptions, ReadOptions
 from hpc_train.errors import UserError
-from hpc_train.optim.recipe import RecipeOptions
-from hpc_train.transfer import TransferOptions
+from hpc_train.train_options import Options, check
 
 # From so many classes on, accuracy among the five likeliest is reported too.
 _MANY_CLASSES = 100
-
-
-@dataclasses.dataclass(frozen=True)
-class Options(TransferOptions, RecipeOptions, ReadOptions, DataOptions):
-    """Options of every trainer."""
-
-    test_data: Path | None = None
-    """Held-out data, where they are not the split validation or test of --data."""
-    run: Path | None = None
-    """Run folder; a new one under runs/ if not given."""
-    resume: bool = False
-    """Go on with the run in --run from its newest checkpoint, on any number of ranks; begin it if there is none."""
-    epochs: int = 12
-    """Passes over the data: N ranks take 1/N of the steps of one."""
-    batch_size: int = 64
-    """Samples that a rank computes at once; the global batch is this times --accumulate times the number of ranks."""
-    lr: float = 0.01
-    """Learning rate at the base batch."""
-    lr_scaling: Literal["linear", "sqrt", "none"] = "linear"
-    """How the rate grows with global batch / base batch."""
-    base_batch: int = 64
-    """Global batch for which --lr was chosen."""
-    warmup_epochs: float = 1.0
-    """Epochs in which the rate rises to its scaled value, from that of one rank (at most --lr)."""
-    decay: Literal["cosine", "step", "poly", "none"] = "cosine"
-    """How the rate falls after warm-up: along a cosine or a power to 0, or to a tenth at each of --decay-at."""
-    decay_at: tuple[float, ...] = (0.5, 0.75)
-    """With --decay step: the shares of training after which the rate falls."""
-    decay_power: float = 2.0
-    """With --decay poly: the power."""
-    sync_batch_norm: bool = False
-    """Batch normalisation over the samples of all ranks in a step, where those of one rank are few."""
-    patience: int | None = None
-    """Stop when validation accuracy has not improved for so many epochs; all ranks decide together."""
-    seed: int = 0
-    """Seed of weights, shuffling, dropout and augmentation."""
-    checkpoint_every: int = 0
-    """Write a checkpoint every so many steps, besides the one after each epoch."""
-    check_every: int = 500
-    """Check that the replicas are equal every so many steps; 0 checks at the end only."""
-    wire_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
-    """Type in which gradients travel between ranks."""
-    bucket_mib: float = 32.0
-    """MiB of gradients in one grouped all-reduce."""
-    threads: int | None = None
-    """TensorFlow's threads a rank; by default the ranks of a node share its cores."""
-    deterministic: bool = False
-    """Use only operations that give the same bits in every run; slower on GPUs."""
-    histograms: bool = True
-    """Weight histograms in TensorBoard after every epoch."""
-    profile: tuple[int, int] | None = None
-    """First and last step to profile for TensorBoard, on rank 0: --profile 20 30."""
 
 
 def train(options: Options, name: str, build_model) -> None:
@@ -75,7 +18,7 @@ def train(options: Options, name: str, build_model) -> None:
 
     Args:
         options: the trainer's options.
-        name: of the run, for its folder.
+        name: of the run, for its folder; with `--init` it is named after that.
         build_model: a function from a `data.catalogue.Catalogue` to an uncompiled Keras model that returns logits.
 
     SIGUSR1 and SIGTERM, to any rank, stop all of them at one step: rank 0 writes a checkpoint, and the process ends
@@ -84,7 +27,9 @@ def train(options: Options, name: str, build_model) -> None:
     Raises:
         UserError: whatever the user can mend, on every rank.
     """
-    _check(options)
+    check(options)
+    if options.init:
+        name = f"transfer-{options.init.stem}"
     from hpc_train import parallel
     from hpc_train.stopping import Requests, Stopped
 
@@ -311,41 +256,6 @@ def _tensorboard(options: Options, run):
         write_graph=True,
         profile_batch=options.profile or 0,
     )
-
-
-def _check(options: Options) -> None:
-    options.check()
-    options.check_transfer()
-    if options.init:
-        _check_network(options)
-    if options.resume and options.run is None:
-        raise UserError("--resume needs --run: name the folder of the run to go on with")
-    for option in ("epochs", "batch_size", "lr", "base_batch", "bucket_mib", "decay_power"):
-        if getattr(options, option) <= 0:
-            raise UserError(f"--{option.replace('_', '-')} is {getattr(options, option)}; it must be above 0")
-    for option in ("patience", "threads", "read_threads", "read_ahead", "shuffle_block", "shuffle_window"):
-        value = getattr(options, option)
-        if value is not None and value < 1:
-            raise UserError(f"--{option.replace('_', '-')} is {value}; it must be at least 1")
-    if options.decay == "step" and not all(0 < share < 1 for share in options.decay_at):
-        raise UserError(f"--decay-at {' '.join(map(str, options.decay_at))}: give shares of training between 0 and 1")
-    for option, decay in (("decay_at", "step"), ("decay_power", "poly")):
-        if options.decay != decay and getattr(options, option) != getattr(Options, option):
-            raise UserError(f"--{option.replace('_', '-')} is for --decay {decay}; give both or leave it out")
-    if options.profile and not 1 <= options.profile[0] <= options.profile[1]:
-        raise UserError(f"--profile {' '.join(map(str, options.profile))}: give the first and the last step, from 1")
-    for option in ("warmup_epochs", "checkpoint_every", "check_every"):
-        if getattr(options, option) < 0:
-            raise UserError(f"--{option.replace('_', '-')} is {getattr(options, option)}; it must not be negative")
-
-
-def _check_network(options: Options) -> None:
-    """UserError for options of a trainer's own, which are of its network, where --init brings another."""
-    for field in dataclasses.fields(options):
-        own = field.name not in Options.__dataclass_fields__ and field.name != "model"
-        if own and getattr(options, field.name) != field.default:
-            name = field.name.replace("_", "-")
-            raise UserError(f"--{name} is for a new network; that of --init stays as it is: leave one of the two out")
 
 
 def _silent(text: str) -> None:
