@@ -43,8 +43,6 @@ class Broadcast(keras.callbacks.Callback):
             ).agreed()
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
-        if len(set(gather_objects(layout(everything(model)), "hpc_train.layout"))) > 1:
-            raise UserError("the ranks built different models: make the model the same way on every rank").agreed()
         broadcast_variables(model)
         for seed in seeds(model):
             seed.assign(rank_seed(np.asarray(seed), hvd.rank()))
@@ -57,8 +55,14 @@ def rank_seed(state: np.ndarray, rank: int) -> np.ndarray:
 
 
 def broadcast_variables(model) -> None:
-    """Give every rank rank 0's values of a built model's variables and its optimizer's. Collective."""
+    """Give every rank rank 0's values of a built model's variables and its optimizer's. Collective.
+
+    Raises:
+        UserError: on every rank, when their models differ.
+    """
     variables = everything(model)
+    if len(set(gather_objects(layout(variables), "hpc_train.layout"))) > 1:
+        raise UserError("the ranks built different models: make the model the same way on every rank").agreed()
     if hvd.size() > 1 and variables:
         hvd.broadcast_variables([variable.value for variable in variables], root_rank=0)
 
