@@ -29,7 +29,8 @@ print(type(model.optimizer).__module__, float(model.optimizer.iterations), accur
 def run(digits, tmp_path_factory):
     """A run of 2 ranks, 6 epochs, with its output."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    options = ("--model", "batchnorm", "--epochs", "6", "--batch-size", "16", "--lr", "0.02", "--profile", "20", "24")
+    options = ("--model", "batchnorm", "--epochs", "6", "--batch-size", "16", "--base-batch", "16", "--lr", "0.02")
+    options += ("--profile", "20", "24")
     ended = launch(2, "-m", "hpc_train.mnist", "--data", str(digits), "--run", str(folder), *options)
     assert ended.status == 0, ended.output
     folder.joinpath("output").write_text(ended.output)
