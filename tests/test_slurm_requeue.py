@@ -209,7 +209,7 @@ def test_a_time_limit_stops_requeues_and_resumes_a_job_with_the_same_bits(cluste
     assert steps == sorted(steps)
     assert set(steps) == {0, *stops}
     # One file has the output of all.
-    assert said.index("rate 0.01") < said.index("resuming after step") < said.index("test accuracy")
+    assert said.index("global batch") < said.index("resuming after step") < said.index("test accuracy")
     assert_as_if_nothing_had_happened(run, whole)
 
 
