@@ -1,11 +1,10 @@
 """Run on 2 ranks by test_batch_norm.py: each check asserts on every rank; rank 0 writes what happened as JSON."""
 
-import json
-import sys
 import tempfile
-import traceback
 import zipfile
 from pathlib import Path
+
+from checks import write_outcomes
 
 from hpc_train import parallel
 from hpc_train.errors import UserError
@@ -220,20 +219,6 @@ CHECKS = [
 ]
 
 
-def main():
-    outcomes = {}
-    for check in CHECKS:
-        try:
-            check()
-            mine = None
-        except Exception:
-            mine = f"rank {world.rank}:\n{traceback.format_exc()}"
-        outcomes[check.__name__] = "\n".join(text for text in gather_objects(mine) if text)
-    if world.is_root:
-        with open(sys.argv[1], "w") as file:
-            json.dump(outcomes, file)
-
-
 if __name__ == "__main__":
-    main()
+    write_outcomes(CHECKS, world)
     hvd.shutdown()

@@ -1,8 +1,8 @@
 """Run on N ranks by test_parallel.py: each check asserts on every rank; rank 0 prints what happened as JSON."""
 
 import json
-import sys
-import traceback
+
+from checks import write_outcomes
 
 from hpc_train import parallel
 from hpc_train.errors import UserError
@@ -280,23 +280,6 @@ CHECKS = [
 ]
 
 
-def main():
-    outcomes = {}
-    for check in CHECKS:
-        if check is same_on_all_ranks:
-            continue
-        try:
-            check()
-            mine = None
-        except Exception:
-            mine = f"rank {world.rank}:\n{traceback.format_exc()}"
-        failures = [text for text in gather_objects(mine) if text]
-        outcomes[check.__name__] = "\n".join(failures)
-    if world.is_root:
-        with open(sys.argv[1], "w") as file:
-            json.dump(outcomes, file)
-
-
 if __name__ == "__main__":
-    main()
+    write_outcomes([check for check in CHECKS if check is not same_on_all_ranks], world)
     hvd.shutdown()

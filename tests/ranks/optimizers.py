@@ -1,8 +1,7 @@
 """Run on 2 ranks by test_optim_ranks.py: each check asserts on every rank; rank 0 writes what happened as JSON."""
 
-import json
-import sys
-import traceback
+
+from checks import write_outcomes
 
 from hpc_train import parallel
 from hpc_train.errors import UserError
@@ -217,20 +216,6 @@ def replicas_stay_equal_through_every_chain():
 CHECKS = [value for name, value in list(globals().items()) if callable(value) and name.count("_") >= 4]
 
 
-def main():
-    outcomes = {}
-    for check in CHECKS:
-        try:
-            check()
-            mine = None
-        except Exception:
-            mine = f"rank {world.rank}:\n{traceback.format_exc()}"
-        outcomes[check.__name__] = "\n".join(text for text in gather_objects(mine) if text)
-    if world.is_root:
-        with open(sys.argv[1], "w") as file:
-            json.dump(outcomes, file)
-
-
 if __name__ == "__main__":
-    main()
+    write_outcomes(CHECKS, world)
     hvd.shutdown()
