@@ -154,11 +154,18 @@ class Report(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, run: Run, world: World, progress: Progress, plan: TrainPlan, epochs: int, wait: InputWait | None = None
+        self,
+        run: Run,
+        world: World,
+        progress: Progress,
+        plan: TrainPlan,
+        epochs: int,
+        shown: tuple[str, ...],
+        wait: InputWait | None = None,
     ):
         super().__init__()
         self.run, self.world, self.progress, self.plan, self.epochs = run, world, progress, plan, epochs
-        self.wait = wait
+        self.shown, self.wait = ("loss", *shown), wait
         self.terminal = sys.stdout.isatty()
         self.throughput = 0.0
         self._shown = 0.0
@@ -187,7 +194,7 @@ class Report(keras.callbacks.Callback):
         waited = f"input wait {self.wait.share:.0%}  " if self.wait and self.wait.share is not None else ""
         text = (
             f"epoch {self.progress.epoch + 1}/{self.epochs} [{bar}] {position}/{samples}  "
-            f"{_pairs(logs)}  {self.throughput:.0f} samples/s  {waited}{left:.0f} s left"
+            f"{self._pairs(logs)}  {self.throughput:.0f} samples/s  {waited}{left:.0f} s left"
         )
         columns = shutil.get_terminal_size().columns - 1
         say(f"\r{text[:columns]:{columns}}" if self.terminal else text, end="" if self.terminal else "\n")
@@ -196,7 +203,7 @@ class Report(keras.callbacks.Callback):
         seconds = time.perf_counter() - self._begin
         clear = f"\r{'':{shutil.get_terminal_size().columns - 1}}\r" if self.terminal else ""
         speed = f"{self.throughput:.0f} samples/s" if self.throughput else "one step"
-        say(f"{clear}epoch {epoch + 1}/{self.epochs}  {_pairs(logs)}  {speed}  {seconds:.1f} s")
+        say(f"{clear}epoch {epoch + 1}/{self.epochs}  {self._pairs(logs)}  {speed}  {seconds:.1f} s")
         self.run.add_metrics(
             {
                 "epoch": epoch + 1,
@@ -215,6 +222,6 @@ class Report(keras.callbacks.Callback):
         scale = getattr(self.model.optimizer.inner_optimizer, "dynamic_scale", None)
         return {} if scale is None else {"loss_scale": float(scale)}
 
-
-def _pairs(logs) -> str:
-    return "  ".join(f"{name} {value:.4f}" for name, value in (logs or {}).items())
+    def _pairs(self, logs) -> str:
+        shown = {name: value for name, value in (logs or {}).items() if name.removeprefix("val_") in self.shown}
+        return "  ".join(f"{name} {value:.4f}" for name, value in shown.items())

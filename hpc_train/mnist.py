@@ -5,6 +5,7 @@ from typing import Literal
 
 from hpc_train import options, train
 from hpc_train.errors import UserError
+from hpc_train.task import Task
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ def run(chosen: Options) -> None:
         shape, dtype = catalogue.input_shape, catalogue.input_dtype.name
         return mnist.build(chosen.model, shape, dtype, catalogue.classes, chosen.augment)
 
-    train.train(chosen, f"mnist-{chosen.model}", build)
+    train.train(chosen, Task(f"mnist-{chosen.model}", build))
 
 
 if __name__ == "__main__":

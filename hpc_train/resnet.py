@@ -6,6 +6,7 @@ from typing import Literal
 
 from hpc_train import options, train
 from hpc_train.errors import UserError
+from hpc_train.task import Task
 
 # Of ImageNet's pixels, in 0..255: the usual ones for natural images. Others get (x - 127.5) / 127.5.
 _RGB_MEAN, _RGB_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -50,7 +51,7 @@ class Options(train.Options):
 
 def run(chosen: Options) -> None:
     """Train as chosen; every rank calls it."""
-    train.train(chosen, chosen.model.replace(":", "-"), lambda catalogue: build(chosen, catalogue))
+    train.train(chosen, Task(chosen.model.replace(":", "-"), lambda catalogue: build(chosen, catalogue)))
 
 
 def build(chosen: Options, catalogue):

@@ -7,19 +7,16 @@ import socket
 from hpc_train import transfer
 from hpc_train.console import say
 from hpc_train.errors import UserError
+from hpc_train.task import Task
 from hpc_train.train_options import Options, check
 
-# From so many classes on, accuracy among the five likeliest is reported too.
-_MANY_CLASSES = 100
 
-
-def train(options: Options, name: str, build_model) -> None:
+def train(options: Options, task: Task) -> None:
     """Train, evaluate and save; every rank calls it, before any TensorFlow operation.
 
     Args:
         options: the trainer's options.
-        name: of the run, for its folder; with `--init` it is named after that.
-        build_model: a function from a `data.catalogue.Catalogue` to an uncompiled Keras model that returns logits.
+        task: what is trained, and how it is judged; with `--init` the run is named after that.
 
     SIGUSR1 and SIGTERM, to any rank, stop all of them at one step: rank 0 writes a checkpoint, and the process ends
     with status 75 (`stopping.UNFINISHED`); `--run` and `--resume` go on from there.
@@ -28,8 +25,7 @@ def train(options: Options, name: str, build_model) -> None:
         UserError: whatever the user can mend, on every rank.
     """
     check(options)
-    if options.init:
-        name = f"transfer-{options.init.stem}"
+    name = f"transfer-{options.init.stem}" if options.init else task.name
     from hpc_train import parallel
     from hpc_train.stopping import Requests, Stopped
 
@@ -59,9 +55,9 @@ def train(options: Options, name: str, build_model) -> None:
         step_size = options.batch_size * options.accumulate
         plan = TrainPlan(training.samples, step_size, world.size, options.seed, order)
         validation = ValidationPlan(held_out.samples, options.batch_size, world.size)
-        model = transfer.build(options, training) if options.init else build_model(training)
+        model = transfer.build(options, training) if options.init else task.model(training)
     schedule = _schedule(options, plan.global_batch)
-    _compile(model, options, training.classes)
+    _compile(model, options, task, training)
 
     path = options.run
     with parallel.agree(world):
@@ -100,10 +96,10 @@ def train(options: Options, name: str, build_model) -> None:
     wait, averages = InputWait(), Averages(model)
     evaluate_averages = EvaluateAverages(averages)
     callbacks += [evaluate_averages, wait, Position(progress, plan, schedule, world)]
-    best = Best(run, world, progress, "val_accuracy", options.patience, averages)
+    best = Best(run, world, progress, f"val_{task.monitor}", options.patience, averages)
     callbacks += [best]
     if world.is_root:
-        callbacks += [Report(run, world, progress, plan, options.epochs, wait), _tensorboard(options, run)]
+        callbacks += [Report(run, world, progress, plan, options.epochs, task.shown, wait), _tensorboard(options, run)]
     checkpoints = Checkpoints(run, world, progress, options.checkpoint_every, requests, averages)
     callbacks += [checkpoints]
 
@@ -134,9 +130,10 @@ def train(options: Options, name: str, build_model) -> None:
         with averages.in_place():
             parallel.save_model(model, run.model)
         last = run.metrics()[-1] if run.metrics() else {}
+        named = ", ".join(f"{key} {results[key]:.4f}" for key in (*task.shown, "loss") if key in results)
         waited = f", input wait {last['input_wait']:.1%}" if "input_wait" in last else ""
         tell(
-            f"{held_out.split or 'held-out'} accuracy {results['accuracy']:.4f}, loss {results['loss']:.4f} after "
+            f"{held_out.split or 'held-out'} {named} after "
             f"{progress.epoch} epochs, {last.get('samples_per_s', 0):.0f} samples/s on {world.size} ranks{waited}\n"
             f"run folder {run.path}"
         )
@@ -158,10 +155,8 @@ def _schedule(options: Options, global_batch: int):
     )
 
 
-def _compile(model, options: Options, classes: int) -> None:
+def _compile(model, options: Options, task: Task, training) -> None:
     """Give the model its loss, metrics and optimizer, and build the optimizer."""
-    import keras
-
     from hpc_train import parallel
     from hpc_train.optim import recipe
     from hpc_train.optim.accumulate import accumulate
@@ -170,13 +165,9 @@ def _compile(model, options: Options, classes: int) -> None:
         raise UserError("--sync-batch-norm: the network trains no batch normalisation; leave it out").agreed()
     inner = recipe.optimizer(options, options.lr, options.multipliers(options.lr))
     wire_dtype = None if options.wire_dtype == "float32" else options.wire_dtype
-    metrics = ["accuracy"]
-    if classes >= _MANY_CLASSES:
-        metrics.append(keras.metrics.SparseTopKCategoricalAccuracy(5, name="top5"))
     model.compile(
         parallel.DistributedOptimizer(inner, wire_dtype, options.bucket_mib),
-        loss=recipe.loss(options),
-        metrics=metrics,
+        **task.compiled_with(options, training),
         auto_scale_loss=False,
         jit_compile=False,
     )

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc_train import options, train
+from hpc_train.task import Task
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ def run(chosen):
             x = layers.Conv2D(chosen.width, 3, padding="same", activation="relu")(x)
         return Model(inputs, layers.Conv2D(catalogue.classes, 1, dtype="float32")(x))
 
-    train.train(chosen, "segmentation", build)
+    train.train(chosen, Task("segmentation", build))
 
 
 if __name__ == "__main__":
