@@ -8,12 +8,17 @@ from PIL import Image
 from hpc_train.data.encoded_writer import write_encoded_shards
 
 
-def jpeg(pixels, **options):
-    """The JPEG file of uint8 pixels (height, width, 3) or (height, width), or of a Pillow image."""
+def encode(pixels, kind="JPEG", **options):
+    """The file of uint8 pixels (height, width, 3) or (height, width), or of a Pillow image."""
     image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
     file = io.BytesIO()
-    image.save(file, "JPEG", **{"quality": 95, **options})
+    image.save(file, kind, **options)
     return file.getvalue()
+
+
+def jpeg(pixels, **options):
+    """The same as a JPEG file that is near the original."""
+    return encode(pixels, **{"quality": 95, **options})
 
 
 def smooth(height, width, seed=0):

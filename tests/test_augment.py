@@ -72,9 +72,9 @@ def test_augmentation_goes_on_from_the_state_of_its_seeds(keras):
         np.testing.assert_array_equal(model(images, training=True), earlier)
 
 
-@pytest.mark.parametrize(("operations", "magnitude"), [(0, 0.5), (2, 0.0), (2, 1.5)])
-def test_an_impossible_rand_augment_is_refused(keras, operations, magnitude):
+@pytest.mark.parametrize(("operations", "magnitude", "channels"), [(0, 0.5, 3), (2, 0.0, 3), (2, 1.5, 3), (2, 0.5, 4)])
+def test_an_impossible_rand_augment_is_refused(keras, operations, magnitude, channels):
     from hpc_train.models import augment
 
     with pytest.raises(UserError, match="RandAugment"):
-        augment.rand_augment(keras.Input((8, 8, 3)), operations, magnitude)
+        augment.rand_augment(keras.Input((8, 8, channels)), operations, magnitude)

@@ -191,7 +191,7 @@ def test_what_is_no_cifar10_ends_with_one_line(tmp_path, monkeypatch, case):
     ("damage", "expected"),
     [
         (lambda raw: raw[: len(raw) // 2], "cannot be read as CIFAR-10"),
-        (lambda raw: b"<html>not found</html>", "cannot be read as CIFAR-10"),
+        (lambda raw: b"<html>not found</html>", r"cannot be read as CIFAR-10 \(not a tar archive\); fetch"),
         (lambda raw: b"", "cannot be read as CIFAR-10"),
     ],
 )

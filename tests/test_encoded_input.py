@@ -305,33 +305,6 @@ def test_a_trained_model_predicts_images_decoded_to_the_size_that_it_takes(image
         np.testing.assert_allclose(file["probabilities"], expected, atol=1e-5)
 
 
-def test_the_bench_prints_rates_and_quotients_of_every_way(images, tmp_path, capsys):
-    from hpc_train.bench import decode
-
-    chosen = decode.DecodeBench(images[0], image_size=SIZE, batch_size=8, threads=(1,), rounds=1, seconds=0.02)
-    decode.run(chosen)
-    out = capsys.readouterr().out
-    for way in ("training 1", "validation 1", "decode_jpeg 1", "decode and resize 1", "validation 1 / decode_jpeg 1"):
-        assert way in out
-    with pytest.raises(UserError, match="--image-size, --batch-size"):
-        decode.run(decode.DecodeBench(images[0], rounds=0))
-
-
-def test_made_up_photographs_have_the_spectrum_of_real_ones(tmp_path):
-    from hpc_train.bench.photos import write_photos
-
-    write_photos(tmp_path, 66, 96, 128)
-    catalogue = Catalogue.open(tmp_path)
-    assert catalogue.samples == 66
-    files, _ = EncodedReader(catalogue).read([0, 1, 64])
-    assert files[0] == files[2] != files[1]
-    power = np.abs(np.fft.fft2(pixels(files[0]).mean(2)[:96, :96])) ** 2
-    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(96), np.fft.fftfreq(96)))
-    low, high = (power[(frequency > f) & (frequency < 2 * f)].mean() for f in (0.04, 0.16))
-    # Four times the frequency, a sixteenth of the power.
-    assert 8 < low / high < 32
-
-
 def test_shards_of_one_image_can_be_read(tmp_path):
     write_encoded_shards(tmp_path, "train", [jpeg(smooth(20, 20))], np.array([0]), classes=1)
     ((x, y),) = opened(tmp_path).training(TrainPlan(1, 1, 1, 0), 0, 0, 0, 1)

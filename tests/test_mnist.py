@@ -9,20 +9,10 @@ import h5py
 import numpy as np
 import pytest
 from launch import environment, launch
+from plain_keras import evaluate
 
 from hpc_train.data.catalogue import Catalogue
 from hpc_train.data.reader import Reader
-
-LOAD = """
-import sys
-sys.modules["horovod"] = None
-sys.modules["hpc_train"] = None
-import keras, numpy as np
-model = keras.models.load_model(sys.argv[1])
-data = np.load(sys.argv[2])
-loss, accuracy = model.evaluate(data["inputs"], data["targets"], verbose=0)
-print(type(model.optimizer).__module__, float(model.optimizer.iterations), accuracy, loss)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -76,17 +66,11 @@ def test_tensorboard_has_scalars_graph_histograms_and_the_profile(run):
 
 
 def test_the_model_loads_in_plain_keras_and_gives_the_accuracy_that_was_reported(run, digits, tmp_path):
-    catalogue = Catalogue.open(digits, "test")
-    inputs, targets = Reader(catalogue).read(np.arange(catalogue.samples))
-    np.savez(tmp_path / "test.npz", inputs=inputs, targets=targets)
-    command = [sys.executable, "-c", LOAD, str(run / "model.keras"), str(tmp_path / "test.npz")]
-    ended = subprocess.run(command, capture_output=True, text=True, env=environment(), cwd=tmp_path)
-    assert ended.returncode == 0, ended.stderr
-    module, steps, accuracy, loss = ended.stdout.split()
-    assert module.startswith("keras.")
-    assert float(steps) == 6 * 43
-    assert float(accuracy) == pytest.approx(metrics(run)[-1]["val_accuracy"], abs=1e-6)
-    assert float(loss) == pytest.approx(metrics(run)[-1]["val_loss"], rel=1e-4)
+    saved = evaluate(run / "model.keras", digits, tmp_path)
+    assert saved.module.startswith("keras.")
+    assert saved.iterations == 6 * 43
+    assert saved.accuracy == pytest.approx(metrics(run)[-1]["val_accuracy"], abs=1e-6)
+    assert saved.loss == pytest.approx(metrics(run)[-1]["val_loss"], rel=1e-4)
 
 
 def test_predict_writes_probabilities_and_prints_the_confusion_matrix(run, digits, tmp_path):

@@ -167,7 +167,7 @@ def test_what_cannot_be_taken_is_said_in_one_line(trained, tmp_path):
     for options, asked, message in (
         (TransferOptions(tmp_path / "no.keras"), data(), "does not exist"),
         (TransferOptions(tmp_path), data(), "not a run folder"),
-        (TransferOptions(tmp_path / "text.keras"), data(), "cannot load"),
+        (TransferOptions(tmp_path / "text.keras"), data(), r"cannot load it \(ValueError: [^.]*text.keras\)$"),
         (TransferOptions(tmp_path / "flat.keras"), data(), "nothing, not a Dense"),
         (TransferOptions(path), data((9, 9, 1)), r"samples of \(8, 8, 1\)"),
         (TransferOptions(path), data(classes=0), "--classes"),
@@ -183,6 +183,9 @@ def test_what_cannot_be_taken_is_said_in_one_line(trained, tmp_path):
         {"freeze": ("*",)},
         {"new_head": True},
         {"head_lr": 0.0},
+        {"head_lr": float("nan")},
+        {"init": path, "input_range": (1.0, -1.0)},
+        {"init": path, "input_range": (0.0, float("inf"))},
         {"init": path, "freeze": ("logits",), "head_lr": 0.1},
     ):
         with pytest.raises(UserError, match="--"):

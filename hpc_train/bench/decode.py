@@ -11,7 +11,7 @@ Rates are of images; those for a core count the time that this process had cores
 planning too. An uncounted round finds how many steps fill --seconds.
 """
 
-import json
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -23,6 +23,7 @@ from typing import Literal
 
 from hpc_train.console import say
 from hpc_train.errors import UserError
+from hpc_train.files import write_json
 
 _SUITE = "training", "validation"
 
@@ -55,10 +56,17 @@ class DecodeBench:
 
 def run(chosen: DecodeBench) -> None:
     """Measure and print; raises UserError for options that are impossible and data that are no JPEG shards."""
-    if min(chosen.image_size, chosen.batch_size, chosen.rounds, *chosen.threads) < 1 or chosen.seconds <= 0:
+    least = min(chosen.image_size, chosen.batch_size, chosen.rounds, *chosen.threads)
+    if least < 1 or not 0 < chosen.seconds < math.inf:
         raise UserError("--image-size, --batch-size, --rounds, --threads must be at least 1, --seconds more than 0")
     if chosen.output and not chosen.output.parent.is_dir():
         raise UserError(f"--output {chosen.output}: the folder {chosen.output.parent} does not exist; make it first")
+    if chosen.output and chosen.output.is_dir():
+        raise UserError(f"--output {chosen.output}: is a folder; name a file in it")
+    if chosen.data is None and chosen.split != DecodeBench.split:
+        raise UserError("--split is for --data, and made-up images have none; leave it out")
+    # What is wrong with the data is told before TensorFlow is loaded, which takes seconds.
+    catalogue = _open(chosen.data, chosen) if chosen.data else None
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from hpc_train.parallel.quiet import quiet_import
 
@@ -67,26 +75,34 @@ def run(chosen: DecodeBench) -> None:
 
     tf.config.set_visible_devices([], "GPU")
     with tempfile.TemporaryDirectory(prefix="hpc-train-photos-") as folder:
-        if chosen.data is None:
+        if catalogue is None:
             from hpc_train.bench.photos import write_photos
 
             write_photos(Path(folder), max(256, chosen.batch_size), 375, 500)
-        figures = _measure(chosen, chosen.data or Path(folder))
+            catalogue = _open(Path(folder), chosen)
+        figures = _measure(chosen, catalogue)
     _report(figures)
     if chosen.output:
-        chosen.output.write_text(json.dumps(figures, indent=2, default=str) + "\n")
+        write_json(chosen.output, figures)
 
 
-def _measure(chosen: DecodeBench, data: Path) -> dict:
-    from hpc_train.bench import rounds, ways
+def _open(data: Path, chosen: DecodeBench):
     from hpc_train.data.catalogue import Catalogue
-    from hpc_train.data.encoded_reader import EncodedReader
-    from hpc_train.data.jpeg_input import JpegInput
-    from hpc_train.data.plan import TrainPlan
 
     catalogue = Catalogue.open(data, chosen.split)
     if not catalogue.encoding:
         raise UserError(f"{data}: holds arrays, not JPEG images; `hpc-train bench input` measures how they are read")
+    if catalogue.samples < chosen.batch_size:
+        raise UserError(f"{data}: --batch-size {chosen.batch_size} is more than its {catalogue.samples} images")
+    return catalogue
+
+
+def _measure(chosen: DecodeBench, catalogue) -> dict:
+    from hpc_train.bench import rounds, ways
+    from hpc_train.data.encoded_reader import EncodedReader
+    from hpc_train.data.jpeg_input import JpegInput
+    from hpc_train.data.plan import TrainPlan
+
     reader = EncodedReader(catalogue.resized(chosen.image_size))
     plan = TrainPlan(catalogue.samples, chosen.batch_size, 1, chosen.seed)
 

@@ -12,7 +12,7 @@ def write_photos(directory: Path, count: int, height: int, width: int, quality: 
     """Shards of `count` JPEG files, split train, in a folder.
 
     Noise whose amplitude falls with frequency as it does in photographs (1/f; Field 1987), in three channels that go
-    together; 64 different ones, which are repeated: at 500 x 375 and quality 90 of about 90 kB each.
+    together; 64 different ones, which are repeated: at 500 x 375 and quality 90 of about 117 kB each.
     """
     from hpc_train.data.encoded_writer import write_encoded_shards
 

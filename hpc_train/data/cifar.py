@@ -83,7 +83,9 @@ def _files(kind, path):
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; give the archive or its folder with --input") from error
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
-        raise UserError(f"{path}: cannot be read as {kind.title} ({reason(error)}); fetch the archive again") from error
+        # tarfile tells at length which kinds of archive it is not.
+        why = "not a tar archive" if "not be opened successfully" in str(error) else reason(error)
+        raise UserError(f"{path}: cannot be read as {kind.title} ({why}); fetch the archive again") from error
     versions = [[stem + ending for stem in kind.stems] for ending in ("", ".bin")]
     best = max(versions, key=lambda names: sum(name in found for name in names))
     missing = [name for name in best if name not in found]

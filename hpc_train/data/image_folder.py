@@ -44,7 +44,8 @@ def find_images(root, lists=(), class_names=None, test_fraction=None) -> ImageSe
     Raises UserError where there are none, or their classes are not known.
     """
     root = Path(root)
-    if not root.is_dir():
+    # Not Path.is_dir, which raises where a name is too long.
+    if not os.path.isdir(root):
         raise UserError(f"{root}: not a folder; give the one that holds the images with --input")
     lines = {split: list_lines(root, path) for split, path in _by_split(lists).items()}
     folders = {split: path for split, path in _split_folders(root).items() if split not in lines}
@@ -181,7 +182,7 @@ def _is_folder(entry):
 def _in_list(root, split, lines, numbers):
     folder = _split_folders(root).get(split)
     base = ""
-    if folder and not (root / lines[0][0]).exists() and (folder / lines[0][0]).exists():
+    if folder and not os.path.exists(root / lines[0][0]) and os.path.exists(folder / lines[0][0]):
         base = folder.name
     targets = []
     for _, label, where in lines:

@@ -12,7 +12,7 @@ def list_lines(root, path) -> list[tuple[str, str, str]]:
 
     path: of the list, as given or below `root`. A line is a path, which may hold blanks, then blanks, then a class.
     """
-    path = Path(path) if Path(path).exists() else Path(root, path)
+    path = Path(path) if os.path.exists(path) else Path(root, path)
     lines = []
     for number, line in _numbered(path):
         parts = line.rsplit(None, 1)
@@ -47,6 +47,8 @@ def _numbered(path):
         text = path.read_text("utf-8", "surrogateescape")
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({reason(error)}); check the path") from error
+    if "\0" in text:
+        raise UserError(f"{path}: is not text; give another file")
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1)]
     lines = [(number, line) for number, line in lines if line]
     if not lines:

@@ -3,7 +3,6 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
-from itertools import repeat
 
 import numpy as np
 import tensorflow as tf
@@ -11,7 +10,7 @@ import tensorflow as tf
 from hpc_train.data.decode import DecodedReader, seeds, training_transform, validation_transform
 from hpc_train.data.encoded_reader import EncodedReader
 from hpc_train.data.loader import Loader
-from hpc_train.data.pipeline import Input
+from hpc_train.data.pipeline import Input, epochs
 from hpc_train.data.plan import TrainPlan, ValidationPlan
 
 # Batches that are decoded ahead of the step that wants them, and those that pass through other hands meanwhile.
@@ -46,7 +45,7 @@ class JpegInput(Input):
         ahead = self.reading(plan.batch_size)
 
         def give(loader: Loader) -> Iterator[tuple]:
-            for number, (files, targets, samples) in zip(_epochs(plan, epoch, position), _steps(loader), strict=False):
+            for number, (files, targets, samples) in zip(epochs(plan, epoch, position), _steps(loader), strict=False):
                 self._note(samples, plan.batch_size)
                 yield files, targets, seeds(plan.seed, number, samples)
 
@@ -99,10 +98,3 @@ def _steps(loader: Loader) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]
     """(files, targets, sample numbers) of one step after the other."""
     for files, targets in iter(loader.next, None):
         yield from zip(files, targets, loader.given, strict=True)
-
-
-def _epochs(plan: TrainPlan, epoch: int, position: int) -> Iterator[int]:
-    """The epoch of one step after the other."""
-    while True:
-        yield from repeat(epoch, plan.steps(position))
-        epoch, position = epoch + 1, 0

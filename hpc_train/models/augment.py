@@ -36,7 +36,7 @@ def rand_augment(x: KerasTensor, operations: int = 2, magnitude: float = 0.3) ->
     costs about as much as a small network.
 
     Args:
-        x: raw images (batch, height, width, channels), values 0 to 255, of any dtype.
+        x: raw images (batch, height, width, 1 or 3 channels), values 0 to 255, of any dtype.
         operations: how many follow each other (the paper's N).
         magnitude: strength, above 0 and up to 1 (the paper's M over its largest).
 
@@ -44,8 +44,11 @@ def rand_augment(x: KerasTensor, operations: int = 2, magnitude: float = 0.3) ->
         float32 images, values 0 to 255.
 
     Raises:
-        UserError: `operations` or `magnitude` outside its range.
+        UserError: `operations` or `magnitude` outside its range, or another number of channels.
     """
+    # Keras would say so in the first training step only.
+    if x.shape[-1] not in (1, 3):
+        raise UserError(f"RandAugment is for grey or colour images, of 1 or 3 channels; these have {x.shape[-1]}")
     if operations < 1:
         raise UserError(f"RandAugment with {operations} operations: give at least 1, or leave it out")
     if not 0 < magnitude <= 1:
