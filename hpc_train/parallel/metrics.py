@@ -26,7 +26,11 @@ def summed_results(model, local: list[np.ndarray], name: str) -> dict[str, float
 def _results(model, sums: list[np.ndarray]) -> dict[str, float]:
     kept = states(model)
     assign_states(model, sums)
-    results = {key: float(value) for key, value in model.get_metrics_result().items()}
+    results = {}
+    for key, value in model.get_metrics_result().items():
+        # A metric may give several numbers, by name.
+        named = value if isinstance(value, dict) else {key: value}
+        results |= {name: float(number) for name, number in named.items()}
     assign_states(model, kept)
     return results
 

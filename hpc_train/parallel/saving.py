@@ -14,7 +14,8 @@ from hpc_train.optim.wrapper import unwrap
 def plain(model) -> Iterator[None]:
     """Within it, `model` is compiled with what plain Keras knows.
 
-    That is the optimizer at the heart of its chain, and for a loss of this package the one that its `plain()` names.
+    That is the optimizer at the heart of its chain, and for losses and metrics of this package those that their
+    `plain()` names; None leaves a metric out.
     """
     wrapped = model.optimizer
     config = model.get_compile_config()
@@ -22,7 +23,8 @@ def plain(model) -> Iterator[None]:
         config = {
             **config,
             "optimizer": keras.saving.serialize_keras_object(unwrap(wrapped)),
-            "loss": keras.saving.serialize_keras_object(keras.tree.map_structure(_plain_loss, model.loss)),
+            "loss": keras.saving.serialize_keras_object(keras.tree.map_structure(_plain, model.loss)),
+            "metrics": _plain_metrics(config["metrics"]),
         }
     model.get_compile_config = lambda: config
     model.optimizer = unwrap(wrapped)
@@ -33,8 +35,16 @@ def plain(model) -> Iterator[None]:
         model.optimizer = wrapped
 
 
-def _plain_loss(loss):
-    return loss.plain() if hasattr(loss, "plain") else loss
+def _plain(part):
+    return part.plain() if hasattr(part, "plain") else part
+
+
+def _plain_metrics(serialized):
+    metrics = keras.saving.deserialize_keras_object(serialized)
+    # A dict of them belongs to named outputs, which only a user's own model has: with Keras's metrics.
+    if not isinstance(metrics, list):
+        return serialized
+    return keras.saving.serialize_keras_object([plain for plain in map(_plain, metrics) if plain is not None])
 
 
 def save_model(model, path: Path) -> None:

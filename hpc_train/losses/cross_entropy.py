@@ -1,4 +1,4 @@
-"""Losses, on logits, in float32."""
+"""Cross-entropy of integer classes with label smoothing."""
 
 import keras
 from keras import ops
@@ -24,9 +24,16 @@ class SmoothedCrossEntropy(keras.losses.Loss):
         self.smoothing = smoothing
 
     def call(self, y_true, y_pred):
-        true = ops.sparse_categorical_crossentropy(ops.cast(y_true, "int32"), y_pred, from_logits=True)
-        uniform = -ops.mean(ops.log_softmax(y_pred, axis=-1), axis=-1)
+        surprise = ops.sparse_categorical_crossentropy(ops.cast(y_true, "int32"), y_pred, from_logits=True)
+        true = self.cost(surprise)
+        if not self.smoothing:
+            return true
+        uniform = ops.mean(self.cost(-ops.log_softmax(y_pred, axis=-1)), axis=-1)
         return (1 - self.smoothing) * true + self.smoothing * uniform
+
+    def cost(self, surprise):
+        """What a class costs whose predicted probability is p, from -log p; of the same shape."""
+        return surprise
 
     def plain(self) -> keras.losses.Loss:
         """Keras's own loss that comes nearest, for files that load where this package is not: without smoothing."""

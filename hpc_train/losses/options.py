@@ -1,0 +1,150 @@
+"""The options of a segmentation's loss, and the loss they make."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from hpc_train.errors import UserError
+from hpc_train.losses.weights import POWERS, normalised
+
+
+@dataclass(frozen=True)
+class LossOptions:
+    """By what a network for label maps is trained."""
+
+    loss: Literal[
+        "cross-entropy",
+        "focal",
+        "dice",
+        "tversky",
+        "cross-entropy+dice",
+        "cross-entropy+tversky",
+        "focal+dice",
+        "focal+tversky",
+    ] = "cross-entropy"
+    """Of each pixel: cross-entropy or focal loss; of each class's area: Dice or Tversky loss; or the sum of two."""
+    class_weights: Literal["none", "deepcam", "inverse-sqrt", "inverse"] = "inverse-sqrt"
+    """Weight of a pixel by its class: frequency to the power 0, -1/8 (DeepCAM), -1/2 (Kurth et al. 2018) or -1, scaled
+    so that the mean over all pixels is 1; frequencies from `hpc-train stats`."""
+    weight_power: float | None = None
+    """The power of the frequency, instead of --class-weights."""
+    weights: tuple[float, ...] = ()
+    """Weight of each class, instead of --class-weights; used as given, without scaling."""
+    focal_gamma: float = 2.0
+    """Power of 1 - p in the focal loss, p the probability of the true class."""
+    tversky: tuple[float, float] = (0.3, 0.7)
+    """Prices of false positives and of false negatives in the Tversky loss; 0.5 0.5 is Dice."""
+
+    def check_loss(self) -> None:
+        """Look for values and combinations that make no sense.
+
+        Raises:
+            UserError: the first one found.
+        """
+        parts = self.loss.split("+")
+        if self.weight_power is not None and not -2 <= self.weight_power <= 0:
+            raise UserError(f"--weight-power is {self.weight_power}; it must be from -2 to 0: rare classes weigh more")
+        if not all(0 <= weight < math.inf for weight in self.weights) or (self.weights and not any(self.weights)):
+            raise UserError(f"--weights {_spaced(self.weights)}: give numbers of 0 or more, at least one above 0")
+        if not 0 <= self.focal_gamma < math.inf:
+            raise UserError(f"--focal-gamma is {self.focal_gamma}; it must be 0 or more")
+        if not all(0 < price < math.inf for price in self.tversky):
+            raise UserError(f"--tversky {_spaced(self.tversky)}: give two prices above 0")
+        ways = [option for option in ("class_weights", "weight_power", "weights") if self._is_given(option)]
+        if len(ways) > 1:
+            raise UserError(f"{' and '.join(map(_flag, ways))} both weight the classes; give one of them")
+        if ways and not _of_pixels(parts):
+            raise UserError(f"{_flag(ways[0])} weights pixels, and --loss {self.loss} has none; leave it out")
+        for option, part in (("focal_gamma", "focal"), ("tversky", "tversky")):
+            if self._is_given(option) and part not in parts:
+                raise UserError(f"{_flag(option)} is for --loss {part}, not {self.loss}; leave one of them out")
+
+    @property
+    def needs_counts(self) -> bool:
+        """Whether the weights come from how often each class occurs."""
+        return _of_pixels(self.loss.split("+")) and not self.weights and _power(self) != 0
+
+    def _is_given(self, option: str) -> bool:
+        return getattr(self, option) != getattr(LossOptions, option)
+
+
+def weights_of_classes(options: LossOptions, classes: int, counts: Sequence[int] | None) -> np.ndarray | None:
+    """Weight of each class, float64 (classes,), or None: all alike, or a loss that takes none.
+
+    Args:
+        options: checked ones.
+        classes: their number.
+        counts: pixels of each class in the training data, at most `classes` of them, or None where unknown.
+
+    Raises:
+        UserError: the weights need counts that are unknown, or there are more or fewer than classes.
+    """
+    if not _of_pixels(options.loss.split("+")):
+        return None
+    if options.weights:
+        if len(options.weights) != classes:
+            raise UserError(
+                f"--weights gives {len(options.weights)}, the data have {classes} classes; give one a class"
+            )
+        return np.array(options.weights, np.float64)
+    if not options.needs_counts:
+        return None
+    if counts is None or not np.sum(counts):
+        option = _flag("class_weights" if options.weight_power is None else "weight_power")
+        raise UserError(
+            f"{option}: the pixels of each class are not known; count them with `hpc-train stats`, or give --weights "
+            "or --class-weights none"
+        )
+    if len(counts) > classes:
+        raise UserError(
+            f"the statistics count {len(counts)} classes, the data have {classes}; run `hpc-train stats` on these data"
+        )
+    # Statistics end with the last class that occurs.
+    return normalised(np.pad(counts, (0, classes - len(counts))), _power(options))
+
+
+def make(options: LossOptions, classes: int, counts=None, smoothing: float = 0.0, ignore: int | None = None):
+    """The Keras loss, of targets (batch, height, width) and logits (batch, height, width, classes).
+
+    Args:
+        options: checked ones.
+        classes, counts: see `weights_of_classes`.
+        smoothing: of the labels, in losses of pixels.
+        ignore: a label whose pixels count nothing; negative ones never do.
+
+    Raises:
+        UserError: see `weights_of_classes`; or smoothing for a loss that has none.
+    """
+    from hpc_train import losses
+
+    parts = options.loss.split("+")
+    if smoothing and not _of_pixels(parts):
+        raise UserError(f"--label-smoothing is for losses of pixels, not --loss {options.loss}; leave it out")
+    weights = weights_of_classes(options, classes, counts)
+    makers = {
+        "cross-entropy": lambda: losses.PixelCrossEntropy(weights, smoothing, ignore),
+        "focal": lambda: losses.FocalLoss(options.focal_gamma, weights, smoothing, ignore),
+        "dice": lambda: losses.DiceLoss(ignore),
+        "tversky": lambda: losses.TverskyLoss(*options.tversky, ignore),
+    }
+    made = [makers[part]() for part in parts]
+    return made[0] if len(made) == 1 else losses.SumOfLosses(made, name="_".join(loss.name for loss in made))
+
+
+def _power(options: LossOptions) -> float:
+    return POWERS[options.class_weights] if options.weight_power is None else options.weight_power
+
+
+def _of_pixels(parts: list[str]) -> bool:
+    return bool({"cross-entropy", "focal"} & set(parts))
+
+
+def _flag(option: str) -> str:
+    return f"--{option.replace('_', '-')}"
+
+
+def _spaced(values) -> str:
+    return " ".join(f"{value:g}" for value in values)
