@@ -11,7 +11,7 @@ import numpy as np
 
 from hpc_train.data.file_info import PREPARE, FileInfo
 from hpc_train.data.hdf5 import reason
-from hpc_train.data.layout import SHARDS, Layout, find_files, recognise
+from hpc_train.data.layout import CAM5, CAM5_CHANNELS, PAPER, SHARDS, Layout, find_files, recognise, split_name
 from hpc_train.data.shard_rules import broken_sequence, mixed_generations, shard_paths
 from hpc_train.data.shards import parse_shard_name
 from hpc_train.data.survey import on_root, survey
@@ -32,7 +32,9 @@ class Catalogue:
     of one sample; input_dtype, target_dtype: as stored; packing: (scale, offset) of each input data set: values are
     given as stored, and NetCDF's packed ones mean value * scale + offset; channels: "first" or "last" axis of an input
     sample; classes: labels lie in [0, classes), 0 where it is not known; class_names: may be empty; fingerprint: hash
-    of the data, empty where the writer gave none; encoding: "jpeg" where the inputs are JPEG files, else "".
+    of the data, empty where the writer gave none; encoding: "jpeg" where the inputs are JPEG files, else "";
+    channel_names: of the channels of an input sample, in their order, empty where neither the files nor their layout
+    tell them.
 
     Of encoded images input_shape and input_dtype are what decoding makes of them, (224, 224, 3) uint8 unless `resized`
     says otherwise, and `at` has two more columns: `file_info.FileInfo` says which.
@@ -55,6 +57,7 @@ class Catalogue:
     class_names: tuple[str, ...]
     fingerprint: str
     encoding: str = ""
+    channel_names: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, data, split="train", layout: Layout | None = None, classes: int | None = None, comm=None):
@@ -97,6 +100,7 @@ class Catalogue:
             class_names=class_names,
             fingerprint=head.fingerprint,
             encoding=head.encoding,
+            channel_names=head.channel_names or _channel_names(layout, head.input_shape),
         )
 
     def resized(self, size: int) -> "Catalogue":
@@ -168,6 +172,16 @@ def _find(data, split: str | None, layout: Layout | None) -> tuple[list[str], La
             return shards, SHARDS
     files = find_files(data, split)
     return files, layout or recognise(files[0])
+
+
+def _channel_names(layout: Layout, input_shape: tuple[int, ...]) -> tuple[str, ...]:
+    """What the layout tells of the channels: stacked data sets are named like their variables."""
+    if len(layout.inputs) > 1:
+        variables = tuple(split_name(name)[0].rsplit("/", 1)[-1] for name in layout.inputs)
+        return variables if len(set(variables)) == len(variables) else layout.inputs
+    axis = {CAM5.name: -1, PAPER.name: 0}.get(layout.name)
+    known = axis is not None and len(input_shape) == 3 and input_shape[axis] == len(CAM5_CHANNELS)
+    return CAM5_CHANNELS if known else ()
 
 
 def _list_shards(directory: Path, split: str | None, needed: bool) -> list[str]:

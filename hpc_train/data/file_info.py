@@ -22,6 +22,7 @@ class Common(NamedTuple):
     """What all files of a split must have in common. Shapes are of one sample as delivered, dtypes as stored.
 
     encoding: "jpeg" where the inputs are images as JPEG files, which have no common shape: input_shape is then ().
+    channel_names: as a shard says, else ().
     """
 
     input_shape: tuple[int, ...]
@@ -35,6 +36,7 @@ class Common(NamedTuple):
     fingerprint: str
     channels: str
     encoding: str = ""
+    channel_names: tuple[str, ...] = ()
 
 
 class FileInfo(NamedTuple):
@@ -156,6 +158,7 @@ def _inspect_shard(file: h5py.File, path: str, split: str | None) -> FileInfo:
     if inputs.dtype.kind not in "uif" or targets.dtype.kind not in "uif":
         raise UserError(f"{path}: inputs are {inputs.dtype}, targets {targets.dtype}, not numbers; {PREPARE}")
     common = _shard_common(attributes, path, targets, inputs.shape[1:], inputs.dtype.str)
+    _check_channel_names(path, common)
     at = _byte_offset(file, inputs), _byte_offset(file, targets)
     return FileInfo(len(targets), *_shard_numbers(attributes, path), at, common)
 
@@ -206,7 +209,18 @@ def _shard_common(attributes, path: str, targets: h5py.Dataset, input_shape, inp
         fingerprint=_text(attributes.get("fingerprint", "")),
         channels=_text(attributes.get("channels", "last")),
         encoding=encoding,
+        channel_names=tuple(map(_text, attributes.get("channel_names", ()))),
     )
+
+
+def _check_channel_names(path: str, common: Common) -> None:
+    shape, names = common.input_shape, common.channel_names
+    channels = shape[0 if common.channels == "first" else -1] if len(shape) > 1 else 0
+    if names and len(names) != channels:
+        raise UserError(
+            f"{path}: {len(names)} channel_names ({', '.join(names)}) for {channels} channels of samples {shape}; "
+            f"{PREPARE}"
+        )
 
 
 def _shard_numbers(attributes, path: str) -> list[int]:

@@ -67,6 +67,7 @@ def inspect(options: Inspect, split: str) -> dict:
         "bytes": int(catalogue.sizes.sum()),
         "inputs": {"shape": list(catalogue.input_shape), "dtype": catalogue.input_dtype.name},
         "targets": {"shape": list(catalogue.target_shape), "dtype": catalogue.target_dtype.name},
+        "channel_names": list(catalogue.channel_names),
         "classes": catalogue.classes,
         "class_names": list(catalogue.class_names),
         "fingerprint": catalogue.fingerprint,
@@ -134,6 +135,8 @@ def _lines(report: dict) -> list[str]:
         f"  a sample: inputs {inputs}{channels}{decoded}; targets {targets}",
         f"  classes: {report['classes'] or 'not known; give --classes'}{names}",
     ]
+    if report["channel_names"]:
+        lines.append(f"  channels: {' '.join(report['channel_names'])}")
     if report["encoding"]:
         lines.append(
             f"  encoding: {report['encoding']}, {size(report['image_bytes'])} an image in the mean; training decodes a "

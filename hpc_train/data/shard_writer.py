@@ -14,20 +14,35 @@ FORMAT = "hpc-train shard"
 VERSION = 2
 ENCODED_VERSION = 3
 ARRAYS = ("inputs", "targets")
+# With their units, by which programs for CF's NetCDF know them.
+COORDINATES = {"latitude": "degrees_north", "longitude": "degrees_east", "time": "seconds since 1970-01-01 00:00:00"}
 
 
 class ShardWriter:
     """A context that writes one shard, whose samples come in pieces, and keeps none of them.
 
     path: file to be made; samples: how many will come; input_shape, target_shape: of one sample; dtypes: u, i or f,
-    stored little endian; attributes: those of the format that are known beforehand.
+    stored little endian; attributes: those of the format that are known beforehand; coordinates: any of
+    {"latitude": (h,), "longitude": (w,), "time": (samples,)} in degrees and as datetime64 in UTC.
 
     Leaving the context without an error writes checksums and attributes and brings the file to the disk. After an
     error the file stays unfinished and is no shard. Raises OSError and RuntimeError of h5py.
     """
 
-    def __init__(self, path, samples, input_shape, input_dtype, target_shape, target_dtype, attributes, storage=None):
+    def __init__(
+        self,
+        path,
+        samples,
+        input_shape,
+        input_dtype,
+        target_shape,
+        target_dtype,
+        attributes,
+        storage=None,
+        coordinates=None,
+    ):
         self.path, self.samples, self.attributes = Path(path), samples, attributes
+        self.coordinates = coordinates or {}
         storage = storage or Storage()
         self._file = open_hdf5(path, "w", **file_options(storage))
         try:
@@ -68,6 +83,11 @@ class ShardWriter:
         for array in self._arrays:
             checksums = self._file.create_dataset(f"checksums/{array.name}", data=array.checksums.values())
             checksums.attrs["rows"] = array.checksums.run
+        for name, values in self.coordinates.items():
+            values = np.asarray(values)
+            values = values.astype("datetime64[s]") if name == "time" else values
+            dataset = self._file.create_dataset(name, data=values.astype("<i8" if name == "time" else "<f8"))
+            dataset.attrs["units"] = fixed_length(COORDINATES[name])
         low, high = (int(targets.low), int(targets.high)) if self.attributes["classes"] else (0, -1)
         known = {"format": FORMAT, "version": VERSION, "target_min": low, "target_max": high}
         set_attributes(self._file, known | self.attributes)

@@ -58,13 +58,16 @@ def write_shards(
     channels="last",
     compression="none",
     chunk_bytes=MIB,
+    channel_names=(),
+    coordinates=None,
 ):
     """Write one split as shards and return their paths.
 
     inputs: (n, ...), targets: (n, ...), unsigned, signed or floating; classes: targets are whole numbers in
     [0, classes), or 0 where they are no class labels; shards: number of files, by default those of
     `default_shards`; channels: "last" or "first" axis of an input sample; compression: "none", or one of
-    COMPRESSIONS, in chunks of about chunk_bytes uncompressed.
+    COMPRESSIONS, in chunks of about chunk_bytes uncompressed; channel_names: one a channel, or none; coordinates:
+    {"latitude": (h,), "longitude": (w,)} of the samples' grid in degrees, or none.
 
     All shards are written under temporary names, then renamed; only then are shards of the same split from an
     earlier call with another number of files removed. Raises UserError for bad data and for a folder that cannot
@@ -83,6 +86,8 @@ def write_shards(
         shards = default_shards(samples, inputs.nbytes // samples)
     if not 1 <= shards <= samples:
         raise UserError(f"{where}: {samples} samples do not fill {shards} shards; use 1 to {samples}")
+    if channel_names and len(channel_names) != inputs.shape[1 if channels == "first" else -1]:
+        raise ValueError(f"channel names {channel_names} for inputs of shape {inputs.shape}, channels {channels}")
     shared = {
         "split": split,
         "shards": shards,
@@ -90,6 +95,7 @@ def write_shards(
         "classes": classes,
         "class_names": list(class_names),
         "channels": channels,
+        **({"channel_names": list(channel_names)} if channel_names else {}),
         "source": " ".join(source.split()),
         "fingerprint": _fingerprint(inputs, targets),
     }
@@ -105,7 +111,7 @@ def write_shards(
         for shard, path in enumerate(paths):
             first, stop = edges[shard : shard + 2]
             attributes = shared | {"shard": shard, "first": first}
-            with ShardWriter(temporary_name(path), stop - first, *kinds, attributes, storage) as writer:
+            with ShardWriter(temporary_name(path), stop - first, *kinds, attributes, storage, coordinates) as writer:
                 for rows in pieces(inputs, first, stop):
                     writer.write(inputs[rows], targets[rows])
         publish(paths)

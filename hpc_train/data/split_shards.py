@@ -9,6 +9,7 @@ import numpy as np
 
 from hpc_train.data.convert import Conversion
 from hpc_train.data.filters import MIB, Storage
+from hpc_train.data.grid import read_grid
 from hpc_train.data.hdf5 import open_hdf5, reason
 from hpc_train.data.shard_writer import ShardWriter
 from hpc_train.data.shards import (
@@ -53,7 +54,8 @@ class SplitShards:
         # Shards of the same samples in the same order, however stored, have the fingerprint of their source.
         same = catalogue.fingerprint and not conversion.changes
         self.fingerprint = catalogue.fingerprint if same else _hash(content)
-        labels = f"{catalogue.classes} {catalogue.class_names}"
+        labels = f"{catalogue.classes} {catalogue.class_names} {catalogue.channel_names}"
+        self._coordinates = coordinates_of(catalogue)
         self.recipe = _hash(f"{content} {source} {labels} {self.shards} {storage}")
         self._written = [0, 0]
 
@@ -96,7 +98,8 @@ class SplitShards:
         )
         rows = max(1, _PIECE_BYTES // max(self.sample_bytes, self.catalogue.sample_bytes))
         try:
-            with ShardWriter(temporary, self.samples(shard), *kinds, self._attributes(shard), self.storage) as writer:
+            told = self._attributes(shard), self.storage, self._coordinates
+            with ShardWriter(temporary, self.samples(shard), *kinds, *told) as writer:
                 for inputs, targets in self.conversion.pieces(*self.edges[shard : shard + 2], rows):
                     writer.write(inputs, targets)
                     progress.add(len(inputs), len(inputs) * self.sample_bytes)
@@ -138,6 +141,7 @@ class SplitShards:
             "classes": catalogue.classes,
             "class_names": list(catalogue.class_names),
             "channels": "first" if catalogue.channel_axis == 0 else "last",
+            **({"channel_names": list(catalogue.channel_names)} if catalogue.channel_names else {}),
             "source": self.provenance,
             "fingerprint": self.fingerprint,
             "recipe": self.recipe,
@@ -148,6 +152,14 @@ class SplitShards:
             f"{path}: cannot be written ({reason(error)}); free space or choose another output folder, then give the "
             "same command to go on"
         )
+
+
+def coordinates_of(catalogue) -> dict:
+    """Latitudes and longitudes of the source's maps, where its files say them."""
+    if len(catalogue.target_shape) != 2:
+        return {}
+    grid = read_grid(catalogue.files[0], *catalogue.target_shape)
+    return {} if grid.assumed else {"latitude": grid.latitudes, "longitude": grid.longitudes}
 
 
 def source_hash(catalogue) -> str:

@@ -97,6 +97,7 @@ def _open_reader(catalogue):
         return open_reader(catalogue, check=False)
     from hpc_train.parallel.quiet import quiet_import
 
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with quiet_import():
         import tensorflow as tf
 
@@ -181,7 +182,7 @@ def _finish(options: Stats, catalogue, total, folder: Path, ranks: int, seconds:
 
     total = replace(
         total,
-        channel_names=channel_names(catalogue, len(total.count)),
+        channel_names=catalogue.channel_names,
         class_names=tuple(catalogue.class_names) if len(catalogue.class_names) == len(total.class_counts) else (),
         split=options.split,
         fingerprint=catalogue.fingerprint,
@@ -197,16 +198,6 @@ def _finish(options: Stats, catalogue, total, folder: Path, ranks: int, seconds:
         channels = ", ".join(map(str, lost))
         say(f"note: the float32 squares of {paths[1].name} cannot hold the std of channels {channels}; the others do")
     say("wrote " + ", ".join(map(str, paths)))
-
-
-def channel_names(catalogue, channels: int) -> tuple[str, ...]:
-    """Names of the channels where the layout tells them, else ()."""
-    from hpc_train.data.layout import CAM5_CHANNELS
-
-    if len(catalogue.layout.inputs) == channels > 1:
-        return tuple(name.rsplit("/", 1)[-1] for name in catalogue.layout.inputs)
-    known = catalogue.layout.name in ("cam5", "paper") and channels == len(CAM5_CHANNELS)
-    return tuple(CAM5_CHANNELS) if known else ()
 
 
 def tables(statistics) -> str:

@@ -35,11 +35,14 @@ class StreamedSplit:
         return self
 
     def write(self, inputs, targets):
-        """Append samples: inputs, a sequence of b byte strings or arrays; targets (b,) whole numbers."""
-        targets = np.asarray(targets)
+        """Append samples: inputs, a sequence of b byte strings or arrays; targets (b, ...) whole numbers."""
+        targets = np.ascontiguousarray(targets)
         for data, target in zip(inputs, targets, strict=True):
             view = memoryview(data)
-            self._digest.update(f"{view.nbytes} {target} ".encode())
+            # As text, arrays are shortened.
+            self._digest.update(
+                f"{view.nbytes} ".encode() + (target.tobytes() if target.ndim else f"{target} ".encode())
+            )
             self._digest.update(view)
         start = 0
         while start < len(inputs):

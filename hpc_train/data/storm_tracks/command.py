@@ -1,0 +1,85 @@
+"""`hpc-train prepare storm-tracks`: real winds, labelled where the best tracks of cyclones say that one was."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hpc_train.errors import UserError
+
+RADIUS_KM = 300.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class StormTracks:
+    """Label gridded fields with the best tracks of tropical cyclones, as shards for the climate trainer.
+
+    A pixel is of class 1 (tc) where it is within the radius of a cyclone, whose position is interpolated in time along
+    the great circle between its fixes, and of class 0 (background) elsewhere. Beside the shards of each split,
+    storms-SPLIT.csv names the time of every map and the cyclones in it.
+    """
+
+    fields: tuple[str, ...]
+    """NetCDF files, classic or NetCDF-4, or quoted patterns such as 'era5_2018*.nc', all on one grid."""
+    variables: tuple[str, ...]
+    """Variables that become the channels, in this order, such as u10 v10; a level as u@850, in hPa or the file's
+    unit."""
+    tracks: Path
+    """Best tracks: IBTrACS's csv, or an extract with columns such as track_id, time, lat, lon, wind, status; .gz or
+    not."""
+    output: Path
+    """Folder for the shards."""
+    splits: tuple[str, ...]
+    """What goes where, such as train=2018-09 test=2018-10: years, months, days or ranges of them
+    (2018-09-01..2018-09-20, both included), or patterns of file names (test='icon_2022*.nc'), several with commas."""
+    radius_km: float | None = None
+    """Radius of the labelled disc along the surface; 300 by default."""
+    radius_degrees: float | None = None
+    """The same as an angle, instead."""
+    min_wind: float = 34.0
+    """Least sustained wind of a cyclone in kt: 34 is a tropical storm, 64 a hurricane. 0: also those without a wind."""
+    statuses: tuple[str, ...] = ("TD", "TS", "TY", "ST", "TC", "HU", "HR", "SD", "SS")
+    """Which statuses count, where the tracks tell one: by default tropical and subtropical cyclones, not those that
+    have turned extratropical (EX, ET, PT) or have no closed circulation (DB, LO, WV). any: all of them."""
+    basins: tuple[str, ...] = ()
+    """Which basins count (NA EP WP NI SI SP SA); default: all."""
+    gap_hours: float = 12.0
+    """Between fixes further apart than this no position is interpolated."""
+    shards: int | None = None
+    """Files a split; default: about 256 MiB each, at least 4."""
+    compression: Literal["none", "gzip", "lzf", "zstd", "lz4", "bitshuffle", "blosc", "blosc2"] = "none"
+    """none: the fastest to read. Else inputs and labels in compressed chunks."""
+
+    def check(self) -> None:
+        """UserError for a value that cannot be."""
+        if self.radius_km is not None and self.radius_degrees is not None:
+            raise UserError("--radius-km and --radius-degrees both say how large a disc is; give one of them")
+        for name, least in (("radius_km", 0), ("radius_degrees", 0), ("gap_hours", 0), ("shards", 0)):
+            value = getattr(self, name)
+            if value is not None and not least < value < float("inf"):
+                raise UserError(f"--{name.replace('_', '-')} is {value}; give a number above {least}")
+        if self.gap_hours > 8760:
+            raise UserError(f"--gap-hours is {self.gap_hours}, more than a year; give at most 8760")
+        if not 0 <= self.min_wind < float("inf"):
+            raise UserError(f"--min-wind is {self.min_wind}; give a wind in kt, 0 or more")
+        for name in ("fields", "variables", "splits", "statuses"):
+            if not getattr(self, name):
+                raise UserError(f"--{name} is empty; name at least one")
+        if len(set(self.variables)) < len(self.variables):
+            raise UserError(f"--variables names one twice: {', '.join(self.variables)}; name each once")
+        if self.radius > 90:
+            raise UserError(f"the radius is {self.radius:.4g} degrees, more than half the Earth; give a smaller one")
+
+    @property
+    def radius(self) -> float:
+        """Radius of a disc in degrees."""
+        from hpc_train.data.storm_tracks.sphere import km_to_degrees
+
+        return self.radius_degrees or km_to_degrees(RADIUS_KM if self.radius_km is None else self.radius_km)
+
+
+def run(options: StormTracks) -> None:
+    """Write the shards and lists of storms of all splits, and print two lines each; raises UserError."""
+    from hpc_train.data.storm_tracks.convert import convert
+
+    options.check()
+    convert(options)

@@ -1,0 +1,203 @@
+"""Gridded fields from NetCDF files of the CF conventions, classic or NetCDF-4."""
+
+import glob
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from hpc_train.data.hdf5 import reason
+from hpc_train.errors import UserError
+
+_NORTH = ("degrees_north", "degree_north", "degree_n", "degrees_n", "degreen", "degreesn")
+_EAST = ("degrees_east", "degree_east", "degree_e", "degrees_e", "degreee", "degreese")
+_PASCALS = {"pa": 0.01, "hpa": 1.0, "mbar": 1.0, "millibar": 1.0, "millibars": 1.0, "mb": 1.0}
+_MOST_NAMES = 20
+
+
+def find_fields(patterns: Sequence[str]) -> list[str]:
+    """Paths of the files that the names and patterns stand for, each once; UserError for one that stands for none."""
+    paths = {}
+    for pattern in patterns:
+        found = [pattern] if os.path.isfile(pattern) else sorted(filter(os.path.isfile, glob.glob(pattern)))
+        if not found:
+            raise UserError(f"--fields {pattern}: no such file, and none that fits it as a pattern; check the path")
+        paths |= dict.fromkeys(found)
+    return list(paths)
+
+
+class FieldFile:
+    """A context that reads maps from one file.
+
+    path: NetCDF; variables: names, with a level of a variable that has several: "u@850" (hPa, or the file's unit).
+    times: datetime64[s] (n,); latitudes, longitudes: float64 (h,), (w,) in degrees, in the order of the file.
+    Raises UserError, which names the file and the variable, for what is not there or is no map of the Earth.
+    """
+
+    def __init__(self, path: str, variables: Sequence[str]):
+        try:
+            import netCDF4
+        except ImportError as error:
+            raise UserError(f"{path}: needs netCDF4 to be read; install it: pip install netCDF4") from error
+
+        self.path, self.variables = path, tuple(variables)
+        try:
+            self._file = netCDF4.Dataset(path)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read as NetCDF ({reason(error)}); check or fetch it again") from error
+        try:
+            self._places = [self._place(variable) for variable in variables]
+            self.times, self.latitudes, self.longitudes = self._common_grid()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._file.close()
+
+    def read(self, index: int) -> np.ndarray:
+        """The map of the time of this number: float32 (h, w, variables), unpacked, without missing values."""
+        layers = []
+        for variable, (array, chosen, axes) in zip(self.variables, self._places, strict=True):
+            chosen = chosen | ({axes["time"]: index} if "time" in axes else {})
+            try:
+                values = array[tuple(chosen.get(axis, slice(None)) for axis in range(array.ndim))]
+            except (OSError, RuntimeError) as error:
+                raise self._problem(f"{variable} cannot be read ({reason(error)}); fetch the file again") from error
+            values = np.ma.asarray(values, np.float32)
+            # What chunks are missing in a file, and what is masked, is no wind.
+            if np.ma.is_masked(values) or not np.isfinite(values.data).all():
+                raise self._problem(
+                    f"{variable} has missing values or NaN at {self.times[index]}; fill them, or leave this time out "
+                    "of --splits"
+                )
+            values = values.data
+            layers.append(values if axes["latitude"] < axes["longitude"] else values.T)
+        return np.ascontiguousarray(np.stack(layers, axis=-1))
+
+    def _place(self, text: str):
+        """(variable, {axis: index of what is chosen there}, {"time", "latitude", "longitude": axis})."""
+        name, _, level = text.partition("@")
+        if name not in self._file.variables:
+            there = [known for known, variable in self._file.variables.items() if variable.ndim >= 2]
+            more = f" and {len(there) - _MOST_NAMES} more" if len(there) > _MOST_NAMES else ""
+            raise self._problem(f"no variable {name!r}, but {', '.join(there[:_MOST_NAMES]) or 'none'}{more}")
+        array = self._file.variables[name]
+        kinds = [self._kind(dimension) for dimension in array.dimensions]
+        axes = {kind: axis for axis, kind in enumerate(kinds) if kind}
+        for kind in ("latitude", "longitude"):
+            if kind not in axes:
+                raise self._problem(
+                    f"{name}{array.dimensions} has no 1-D {kind} in degrees among its dimensions; put it on a regular "
+                    "grid of latitudes and longitudes first"
+                )
+        others = [axis for axis, kind in enumerate(kinds) if kind is None]
+        chosen = {axis: self._level(name, array.dimensions[axis], level) for axis in others}
+        if level and not chosen:
+            raise self._problem(f"{name}{array.dimensions} has no levels; give it without @{level}")
+        return array, chosen, axes
+
+    def _kind(self, dimension: str) -> str | None:
+        """What a dimension counts: "time", "latitude", "longitude", or None for levels and the like."""
+        if self._time_of(dimension) or dimension.lower() == "time":
+            return "time"
+        coordinate = self._file.variables.get(dimension)
+        if coordinate is None or coordinate.ndim != 1:
+            return None
+        units, standard = (str(getattr(coordinate, name, "")).lower() for name in ("units", "standard_name"))
+        if units in _NORTH or standard == "latitude" or dimension.lower() in ("lat", "latitude"):
+            return "latitude"
+        if units in _EAST or standard == "longitude" or dimension.lower() in ("lon", "longitude"):
+            return "longitude"
+        return None
+
+    def _time_of(self, dimension: str | None):
+        """The variable that tells the times along a dimension, or of the whole file where there is none; or None."""
+        wanted = () if dimension is None else (dimension,)
+        found = {
+            name: variable
+            for name, variable in self._file.variables.items()
+            if variable.dimensions == wanted and " since " in str(getattr(variable, "units", ""))
+        }
+        # A forecast has the time it started at beside the one it is for.
+        valid = [variable for variable in found.values() if getattr(variable, "standard_name", "") == "time"]
+        return found.get(dimension) or next(iter(valid + list(found.values())), None)
+
+    def _level(self, name: str, dimension: str, level: str) -> int:
+        size, coordinate = len(self._file.dimensions[dimension]), self._file.variables.get(dimension)
+        if not level:
+            if size == 1:
+                return 0
+            raise self._problem(
+                f"{name} has {size} {self._levels(dimension)}; name one: {name}@{self._some(dimension)}"
+            )
+        if coordinate is not None and coordinate.ndim == 1:
+            try:
+                wanted = float(level)
+            except ValueError:
+                raise self._problem(f"{name}@{level}: {level!r} is no number; say, {name}@850") from None
+            scale = _PASCALS.get(str(getattr(coordinate, "units", "")).lower(), 1.0)
+            for values in (np.asarray(coordinate[:], np.float64) * scale, np.asarray(coordinate[:], np.float64)):
+                places = np.flatnonzero(np.isclose(values, wanted))
+                if len(places):
+                    return int(places[0])
+        if size == 1 and coordinate is None:
+            return 0
+        raise self._problem(f"{name} has no level {level}, but {self._levels(dimension)}")
+
+    def _some(self, dimension: str) -> str:
+        coordinate = self._file.variables.get(dimension)
+        return f"{np.ravel(coordinate[:])[0]:g}" if coordinate is not None else "LEVEL"
+
+    def _levels(self, dimension: str) -> str:
+        coordinate = self._file.variables.get(dimension)
+        if coordinate is None:
+            return f"places along {dimension}, which has no values"
+        values = ", ".join(f"{value:g}" for value in np.ravel(coordinate[:])[:_MOST_NAMES])
+        return f"levels {dimension} = {values} {getattr(coordinate, 'units', '')}".rstrip()
+
+    def _common_grid(self):
+        grids = []
+        for array, _, axes in self._places:
+            dimensions = {kind: array.dimensions[axis] for kind, axis in axes.items()}
+            grids.append((dimensions.get("time"), dimensions["latitude"], dimensions["longitude"]))
+        if len(set(grids)) > 1:
+            other = next(place for place, grid in enumerate(grids) if grid != grids[0])
+            raise self._problem(
+                f"{self.variables[other]} is on the grid {grids[other]}, but {self.variables[0]} on {grids[0]}; only "
+                "variables of one grid can be stacked"
+            )
+        time, *space = grids[0]
+        latitudes, longitudes = (np.ma.filled(self._file.variables[name][:].astype(float), np.nan) for name in space)
+        if not (np.isfinite(longitudes).all() and (np.abs(latitudes) <= 90).all()):
+            raise self._problem(f"{space} are not all degrees of latitude (-90 to 90) and longitude; mend them")
+        return self._decode_times(self._time_of(time)), latitudes, longitudes
+
+    def _decode_times(self, variable) -> np.ndarray:
+        from netCDF4 import num2date
+
+        if variable is None or not variable.size:
+            raise self._problem(
+                f"no time: {self.variables[0]} has no dimension whose variable has units such as "
+                "'hours since 2018-09-01', or none that has a value; add it"
+            )
+        calendar = getattr(variable, "calendar", "standard")
+        try:
+            # CF 1.11, section 4.4; only real calendars have the dates of best tracks.
+            real = {"only_use_cftime_datetimes": False, "only_use_python_datetimes": True}
+            dates = num2date(np.ravel(variable[:]), variable.units, calendar, **real)
+        except (ValueError, OverflowError) as error:
+            raise self._problem(
+                f"{variable.name} ({variable.units}, calendar {calendar}) cannot be turned into dates ({reason(error)})"
+            ) from error
+        if np.ma.is_masked(dates):
+            raise self._problem(f"{variable.name} has missing values; mend them")
+        microseconds = np.array(np.ma.getdata(dates), "datetime64[us]").astype(np.int64)
+        # Fractions of a day in floating numbers miss the full second by a little.
+        return np.round(microseconds / 1e6).astype(np.int64).astype("datetime64[s]")
+
+    def _problem(self, text: str) -> UserError:
+        return UserError(f"{self.path}: {text}")

@@ -1,0 +1,201 @@
+"""Best tracks of tropical cyclones, and where their storms were at a given time."""
+
+import csv
+import gzip
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+
+from hpc_train.data.hdf5 import reason
+from hpc_train.data.storm_tracks.sphere import along_great_circle
+from hpc_train.errors import UserError
+
+# What each value is called in IBTrACS (Knapp et al. 2010) and in extracts of it; the first that is not blank counts.
+_COLUMNS = {
+    "track": ("sid", "track_id"),
+    "time": ("iso_time", "time"),
+    "latitude": ("lat", "latitude"),
+    "longitude": ("lon", "longitude"),
+    "wind": ("usa_wind", "wmo_wind", "wind"),
+    "status": ("usa_status", "status", "nature"),
+    "basin": ("basin",),
+    "name": ("name",),
+    "kind": ("track_type",),
+}
+_NEEDED = ("track", "time", "latitude", "longitude")
+_UNKNOWN = ("", "NR")
+_UNNAMED = ("UNNAMED", "NOT_NAMED")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which fixes of a track count: the options of the command; empty statuses or basins: all; gap: seconds."""
+
+    min_wind: float
+    statuses: tuple[str, ...]
+    basins: tuple[str, ...]
+    gap: float
+
+
+@dataclass(frozen=True)
+class Storm:
+    """A cyclone at one time: degrees north, degrees east as in the tracks, sustained wind in kt (NaN: not known)."""
+
+    track: str
+    name: str
+    latitude: float
+    longitude: float
+    wind: float
+
+
+@dataclass(frozen=True, eq=False)
+class Track:
+    """The fixes of one cyclone, by time: times datetime64[s] (n,), positions float64 (n,), winds float64 (n,) in kt.
+
+    counts: bool (n,), which fixes have the status and basin that were asked for.
+    """
+
+    track: str
+    name: str
+    times: np.ndarray
+    latitudes: np.ndarray
+    longitudes: np.ndarray
+    winds: np.ndarray
+    counts: np.ndarray
+
+    def at(self, times: np.ndarray, selection: Selection) -> dict[int, Storm]:
+        """{place in times: the storm} for the times, datetime64[s] (m,), at which it is on its track.
+
+        Between two fixes its position is on the great circle through them, and its wind changes linearly; it is there
+        only if both fixes count and are at most `selection.gap` seconds apart.
+        """
+        inside = np.flatnonzero((times >= self.times[0]) & (times <= self.times[-1]))
+        after = np.searchsorted(self.times, times[inside])
+        before = np.where(self.times[after] == times[inside], after, after - 1)
+        span = (self.times[after] - self.times[before]) / np.timedelta64(1, "s")
+        passed = (times[inside] - self.times[before]) / np.timedelta64(1, "s")
+        share = np.divide(passed, span, out=np.zeros(len(inside)), where=span > 0)
+        winds = (1 - share) * self.winds[before] + share * self.winds[after]
+        taken = self.counts[before] & self.counts[after] & (span <= selection.gap)
+        if selection.min_wind > 0:
+            taken &= winds >= selection.min_wind
+        ends = [(self.latitudes[fixes], self.longitudes[fixes]) for fixes in (before, after)]
+        latitudes, longitudes = along_great_circle(*ends, share)
+        return {
+            int(inside[k]): Storm(self.track, self.name, float(latitudes[k]), float(longitudes[k]), float(winds[k]))
+            for k in np.flatnonzero(taken)
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Tracks:
+    """The tracks of a file in a window of time. first, last: datetime64[s] of the first and last fix of the file."""
+
+    path: Path
+    tracks: Sequence[Track]
+    first: np.datetime64
+    last: np.datetime64
+
+    def storms(self, times: np.ndarray, selection: Selection) -> list[list[Storm]]:
+        """The storms at each of the times, datetime64[s] (m,)."""
+        found = [[] for _ in times]
+        for track in self.tracks:
+            for place, storm in track.at(times, selection).items():
+                found[place].append(storm)
+        return found
+
+
+def read_tracks(path: Path, selection: Selection, window=(datetime.min, datetime.max)) -> Tracks:
+    """Tracks of a csv file, gzipped or not: IBTrACS's own, or an extract with columns of such names.
+
+    window: datetimes, UTC without a zone; what lies outside them is passed over unseen.
+    Rows without a position are left out, as are those without a wind where `selection` asks for one, and IBTrACS's
+    spur tracks, which repeat other tracks. Raises UserError, which names file and line, for anything else.
+    """
+    rows, times = {}, []
+    try:
+        with open(path, "rb") as file:
+            zipped = file.read(2) == b"\x1f\x8b"
+        with (gzip.open if zipped else open)(path, "rt", encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file)
+            columns = _find_columns(path, next(reader, []), selection)
+            for line, row in enumerate(reader, 2):
+                # The second line of IBTrACS's files tells the units, and no time.
+                if not row or (line == 2 and not _first(row, columns["time"])):
+                    continue
+                times.append(_time(path, line, _first(row, columns["time"])))
+                if not window[0] <= times[-1] <= window[1]:
+                    continue
+                value = {what: _first(row, places) for what, places in columns.items()}
+                fix = _fix(path, line, value, selection)
+                if fix and "spur" not in value.get("kind", ""):
+                    name = value.get("name", "")
+                    named = "" if name in _UNNAMED else name
+                    rows.setdefault(value["track"], ({}, named))[0].setdefault(times[-1], (times[-1], *fix))
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read as csv ({reason(error)}); give best tracks such as IBTrACS") from error
+    if not times:
+        raise UserError(f"{path}: has no rows; give best tracks such as IBTrACS")
+    tracks = [_track(track, name, sorted(fixes.values())) for track, (fixes, name) in rows.items()]
+    return Tracks(path, tracks, np.datetime64(min(times), "s"), np.datetime64(max(times), "s"))
+
+
+def _find_columns(path, header: list[str], selection: Selection) -> dict[str, list[int]]:
+    names = [name.strip().lower() for name in header]
+    columns = {what: [names.index(name) for name in known if name in names] for what, known in _COLUMNS.items()}
+    needed = [*_NEEDED, *["wind"] * (selection.min_wind > 0), *["basin"] * bool(selection.basins)]
+    for what in needed:
+        if not columns[what]:
+            waive = {"wind": "; or give --min-wind 0", "basin": "; or leave --basins out"}.get(what, "")
+            raise UserError(
+                f"{path}: no column of the {what} ({' or '.join(_COLUMNS[what])}), but {', '.join(names[:20])}{waive}"
+            )
+    return {what: places for what, places in columns.items() if places}
+
+
+def _first(row: list[str], places: list[int]) -> str:
+    return next((text for place in places if place < len(row) and (text := row[place].strip())), "")
+
+
+def _time(path, line: int, text: str) -> datetime:
+    try:
+        time = datetime.fromisoformat(text.removesuffix("Z"))
+    except ValueError:
+        raise UserError(f"{path}: line {line}: {text!r} is no time; mend the line or take it out") from None
+    return time.astimezone(timezone.utc).replace(tzinfo=None) if time.tzinfo else time
+
+
+def _fix(path, line: int, value: dict[str, str], selection: Selection):
+    """(latitude, longitude, wind, counts), or None for a row that says too little."""
+    if not value["latitude"] or not value["longitude"]:
+        return None
+    wind = value.get("wind", "")
+    try:
+        numbers = []
+        for what, low, high in (("latitude", -90, 90), ("longitude", -180, 360)):
+            numbers.append(float(value[what]))
+            if not low <= numbers[-1] <= high:
+                raise ValueError
+        what = "wind"
+        knots = float(wind) if wind else math.nan
+    except ValueError:
+        raise UserError(f"{path}: line {line}: {value[what]!r} is no {what}; mend the line or take it out") from None
+    # Negative: how other extracts write a value that is missing.
+    knots = knots if knots >= 0 else math.nan
+    if selection.min_wind > 0 and math.isnan(knots):
+        return None
+    status, basin = value.get("status", ""), value.get("basin", "NA")
+    # The North Atlantic's NA is what pandas takes for a missing value, and writes as a blank.
+    known = status in _UNKNOWN or not selection.statuses or status in selection.statuses
+    counts = known and (not selection.basins or (basin or "NA") in selection.basins)
+    return *numbers, knots, counts
+
+
+def _track(track: str, name: str, fixes: list[tuple]) -> Track:
+    times, latitudes, longitudes, winds, counts = zip(*fixes, strict=True)
+    positions = (np.array(values, np.float64) for values in (latitudes, longitudes, winds))
+    return Track(track, name or track, np.array(times, "datetime64[s]"), *positions, np.array(counts, bool))
