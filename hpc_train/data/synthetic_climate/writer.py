@@ -1,0 +1,48 @@
+"""A sample as a file of the layout in which CAM5 and DeepCAM are published, with its coordinates."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from hpc_train.data.hdf5 import reason
+from hpc_train.data.synthetic_climate.grid import Grid
+from hpc_train.data.synthetic_climate.weather import Moment, Weather
+from hpc_train.errors import UserError
+from hpc_train.files import atomic_path
+
+_RUN = 1
+
+
+def file_name(number: int) -> str:
+    """`data-YYYY-MM-DD-TT-R.h5` of sample `number` of a split."""
+    return f"data-{Moment.of(number).name}-{_RUN}.h5"
+
+
+def write(path: Path, grid: Grid, weather: Weather) -> int:
+    """Write one sample, whole or not at all; returns the bytes of the file.
+
+    climate/data (height, width, 16) float32; climate/labels_0 (height, width) float32; climate/data_stats (4, 16)
+    float32: mean, maximum, minimum and standard deviation of each channel; climate/latitude (height,) and
+    climate/longitude (width,) float64, degrees. Raises UserError where it cannot be written.
+    """
+    flat = weather.data.reshape(-1, weather.data.shape[-1])
+    stats = np.stack([flat.mean(0, np.float64), flat.max(0), flat.min(0), flat.std(0, np.float64)], dtype=np.float32)
+    try:
+        with atomic_path(path) as temporary:
+            with h5py.File(temporary, "w") as file:
+                climate = file.create_group("climate")
+                climate["data"] = weather.data
+                climate["labels_0"] = weather.labels
+                climate["data_stats"] = stats
+                climate["latitude"] = grid.latitude
+                climate["longitude"] = grid.longitude
+                for name, unit in (("latitude", "degrees_north"), ("longitude", "degrees_east")):
+                    climate[name].attrs.update(units=unit, standard_name=name)
+            return temporary.stat().st_size
+    # h5py raises RuntimeError where HDF5 cannot flush a file.
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"{path}: cannot be written ({reason(error)}); free space or choose another --output, then give the same "
+            "command to go on"
+        ) from error
