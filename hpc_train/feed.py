@@ -7,6 +7,7 @@ from pathlib import Path
 from hpc_train import parallel
 from hpc_train.data.catalogue import Catalogue
 from hpc_train.data.encoded_reader import open_reader
+from hpc_train.data.fields import FieldOptions
 from hpc_train.data.layout import HELD_OUT, find_splits
 from hpc_train.data.options import DataOptions
 from hpc_train.data.order import BLOCKS_IN_WINDOW, BlockOrder, FullOrder, Order, from_dict
@@ -34,8 +35,10 @@ def is_synthetic(options) -> bool:
 class Feed:
     """The data of a training run, opened by all ranks together.
 
-    options: of the trainer (`data.options.DataOptions` and `ReadOptions`, `test_data`, `seed`, `batch_size`).
-    training, held_out: the catalogues, images of --image-size where they are encoded.
+    options: of the trainer (`data.options.DataOptions` and `ReadOptions`, `test_data`, `seed`, `batch_size`), and
+    `data.fields.FieldOptions` where it has them.
+    training, held_out: the catalogues, images of --image-size where they are encoded, fields with the classes that
+    --class-map makes.
     Raises UserError, on every rank, for data that are missing, damaged or do not fit each other.
     """
 
@@ -44,10 +47,15 @@ class Feed:
         self.comm = parallel.Ranks(world)
         training = options.catalogue("train", self.comm)
         options.check_images(training.encoding)
-        self.training: Catalogue = training.resized(options.image_size)
-        self.held_out: Catalogue = self._open_held_out(self.training).resized(options.image_size)
-        self._readers = [open_reader(split, how=options.reader) for split in (self.training, self.held_out)]
+        stored = [split.resized(options.image_size) for split in (training, self._open_held_out(training))]
+        fields = isinstance(options, FieldOptions)
+        more = {"ignore": options.ignore_label} if fields else {}
+        self._readers = [open_reader(split, how=options.reader, **more) for split in stored]
+        self._transform = options.transform(training) if fields else None
         self.inputs = [self._input(reader) for reader in self._readers]
+        delivered = [options.classes_of(split).delivered(split) for split in stored] if fields else stored
+        self.training: Catalogue = delivered[0]
+        self.held_out: Catalogue = delivered[1]
 
     @property
     def error(self) -> Exception | None:
@@ -90,6 +98,8 @@ class Feed:
             part = "a random part, mirrored or not" if crop == "inception" else "the centre"
             read.append(f"decoded to {size} x {size} by {threads} threads: of each image {part}")
             return [*read, f"{threads} reading threads, about {held:.0f} MiB of files and images in memory"]
+        if self._transform:
+            read += self._transform.describe()
         return [*read, f"{threads} reading threads, at most {held:.0f} MiB of samples in memory"]
 
     def _input(self, reader):
@@ -98,7 +108,7 @@ class Feed:
 
         options, device = self.options, "/gpu:0" if _gpus() else None
         how = reader, options.read_threads, options.read_ahead, device
-        return JpegInput(*how, options.crop) if reader.encoding else Input(*how)
+        return JpegInput(*how, options.crop) if reader.encoding else Input(*how, self._transform)
 
     def _open_held_out(self, training: Catalogue) -> Catalogue:
         options: DataOptions = self.options

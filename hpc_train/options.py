@@ -31,9 +31,8 @@ def parse(options: type, prog: str, args: Sequence[str] | None = None):
 
 def main(options: type, run: Callable, prog: str, args: Sequence[str] | None = None) -> None:
     """Parse, run, and turn a user's mistake into one line and a non-zero exit."""
-    parsed = parse(options, prog, args)
     try:
-        run(parsed)
+        run(parse(options, prog, args))
     except UserError as error:
         if sys.excepthook is not sys.__excepthook__:
             raise  # the ranks are up: parallel.failure ends them together

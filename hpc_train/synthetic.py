@@ -1,4 +1,4 @@
-"""`--data synthetic`: one batch of random images, given again and again, to measure computing without input."""
+"""`--data synthetic`: one batch of random images or fields, given again and again: computing without input."""
 
 from dataclasses import replace
 
@@ -6,7 +6,8 @@ import numpy as np
 
 from hpc_train import parallel
 from hpc_train.data.catalogue import Catalogue
-from hpc_train.data.layout import SHARDS
+from hpc_train.data.fields import CLIMATE_CLASSES, FieldOptions
+from hpc_train.data.layout import CAM5, CAM5_CHANNELS, SHARDS
 from hpc_train.data.order import FullOrder, Order
 from hpc_train.data.plan import TrainPlan, ValidationPlan
 from hpc_train.errors import UserError
@@ -14,13 +15,16 @@ from hpc_train.parallel.world import World
 
 SYNTHETIC = "synthetic"
 _CLASSES = 1000
+_OF_FILES = ("class_map", "ignore_label", "annotation", "augment", "random_crop", "meridional")
 
 
 class Synthetic:
     """Stands in for `feed.Feed`, with the same surface; nothing is read, shuffled or decoded.
 
-    Images are random bytes, (image_size, image_size, 3), and labels random classes; each rank draws one batch from the
-    seed and its rank. An epoch has `synthetic_samples` samples, and validation one batch a rank.
+    Images are random bytes, (image_size, image_size, 3), and labels random classes; for a trainer on fields, samples
+    are standard normal, float32 (*field_size, 16), with the names of CAM5's channels, and a random class a pixel,
+    uint8. Each rank draws one batch from the seed and its rank. An epoch has `synthetic_samples` samples, and
+    validation one batch a rank.
     Raises UserError, on every rank, for options that are impossible.
     """
 
@@ -28,19 +32,18 @@ class Synthetic:
 
     def __init__(self, options, world: World):
         self.options, self.world = options, world
+        self.maps = isinstance(options, FieldOptions)
         self.comm = parallel.Ranks(world)
         for name in ("image_size", "synthetic_samples", "classes"):
             value = getattr(options, name)
             if value is not None and value < 1:
                 raise UserError(f"--{name.replace('_', '-')} is {value}; it must be at least 1").agreed()
-        for name, given in (
-            ("test-data", options.test_data),
-            ("inputs", options.inputs),
-            ("targets", options.targets),
-            ("layout", options.layout != "auto"),
-        ):
-            if given:
-                raise UserError(f"--{name} goes with data in files, not with --data synthetic; leave it out").agreed()
+        given = {"layout": options.layout != "auto"}
+        given |= {name: bool(getattr(options, name)) for name in ("test_data", "inputs", "targets")}
+        if self.maps:
+            given |= {name: getattr(options, name) != getattr(type(options), name) for name in _OF_FILES}
+        if wrong := [name.replace("_", "-") for name in given if given[name]]:
+            raise UserError(f"--{wrong[0]} goes with data in files, not with --data synthetic; leave it out").agreed()
         self.training = self._catalogue()
         held_out = world.size * options.batch_size
         self.held_out = replace(self.training, split="validation", offsets=np.array([0, held_out]))
@@ -59,39 +62,85 @@ class Synthetic:
 
     def description(self, plan: TrainPlan) -> list[str]:
         """What the data are, in a line."""
-        size = self.options.image_size
-        return [f"synthetic: the same {plan.batch_size} random images of {size} x {size} x 3 bytes at every step"]
+        shape = " x ".join(map(str, self.training.input_shape))
+        what = f"maps of {shape} float32" if self.maps else f"images of {shape} bytes"
+        return [f"synthetic: the same {plan.batch_size} random {what} at every step"]
 
     def _catalogue(self) -> Catalogue:
-        options, classes = self.options, self.options.classes or _CLASSES
-        samples, size = options.synthetic_samples, options.image_size
+        options, samples = self.options, self.options.synthetic_samples
+        size = options.image_size
+        image = {
+            "layout": SHARDS,
+            "input_shape": (size, size, 3),
+            "input_dtype": np.dtype(np.uint8),
+            "target_shape": (),
+            "target_dtype": np.dtype(np.int32),
+            "classes": options.classes or _CLASSES,
+            "class_names": (),
+            "fingerprint": f"{SYNTHETIC} {samples} {size} {options.classes or _CLASSES}",
+        }
         return Catalogue(
             directory=SYNTHETIC,
             split="train",
-            layout=SHARDS,
             files=(SYNTHETIC,),
             sizes=np.zeros(1, np.int64),
             offsets=np.array([0, samples]),
             at=np.zeros((1, 2), np.int64),
-            input_shape=(size, size, 3),
-            input_dtype=np.dtype(np.uint8),
-            target_shape=(),
-            target_dtype=np.dtype(np.int32),
             packing=((1.0, 0.0),),
             channels="last",
-            classes=classes,
-            class_names=(),
-            fingerprint=f"{SYNTHETIC} {samples} {size} {classes}",
+            **(_field(options) if self.maps else image),
         )
 
     def _repeated(self, batch_size: int, steps: int):
         import tensorflow as tf
 
         draw = np.random.default_rng([self.options.seed % 2**64, self.world.rank])
-        images = draw.integers(0, 256, (batch_size, *self.training.input_shape), np.uint8)
-        labels = draw.integers(0, self.training.classes, batch_size, np.int32)
+        sample = self.training
+        if self.maps:
+            inputs = draw.standard_normal((batch_size, *sample.input_shape), np.float32)
+        else:
+            inputs = draw.integers(0, 256, (batch_size, *sample.input_shape), np.uint8)
+        targets = draw.integers(0, sample.classes, (batch_size, *sample.target_shape), sample.target_dtype)
         # On a GPU it is copied there while the step before runs: `tf.data` holds its tensors in host memory.
-        data = tf.data.Dataset.from_tensors((images, labels)).repeat(steps)
+        data = tf.data.Dataset.from_tensors((inputs, targets)).repeat(steps)
         if tf.config.list_logical_devices("GPU"):
             return data.apply(tf.data.experimental.prefetch_to_device("/gpu:0", 2))
         return data
+
+
+def field_statistics(options: FieldOptions):
+    """The `data.statistics.Statistics` that the synthetic fields are drawn by: normal, each class as often."""
+    from hpc_train.data.statistics import Statistics
+
+    field = _field(options)
+    pixels = np.int64(options.synthetic_samples * np.prod(field["target_shape"]))
+    ones = np.ones(len(CAM5_CHANNELS))
+    return Statistics(
+        samples=options.synthetic_samples,
+        count=np.full(len(ones), pixels),
+        mean=0 * ones,
+        m2=pixels * ones,
+        # Hardly any value lies beyond.
+        min=-6 * ones,
+        max=6 * ones,
+        not_finite=np.zeros(len(ones), np.int64),
+        class_counts=np.full(field["classes"], pixels // field["classes"]),
+        channel_names=CAM5_CHANNELS,
+        class_names=field["class_names"],
+    )
+
+
+def _field(options: FieldOptions) -> dict:
+    """What the catalogue of synthetic fields says of a sample."""
+    shape, classes = tuple(options.field_size), options.classes or len(CLIMATE_CLASSES)
+    return {
+        "layout": CAM5,
+        "input_shape": (*shape, len(CAM5_CHANNELS)),
+        "input_dtype": np.dtype(np.float32),
+        "target_shape": shape,
+        "target_dtype": np.dtype(np.uint8),
+        "classes": classes,
+        "class_names": CLIMATE_CLASSES if classes == len(CLIMATE_CLASSES) else (),
+        "fingerprint": f"{SYNTHETIC} {options.synthetic_samples} {shape} {classes}",
+        "channel_names": CAM5_CHANNELS,
+    }

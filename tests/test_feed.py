@@ -122,7 +122,7 @@ def test_data_that_cannot_be_trained_on_are_one_line(tmp_path, case):
     elif case == "labels":
         with h5py.File(data / "train" / "data-0003.h5", "r+") as file:
             file["climate/labels_0"][3, 4] = 3
-        expected = "data-0003.h5: row 0 (sample 3 of 'train') has a label that is outside the 3 classes"
+        expected = "data-0003.h5: row 0 (sample 3 of 'train') has label 3.0 at [3, 4], outside the 3 classes"
     elif case == "no held-out data":
         data, expected = data / "train" / "*.h5", "is not divided into splits; name the held-out data with --test-data"
     else:

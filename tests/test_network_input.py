@@ -1,5 +1,7 @@
 """What a network sees of raw data: unpacked, channels last, normalised; by the model itself, also once it is saved."""
 
+import dataclasses
+
 import h5py
 import numpy as np
 import pytest
@@ -26,12 +28,12 @@ def stored(tmp_path):
     return write
 
 
-def seen(catalogue, samples, *statistics):
-    """What the first layers make of the samples, before and after saving."""
+def seen(catalogue, samples, *statistics, **options):
+    """The first layers as a model, and what they make of the samples."""
     keras = pytest.importorskip("keras")
     from hpc_train.models.inputs import network_input
 
-    model = keras.Model(*network_input(catalogue, *statistics))
+    model = keras.Model(*network_input(catalogue, *statistics, **options))
     return model, np.asarray(model(samples))
 
 
@@ -70,3 +72,62 @@ def test_statistics_of_other_channels_are_refused(stored):
     data = np.zeros((3, 4, 5, 2), "f4")
     with pytest.raises(UserError, match="statistics are of 3 channels, the data have 2"):
         seen(*stored(data), Statistics.of(np.zeros((1, 4, 4, 3), "f4"), channel_axis=2))
+
+
+NAMES = ("u850", "PS", "rain")
+
+
+@pytest.fixture
+def fields(stored):
+    """float32 variables (channels, height, width): a wind, a pressure in Pa, and rain in m/s."""
+    draw = np.random.default_rng(2)
+    values = (draw.normal(0, 8, (4, 5, 6)), draw.normal(9.6e4, 9e3, (4, 5, 6)), draw.gamma(0.2, 1e-7, (4, 5, 6)))
+    data = {name: field.astype("f4") for name, field in zip(NAMES, values, strict=True)}
+    catalogue, samples = stored(data)
+    return catalogue, samples, np.stack([data[name].astype("f8") for name in NAMES], -1)
+
+
+@pytest.mark.parametrize("any_size", [False, True])
+def test_named_channels_are_normalised_by_their_own_statistics_whatever_the_precision(fields, tmp_path, any_size):
+    """Half precision ends at 65504, and Keras's own normalisation takes deviations below 1e-7 for 1e-7."""
+    import keras
+
+    catalogue, samples, values = fields
+    chosen = values[..., [2, 1]]
+    expected = (chosen - chosen.mean((0, 1, 2))) / chosen.std((0, 1, 2))
+    statistics = Statistics.of(values, channel_axis=2)
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model, got = seen(catalogue, samples, statistics, fields=("rain", "PS"), any_size=any_size)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+    assert model.input_shape == (None, 3, None, None) if any_size else (None, 3, 5, 6)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    part = samples[:, :, :3, :4] if any_size else samples
+    np.testing.assert_array_equal(np.asarray(loaded(part)), got[:, :3, :4] if any_size else got)
+
+
+def test_without_normalisation_the_chosen_channels_are_as_stored(fields):
+    catalogue, samples, values = fields
+    _, got = seen(catalogue, samples, Statistics.of(values, channel_axis=2), "none", fields=("PS",))
+    np.testing.assert_array_equal(got, values[..., 1:2])
+
+
+def test_a_channel_that_the_data_or_the_statistics_lack_is_named(fields):
+    catalogue, samples, values = fields
+    statistics = Statistics.of(values, channel_axis=2)
+    with pytest.raises(UserError, match=r"a\.nc: has no channel 'T500' for --fields; there are u850, PS, rain"):
+        seen(catalogue, samples, statistics, fields=("T500",))
+    squares = statistics.m2.copy()
+    squares[1] = np.nan
+    lacking = dataclasses.replace(statistics, m2=squares)
+    with pytest.raises(UserError, match="the statistics lack it for channel PS; normalise by min-max"):
+        seen(catalogue, samples, lacking)
+    # A channel that is not taken may lack it.
+    assert np.isfinite(seen(catalogue, samples, lacking, fields=("rain", "u850"))[1]).all()
+    assert np.isfinite(seen(catalogue, samples, lacking, "min-max")[1]).all()
+    turned = dataclasses.replace(statistics, channel_names=("PS", "u850", "rain"))
+    with pytest.raises(UserError, match=r"statistics are of the channels PS, u850, rain, but .* has u850, PS, rain"):
+        seen(catalogue, samples, turned)

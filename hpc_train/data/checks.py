@@ -58,6 +58,37 @@ def rows_outside(targets, classes):
     return np.flatnonzero(~good.reshape(len(targets), -1).all(axis=1))
 
 
+def first_problem(inputs, targets, classes, ignore=None):
+    """(row, what is wrong with it) of the first row that is no sample, or (None, "").
+
+    inputs: (n, ...), which hold no NaN and no infinity; targets: (n, ...) whole numbers in [0, classes), or `ignore`;
+    None: not looked at. The text names the first wrong value and, in a map, its place.
+    """
+    row = None if inputs is None else first_not_finite(inputs)
+    if row is not None:
+        value, at = _first(inputs[row], ~np.isfinite(inputs[row]))
+        return row, f"holds NaN or infinity ({value}{at})"
+    if targets is None:
+        return None, ""
+    if ignore is not None:
+        targets = np.where(targets == ignore, targets.dtype.type(0), targets)
+    row = first_outside(targets, classes)
+    if row is None:
+        return None, ""
+    with np.errstate(invalid="ignore"):
+        label = targets[row]
+        value, at = _first(label, ~((label >= 0) & (label < classes) & (label == np.floor(label))))
+    return row, f"has label {value}{at}, outside the {classes} classes"
+
+
+def _first(values, wrong):
+    """The first wrong one of the values of a sample, and where it is: " at [3, 4]", "" in a single number."""
+    if not np.ndim(values):
+        return values, ""
+    index = np.unravel_index(np.argmax(wrong), wrong.shape)
+    return values[index], f" at {[int(number) for number in index]}"
+
+
 def bad_label(target, classes):
     """The first value in one sample's target that is no whole number in [0, classes)."""
     return next(value for value in np.ravel(target) if not (0 <= value < classes and value == np.floor(value)))

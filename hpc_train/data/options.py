@@ -92,6 +92,8 @@ class ReadOptions:
         """UserError for an impossible size of images, and for options of encoded ones where `encoding` is ""."""
         if self.image_size < 1:
             raise UserError(f"--image-size is {self.image_size}; it must be at least 1").agreed()
+        if self.synthetic_samples != ReadOptions.synthetic_samples:
+            raise UserError("--synthetic-samples is for --data synthetic; give both or leave it out").agreed()
         for name in ("image_size", "crop"):
             if not encoding and getattr(self, name) != getattr(ReadOptions, name):
                 raise UserError(

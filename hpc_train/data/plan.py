@@ -39,10 +39,10 @@ class TrainPlan:
             )
         if self.samples < self.global_batch:
             fits = self.samples // self.size
-            remedy = f"use a batch size of at most {fits}" if fits else f"use at most {max(self.samples, 1)} ranks"
+            remedy = f"let a rank take at most {fits} a step (--batch-size x --accumulate)" if fits else f"use at most {max(self.samples, 1)} ranks"
             raise UserError(
                 f"{self.samples} training samples are fewer than one global batch of {self.global_batch} "
-                f"(batch size {self.batch_size} x {self.size} ranks); {remedy}"
+                f"({self.batch_size} x {self.size} ranks); {remedy}"
             )
 
     @property

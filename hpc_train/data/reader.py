@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from hpc_train.data.checks import all_finite, first_not_finite, first_outside
+from hpc_train.data.checks import all_finite, first_problem
 from hpc_train.data.chunks import ChunkedArray, reason_not
 from hpc_train.data.contiguous import LARGE_SAMPLE, ContiguousArray
 from hpc_train.data.file_info import NOT_CONTIGUOUS
@@ -33,16 +33,18 @@ class Reader:
     large sample once, when it is first read.
     how: "auto" takes contiguous data from a map of the file where samples are small and with positioned reads where
     they are large, decodes chunks outside HDF5 where it can, and leaves the rest to h5py; "map" and "read" say how to
-    take contiguous data; "h5py" reads all with h5py. open_file: gives a `storage.File` of a path.
+    take contiguous data; "h5py" reads all with h5py. open_file: gives a `storage.File` of a path. ignore: a label
+    that may stand beside the classes.
     Raises UserError for encoded images: those are for `encoded_reader.EncodedReader`.
     """
 
     encoding = ""
 
-    def __init__(self, catalogue, check: bool = True, how: How = "auto", open_file: Callable[[str], File] = File):
+    def __init__(self, catalogue, check=True, how: How = "auto", open_file=File, ignore: int | None = None):
         if catalogue.encoding != self.encoding:
             catalogue.stored_only("this command")
         self.catalogue, self.check, self.how, self._open_storage = catalogue, check, how, open_file
+        self._ignore = ignore
         # A file that the cache drops while a thread reads from it is closed when that thread lets go of it.
         self._open = lru_cache(maxsize=_OPEN_FILES)(self._open_file)
         # A look takes as long as a copy of the sample does: one bit a sample says that it has been taken.
@@ -128,12 +130,10 @@ class Reader:
     def _examine(self, request: "_Request") -> None:
         if self._is_known(request.indices):
             return
-        catalogue, targets = self.catalogue, request.targets
-        place, what = first_not_finite(request.inputs) if request.suspect else None, "holds NaN or infinity"
-        if place is None and catalogue.classes and catalogue.layout.targets:
-            place = first_outside(targets, catalogue.classes)
-            label = f"label {targets[place]}," if place is not None and targets.ndim == 1 else "a label that is"
-            what = f"has {label} outside the {catalogue.classes} classes"
+        catalogue = self.catalogue
+        inputs = request.inputs if request.suspect else None
+        targets = request.targets if catalogue.classes and catalogue.layout.targets else None
+        place, what = first_problem(inputs, targets, catalogue.classes, self._ignore)
         if place is None:
             if self._looked is not None:
                 bits = np.uint8(1) << (request.indices & 7).astype(np.uint8)

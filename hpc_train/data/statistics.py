@@ -149,7 +149,8 @@ class Statistics:
         if len(missing):
             ranges = how == "mean-std" and np.isfinite(self.max - self.min).all()
             remedy = "normalise by min-max" if ranges else "run `hpc-train stats` on the data"
-            raise UserError(f"no {how} normalisation: the statistics lack it for channel {missing[0]}; {remedy}")
+            channel = self.channel_names[missing[0]] if self.channel_names else missing[0]
+            raise UserError(f"no {how} normalisation: the statistics lack it for channel {channel}; {remedy}")
         return offset, np.where(divisor > 0, divisor, 1.0)
 
 

@@ -1,0 +1,108 @@
+"""The classes that stored labels stand for, and the labels whose pixels count for nothing."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from hpc_train.errors import UserError
+
+# The class of pixels that count for nothing.
+IGNORED = -1
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """From stored labels to classes.
+
+    of_label: the class of stored label i, IGNORED (-1) where its pixels count for nothing; ignore: a stored label
+    outside these whose pixels count for nothing as well, such as 255 or -100.
+    """
+
+    of_label: tuple[int, ...]
+    ignore: int | None = None
+
+    @classmethod
+    def of(cls, where: str, stored: int, class_map: tuple[int, ...] = (), ignore: int | None = None) -> "ClassMap":
+        """The map that the options ask for.
+
+        where: the file that messages name; stored: labels that the data say they have, 0 where they do not; class_map:
+        the class of each stored label, by default the label itself; ignore: a label whose pixels count for nothing.
+        Raises UserError when `class_map` and `stored` disagree, or no class is left.
+        """
+        # An ignored label is often the largest of its type, and the numbers below it are not used.
+        fits = len(class_map) == stored or (len(class_map) < stored and ignore == stored - 1)
+        if class_map and stored and not fits:
+            raise UserError(
+                f"{where}: has {stored} classes, but --class-map {' '.join(map(str, class_map))} tells of "
+                f"{len(class_map)}; give one number for each stored label (-1: its pixels do not count)"
+            )
+        given = class_map or tuple(range(stored))
+        if ignore is not None and 0 <= ignore < len(given):
+            given, ignore = (*given[:ignore], IGNORED, *given[ignore + 1 :]), None
+        if given and max(given) < 0:
+            raise UserError(f"{where}: --class-map and --ignore-label leave no class; let one label keep its pixels")
+        return cls(given, ignore)
+
+    @property
+    def stored(self) -> int:
+        """Labels are stored as whole numbers in [0, stored), or are `ignore`."""
+        return len(self.of_label)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes; those of the network are 0 to classes - 1."""
+        return max(self.of_label, default=-1) + 1
+
+    @property
+    def changes(self) -> bool:
+        """Whether any label is another class than its number."""
+        return self.of_label != tuple(range(self.stored)) or self.ignore is not None
+
+    @property
+    def ignores(self) -> bool:
+        """Whether there may be pixels of class IGNORED."""
+        return IGNORED in self.of_label or self.ignore is not None
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The smallest signed type that holds the classes and IGNORED."""
+        return np.min_scalar_type(-max(2, self.classes))
+
+    def apply(self, labels: np.ndarray) -> np.ndarray:
+        """Classes, `dtype`, of labels of any shape and numeric dtype, which must be those of the map."""
+        labels = np.asarray(labels)
+        outside = np.zeros(labels.shape, bool) if self.ignore is None else labels == self.ignore
+        numbers = np.where(outside, self.stored, labels).astype(np.int64)
+        return np.array([*self.of_label, IGNORED], self.dtype)[numbers]
+
+    def counts(self, stored) -> np.ndarray:
+        """Pixels of each class, int64 (classes,), of those of each stored label, int64 (labels,).
+
+        Raises UserError for pixels of a label that the map does not know.
+        """
+        stored, total = np.asarray(stored, np.int64), np.zeros(self.classes, np.int64)
+        for label in np.flatnonzero(stored):
+            if label >= self.stored and label != self.ignore:
+                raise UserError(
+                    f"the statistics count {stored[label]} pixels of label {label}, outside the {self.stored} stored "
+                    "classes; mend --class-map, --classes or --ignore-label, or run `hpc-train stats` on these data"
+                )
+            if label < self.stored and self.of_label[label] != IGNORED:
+                total[self.of_label[label]] += stored[label]
+        return total
+
+    def names(self, stored: tuple[str, ...]) -> tuple[str, ...]:
+        """Names of the classes, of those of the labels; () where these have none."""
+        if len(stored) < self.stored:
+            return ()
+        parts = [
+            [name for name, given in zip(stored, self.of_label, strict=False) if given == number]
+            for number in range(self.classes)
+        ]
+        return tuple("+".join(part) or f"class{number}" for number, part in enumerate(parts))
+
+    def delivered(self, catalogue):
+        """The catalogue with targets as they are after the map: classes, their names, their dtype."""
+        changed = {"target_dtype": self.dtype} if self.changes else {}
+        names = self.names(catalogue.class_names)
+        return replace(catalogue, classes=self.classes, class_names=names, **changed)
