@@ -1,0 +1,139 @@
+"""`hpc-train flops TRAINER`: what a network computes for a sample, layer by layer, and how long a training step takes.
+
+One process, plain Keras, no Horovod; nothing is computed unless --step asks for it.
+"""
+
+import os
+import resource
+import time
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import tyro
+
+from hpc_train.console import say
+from hpc_train.errors import UserError
+
+# Network, shape of a sample and classes, where none are given.
+_DEFAULTS = {
+    "climate": ("tiramisu", (768, 1152, 16), 3),
+    "resnet": ("resnet50", (224, 224, 3), 1000),
+    "mnist": ("deep", (28, 28, 1), 10),
+}
+
+
+@dataclass(frozen=True)
+class Flops:
+    """Count the parameters and floating-point operations of a network; --step times a training step as well."""
+
+    trainer: Annotated[Literal["climate", "resnet", "mnist"], tyro.conf.Positional]
+    """Whose networks."""
+    model: str | None = None
+    """Network, as the trainer's --model has it; tiramisu, resnet50 or deep if not given."""
+    shape: tuple[int, int, int] | None = None
+    """Height, width and channels of a sample; 768 1152 16, 224 224 3 or 28 28 1 if not given."""
+    classes: int | None = None
+    """Classes; 3, 1000 or 10 if not given."""
+    layers: int = 10
+    """So many layers are listed, those that compute most."""
+    step: bool = False
+    """Time one training step in float32 on random data: forward, backward and Adam's update; and show peak memory."""
+    batch_size: int = 1
+    """With --step: samples."""
+
+
+def run(options: Flops) -> None:
+    """Print the table; raises UserError for a network that there is not, or a shape that it does not take."""
+    model_name, shape, classes = (
+        given or default
+        for given, default in zip(
+            (options.model, options.shape, options.classes), _DEFAULTS[options.trainer], strict=True
+        )
+    )
+    if min(*shape, classes, options.batch_size) < 1 or options.layers < 0:
+        raise UserError("--shape, --classes and --batch-size must be at least 1, --layers at least 0")
+    if options.batch_size > 1 and not options.step:
+        raise UserError("--batch-size is for --step; give both or leave it out")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from hpc_train.parallel.quiet import quiet_import
+
+    with quiet_import():
+        import keras  # noqa: F401
+
+    from hpc_train import flops
+
+    model = _build(options.trainer, model_name, shape, classes)
+    parts = flops.by_layer(model)
+    total = sum(parts.values())
+    size = " x ".join(map(str, shape))
+    say(f"{model.name}, samples of {size}, {classes} classes: {model.count_params():,} parameters")
+    say(f"  forward   {_readable(total)} a sample, {_readable(total / 2, 'MAC')}")
+    say(f"  training  {_readable(3 * total)} a sample and step")
+    widest = max((len(name) for name in parts), default=0)
+    for name, made in sorted(parts.items(), key=lambda part: -part[1])[: options.layers]:
+        say(f"  {name:{widest}}  {_readable(made):>11}  {made / total:6.1%}")
+    if options.step:
+        seconds, memory, where = time_step(model, options.batch_size)
+        made = flops.training(model, options.batch_size)
+        samples = "1 sample" if options.batch_size == 1 else f"{options.batch_size} samples"
+        say(
+            f"one training step of {samples}: {seconds:.3g} s, {made / seconds / 1e12:.3g} TFLOP/s, "
+            f"peak memory {memory / 2**30:.1f} GiB {where}"
+        )
+
+
+def _build(trainer: str, name: str, shape: tuple[int, ...], classes: int):
+    """The network as the trainer makes it, but from float32 samples that are normalised already."""
+    if trainer == "mnist":
+        from hpc_train.models import mnist, presets
+
+        presets.choose(name, mnist.FAMILY)
+        return mnist.build(name, shape, "float32", classes)
+    if name.startswith("keras:"):
+        from hpc_train.models import applications
+
+        return applications.build(name.removeprefix("keras:"), shape, classes, "float32")
+    from keras import Input
+
+    from hpc_train.models import deeplab, presets, resnet, tiramisu
+
+    inputs = Input(shape)
+    if trainer == "resnet":
+        return resnet.build(name, inputs, inputs, classes)
+    presets.choose(name, {**tiramisu.FAMILY, **deeplab.FAMILY})
+    family = tiramisu if name in tiramisu.FAMILY else deeplab
+    return family.build(name, inputs, inputs, classes)
+
+
+def time_step(model, batch: int) -> tuple[float, int, str]:
+    """(seconds, peak memory in bytes, whose) of one training step on random data, without building its graph.
+
+    Args:
+        model: from (batch, *sample) float32 to logits (batch, ..., classes). It is compiled and trained.
+        batch: samples in the step.
+    """
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    draw = np.random.default_rng(0)
+    inputs = tf.constant(draw.normal(size=(batch, *model.input_shape[1:])).astype("float32"))
+    targets = tf.constant(draw.integers(0, model.output_shape[-1], (batch, *model.output_shape[1:-1])), "int32")
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(1e-4), loss)
+    model.optimizer.build(model.trainable_variables)
+    step = tf.function(lambda x, y: model.train_step((x, y))).get_concrete_function(inputs, targets)
+    begun = time.perf_counter()
+    # The loss is a mean over all the step's: its value is there when the step has ended on a device as well.
+    float(step(inputs, targets)["loss"])
+    seconds = time.perf_counter() - begun
+    if tf.config.get_visible_devices("GPU"):
+        return seconds, tf.config.experimental.get_memory_info("GPU:0")["peak"], "of the GPU"
+    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, "of this process"
+
+
+def _readable(number: float, unit: str = "FLOP") -> str:
+    for power, prefix in ((12, "T"), (9, "G"), (6, "M"), (3, "k")):
+        if number >= 10**power:
+            return f"{number / 10**power:.4g} {prefix}{unit}"
+    return f"{number:.0f} {unit}"
