@@ -55,6 +55,7 @@ def names(optimizer):
         (RecipeOptions(weight_decay=1e-4), {"a": 2.0}, ["WeightDecay", "RateMultipliers", "SGD"]),
         (RecipeOptions(layerwise="lars", weight_decay=1e-4), None, ["LARS", "SGD"]),
         (RecipeOptions(optimizer="lamb", weight_decay=0.01), None, ["DecayMatricesOnly", "Lamb"]),
+        (RecipeOptions(precision="float16", loss_scale=1024.0, lag=1), None, ["StaticLossScale", "SGD"]),
         (RecipeOptions(optimizer="adam", layerwise="larc", clip_norm=1), None, ["ClipByGlobalNorm", "LARC", "Adam"]),
         (
             EVERYTHING,
@@ -120,6 +121,9 @@ def test_a_rate_set_on_the_chain_is_the_innermost_rate():
         ({"label_smoothing": 1.0}, "--label-smoothing is 1.0"),
         ({"accumulate": 0}, "--accumulate is 0"),
         ({"ema": 1.0}, "--ema is 1.0"),
+        ({"lag": 2}, "--lag is 2; it must be 0 or 1"),
+        ({"loss_scale": 0.0, "precision": "float16"}, "--loss-scale is 0.0"),
+        ({"loss_scale": 1024.0}, "--loss-scale is for --precision float16, not float32"),
         ({"layerwise": "larc", "trust": 0.0}, "--trust is 0.0"),
         ({"trust": 0.1}, "--trust is the coefficient of --layerwise"),
         ({"nesterov": True, "momentum": 0.0}, "--nesterov needs momentum"),

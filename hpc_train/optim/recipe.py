@@ -30,10 +30,15 @@ class RecipeOptions:
     accumulate: int = 1
     """Batches that a rank computes one after the other in each step; their mean gradient is averaged over the ranks and
     applied once."""
+    lag: Literal[0, 1] = 0
+    """1 applies in each step the averaged gradient of the step before, so that averaging runs beside the computation;
+    the last step's is dropped."""
     ema: float | None = None
     """Decay of an exponential moving average of the weights, such as 0.9999, to validate with and to save."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Type to compute in; weights, softmax and loss stay in float32, and float16 scales the loss as it needs."""
+    loss_scale: float | None = None
+    """With --precision float16: a loss scale that stays as it is, in place of one that adapts; a power of 2."""
 
     def check(self) -> None:
         """Look for values and combinations that make no sense.
@@ -49,6 +54,8 @@ class RecipeOptions:
             "label_smoothing": (0 <= self.label_smoothing < 1, "from 0 to less than 1"),
             "accumulate": (self.accumulate >= 1, "at least 1"),
             "ema": (self.ema is None or 0 < self.ema < 1, "between 0 and 1"),
+            "lag": (self.lag in (0, 1), "0 or 1"),
+            "loss_scale": (self.loss_scale is None or 0 < self.loss_scale < math.inf, "above 0"),
         }
         for option, (fits, range_) in bounds.items():
             if not fits:
@@ -64,6 +71,8 @@ class RecipeOptions:
             raise UserError("--optimizer lamb has layer-wise rates already; leave --layerwise out")
         if self.trust is not None and self.layerwise == "none":
             raise UserError("--trust is the coefficient of --layerwise lars or larc; give one of them")
+        if self.loss_scale is not None and self.precision != "float16":
+            raise UserError(f"--loss-scale is for --precision float16, not {self.precision}; leave it out")
 
     def _is_set(self, option: str) -> bool:
         return getattr(self, option) != getattr(type(self), option)
@@ -82,7 +91,7 @@ def optimizer(options: RecipeOptions, rate: float, multipliers: dict[str, float]
     """
     import keras
 
-    from hpc_train.optim import rules, update
+    from hpc_train.optim import loss_scale, rules, update
 
     decoupled = options.optimizer != "sgd" and options.weight_decay > 0
     common = {"use_ema": True, "ema_momentum": options.ema} if options.ema else {}
@@ -104,6 +113,8 @@ def optimizer(options: RecipeOptions, rate: float, multipliers: dict[str, float]
         chain = rules.WeightDecay(chain, options.weight_decay)
     if options.clip_norm is not None:
         chain = rules.ClipByGlobalNorm(chain, options.clip_norm)
+    if options.loss_scale is not None:
+        return loss_scale.StaticLossScale(chain, options.loss_scale)
     return keras.optimizers.LossScaleOptimizer(chain) if options.precision == "float16" else chain
 
 

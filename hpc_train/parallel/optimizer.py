@@ -6,6 +6,7 @@ import horovod.tensorflow as hvd
 import keras
 import tensorflow as tf
 
+from hpc_train.optim.lag import Waiting
 from hpc_train.optim.wrapper import Wrapper
 from hpc_train.parallel import wire
 
@@ -20,24 +21,50 @@ class DistributedOptimizer(Wrapper):
     judged on the averaged gradient, or ranks disagree on skipping a step and hang. Gradients travel in buckets of
     one grouped all-reduce each, the last layers' first, since the backward pass has those ready first.
 
+    With lag 1 a step averages and applies the gradient of the step before (see `optim.lag`): the all-reduces have
+    nothing to wait for, and run beside the whole forward and backward pass. The first step changes nothing but what
+    waits for the second, and the gradient of the last is never applied. Of a loss scale that overflows, the step in
+    which that is seen has overflowed too: it is halved twice. Sparse gradients become dense.
+
     Args:
         inner_optimizer: any Keras optimizer; it holds the learning rate and all state.
         wire_dtype: None, "float16" or "bfloat16": the type in which float32 gradients travel.
         bucket_mib: MiB of gradients in one grouped all-reduce.
+        lag: steps from a gradient to its use, 0 or 1.
 
     Raises:
-        ValueError: an unknown `wire_dtype`; a bucket size that is not positive.
+        ValueError: an unknown `wire_dtype` or `lag`; a bucket size that is not positive.
     """
 
-    def __init__(self, inner_optimizer, wire_dtype: str | None = None, bucket_mib: float = 32.0, name=None):
+    def __init__(self, inner_optimizer, wire_dtype: str | None = None, bucket_mib: float = 32.0, lag=0, name=None):
         super().__init__(inner_optimizer, name=name)
         if wire_dtype not in (None, "float16", "bfloat16"):
             raise ValueError(f"wire_dtype must be None, 'float16' or 'bfloat16', not {wire_dtype!r}")
         if bucket_mib <= 0:
             raise ValueError(f"bucket_mib must be positive, not {bucket_mib}")
+        if lag not in (0, 1):
+            raise ValueError(f"lag must be 0 or 1, not {lag!r}")
         self.wire_dtype = wire_dtype
         self.bucket_mib = bucket_mib
+        self.lag = lag
+        self._waiting: Waiting | None = None
         self._collected = None
+
+    def build(self, variables):
+        if not self.built:
+            super().build(variables)
+            if self.lag:
+                self._waiting = Waiting(self, list(variables))
+
+    @property
+    def variables(self):
+        waiting = [self._waiting.scale, *self._waiting.gradients] if self._waiting else []
+        return [*self.inner_optimizer.variables, *waiting]
+
+    @property
+    def waiting(self) -> list:
+        """With lag 1, variables: this rank's own gradients of the last step, which the next one averages."""
+        return self._waiting.gradients if self._waiting else []
 
     def apply(self, grads, trainable_variables=None):
         """Average `grads` (tensors, IndexedSlices or None) over the ranks and apply them."""
@@ -51,7 +78,22 @@ class DistributedOptimizer(Wrapper):
                 "auto_scale_loss=False"
             )
         self.build_for(trainable_variables)
-        self.inner_optimizer.apply(self.average(list(grads)), trainable_variables)
+        grads, weights = list(grads), list(trainable_variables)
+        if self.lag:
+            means = self.average(self._waiting.of(weights, grads))
+            self._waiting.exchange(means, grads, weights, self.inner_optimizer)
+        else:
+            self.inner_optimizer.apply(self.average(grads), weights)
+
+    def average_waiting(self) -> None:
+        """Replace what waits by its mean over the ranks, which the next step leaves as it is. Collective.
+
+        So rank 0's state says all, as when a checkpoint is written.
+        """
+        if hvd.size() > 1 and self.waiting:
+            means = self.average([tf.convert_to_tensor(variable) for variable in self.waiting])
+            for variable, mean in zip(self.waiting, means, strict=True):
+                variable.assign(mean)
 
     @contextmanager
     def collecting(self):
@@ -92,7 +134,8 @@ class DistributedOptimizer(Wrapper):
         return buckets
 
     def get_config(self):
-        return {**super().get_config(), "wire_dtype": self.wire_dtype, "bucket_mib": self.bucket_mib}
+        own = {"wire_dtype": self.wire_dtype, "bucket_mib": self.bucket_mib, "lag": self.lag}
+        return {**super().get_config(), **own}
 
 
 class Collected:

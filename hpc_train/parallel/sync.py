@@ -10,7 +10,7 @@ from hpc_train.parallel.collectives import gather_objects, sum_arrays
 from hpc_train.parallel.metrics import ExactMetrics
 from hpc_train.parallel.optimizer import DistributedOptimizer
 from hpc_train.parallel.replicas import check_replicas
-from hpc_train.parallel.variables import everything, is_seed, layout, optimizer_variables, seeds, statistics
+from hpc_train.parallel.variables import everything, is_seed, layout, replicated, seeds, statistics
 
 # Odd, so that every rank's offset is another one modulo 2^32.
 _SEED_STRIDE = 0x9E3779B1
@@ -77,6 +77,16 @@ def average_statistics(model) -> None:
         variable.assign(tf.cast(total / hvd.size(), variable.dtype))
 
 
+def average_local_state(model) -> None:
+    """Replace all that ranks gather on their own by its mean, so that rank 0's state says all. Collective.
+
+    That is batch statistics, and with lag 1 the gradients that wait; random layers' states stay as they are.
+    """
+    average_statistics(model)
+    if isinstance(model.optimizer, DistributedOptimizer):
+        model.optimizer.average_waiting()
+
+
 class AverageStatistics(keras.callbacks.Callback):
     """Average batch normalisation's moving statistics over the ranks before anything infers with them."""
 
@@ -101,12 +111,12 @@ class EqualReplicas(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch, logs=None):
         if self.every and self.steps and self.steps % self.every == 0:
-            model = self.model
-            check_replicas([*model.trainable_variables, *optimizer_variables(model)], self._when())
+            check_replicas(replicated(self.model), self._when())
         self.steps += 1
 
     def on_train_end(self, logs=None):
-        average_statistics(self.model)
+        # Another `fit` begins with rank 0's state on every rank.
+        average_local_state(self.model)
         check_replicas([v for v in everything(self.model) if not is_seed(v)], f"{self._when()}, the last")
 
     def _when(self) -> str:

@@ -21,8 +21,14 @@ def statistics(model) -> list:
 
 
 def optimizer_variables(model) -> list:
-    """State of the model's optimizer, loss scale included, in the order in which it was made."""
+    """State of the model's optimizer, loss scale and waiting gradients included, in the order in which it was made."""
     return list(model.optimizer.variables) if model.optimizer is not None else []
+
+
+def replicated(model) -> list:
+    """What is equal on all ranks after every step: weights and optimizer state, without gradients that wait (lag 1)."""
+    own = {id(variable) for variable in getattr(model.optimizer, "waiting", ())}
+    return [*model.trainable_variables, *(v for v in optimizer_variables(model) if id(v) not in own)]
 
 
 def everything(model) -> list:

@@ -1,5 +1,7 @@
 """Run on 2 ranks by test_optim_ranks.py: each check asserts on every rank; rank 0 writes what happened as JSON."""
 
+import sys
+from pathlib import Path
 
 from checks import write_outcomes
 
@@ -14,12 +16,14 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
+from hpc_train import checkpoint  # noqa: E402
 from hpc_train.optim import recipe  # noqa: E402
 from hpc_train.optim.accumulate import accumulate  # noqa: E402
 from hpc_train.optim.averaging import Averages, EvaluateAverages  # noqa: E402
 from hpc_train.optim.recipe import RecipeOptions  # noqa: E402
 from hpc_train.parallel import wire  # noqa: E402
 from hpc_train.parallel.collectives import gather_objects  # noqa: E402
+from hpc_train.parallel.sync import average_local_state  # noqa: E402
 from hpc_train.parallel.variables import everything, is_seed, optimizer_variables  # noqa: E402
 
 PARTS, MICRO, STEPS = 3, 4, 2
@@ -41,7 +45,7 @@ def network():
 
 
 def prepared(model, options, rate=0.1, multipliers=None):
-    chain = parallel.DistributedOptimizer(recipe.optimizer(options, rate, multipliers))
+    chain = parallel.DistributedOptimizer(recipe.optimizer(options, rate, multipliers), lag=options.lag)
     model.compile(chain, recipe.loss(options), metrics=["accuracy"], auto_scale_loss=False, jit_compile=False)
     chain.build(model.trainable_variables)
     accumulate(model, options.accumulate)
@@ -177,6 +181,109 @@ def a_step_that_applies_twice_is_not_accumulated():
     np.testing.assert_array_equal(collected.grads[0], [1, 1])
 
 
+def a_step_with_lag_applies_the_mean_of_the_step_before_also_accumulated():
+    # Three steps of batches that come twice, so that the last one to be applied is not the last one computed.
+    inputs, targets = np.concatenate([INPUTS, INPUTS[:1]]), np.concatenate([TARGETS, TARGETS[:1]])
+    for parts in (1, PARTS):
+        model = prepared(classifier(), RecipeOptions(lag=1, accumulate=parts), 0.2)
+        path = [[np.asarray(v).astype("float64") for v in model.trainable_variables]] * 2
+        fit(model, share(inputs, targets))
+        momenta = [0.0, 0.0]
+        for x, y in zip(INPUTS.reshape(STEPS, -1, 5), TARGETS.reshape(STEPS, -1), strict=True):
+            kernel, bias = path[-2]
+            exponentials = np.exp(x @ kernel + bias)
+            error = (exponentials / exponentials.sum(1, keepdims=True) - np.eye(3)[y]) / len(y)
+            momenta = [0.9 * m - 0.2 * g for m, g in zip(momenta, (x.T @ error, error.sum(0)), strict=True)]
+            path.append([w + m for w, m in zip(path[-1], momenta, strict=True)])
+        for got, wanted in zip(model.trainable_variables, path[-1], strict=True):
+            np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-6)
+        assert int(model.optimizer.iterations) == STEPS
+
+
+def with_lag_the_all_reduces_wait_for_nothing_that_the_step_computes():
+    kinds = {}
+    for lag in (0, 1):
+        model = prepared(classifier(), RecipeOptions(lag=lag))
+        step = tf.function(lambda x, y, model=model: model.train_step((x, y)), autograph=False)
+        graph = step.get_concrete_function(tf.constant(INPUTS[0, 0]), tf.constant(TARGETS[0, 0])).graph
+        todo = [op for op in graph.get_operations() if op.type == "HorovodGroupedAllreduce"]
+        assert todo
+        before = {}
+        while todo:
+            op = todo.pop()
+            for other in [*(tensor.op for tensor in op.inputs), *op.control_inputs]:
+                if other.name not in before:
+                    before[other.name] = other.type
+                    todo.append(other)
+        kinds[lag] = set(before.values())
+    assert "MatMul" in kinds[0]
+    assert kinds[1] <= {"ReadVariableOp", "Placeholder", "Identity", "NoOp"}, kinds[1]
+
+
+def with_lag_an_overflow_on_one_rank_skips_the_next_step_on_all():
+    for loss_scale in (None, 64.0):
+        options = RecipeOptions(lag=1, precision="float16", loss_scale=loss_scale, momentum=0.0)
+        model = prepared(classifier(), options)
+        if loss_scale is None:
+            model.optimizer.inner_optimizer.dynamic_scale.assign(64.0)
+        inputs = np.concatenate([INPUTS, INPUTS])
+        if world.rank == world.size - 1:
+            inputs[1, world.rank] = np.inf
+        seen = []
+
+        class Weights(keras.callbacks.Callback):
+            def on_train_batch_end(self, batch, logs=None, seen=seen, model=model):
+                seen.append(bits(model.trainable_variables))
+
+        fit(model, share(inputs, np.concatenate([TARGETS, TARGETS])), Weights())
+        # Of steps 0 to 3: the first applies nothing, the third what overflowed in the second.
+        assert seen[0] != seen[1]
+        assert seen[1] == seen[2]
+        assert seen[2] != seen[3]
+        assert same_on_all_ranks(model.trainable_variables)
+        if loss_scale is None:
+            assert float(model.optimizer.inner_optimizer.dynamic_scale) == 32.0
+        else:
+            assert int(model.optimizer.inner_optimizer.skipped) == 1
+
+
+def a_run_with_lag_goes_on_from_a_checkpoint_as_if_it_had_not_stopped():
+    inputs, targets = np.concatenate([INPUTS] * 3), np.concatenate([TARGETS] * 3)
+    middle = len(inputs) // 2
+    folder = Path(parallel.broadcast_object(sys.argv[1])).parent
+    options = RecipeOptions(optimizer="adam", lag=1, ema=0.9)
+    differed = []
+
+    class Checkpoint(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch == middle:
+                differed.append(not same_on_all_ranks(self.model.optimizer.waiting))
+                average_local_state(self.model)
+                if world.is_root:
+                    checkpoint.save(folder, self.model, checkpoint.Progress(step=middle))
+
+    def made():
+        # Names begin anew, as in another process.
+        keras.utils.clear_session()
+        return prepared(classifier(), options, 0.05)
+
+    def trained(model, first, *callbacks):
+        # Every step checks that the replicas are equal: the gradients that wait are not, and are left out.
+        callbacks = [*parallel.callbacks(1), *callbacks]
+        model.fit(share(inputs[first:], targets[first:]), callbacks=callbacks, verbose=0, shuffle=False)
+        return bits(everything(model))
+
+    whole = trained(made(), 0)
+    assert trained(made(), 0, Checkpoint()) == whole
+    assert differed == [True]
+    model = made()
+    with parallel.agree(world):
+        if world.is_root:
+            checkpoint.load(checkpoint.newest(folder), model)
+    parallel.broadcast_variables(model)
+    assert trained(model, middle) == whole
+
+
 def clipping_is_of_the_averaged_gradient():
     # On each rank far above the limit, but their mean has norm 0.5.
     sign = 1 if world.rank % 2 else -1
@@ -199,7 +306,7 @@ def replicas_stay_equal_through_every_chain():
     chains = [
         RecipeOptions(layerwise="lars", weight_decay=1e-3, clip_norm=1.0, ema=0.9, label_smoothing=0.1),
         RecipeOptions(
-            optimizer="adam", layerwise="larc", weight_decay=1e-3, precision="float16", accumulate=2, ema=0.9
+            optimizer="adam", layerwise="larc", weight_decay=1e-3, precision="float16", accumulate=2, ema=0.9, lag=1
         ),
     ]
     for options in chains:

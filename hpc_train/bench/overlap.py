@@ -1,0 +1,142 @@
+"""How much of the all-reduce runs beside the computation? horovodrun -np 2 hpc-train bench overlap
+
+Trains a stack of dense layers with gradient lag 0 and 1, and takes from Horovod's timeline when rank 0 was sending
+gradients; TensorFlow's clock in the step tells from when to when it was computing them. So it sees the forward and
+backward pass; the update of the weights comes after both. On CPUs, sending takes time of the cores that compute.
+
+With lag 0 only the gradients of the last layers travel during the backward pass, those of the first layers after it.
+With lag 1 all that travel are there when the step begins.
+"""
+
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from hpc_train.bench.timeline import collectives, length, within
+from hpc_train.console import say
+from hpc_train.errors import UserError
+
+_NAME = "overlap_lag{}"
+_UNCOUNTED = 3
+
+
+@dataclass(frozen=True)
+class OverlapBench:
+    """Measure what gradient lag hides, from Horovod's own timeline; start it with two ranks or more."""
+
+    layers: int = 8
+    """Dense layers."""
+    width: int = 1024
+    """Their width: a layer has width x width weights, in float32."""
+    batch_size: int = 512
+    """Samples a rank and step: more computation beside the same gradients."""
+    steps: int = 20
+    """Steps measured, after a few others."""
+    bucket_mib: float = 8.0
+    """MiB of gradients in one grouped all-reduce."""
+    threads: int | None = None
+    """TensorFlow's threads a rank; by default the ranks of a node share its cores."""
+    keep: Path | None = None
+    """Keep the timeline in this file, for Perfetto or chrome://tracing."""
+
+
+def run(chosen: OverlapBench) -> None:
+    """Measure and print; every rank calls it."""
+    for option in ("layers", "width", "batch_size", "steps", "bucket_mib"):
+        if getattr(chosen, option) <= 0:
+            raise UserError(f"--{option.replace('_', '-')} is {getattr(chosen, option)}; it must be above 0")
+    if chosen.keep and not chosen.keep.absolute().parent.is_dir():
+        raise UserError(f"--keep {chosen.keep}: its folder does not exist; make it first")
+    with tempfile.TemporaryDirectory() as temporary:
+        path = chosen.keep or Path(temporary) / "timeline.json"
+        # Horovod reads it when it starts, on rank 0.
+        os.environ["HOROVOD_TIMELINE"] = str(path)
+        _run(chosen, path)
+
+
+def _run(chosen: OverlapBench, path: Path) -> None:
+    from hpc_train import parallel
+
+    world = parallel.init(seed=0, threads=chosen.threads)
+    if world.size == 1:
+        raise UserError("one rank alone sends nothing: start it with horovodrun -np 2 or more").agreed()
+    import horovod.tensorflow as hvd
+
+    clocks = [_measure(chosen, lag, world.rank) for lag in (0, 1)]
+    # Closes the timeline.
+    hvd.shutdown()
+    if world.is_root:
+        mib = chosen.layers * chosen.width * (chosen.width + 1) * 4 / 2**20
+        say(f"{world.size} ranks, {chosen.layers} layers of {chosen.width}, {mib:.0f} MiB of gradients a step")
+        say("lag      step   computing   all-reduce   of it beside the computation")
+        for lag, clock in enumerate(clocks):
+            say(_line(lag, _figures(collectives(path, _NAME.format(lag)), clock)))
+
+
+def _line(lag: int, times: dict[str, float]) -> str:
+    step, computing, sending = (f"{1e3 * times[name]:.0f} ms" for name in ("step", "computing", "all-reduce"))
+    return f"{lag:3} {step:>9} {computing:>11} {sending:>12} {times['hidden']:>13.0%}"
+
+
+def _figures(sending: list, clock: list[tuple[float, float, float]]) -> dict[str, float]:
+    """Medians a step, in s: step, computing, all-reduce; and hidden, the share of all-reduce time beside computing."""
+    steps, computing = [(begin, end) for begin, _, end in clock], [(begin, there) for begin, there, _ in clock]
+    sent = length(within(sending, steps))
+    if not sent:
+        raise UserError("Horovod's timeline has no all-reduce within the steps; has the clock been set meanwhile?")
+    return {
+        "step": median(length([step]) for step in steps),
+        "computing": median(length([part]) for part in computing),
+        "all-reduce": median(length(within(sending, [step])) for step in steps),
+        "hidden": length(within(sending, computing)) / sent,
+    }
+
+
+def _measure(chosen: OverlapBench, lag: int, rank: int) -> list[tuple[float, float, float]]:
+    """For each step when it begins, when its gradients are there and when it ends, in s since 1970. Collective."""
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    from hpc_train import parallel
+
+    optimizer = _timed(lag, chosen.bucket_mib)
+    hidden = [keras.layers.Dense(chosen.width, activation="relu") for _ in range(chosen.layers)]
+    model = keras.Sequential([keras.Input((chosen.width,)), *hidden])
+    model.compile(optimizer, "mse", auto_scale_loss=False, jit_compile=False)
+    inputs = np.random.default_rng(rank).normal(size=(chosen.batch_size, chosen.width)).astype("float32")
+    clock = []
+
+    class Clock(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            self.begin = time.time()
+
+        def on_train_batch_end(self, batch, logs=None):
+            clock.append((self.begin, float(optimizer.computed), time.time()))
+
+    # The first steps trace, and set the ranks in step.
+    steps = _UNCOUNTED + chosen.steps
+    data = tf.data.Dataset.from_tensors((inputs, inputs)).repeat(steps)
+    model.fit(data, callbacks=[*parallel.callbacks(check_every=0), Clock()], verbose=0)
+    return clock[_UNCOUNTED:]
+
+
+def _timed(lag: int, bucket_mib: float):
+    """SGD over the ranks that notes when the last gradient of a step is there: `computed`, in s since 1970."""
+    import keras
+    import tensorflow as tf
+
+    from hpc_train.parallel import DistributedOptimizer
+
+    class Timed(DistributedOptimizer):
+        def apply(self, grads, trainable_variables=None):
+            with tf.control_dependencies(grads):
+                self.computed.assign(tf.timestamp())
+            super().apply(grads, trainable_variables)
+
+    optimizer = Timed(keras.optimizers.SGD(1e-3, momentum=0.9), bucket_mib=bucket_mib, lag=lag, name=_NAME.format(lag))
+    optimizer.computed = tf.Variable(0.0, dtype=tf.float64, trainable=False)
+    return optimizer
