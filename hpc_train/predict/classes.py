@@ -1,0 +1,99 @@
+"""Predictions of a class a sample: probabilities in a file, and the confusion matrix where there are labels."""
+
+import csv
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from hpc_train.console import say
+from hpc_train.errors import UserError
+from hpc_train.files import atomic_path
+from hpc_train.predict.scores import confusion_matrix, softmax, table
+
+_BATCH_SIZE = 256
+
+
+def predict(options, path: Path, model, output: Path) -> None:
+    """Write probabilities to `output` and print accuracy and confusion matrix.
+
+    Args:
+        options: `command.Predict`.
+        path: of the model.
+        model: a Keras model that gives logits (b, classes).
+        output: .h5 or .csv.
+
+    Raises:
+        UserError: data that cannot be read, or that the model does not take.
+    """
+    opened = open_npy(options.data) if options.data.suffix == ".npy" else _open_shards(options, model.input_shape)
+    samples, shape, names, read = opened
+    classes = model.output_shape[-1]
+    if tuple(model.input_shape[1:]) != tuple(shape):
+        raise UserError(f"the model takes samples of {model.input_shape[1:]}, {options.data} holds {shape}")
+    if names is not None and len(names) != classes:
+        raise UserError(f"the model knows {classes} classes, {options.data} has {len(names)}")
+    probabilities, targets = [], []
+    step = options.batch_size or _BATCH_SIZE
+    for start in range(0, samples, step):
+        inputs, labels = read(np.arange(start, min(start + step, samples)))
+        probabilities.append(softmax(np.asarray(model.predict_on_batch(inputs), "float64")))
+        targets.append(labels)
+    probabilities = np.concatenate(probabilities).astype("float32")
+    targets = np.concatenate(targets) if names is not None else None
+    names = names or [str(i) for i in range(classes)]
+    write = _write_csv if output.suffix == ".csv" else _write_hdf5
+    write(output, probabilities, targets, names)
+    if targets is not None:
+        matrix = confusion_matrix(targets, probabilities.argmax(1), classes)
+        say(table(matrix, names))
+        say(f"accuracy {np.trace(matrix) / matrix.sum():.4f} of {matrix.sum()} samples, {path}")
+    say(f"probabilities of {samples} samples in {output}")
+
+
+def open_npy(path: Path):
+    """(samples, shape of one, None, read) of a NumPy file; read(rows) gives (inputs (b, ...), None).
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        array = np.load(path, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise UserError(f"--data {path} cannot be read as a NumPy array ({error}); write it with numpy.save") from error
+    if array.ndim < 2 or not len(array):
+        raise UserError(f"--data {path} has shape {array.shape}; give samples along the first axis")
+    return len(array), array.shape[1:], None, lambda rows: (np.asarray(array[rows[0] : rows[-1] + 1]), None)
+
+
+def _open_shards(options, input_shape: tuple):
+    from hpc_train.data.catalogue import Catalogue
+    from hpc_train.data.encoded_reader import open_reader
+
+    catalogue = Catalogue.open(options.data, options.split)
+    names = list(catalogue.class_names) or [str(i) for i in range(catalogue.classes)]
+    if not catalogue.encoding:
+        return catalogue.samples, catalogue.input_shape, names, open_reader(catalogue).read
+    from hpc_train.data.decode import DecodedReader
+
+    # To what the model takes; its caller compares the shapes.
+    catalogue = catalogue.resized(input_shape[1] or catalogue.input_shape[0]) if len(input_shape) == 4 else catalogue
+    return catalogue.samples, catalogue.input_shape, names, DecodedReader(open_reader(catalogue)).read
+
+
+def _write_hdf5(path: Path, probabilities, targets, names) -> None:
+    with atomic_path(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
+        file["probabilities"] = probabilities
+        file["predicted"] = probabilities.argmax(1)
+        if targets is not None:
+            file["targets"] = targets
+        file.attrs["class_names"] = names
+
+
+def _write_csv(path: Path, probabilities, targets, names) -> None:
+    with atomic_path(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["sample", *(["target"] if targets is not None else []), "predicted", *names])
+        for i, row in enumerate(probabilities):
+            label = [targets[i]] if targets is not None else []
+            writer.writerow([i, *label, row.argmax(), *(f"{p:.6g}" for p in row)])

@@ -1,0 +1,107 @@
+"""`hpc-train predict RUN --data DIR`: class probabilities or label maps, and scores where there are labels.
+
+One process, plain Keras, no Horovod: it runs on a login node or a laptop as well.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from hpc_train.errors import UserError
+
+_CLASSIFIED, _MAPS = (".h5", ".hdf5", ".csv"), (".nc", ".nc4")
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Predict with a trained run: a class a sample, or a class a pixel where it was trained on label maps."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run folder, as training printed it."""
+    data: Path
+    """Folder of HDF5 shards, whose JPEG images are decoded as in validation; or a .npy file of samples (n, ...)
+    without labels. For label maps also the files of other layouts that training takes, as it was told to read them."""
+    split: str = "test"
+    """Split of the data."""
+    output: Path | None = None
+    """Where the probabilities go, .h5 or .csv, or the masks of label maps, .nc; RUN/predictions.h5 or
+    RUN/predictions.nc if not given."""
+    which: Literal["best", "last"] = "best"
+    """The best model of the run by its validation score, or the one at its end."""
+    batch_size: int | None = None
+    """Samples a step; 256 by default, and 1 of label maps."""
+    probabilities: bool = False
+    """Label maps: write the probability of each class too, to three digits."""
+    maps: int = 0
+    """Label maps: draw so many samples, spread over the split, as PNG beside the output."""
+    samples: tuple[int, ...] = ()
+    """Label maps: draw the samples of these numbers, from 0."""
+    show: tuple[str, ...] = ()
+    """Label maps: the fields in the pictures: names of channels, or pairs as U850+V850 for the speed of a wind; by
+    default wind speed and TMQ, where channels have such names, else the first channel."""
+    region: tuple[float, float, float, float] | None = None
+    """Label maps: west, east, south and north end of the pictures, degrees: --region -100 -40 10 50."""
+
+
+def run(options: Predict) -> None:
+    """Write predictions, print scores, draw.
+
+    Raises:
+        UserError: no such run, model, data or output folder, or data that the model does not take.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from hpc_train.parallel.quiet import quiet_import
+    from hpc_train.run import Run
+
+    folder = Run.open(options.run)
+    path = folder.best if options.which == "best" else folder.model
+    if not path.exists():
+        raise UserError(f"{path} does not exist; let the run finish, or take --which {_other(options.which)}")
+    _check(options)
+    with quiet_import():
+        import keras
+
+    model = keras.models.load_model(path, compile=False)
+    maps = len(model.output_shape) == 4
+    _check_kind(options, maps)
+    if maps:
+        from hpc_train.predict.label_maps import predict
+
+        predict(options, folder, path, model, options.output or folder.path / "predictions.nc")
+    else:
+        from hpc_train.predict.classes import predict
+
+        predict(options, path, model, options.output or folder.path / "predictions.h5")
+
+
+def _check(options: Predict) -> None:
+    """What can be said before the model is loaded, which takes a while."""
+    if options.batch_size is not None and options.batch_size < 1:
+        raise UserError(f"--batch-size is {options.batch_size}; it must be at least 1")
+    if options.maps < 0:
+        raise UserError(f"--maps is {options.maps}; give the number of samples to draw")
+    if not (options.maps or options.samples) and (options.show or options.region):
+        raise UserError("--show and --region are for pictures: say with --maps or --samples which samples to draw")
+    output = options.output or options.run / "predictions.h5"
+    if output.suffix not in _CLASSIFIED + _MAPS:
+        raise UserError(f"--output {output}: give a name that ends in .h5 or .csv, or in .nc for label maps")
+    if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
+        raise UserError(f"cannot write in the folder {output.parent}; make it, or name another file with --output")
+
+
+def _check_kind(options: Predict, maps: bool) -> None:
+    suffixes, what = (_MAPS, "label maps") if maps else (_CLASSIFIED, "a class a sample")
+    if options.output and options.output.suffix not in suffixes:
+        raise UserError(f"--output {options.output}: {options.run} predicts {what}; end the name in {suffixes[0]}")
+    if not maps and (options.maps or options.samples or options.probabilities):
+        raise UserError(
+            f"--maps, --samples and --probabilities are for label maps, and {options.run} predicts {what}; leave them "
+            "out"
+        )
+
+
+def _other(which: str) -> str:
+    return "last" if which == "best" else "best"

@@ -1,0 +1,164 @@
+"""Predictions of label maps: masks in a NetCDF file, scores where there are labels, and pictures."""
+
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+
+from hpc_train import __version__
+from hpc_train.console import say
+from hpc_train.errors import UserError
+from hpc_train.files import write_json
+from hpc_train.predict import fields, scores
+from hpc_train.predict.map_source import MapSource, open_data, open_npy
+from hpc_train.predict.netcdf import mask_file
+
+# Letters in a line above a picture.
+_TITLE = 105
+_CLIMATE_CLASSES = ("background", "tc", "ar")
+
+
+def predict(options, folder, path: Path, model, output: Path) -> None:
+    """Predict sample by sample; at no time are the maps of more than one step in memory.
+
+    Writes the masks to `output`, the confusion matrix of labelled data beside it as JSON, where `hpc-train report`
+    finds it, and the pictures that were asked for.
+
+    Args:
+        options: `command.Predict`.
+        folder: `run.Run`.
+        path: of the model.
+        model: a Keras model that gives logits (b, height, width, classes).
+        output: .nc.
+
+    Raises:
+        UserError: data that cannot be read, or that the model does not take.
+    """
+    record = folder.record()
+    if options.data.suffix == ".npy":
+        source = open_npy(options.data)
+    else:
+        source = open_data(options.data, options.split, record.get("options", {}))
+    classes = model.output_shape[-1]
+    names = _class_names(source, classes, options.data)
+    _check_shape(model.input_shape, source.shape, options.data)
+    drawn = _drawn(options, source.samples)
+    channels = 1 if source.channel_axis is None else source.shape[source.channel_axis]
+    shown = fields.choose(source.channel_names, channels, options.show) if drawn else []
+    if source.grid.assumed:
+        height, width = len(source.grid.latitudes), len(source.grid.longitudes)
+        say(f"{options.data} does not say where its maps lie: taken as a global {height} x {width} grid from the south")
+    pictures = _Pictures(output, source, shown, names, options.region) if drawn else None
+    total, of_samples, ignored = np.zeros((classes, classes), np.int64), [], 0
+    timed = source.time(0)
+    calendar = timed and timed.calendar
+    about = _attributes(options, path, record, source)
+    with mask_file(output, source.grid, names, source.labelled, options.probabilities, calendar, about) as file:
+        for number, sample, truth, probabilities in _samples(source, model, options.batch_size or 1):
+            predicted = probabilities.argmax(-1).astype(np.int8)
+            masks = [predicted] if truth is None else [predicted, truth]
+            when = source.time(number) if timed else None
+            file.add(source.place(number), when, masks, probabilities if options.probabilities else None)
+            matrix = None
+            if truth is not None:
+                counts = truth >= 0
+                matrix = scores.confusion_matrix(truth[counts], predicted[counts], classes)
+                total += matrix
+                of_samples.append(scores.sample_iou(matrix))
+                ignored += int(np.sum(~counts))
+            if number in drawn:
+                pictures.draw(number, sample, predicted, truth, matrix, when)
+    if source.labelled:
+        _tell(total, names, of_samples, ignored, path)
+        found = {"run": str(folder.path), "model": str(path), "data": str(options.data), "split": options.split}
+        found |= {"samples": source.samples, "class_names": names, "confusion_matrix": total.tolist()}
+        write_json(output.with_suffix(".json"), found)
+    say(f"masks of {source.samples} samples in {output}")
+
+
+def _samples(source: MapSource, model, step: int):
+    """(number, inputs (h, w, channels) as stored, truth (h, w) or None, probabilities (h, w, classes)) of each."""
+    for start in range(0, source.samples, step):
+        numbers = np.arange(start, min(start + step, source.samples))
+        inputs, truth = source.read(numbers)
+        logits = np.asarray(model.predict_on_batch(inputs), np.float64)
+        for place, number in enumerate(numbers):
+            one = source.channels_last(inputs[place])
+            yield int(number), one, None if truth is None else truth[place], scores.softmax(logits[place])
+
+
+class _Pictures:
+    """Draws samples beside the output."""
+
+    def __init__(self, output: Path, source: MapSource, shown, names, region):
+        from hpc_train.predict import coastlines
+        from hpc_train.report.figures import new_figure
+
+        # Found out before the first prediction rather than after it.
+        new_figure(1, 1)
+        source.grid.part(region)
+        if coastlines.coastlines(0.0) is None:
+            say(f"note: no coastlines in the pictures: pip install {coastlines.PACKAGE}", sys.stderr)
+        self.output, self.source, self.shown, self.names, self.region = output, source, shown, names, region
+
+    def draw(self, number: int, sample, predicted, truth, matrix, when) -> None:
+        from hpc_train.predict.maps import Panel, draw
+
+        file, row = self.source.place(number)
+        title = f"sample {number}: row {row} of {Path(file).name}"
+        known = ([f"{when:%Y-%m-%d %H:%M}"] if when else []) + [", ".join(self.source.storms(number))]
+        title += "".join(f"\n{line}" for line in textwrap.wrap("  ".join(known), _TITLE))
+        if matrix is not None:
+            of_classes = list(zip(self.names, scores.iou(matrix), strict=True))[1:]
+            figures = [f"{name} {'none here' if np.isnan(value) else f'{value:.2f}'}" for name, value in of_classes]
+            title += f"\nIoU on this map: {', '.join(figures)}"
+        panels = [Panel(field.title, field.units, field.of(sample, self.source.packing)) for field in self.shown]
+        path = self.output.with_name(f"{self.output.stem}-{number:05}.png")
+        draw(path, title, panels, self.source.grid, self.names, predicted, truth, self.region)
+        say(f"map of sample {number} in {path}")
+
+
+def _tell(matrix, names, of_samples, ignored: int, path: Path) -> None:
+    say(scores.segmentation_table(matrix, names))
+    left_out = f", {ignored} not labelled" if ignored else ""
+    accuracy = np.trace(matrix) / max(1, matrix.sum())
+    say(
+        f"mean IoU {scores.mean_iou(matrix):.4f}, accuracy {accuracy:.4f} of {matrix.sum()} pixels{left_out}; "
+        f"sample IoU (DeepCAM's) {np.mean(of_samples):.4f} of {len(of_samples)} samples, {path}"
+    )
+
+
+def _class_names(source: MapSource, classes: int, data: Path) -> list[str]:
+    if source.class_names and len(source.class_names) != classes:
+        raise UserError(f"the model knows {classes} classes, {data} has {len(source.class_names)}")
+    if source.class_names:
+        return list(source.class_names)
+    return list(_CLIMATE_CLASSES) if classes == len(_CLIMATE_CLASSES) else [f"class{i}" for i in range(classes)]
+
+
+def _check_shape(takes, shape, data: Path) -> None:
+    takes = tuple(takes[1:])
+    if len(takes) != len(shape) or any(wanted not in (None, given) for wanted, given in zip(takes, shape, strict=True)):
+        raise UserError(f"the model takes samples of {takes}, {data} holds {tuple(shape)}")
+
+
+def _drawn(options, samples: int) -> set[int]:
+    for number in options.samples:
+        if not 0 <= number < samples:
+            raise UserError(f"--samples {number}: {options.data} has samples 0 to {samples - 1}")
+    spread = np.linspace(0, samples - 1, min(options.maps, samples)).round().astype(int)
+    return {*options.samples, *spread.tolist()}
+
+
+def _attributes(options, path: Path, record: dict, source: MapSource) -> dict[str, str]:
+    data = options.data if options.data.suffix == ".npy" else f"{options.data}, split {options.split}"
+    return {
+        "title": "Classes of pixels predicted by a neural network",
+        "source": f"hpc-train {__version__}, model {path}, trained as {record.get('facts', {}).get('trainer', '?')}",
+        "history": f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} hpc-train predict {options.run} --data {options.data}",
+        "run": str(options.run),
+        "data": str(data),
+        "channels": " ".join(source.channel_names),
+    }

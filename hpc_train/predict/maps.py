@@ -1,0 +1,156 @@
+"""Pictures of label maps: fields, what is true and what was predicted, on a map with degrees and coastlines."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hpc_train.data.grid import Grid
+from hpc_train.predict.coastlines import coastlines
+from hpc_train.report.figures import COLOURS, new_figure, save
+
+# The warm colour is for class 1, the storms of climate data, the blue one for class 2, the rivers.
+_CLASS_COLOURS = (COLOURS[1], COLOURS[0], COLOURS[2], COLOURS[3], COLOURS[4], COLOURS[5])
+_WIDTH, _LINE = 10.0, 1.1
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """A field to draw: title, units ("" where not known), and values (height, width)."""
+
+    title: str
+    units: str
+    values: np.ndarray
+
+
+def draw(
+    path: Path,
+    title: str,
+    panels: Sequence[Panel],
+    grid: Grid,
+    class_names: Sequence[str],
+    predicted: np.ndarray,
+    truth: np.ndarray | None = None,
+    region: tuple[float, float, float, float] | None = None,
+) -> None:
+    """Write one sample's map as PNG, a panel a field: predicted classes are filled, true ones outlined.
+
+    Args:
+        path: of the picture.
+        title: may have several lines.
+        panels: fields on the grid.
+        grid: of all arrays; the projection is equirectangular.
+        class_names: class 0 is the background, which is not drawn.
+        predicted: class numbers (height, width).
+        truth: class numbers (height, width), negative where not known; None without labels.
+        region: see `Grid.part`.
+
+    Raises:
+        UserError: matplotlib is missing, the region is empty, or the file cannot be written.
+    """
+    rows, columns, x, y = grid.part(region)
+    cut = np.ix_(rows, columns)
+    middle = 1.0 if region is None else max(0.3, np.cos(np.radians((y[0] + y[-1]) / 2)))
+    # The colour bar and the latitudes take an eighth of the width.
+    height = 0.875 * _WIDTH * min(1.2, (y[-1] - y[0]) / (x[-1] - x[0]) / middle)
+    figure = new_figure(_WIDTH, len(panels) * (height + 0.3) + 0.5 + 0.2 * len(title.splitlines()))
+    shores = coastlines(x[0])
+    all_axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
+    all_axes[0].set_title(title, fontsize=11)
+    for axes, panel in zip(all_axes, panels, strict=True):
+        _field(figure, axes, panel, x, y, panel.values[cut])
+        if shores is not None:
+            axes.plot(*shores.T, color="0.25", linewidth=0.5, scalex=False, scaley=False)
+        _classes(axes, x, y, predicted[cut], truth[cut] if truth is not None else None, len(class_names))
+        axes.set(xlim=_sides(x)[[0, -1]], ylim=_sides(y)[[0, -1]].clip(-90, 90), aspect=1 / middle)
+        axes.xaxis.set_major_formatter(_longitude)
+        axes.yaxis.set_major_formatter(_latitude)
+        axes.xaxis.set_major_locator(_locator(x[-1] - x[0]))
+        axes.yaxis.set_major_locator(_locator(y[-1] - y[0]))
+    figure.legend(handles=_legend(class_names, truth), loc="outside lower center", ncols=6, frameon=False, fontsize=9)
+    save(figure, path)
+
+
+def _field(figure, axes, panel: Panel, x, y, values) -> None:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    # Grey, so that colour says class and nothing else, and not so dark that it hides one. The last thousandths would
+    # take the contrast from the rest.
+    greys = LinearSegmentedColormap.from_list("greys", ["white", "0.35"])
+    low, high = np.nanpercentile(values, (0.1, 99.9))
+    mesh = axes.pcolormesh(x, y, values, cmap=greys, vmin=low, vmax=high, shading="nearest")
+    label = f"{panel.title} ({panel.units})" if panel.units else panel.title
+    bar = figure.colorbar(mesh, ax=axes, shrink=0.8, aspect=25, pad=0.01, extend="both")
+    bar.set_label(label, fontsize=9)
+    bar.ax.tick_params(labelsize=8)
+    axes.tick_params(labelsize=8)
+
+
+def _classes(axes, x, y, predicted, truth, classes: int) -> None:
+    from matplotlib.colors import ListedColormap
+
+    colours = [_colour(i) for i in range(1, classes)]
+    filled = np.ma.masked_less(predicted, 1)
+    axes.pcolormesh(
+        x, y, filled, cmap=ListedColormap(colours), vmin=1, vmax=max(2, classes - 1), alpha=0.45, shading="nearest"
+    )
+    if truth is None:
+        return
+    unknown = np.ma.masked_greater_equal(truth, 0)
+    axes.pcolormesh(x, y, unknown, cmap=ListedColormap(["0.5"]), alpha=0.3, shading="nearest")
+    for i in range(1, classes):
+        if (truth == i).any():
+            axes.add_collection(_outline(x, y, truth == i, _colour(i)), autolim=False)
+
+
+def _outline(x, y, inside, colour):
+    """The sides of pixels that divide what is inside from what is not."""
+    from matplotlib.collections import LineCollection
+
+    x, y = _sides(x), _sides(y)
+    across, along = (np.nonzero(np.diff(inside.astype(np.int8), axis=axis)) for axis in (1, 0))
+    (row, column), (line, place) = across, along
+    upright = np.stack([np.stack([x[column + 1], y[row]], -1), np.stack([x[column + 1], y[row + 1]], -1)], 1)
+    level = np.stack([np.stack([x[place], y[line + 1]], -1), np.stack([x[place + 1], y[line + 1]], -1)], 1)
+    return LineCollection(np.concatenate([upright, level]), colors=colour, linewidths=_LINE, capstyle="projecting")
+
+
+def _legend(class_names, truth) -> list:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    handles = []
+    for i, name in list(enumerate(class_names))[1:]:
+        handles.append(Patch(color=_colour(i), alpha=0.45, linewidth=0, label=f"{name}, predicted"))
+        if truth is not None:
+            handles.append(Line2D([], [], color=_colour(i), linewidth=_LINE, label=f"{name}, true"))
+    if truth is not None and (truth < 0).any():
+        handles.append(Patch(color="0.5", alpha=0.3, linewidth=0, label="not labelled"))
+    return handles
+
+
+def _colour(number: int) -> str:
+    return _CLASS_COLOURS[(number - 1) % len(_CLASS_COLOURS)]
+
+
+def _sides(centres: np.ndarray) -> np.ndarray:
+    """Where the n cells with these centres begin and end, (n + 1,)."""
+    middles = (centres[1:] + centres[:-1]) / 2
+    return np.concatenate([[2 * centres[0] - middles[0]], middles, [2 * centres[-1] - middles[-1]]])
+
+
+def _locator(span: float):
+    from matplotlib.ticker import MultipleLocator
+
+    return MultipleLocator(next(step for step in (1, 2, 5, 10, 15, 30, 60) if span / step <= 7))
+
+
+def _longitude(degrees: float, _=None) -> str:
+    east = (degrees + 180.0) % 360.0 - 180.0
+    side = "" if east in (0.0, -180.0) else "E" if east > 0 else "W"
+    return f"{abs(east):g}°{side}"
+
+
+def _latitude(degrees: float, _=None) -> str:
+    return f"{abs(degrees):g}°{'N' if degrees > 0 else 'S' if degrees < 0 else ''}"

@@ -1,0 +1,125 @@
+"""Label maps as NetCDF-4 by the CF conventions 1.8, sample by sample."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from hpc_train.data.grid import Grid
+from hpc_train.errors import UserError
+from hpc_train.files import atomic_path
+
+_UNKNOWN = np.int8(-1)
+
+
+@contextmanager
+def mask_file(
+    path: Path,
+    grid: Grid,
+    class_names: Sequence[str],
+    labelled: bool,
+    probabilities: bool,
+    calendar: str | None,
+    attributes: dict[str, str],
+) -> Iterator["MaskFile"]:
+    """A `MaskFile` at `path`, which appears there when the context ends without an error.
+
+    Args:
+        path: of the file.
+        grid: of the maps.
+        class_names: of all classes.
+        labelled, probabilities: whether `MaskFile.add` is given these.
+        calendar: of the times, or None.
+        attributes: global ones: title, source, history, ...
+
+    Raises:
+        UserError: netCDF4 is not installed.
+    """
+    try:
+        import netCDF4
+    except ImportError as error:
+        raise UserError(f"masks are written with netCDF4 ({error}); install it: pip install netCDF4") from error
+    with atomic_path(path) as temporary, netCDF4.Dataset(temporary, "w") as file:
+        file.setncatts({"Conventions": "CF-1.8", **attributes})
+        yield MaskFile(file, grid, class_names, labelled, probabilities, calendar)
+
+
+class MaskFile:
+    """A NetCDF file of predicted classes, and of true ones and probabilities where there are any.
+
+    Dimensions: sample (unlimited), lat, lon, and class beside probabilities. Variables: `predicted` and `truth`, int8
+    with flag_values and flag_meanings (CF 1.8, section 3.5), `truth` missing where it is not known; `probability`,
+    float32 to three digits; for each sample its file and row, and its time where the data tell it.
+    """
+
+    def __init__(self, file, grid: Grid, class_names: Sequence[str], labelled, probabilities, calendar: str | None):
+        self._file, self._samples, self._calendar = file, 0, calendar
+        self._add_axes(grid)
+        meanings = " ".join("_".join(name.split()) for name in class_names)
+        flags = {"flag_values": np.arange(len(class_names), dtype=np.int8), "flag_meanings": meanings}
+        self._masks = [self._mask("predicted", "predicted class", grid, flags)]
+        self._masks += [self._mask("truth", "labelled class", grid, flags, fill_value=_UNKNOWN)] if labelled else []
+        self._probability = self._add_probability(grid, class_names) if probabilities else None
+
+    def add(self, place: tuple[str, int], time, masks: Sequence[np.ndarray], probabilities=None) -> None:
+        """Add the next sample.
+
+        place: its file and row; time: as of `MapSource.time`; masks: predicted and, of labelled data, true classes
+        (height, width); probabilities: (height, width, classes).
+        """
+        at, self._samples = self._samples, self._samples + 1
+        variables = self._file.variables
+        variables["sample"][at] = at
+        variables["file"][at], variables["row"][at] = place
+        if self._calendar and time is not None:
+            import cftime
+
+            variables["time"][at] = cftime.date2num(time, variables["time"].units, self._calendar)
+        for variable, mask in zip(self._masks, masks, strict=True):
+            variable[at] = mask
+        if self._probability is not None:
+            self._probability[at] = np.moveaxis(probabilities, -1, 0)
+
+    def _add_axes(self, grid: Grid) -> None:
+        self._file.createDimension("sample", None)
+        for name, axis, long_name, units, letter in (
+            ("lat", grid.latitudes, "latitude", "degrees_north", "Y"),
+            ("lon", grid.longitudes, "longitude", "degrees_east", "X"),
+        ):
+            self._file.createDimension(name, len(axis))
+            about = {"standard_name": long_name, "long_name": long_name, "units": units, "axis": letter}
+            if grid.assumed:
+                about["comment"] = "assumed: the data do not say where their maps lie"
+            self._variable(name, "f8", (name,), about)[:] = axis
+        self._variable("sample", "i4", ("sample",), {"long_name": "number of the sample in its split"})
+        self._variable("file", str, ("sample",), {"long_name": "file that holds the sample"})
+        self._variable("row", "i4", ("sample",), {"long_name": "row of the sample in its file"})
+        if self._calendar:
+            about = {"standard_name": "time", "units": "hours since 1900-01-01 00:00:00", "calendar": self._calendar}
+            self._variable("time", "f8", ("sample",), about)
+
+    def _mask(self, name: str, long_name: str, grid: Grid, flags: dict, **options):
+        size = (1, len(grid.latitudes), len(grid.longitudes))
+        about = {"long_name": long_name, "coordinates": self._coordinates, **flags}
+        options |= {"zlib": True, "complevel": 2, "chunksizes": size}
+        return self._variable(name, "i1", ("sample", "lat", "lon"), about, **options)
+
+    def _add_probability(self, grid: Grid, class_names: Sequence[str]):
+        self._file.createDimension("class", len(class_names))
+        self._variable("class_name", str, ("class",), {"long_name": "class"})[:] = np.array(class_names, object)
+        about = {"long_name": "probability of the class", "units": "1"}
+        about["coordinates"] = f"{self._coordinates} class_name"
+        size = (1, 1, len(grid.latitudes), len(grid.longitudes))
+        options = {"zlib": True, "complevel": 2, "chunksizes": size, "least_significant_digit": 3}
+        return self._variable("probability", "f4", ("sample", "class", "lat", "lon"), about, **options)
+
+    def _variable(self, name: str, kind, dimensions, attributes: dict, **options):
+        variable = self._file.createVariable(name, kind, dimensions, **options)
+        variable.setncatts(attributes)
+        variable.set_auto_mask(False)
+        return variable
+
+    @property
+    def _coordinates(self) -> str:
+        return "time file row" if self._calendar else "file row"

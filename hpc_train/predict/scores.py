@@ -1,0 +1,65 @@
+"""Scores from one confusion matrix."""
+
+import numpy as np
+
+
+def softmax(logits):
+    """Probabilities (..., classes) from logits (..., classes)."""
+    powers = np.exp(logits - logits.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+def confusion_matrix(targets, predicted, classes: int):
+    """Counts (classes, classes), int64: a row for each true class, a column for each predicted one."""
+    pairs = np.asarray(targets, "int64") * classes + np.asarray(predicted, "int64")
+    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+
+
+def recall(matrix):
+    """Share of each true class that was found, float64 (classes,); NaN for one that does not occur."""
+    return _ratio(np.diag(matrix), matrix.sum(1))
+
+
+def precision(matrix):
+    """Share of what was predicted of each class that is true, float64 (classes,); NaN for one never predicted."""
+    return _ratio(np.diag(matrix), matrix.sum(0))
+
+
+def iou(matrix):
+    """Intersection over union of each class, float64 (classes,); NaN for one neither true nor predicted."""
+    return _ratio(np.diag(matrix), matrix.sum(0) + matrix.sum(1) - np.diag(matrix))
+
+
+def mean_iou(matrix) -> float:
+    """Mean of `iou` over the classes that occur; NaN of an empty matrix."""
+    occurring = iou(matrix)[~np.isnan(iou(matrix))]
+    return float(occurring.mean()) if len(occurring) else np.nan
+
+
+def sample_iou(matrix) -> float:
+    """Mean IoU of one sample as MLPerf HPC's DeepCAM has it: a class that the sample lacks counts as 1."""
+    return float(np.nan_to_num(iou(matrix), nan=1.0).mean())
+
+
+def table(matrix, names: list[str]) -> str:
+    """The confusion matrix as text, with the recall of each class."""
+    return _table(matrix, names, {"recall": recall(matrix)})
+
+
+def segmentation_table(matrix, names: list[str]) -> str:
+    """The confusion matrix of pixels as text, with recall, precision and IoU of each class."""
+    return _table(matrix, names, {"recall": recall(matrix), "precision": precision(matrix), "IoU": iou(matrix)})
+
+
+def _table(matrix, names: list[str], scores: dict) -> str:
+    width = max(6, *(len(name) for name in names), len(str(matrix.max())), *map(len, scores)) + 1
+    lines = ["confusion matrix: a row for each true class, a column for each predicted one"]
+    lines.append(" " * width + "".join(title.rjust(width) for title in [*names, *scores]))
+    for i, (name, row) in enumerate(zip(names, matrix, strict=True)):
+        figures = ["-" if np.isnan(values[i]) else f"{values[i]:.3f}" for values in scores.values()]
+        lines.append(name.rjust(width) + "".join(str(cell).rjust(width) for cell in [*row, *figures]))
+    return "\n".join(lines)
+
+
+def _ratio(part, whole):
+    return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)

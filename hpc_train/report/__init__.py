@@ -1,0 +1,1 @@
+"""`hpc-train report`: pictures of what runs recorded."""

@@ -1,0 +1,81 @@
+"""`hpc-train report RUN`: training curves, and the confusion matrix where `hpc-train predict` has left one."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from hpc_train.console import say
+from hpc_train.errors import UserError
+
+
+@dataclass(frozen=True)
+class ReportRuns:
+    """Draw what runs recorded: curves.png, and confusion.png of a run with predictions.
+
+    Loss, scores, learning rate, throughput and input wait by epoch; several runs are laid over each other. The
+    confusion matrix is of the predictions that `hpc-train predict` wrote into the run folder.
+    """
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Run folders, as training printed them."""
+    output: Path | None = None
+    """Folder of the pictures; that of the run itself if not given. Several runs need one."""
+
+
+def run(options: ReportRuns) -> None:
+    """Draw and say what was written.
+
+    Raises:
+        UserError: no runs, runs without an epoch, no matplotlib, or a folder that cannot be written to.
+    """
+    from hpc_train.report.confusion import draw_confusion, load_confusion
+    from hpc_train.report.curves import draw_curves
+    from hpc_train.run import Run
+
+    runs = [Run.open(path) for path in options.runs]
+    if not runs:
+        raise UserError("give a run folder, or several: hpc-train report RUN")
+    output = _folder(options)
+    curves = dict(zip(_names(options.runs), [_metrics(one) for one in runs], strict=True))
+    confusions = {name: load_confusion(one.path) for name, one in zip(curves, runs, strict=True)}
+    written = [output / "curves.png"]
+    draw_curves(written[0], curves)
+    for name, found in confusions.items():
+        if found:
+            written.append(output / ("confusion.png" if len(runs) == 1 else f"confusion-{name.replace('/', '-')}.png"))
+            draw_confusion(written[-1], found, name)
+    if len(written) == 1:
+        say(f"no confusion matrix: `hpc-train predict {options.runs[0]} --data DIR` leaves what it is drawn from")
+    say("wrote " + ", ".join(map(str, written)))
+
+
+def _folder(options: ReportRuns) -> Path:
+    if options.output is None and len(options.runs) > 1:
+        raise UserError("several runs: say with --output which folder the pictures go to")
+    folder = options.output or options.runs[0]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output {folder} cannot be made: {error.strerror}; name another folder") from error
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"cannot write in the folder {folder}; name another one with --output")
+    return folder
+
+
+def _names(paths: tuple[Path, ...]) -> list[str]:
+    """The folders' names, with as much of what is above them as tells them apart."""
+    parts = [path.resolve().parts for path in paths]
+    if len(set(parts)) < len(parts):
+        raise UserError("a run is named twice; leave one out")
+    depth = next(depth for depth in range(1, 99) if len({part[-depth:] for part in parts}) == len(parts))
+    return ["/".join(part[-depth:]) for part in parts]
+
+
+def _metrics(run) -> list[dict]:
+    lines = run.metrics()
+    if not lines:
+        raise UserError(f"{run.path} has finished no epoch yet, so there is nothing to draw; let it train")
+    return lines

@@ -1,0 +1,144 @@
+"""Curves of what `metrics.jsonl` says of every epoch, a panel a quantity."""
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from hpc_train.report.figures import COLOURS, clean, new_figure, save
+
+_COLUMNS = 3
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A quantity: its title, and the keys of metrics.jsonl that it draws, each with what a legend calls it."""
+
+    title: str
+    keys: dict[str, str]
+    scale: str = "linear"
+    percent: bool = False
+
+
+def draw_curves(path: Path, runs: dict[str, list[dict]]) -> None:
+    """Write the panels that any of the runs has values for as one PNG.
+
+    Args:
+        path: of the picture.
+        runs: by their names, the lines of metrics.jsonl.
+
+    Raises:
+        UserError: matplotlib is missing, or the file cannot be written.
+    """
+    panels = panels_of(runs)
+    columns = min(_COLUMNS, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    several = len(runs) > 1
+    figure = new_figure(4.2 * columns, 3.1 * rows + (0.3 if several else 0.2))
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, panel in zip(grid, panels, strict=False):
+        _draw_panel(axes, panel, runs)
+    for axes in grid[len(panels) :]:
+        axes.set_visible(False)
+    if several:
+        _name_runs(figure, runs)
+    else:
+        figure.suptitle(next(iter(runs)), fontsize=11)
+    save(figure, path)
+
+
+def panels_of(runs: dict[str, list[dict]]) -> list[Panel]:
+    """The panels for what the runs recorded; runs laid over each other show one curve each, of validation."""
+    present = {key: None for lines in runs.values() for line in lines for key in line}
+    phases = {"": "training", "val_": "validation"}
+    panels = []
+    for name, title in (("loss", "Loss"), ("accuracy", "Accuracy"), ("top5", "Accuracy among five")):
+        panels.append(Panel(title, _kept({phase + name: said for phase, said in phases.items()}, present)))
+    overall = {"val_mean_iou": "all pixels", "val_sample_iou": "mean of samples (DeepCAM's)"}
+    panels.append(Panel("Mean IoU, validation", _kept(overall, present)))
+    for score, title in (("iou", "IoU"), ("precision", "Precision"), ("recall", "Recall")):
+        of_classes = {key: match[1] for key in present if (match := re.fullmatch(f"val_{score}_(.+)", key))}
+        if len(runs) == 1:
+            panels.append(Panel(f"{title} by class, validation", of_classes))
+        elif score == "iou":
+            panels += [Panel(f"IoU of {name}, validation", {key: name}) for key, name in of_classes.items()]
+    panels.append(Panel("Learning rate", _kept({"learning_rate": ""}, present), _rate_scale(runs)))
+    panels.append(Panel("Throughput (samples/s)", _kept({"samples_per_s": ""}, present)))
+    panels.append(Panel("Input wait, share of a step", _kept({"input_wait": ""}, present), percent=True))
+    panels.append(Panel("Loss scale", _kept({"loss_scale": ""}, present), "log"))
+    panels = [panel for panel in panels if panel.keys]
+    return panels if len(runs) == 1 else [_one_curve(panel) for panel in panels]
+
+
+def _draw_panel(axes, panel: Panel, runs: dict[str, list[dict]]) -> None:
+    for number, lines in enumerate(runs.values()):
+        for place, key in enumerate(panel.keys):
+            points = [(line["epoch"], line[key]) for line in lines if _drawable(line.get(key), panel.scale)]
+            style = _style(number, len(runs)) if len(runs) > 1 else {"color": COLOURS[place % len(COLOURS)]}
+            marker = "o" if len(points) < 12 else None
+            label = panel.keys[key] if number == 0 else None
+            axes.plot(*zip(*points, strict=True) if points else ((), ()), marker=marker, ms=3, label=label, **style)
+    axes.set_title(panel.title, fontsize=10, loc="left")
+    axes.set_xlabel("epoch", fontsize=9)
+    axes.tick_params(labelsize=8)
+    clean(axes)
+    _scale(axes, panel)
+    if len(panel.keys) > 1:
+        axes.legend(fontsize=8, frameon=False)
+
+
+def _scale(axes, panel: Panel) -> None:
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+    if panel.scale == "log":
+        axes.set_yscale("log", base=2 if panel.title == "Loss scale" else 10)
+    elif panel.title.startswith(("Throughput", "Input wait")):
+        # Where little changes, a curve from 0 says so.
+        axes.set_ylim(0, max(1.1 * axes.dataLim.y1, 0.01))
+    if panel.percent:
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+
+
+def _name_runs(figure, runs: dict[str, list[dict]]) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], label=name, **_style(i, len(runs))) for i, name in enumerate(runs)]
+    widest = max(map(len, runs))
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=max(1, min(len(runs), 130 // (widest + 8))),
+        frameon=False,
+        fontsize=9,
+    )
+
+
+def _style(number: int, runs: int) -> dict:
+    """Colours first; where there are more runs than these, the same ones with other lines."""
+    dashes = ("-", "--", ":", "-.")[number // len(COLOURS) % 4] if runs > len(COLOURS) else "-"
+    return {"color": COLOURS[number % len(COLOURS)], "linestyle": dashes}
+
+
+def _one_curve(panel: Panel) -> Panel:
+    key = next((key for key in panel.keys if key.startswith("val_")), next(iter(panel.keys)))
+    said = panel.keys[key]
+    title = f"{panel.title}, {said}" if said == "validation" else panel.title
+    return Panel(title, {key: said}, panel.scale, panel.percent)
+
+
+def _rate_scale(runs: dict[str, list[dict]]) -> str:
+    """Log where runs of several orders of magnitude are compared, or most of one is far below its peak."""
+    rates = [[line.get("learning_rate") or 0.0 for line in lines] for lines in runs.values()]
+    peaks = [max(one) for one in rates if max(one) > 0]
+    far = peaks and max(peaks) > 20 * min(peaks)
+    return "log" if far or any(median(one) <= max(one) / 10 for one in rates) else "linear"
+
+
+def _kept(keys: dict[str, str], present) -> dict[str, str]:
+    return {key: said for key, said in keys.items() if key in present}
+
+
+def _drawable(value, scale: str) -> bool:
+    return value is not None and math.isfinite(value) and (scale == "linear" or value > 0)
