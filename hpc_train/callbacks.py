@@ -19,10 +19,11 @@ from hpc_train.optim.schedule import Schedule
 from hpc_train.parallel.collectives import sum_arrays
 from hpc_train.parallel.metrics import assign_states, states
 from hpc_train.parallel.saving import save_model
-from hpc_train.parallel.sync import average_statistics
+from hpc_train.parallel.sync import average_local_state
 from hpc_train.parallel.world import World
 from hpc_train.run import Run
 from hpc_train.stopping import Agreement, Requests, Stopped
+from hpc_train.work import Work
 
 
 class Position(keras.callbacks.Callback):
@@ -138,7 +139,7 @@ class Checkpoints(keras.callbacks.Callback):
 
     def _save(self, metrics: list[np.ndarray]) -> None:
         self.requests.rest()
-        average_statistics(self.model)
+        average_local_state(self.model)
         if self.world.is_root:
             self.progress.metrics = metrics
             with self.averages.out_of_place():
@@ -161,11 +162,12 @@ class Report(keras.callbacks.Callback):
         plan: TrainPlan,
         epochs: int,
         shown: tuple[str, ...],
+        work: Work,
         wait: InputWait | None = None,
     ):
         super().__init__()
         self.run, self.world, self.progress, self.plan, self.epochs = run, world, progress, plan, epochs
-        self.shown, self.wait = ("loss", *shown), wait
+        self.shown, self.work, self.wait = ("loss", *shown), work, wait
         self.terminal = sys.stdout.isatty()
         self.throughput = 0.0
         self._shown = 0.0
@@ -194,7 +196,7 @@ class Report(keras.callbacks.Callback):
         waited = f"input wait {self.wait.share:.0%}  " if self.wait and self.wait.share is not None else ""
         text = (
             f"epoch {self.progress.epoch + 1}/{self.epochs} [{bar}] {position}/{samples}  "
-            f"{self._pairs(logs)}  {self.throughput:.0f} samples/s  {waited}{left:.0f} s left"
+            f"{self._pairs(logs)}  {rate(self.throughput)} samples/s  {waited}{left:.0f} s left"
         )
         columns = shutil.get_terminal_size().columns - 1
         say(f"\r{text[:columns]:{columns}}" if self.terminal else text, end="" if self.terminal else "\n")
@@ -202,7 +204,7 @@ class Report(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         seconds = time.perf_counter() - self._begin
         clear = f"\r{'':{shutil.get_terminal_size().columns - 1}}\r" if self.terminal else ""
-        speed = f"{self.throughput:.0f} samples/s" if self.throughput else "one step"
+        speed = f"{rate(self.throughput)} samples/s" if self.throughput else "one step"
         say(f"{clear}epoch {epoch + 1}/{self.epochs}  {self._pairs(logs)}  {speed}  {seconds:.1f} s")
         self.run.add_metrics(
             {
@@ -212,16 +214,25 @@ class Report(keras.callbacks.Callback):
                 "ranks": self.world.size,
                 **{name: float(value) for name, value in (logs or {}).items()},
                 "learning_rate": float(self.model.optimizer.learning_rate),
-                **self._loss_scale(),
-                "samples_per_s": round(self.throughput, 1),
+                **self._scaling(),
+                "samples_per_s": float(f"{self.throughput:.4g}"),
+                **self.work.rates(self.throughput),
                 "seconds": round(seconds, 3),
             }
         )
 
-    def _loss_scale(self) -> dict[str, float]:
-        scale = getattr(self.model.optimizer.inner_optimizer, "dynamic_scale", None)
-        return {} if scale is None else {"loss_scale": float(scale)}
+    def _scaling(self) -> dict[str, float]:
+        """The loss scale where it adapts; where it does not, how many steps were skipped because it was too large."""
+        scaling = self.model.optimizer.inner_optimizer
+        scale, skipped = getattr(scaling, "dynamic_scale", None), getattr(scaling, "skipped", None)
+        values = {"loss_scale": scale, "skipped_steps": skipped}
+        return {name: float(value) for name, value in values.items() if value is not None}
 
     def _pairs(self, logs) -> str:
         shown = {name: value for name, value in (logs or {}).items() if name.removeprefix("val_") in self.shown}
         return "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
+
+
+def rate(samples_per_s: float) -> str:
+    """For people: whole samples, and three digits where there are few."""
+    return f"{samples_per_s:.0f}" if samples_per_s >= 100 else f"{samples_per_s:.3g}"

@@ -11,30 +11,48 @@ _COMMANDS = {
         "build Horovod for this machine's MPI, CUDA and TensorFlow",
     ),
     "prepare": ("hpc_train.data.prepare", "Prepare", "write a data set as HDF5 shards"),
+    "prepare climate-synthetic": (
+        "hpc_train.data.synthetic_climate.command",
+        "ClimateSynthetic",
+        "make weather with cyclones and rivers in it, in DeepCAM's files",
+    ),
+    "prepare storm-tracks": (
+        "hpc_train.data.storm_tracks.command",
+        "StormTracks",
+        "label maps of real winds by the best tracks of storms",
+    ),
     "shard": ("hpc_train.data.repack", "Shard", "repack any HDF5 data as shards"),
     "inspect": ("hpc_train.data.inspect", "Inspect", "what is in a data set, and how it will be read"),
     "verify": ("hpc_train.data.verify", "Verify", "read all of a data set and name what is broken"),
     "stats": ("hpc_train.data.stats", "Stats", "statistics of channels and classes, class weights"),
     "stage": ("hpc_train.data.stage", "Stage", "copy a data set to the nodes' own storage"),
-    "predict": ("hpc_train.predict", "Predict", "class probabilities and confusion matrix from a trained run"),
+    "predict": ("hpc_train.predict", "Predict", "class probabilities or masks and maps, and scores, from a trained run"),
+    "report": ("hpc_train.report.command", "ReportRuns", "curves and scores of runs as pictures"),
+    "flops": ("hpc_train.flops_command", "Flops", "floating-point operations of a network, a sample and a step"),
     "doctor": ("hpc_train.doctor.command", "Doctor", "what is wrong with this machine, environment and job"),
     "bench input": ("hpc_train.bench.input", "InputBench", "how fast a data set can be read, and by which means"),
     "bench decode": ("hpc_train.bench.decode", "DecodeBench", "how fast JPEG images are decoded, beside a plain loop"),
     "bench scaling": ("hpc_train.bench.scaling", "Scaling", "speed and efficiency by number of ranks, from a study"),
+    "bench overlap": ("hpc_train.bench.overlap", "OverlapBench", "how much of the all-reduce hides behind computation"),
+    "bench climate-synthetic": (
+        "hpc_train.data.synthetic_climate.compare",
+        "ClimateComparison",
+        "synthetic weather beside CAM5's, and what rules without learning reach on it",
+    ),
     "bench plan": ("hpc_train.bench.plan", "Plan", "what planning costs a rank of many, and how random each order is"),
 }
 
 
 def main() -> None:
     """Entry point of the console script."""
-    words = sys.argv[1:3] if sys.argv[1:2] == ["bench"] else sys.argv[1:2]
+    words = sys.argv[1:3] if sys.argv[1:2] == ["bench"] or " ".join(sys.argv[1:3]) in _COMMANDS else sys.argv[1:2]
     name = " ".join(words) or "--help"
     if name in ("-h", "--help", "bench", "bench -h", "bench --help"):
         print("usage: hpc-train COMMAND [OPTIONS]\n\ncommands (hpc-train COMMAND --help tells more):")
         for command, (_, _, purpose) in _COMMANDS.items():
             if command.startswith(words[0] if words and words[0] == "bench" else ""):
-                print(f"  {command:15} {purpose}")
-        print("\ntrainers, one process a GPU: horovodrun -np 4 python -m hpc_train.mnist|resnet --help")
+                print(f"  {command:25} {purpose}")
+        print("\ntrainers, one process a GPU: horovodrun -np 4 python -m hpc_train.mnist|resnet|climate --help")
     elif name == "--version":
         from hpc_train import __version__
 

@@ -20,7 +20,7 @@ class Options(train.Options):
     """
 
     model: str = "resnet50"
-    """resnet18, 34, 50, 101, 152 (ImageNet); resnet20, 32, 44, 56, 110 (CIFAR, any 6n + 2); with v2 at the end:
+    """resnet18, 34, 50, 101, 152, 200 (ImageNet); resnet20, 32, 44, 56, 110 (CIFAR, any 6n + 2); with v2 at the end:
     pre-activation; keras:NAME: any of keras.applications, such as keras:EfficientNetV2B0."""
     shortcut: Literal["A", "B"] | None = None
     """Where a block widens: A pads with zeros, B projects; by default A for CIFAR's, B for ImageNet's networks."""
@@ -32,7 +32,8 @@ class Options(train.Options):
     randaugment: tuple[int, float] = (2, 0.3)
     """With --augment randaugment: operations, one after the other, and their strength from 0 to 1."""
     statistics: Path | None = None
-    """statistics.h5 of `hpc-train stats`, to normalise the channels with; by default ImageNet's for colour images."""
+    """statistics.h5 of `hpc-train stats`, to normalise the channels with; by default ImageNet's for colour images of
+    bytes, -1..1 for other bytes, and nothing for data that are no bytes."""
     epochs: int = 90
     """Passes over the data: N ranks take 1/N of the steps of one."""
     batch_size: int = 32

@@ -36,13 +36,14 @@ def train(options: Options, task: Task) -> None:
     import tensorflow as tf
 
     from hpc_train import checkpoint
-    from hpc_train.callbacks import Best, Checkpoints, Position, Report
+    from hpc_train.callbacks import Best, Checkpoints, Position, Report, rate
     from hpc_train.data.plan import TrainPlan, ValidationPlan
     from hpc_train.data.survey import on_root
     from hpc_train.feed import open_feed, staged
     from hpc_train.input_wait import InputWait
     from hpc_train.optim.averaging import Averages, EvaluateAverages
     from hpc_train.run import Run
+    from hpc_train.work import Work
 
     if options.precision != "float32":
         keras.config.set_dtype_policy(f"mixed_{options.precision}")
@@ -56,8 +57,10 @@ def train(options: Options, task: Task) -> None:
         plan = TrainPlan(training.samples, step_size, world.size, options.seed, order)
         validation = ValidationPlan(held_out.samples, options.batch_size, world.size)
         model = transfer.build(options, training) if options.init else task.model(training)
+        judged = task.compiled_with(options, training)
+        notes = task.notes(training) if task.notes else []
     schedule = _schedule(options, plan.global_batch)
-    _compile(model, options, task, training)
+    _compile(model, options, judged)
 
     path = options.run
     with parallel.agree(world):
@@ -69,7 +72,7 @@ def train(options: Options, task: Task) -> None:
     with parallel.agree(world):
         if world.is_root:
             facts = {"trainer": name, "seed": options.seed, "samples": plan.samples, "data": training.identity}
-            facts["order"] = plan.order.as_dict()
+            facts |= {"order": plan.order.as_dict(), **task.facts}
             if training.encoding:
                 facts |= {"image_size": options.image_size, "crop": options.crop}
             newest = checkpoint.newest(run.checkpoints)
@@ -86,7 +89,7 @@ def train(options: Options, task: Task) -> None:
         f"{name}: {_parameters(model)}, {plan.samples} samples, {world.size} ranks, global batch {plan.global_batch}, "
         f"rate {schedule.start:g} -> {schedule.peak:g}, run {run.path}"
     )
-    for line in feed.description(plan) if world.is_root else ():
+    for line in [*notes, *feed.description(plan)] if world.is_root else ():
         tell(f"  {line}")
     if progress.step:
         tell(f"resuming after step {progress.step}: epoch {progress.epoch + 1}, sample {progress.position}")
@@ -94,12 +97,16 @@ def train(options: Options, task: Task) -> None:
     validation_steps = validation.real_steps(world.rank)
     callbacks = parallel.callbacks(options.check_every, validation_steps)
     wait, averages = InputWait(), Averages(model)
+    work = Work.of(model, options, training.input_shape, world.size)
     evaluate_averages = EvaluateAverages(averages)
     callbacks += [evaluate_averages, wait, Position(progress, plan, schedule, world)]
     best = Best(run, world, progress, f"val_{task.monitor}", options.patience, averages)
     callbacks += [best]
     if world.is_root:
-        callbacks += [Report(run, world, progress, plan, options.epochs, task.shown, wait), _tensorboard(options, run)]
+        callbacks += [
+            Report(run, world, progress, plan, options.epochs, task.shown, work, wait),
+            _tensorboard(options, run),
+        ]
     checkpoints = Checkpoints(run, world, progress, options.checkpoint_every, requests, averages)
     callbacks += [checkpoints]
 
@@ -132,10 +139,10 @@ def train(options: Options, task: Task) -> None:
         last = run.metrics()[-1] if run.metrics() else {}
         named = ", ".join(f"{key} {results[key]:.4f}" for key in (*task.shown, "loss") if key in results)
         waited = f", input wait {last['input_wait']:.1%}" if "input_wait" in last else ""
+        speed = last.get("samples_per_s", 0)
         tell(
-            f"{held_out.split or 'held-out'} {named} after "
-            f"{progress.epoch} epochs, {last.get('samples_per_s', 0):.0f} samples/s on {world.size} ranks{waited}\n"
-            f"run folder {run.path}"
+            f"{held_out.split or 'held-out'} {named} after {progress.epoch} epochs, {rate(speed)} samples/s on "
+            f"{world.size} ranks{work.describe(speed)}{waited}\nrun folder {run.path}"
         )
 
 
@@ -155,8 +162,8 @@ def _schedule(options: Options, global_batch: int):
     )
 
 
-def _compile(model, options: Options, task: Task, training) -> None:
-    """Give the model its loss, metrics and optimizer, and build the optimizer."""
+def _compile(model, options: Options, judged: dict) -> None:
+    """Give the model its loss and metrics, which are `judged`, and its optimizer, and build the optimizer."""
     from hpc_train import parallel
     from hpc_train.optim import recipe
     from hpc_train.optim.accumulate import accumulate
@@ -166,8 +173,8 @@ def _compile(model, options: Options, task: Task, training) -> None:
     inner = recipe.optimizer(options, options.lr, options.multipliers(options.lr))
     wire_dtype = None if options.wire_dtype == "float32" else options.wire_dtype
     model.compile(
-        parallel.DistributedOptimizer(inner, wire_dtype, options.bucket_mib),
-        **task.compiled_with(options, training),
+        parallel.DistributedOptimizer(inner, wire_dtype, options.bucket_mib, options.lag),
+        **judged,
         auto_scale_loss=False,
         jit_compile=False,
     )

@@ -1,6 +1,7 @@
 """The options that all trainers have."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -58,6 +59,8 @@ class Options(TransferOptions, RecipeOptions, ReadOptions, DataOptions):
     """Use only operations that give the same bits in every run; slower on GPUs."""
     histograms: bool = True
     """Weight histograms in TensorBoard after every epoch."""
+    peak_tflops: float | None = None
+    """TFLOP/s that one GPU could make in this precision, to say how much of that the run makes; 0.5 is 500 GFLOP/s."""
     profile: tuple[int, int] | None = None
     """First and last step to profile for TensorBoard, on rank 0: --profile 20 30."""
 
@@ -75,7 +78,7 @@ def check(options: Options) -> None:
     if options.resume and options.run is None:
         raise UserError("--resume needs --run: name the folder of the run to go on with")
     for option in ("epochs", "batch_size", "lr", "base_batch", "bucket_mib", "decay_power"):
-        if getattr(options, option) <= 0:
+        if not 0 < getattr(options, option) < math.inf:
             raise UserError(f"--{option.replace('_', '-')} is {getattr(options, option)}; it must be above 0")
     for option in ("patience", "threads", "read_threads", "read_ahead", "shuffle_block", "shuffle_window"):
         value = getattr(options, option)
@@ -86,17 +89,19 @@ def check(options: Options) -> None:
     for option, decay in (("decay_at", "step"), ("decay_power", "poly")):
         if options.decay != decay and getattr(options, option) != getattr(Options, option):
             raise UserError(f"--{option.replace('_', '-')} is for --decay {decay}; give both or leave it out")
+    if options.peak_tflops is not None and not 0 < options.peak_tflops < math.inf:
+        raise UserError(f"--peak-tflops is {options.peak_tflops}; it must be above 0")
     if options.profile and not 1 <= options.profile[0] <= options.profile[1]:
         raise UserError(f"--profile {' '.join(map(str, options.profile))}: give the first and the last step, from 1")
     for option in ("warmup_epochs", "checkpoint_every", "check_every"):
-        if getattr(options, option) < 0:
-            raise UserError(f"--{option.replace('_', '-')} is {getattr(options, option)}; it must not be negative")
+        if not 0 <= getattr(options, option) < math.inf:
+            raise UserError(f"--{option.replace('_', '-')} is {getattr(options, option)}; it must be 0 or more")
 
 
 def _check_network(options: Options) -> None:
     """UserError for options of a trainer's own, which are of its network, where --init brings another."""
+    own = set(vars(type(options)).get("__annotations__", ())) - set(Options.__dataclass_fields__) - {"model"}
     for field in dataclasses.fields(options):
-        own = field.name not in Options.__dataclass_fields__ and field.name != "model"
-        if own and getattr(options, field.name) != field.default:
+        if field.name in own and getattr(options, field.name) != field.default:
             name = field.name.replace("_", "-")
             raise UserError(f"--{name} is for a new network; that of --init stays as it is: leave one of the two out")

@@ -40,12 +40,14 @@ class TransferOptions:
             for name in ("new_head", "input_range", "freeze"):
                 if getattr(self, name):
                     raise UserError(f"--{name.replace('_', '-')} is for --init RUN_OR_FILE; give both or leave it out")
-        if self.head_lr is not None and self.head_lr <= 0:
+        if self.head_lr is not None and not 0 < self.head_lr < math.inf:
             raise UserError(f"--head-lr is {self.head_lr}; it must be above 0")
         if self.head_lr is not None and HEAD in self.freeze:
             raise UserError(f"--head-lr is the rate of the head, which --freeze {HEAD} keeps; leave one of them out")
-        if self.input_range and not self.input_range[0] < self.input_range[1]:
-            raise UserError(f"--input-range {' '.join(map(str, self.input_range))}: give the lower value first")
+        if self.input_range and not -math.inf < self.input_range[0] < self.input_range[1] < math.inf:
+            raise UserError(
+                f"--input-range {' '.join(map(str, self.input_range))}: give the lower value first, both finite"
+            )
 
 
 def build(options: TransferOptions, catalogue):
@@ -71,7 +73,7 @@ def build(options: TransferOptions, catalogue):
     path = options.init
     trained = _renewed(_load(path))
     shape = tuple(trained.input_shape[1:])
-    if shape != tuple(catalogue.input_shape):
+    if not _takes(shape, catalogue.input_shape):
         raise UserError(f"{path}: takes samples of {shape}, but the data have {catalogue.input_shape}")
     if not catalogue.classes:
         raise UserError(f"{catalogue.files[0]}: does not say how many classes there are; give --classes")
@@ -143,7 +145,8 @@ def _load(path: Path):
         model = keras.models.load_model(path, compile=False)
     # Keras raises what comes: ValueError, TypeError, KeyError, OSError, zipfile's and h5py's errors.
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
+        # The first sentence: the next ones are about other formats.
+        reason = " ".join(str(error).split()).partition(". ")[0][:200]
         raise UserError(f"--init {path}: Keras cannot load it ({type(error).__name__}: {reason})") from error
     if not isinstance(model, keras.Model) or not model.built or not hasattr(model, "inputs"):
         raise UserError(f"--init {path}: has no graph of layers; save a Sequential or functional Keras model")
@@ -175,6 +178,11 @@ def _renewed(model):
 def _takes_raw_data(layer) -> bool:
     # Rescaling, Normalization, RandomFlip, ...: half precision is too coarse for the pixels that they compute with.
     return ".layers.preprocessing." in type(layer).__module__
+
+
+def _takes(shape: tuple, given: tuple) -> bool:
+    """Whether a network whose samples have `shape`, None for any number, takes the `given` ones."""
+    return len(shape) == len(given) and all(a in (None, b) for a, b in zip(shape, given, strict=True))
 
 
 def _head(model, path: Path):

@@ -1,0 +1,143 @@
+"""Train a climate segmentation network: horovodrun -np 4 python -m hpc_train.climate --data cam5 --model tiramisu."""
+
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Literal
+
+from hpc_train import options, train
+from hpc_train.data.fields import FieldOptions
+from hpc_train.errors import UserError
+from hpc_train.losses.options import LossOptions
+from hpc_train.task import Task
+
+
+@dataclass(frozen=True)
+class Options(LossOptions, FieldOptions, train.Options):
+    """Find tropical cyclones and atmospheric rivers in maps of the weather, one process a GPU.
+
+    The networks and, unless options change it, the recipe of Kurth et al., "Exascale Deep Learning for Climate
+    Analytics" (2018), section V-B.
+    """
+
+    model: Literal["tiramisu", "deeplab", "tiramisu-small", "deeplab-small"] = "tiramisu"
+    """Network: Tiramisu or DeepLabv3+ as in the paper; small: of the same structure, for trials on a CPU."""
+    epochs: int = 30
+    """Passes over the data: N ranks take 1/N of the steps of one."""
+    batch_size: int = 1
+    """Samples that a rank computes at once; the global batch is this times --accumulate times the number of ranks."""
+    optimizer: Literal["sgd", "adam", "lamb"] = "adam"
+    """SGD with momentum; Adam (Kingma and Ba 2015); or LAMB, which is Adam with layer-wise rates (You et al. 2020)."""
+    lr: float = 1e-4
+    """Learning rate at the base batch."""
+    lr_scaling: Literal["linear", "sqrt", "none"] = "sqrt"
+    """How the rate grows with global batch / base batch; Adam seldom bears more than the root."""
+    base_batch: int = 2
+    """Global batch for which --lr was chosen."""
+
+
+def run(chosen: Options) -> None:
+    """Train as chosen; every rank calls it."""
+    chosen.check_loss()
+    chosen.check_fields()
+    for option in ("fields", "normalise"):
+        if chosen.init and getattr(chosen, option) != getattr(Options, option):
+            raise UserError(f"--{option} is for a new network; that of --init stays as it is: leave one of the two out")
+    train.train(chosen, task(chosen))
+
+
+def task(chosen: Options) -> Task:
+    """The network that the options ask for, its loss and its scores."""
+    return Task(
+        chosen.model,
+        partial(build, chosen),
+        partial(_loss, chosen),
+        partial(_metrics, chosen),
+        monitor="mean_iou",
+        shown=("mean_iou", "sample_iou", "accuracy"),
+        notes=partial(_notes, chosen),
+        facts={
+            "fields": list(chosen.fields),
+            "class_map": list(chosen.class_map),
+            "ignore_label": chosen.ignore_label,
+            "annotation": chosen.annotation,
+        },
+    )
+
+
+def build(chosen: Options, catalogue):
+    """An uncompiled Keras model from fields as stored to float32 logits of each pixel.
+
+    Raises:
+        UserError: statistics or channels that are missing, data that are no maps, parts of maps that do not divide.
+    """
+    from hpc_train.models.inputs import network_input
+
+    family = _family(chosen)
+    if chosen.random_crop:
+        multiple = family.multiple(chosen.model)
+        for what, size in (
+            ("the parts", chosen.random_crop),
+            ("whole maps, which validation takes,", catalogue.target_shape),
+        ):
+            if any(side % multiple for side in size):
+                raise UserError(
+                    f"--random-crop: {what} are {size[0]} x {size[1]}, and {chosen.model} wants sides that divide by "
+                    f"{multiple}; without --random-crop maps are padded as it needs"
+                )
+    any_size = chosen.random_crop is not None
+    inputs, x = network_input(catalogue, _statistics(chosen), chosen.normalise, chosen.fields, any_size)
+    return family.build(chosen.model, inputs, x, catalogue.classes)
+
+
+def _family(chosen: Options):
+    from hpc_train.models import deeplab, tiramisu
+
+    return deeplab if chosen.model in deeplab.FAMILY else tiramisu
+
+
+def _loss(chosen: Options, catalogue):
+    from hpc_train.losses.options import make
+
+    return make(chosen, catalogue.classes, _counts(chosen, catalogue), chosen.label_smoothing, chosen.ignored)
+
+
+def _metrics(chosen: Options, catalogue) -> list:
+    from hpc_train.metrics import SampleIoU, SegmentationScores
+
+    classes, ignored = catalogue.classes, chosen.ignored
+    return [SegmentationScores(classes, catalogue.class_names, ignored), SampleIoU(classes, ignored)]
+
+
+def _notes(chosen: Options, catalogue) -> list[str]:
+    from hpc_train.losses.options import weights_of_classes
+    from hpc_train.metrics import keys
+    from hpc_train.models.padding import notice
+
+    statistics = None if chosen.init else _statistics(chosen)
+    notes = [*statistics.notes] if statistics else []
+    weights = weights_of_classes(chosen, catalogue.classes, _counts(chosen, catalogue))
+    if weights is not None:
+        names = keys(catalogue.classes, catalogue.class_names)
+        notes.append(
+            "weights: " + ", ".join(f"{name} {weight:.4g}" for name, weight in zip(names, weights, strict=True))
+        )
+    if not (chosen.init or chosen.random_crop):
+        height, width = catalogue.target_shape
+        padded = notice(height, width, _family(chosen).multiple(chosen.model))
+        notes += [f"maps of {padded} inside the network"] if padded else []
+    return notes
+
+
+def _counts(chosen: Options, catalogue):
+    """Pixels of each class in the training data, where the loss wants them."""
+    return chosen.class_counts(_statistics(chosen), catalogue.classes) if chosen.needs_counts else None
+
+
+@lru_cache
+def _statistics(chosen: Options):
+    """Those of the data; None where none are there and neither the network nor the loss needs them."""
+    return chosen.load_statistics()
+
+
+if __name__ == "__main__":
+    options.main(Options, run, "python -m hpc_train.climate")
