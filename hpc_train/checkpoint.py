@@ -78,7 +78,10 @@ def load(path: Path, model) -> Progress:
             progress.metrics = [file[f"metrics/{i:06d}"][()] for i in range(len(file.get("metrics", ())))]
             variables, stored = named(everything(model)), file["variables"]
             if len(variables) != len(stored):
-                raise UserError(f"{path} holds {len(stored)} variables, the model has {len(variables)}; same --model?")
+                raise UserError(
+                    f"{path} holds {len(stored)} variables, the model and its optimizer have {len(variables)}; resume "
+                    "with the options of the first start (--model, --optimizer, --lag, --ema, --precision, ...)"
+                )
             for i, (name, variable) in enumerate(variables):
                 _restore(path, stored[f"{i:06d}"], name, variable)
     except (OSError, KeyError) as error:

@@ -26,7 +26,7 @@ _COMMANDS = {
     "verify": ("hpc_train.data.verify", "Verify", "read all of a data set and name what is broken"),
     "stats": ("hpc_train.data.stats", "Stats", "statistics of channels and classes, class weights"),
     "stage": ("hpc_train.data.stage", "Stage", "copy a data set to the nodes' own storage"),
-    "predict": ("hpc_train.predict", "Predict", "class probabilities or masks and maps, and scores, from a trained run"),
+    "predict": ("hpc_train.predict", "Predict", "class probabilities or maps, and scores, from a trained run"),
     "report": ("hpc_train.report.command", "ReportRuns", "curves and scores of runs as pictures"),
     "flops": ("hpc_train.flops_command", "Flops", "floating-point operations of a network, a sample and a step"),
     "doctor": ("hpc_train.doctor.command", "Doctor", "what is wrong with this machine, environment and job"),

@@ -55,12 +55,8 @@ def task(chosen: Options) -> Task:
         monitor="mean_iou",
         shown=("mean_iou", "sample_iou", "accuracy"),
         notes=partial(_notes, chosen),
-        facts={
-            "fields": list(chosen.fields),
-            "class_map": list(chosen.class_map),
-            "ignore_label": chosen.ignore_label,
-            "annotation": chosen.annotation,
-        },
+        facts=partial(_facts, chosen),
+        fits=partial(_check_sides, chosen),
     )
 
 
@@ -68,31 +64,51 @@ def build(chosen: Options, catalogue):
     """An uncompiled Keras model from fields as stored to float32 logits of each pixel.
 
     Raises:
-        UserError: statistics or channels that are missing, data that are no maps, parts of maps that do not divide.
+        UserError: statistics or channels that are missing, or data that are no maps.
     """
     from hpc_train.models.inputs import network_input
 
-    family = _family(chosen)
-    if chosen.random_crop:
-        multiple = family.multiple(chosen.model)
-        for what, size in (
-            ("the parts", chosen.random_crop),
-            ("whole maps, which validation takes,", catalogue.target_shape),
-        ):
-            if any(side % multiple for side in size):
-                raise UserError(
-                    f"--random-crop: {what} are {size[0]} x {size[1]}, and {chosen.model} wants sides that divide by "
-                    f"{multiple}; without --random-crop maps are padded as it needs"
-                )
     any_size = chosen.random_crop is not None
     inputs, x = network_input(catalogue, _statistics(chosen), chosen.normalise, chosen.fields, any_size)
-    return family.build(chosen.model, inputs, x, catalogue.classes)
+    return _family(chosen.model).build(chosen.model, inputs, x, catalogue.classes)
 
 
-def _family(chosen: Options):
+def _family(name: str):
+    """The module of a network's family; None for a network of another name, which --init may bring."""
     from hpc_train.models import deeplab, tiramisu
 
-    return deeplab if chosen.model in deeplab.FAMILY else tiramisu
+    return next((family for family in (deeplab, tiramisu) if name in family.FAMILY), None)
+
+
+def _check_sides(chosen: Options, model, catalogue) -> None:
+    """UserError where the network does not take the parts of maps, or the whole maps that validation takes."""
+    takes_any, family = None in model.input_shape[1:], _family(model.name)
+    if chosen.random_crop and not takes_any:
+        raise UserError(
+            f"--random-crop: the network of --init takes maps of {model.input_shape[1:]} alone; leave --random-crop "
+            "out, or begin with a network that was trained with it"
+        )
+    if not (takes_any and family):
+        return
+    multiple = family.multiple(model.name)
+    for what, size in (("parts of maps", chosen.random_crop), ("whole maps", catalogue.target_shape)):
+        if size and any(side % multiple for side in size):
+            raise UserError(
+                f"{what} are {size[0]} x {size[1]}, and {model.name}, made for --random-crop, wants sides that divide "
+                f"by {multiple}; a new network without --random-crop pads whole maps as it needs"
+            )
+
+
+def _facts(chosen: Options, catalogue) -> dict:
+    statistics = None if chosen.init else _statistics(chosen)
+    return {
+        "fields": list(chosen.fields),
+        "class_map": list(chosen.class_map),
+        "ignore_label": chosen.ignore_label,
+        "annotation": chosen.annotation,
+        "normalise": chosen.normalise,
+        "statistics": statistics and statistics.digest,
+    }
 
 
 def _loss(chosen: Options, catalogue):
@@ -123,7 +139,7 @@ def _notes(chosen: Options, catalogue) -> list[str]:
         )
     if not (chosen.init or chosen.random_crop):
         height, width = catalogue.target_shape
-        padded = notice(height, width, _family(chosen).multiple(chosen.model))
+        padded = notice(height, width, _family(chosen.model).multiple(chosen.model))
         notes += [f"maps of {padded} inside the network"] if padded else []
     return notes
 

@@ -49,9 +49,11 @@ class Feed:
         options.check_images(training.encoding)
         stored = [split.resized(options.image_size) for split in (training, self._open_held_out(training))]
         fields = isinstance(options, FieldOptions)
+        if fields and tuple(options.field_size) != FieldOptions.field_size:
+            raise UserError("--field-size is for --data synthetic; give both or leave it out").agreed()
         more = {"ignore": options.ignore_label} if fields else {}
         self._readers = [open_reader(split, how=options.reader, **more) for split in stored]
-        self._transform = options.transform(training) if fields else None
+        self._transform = options.transform(training, self.comm) if fields else None
         self.inputs = [self._input(reader) for reader in self._readers]
         delivered = [options.classes_of(split).delivered(split) for split in stored] if fields else stored
         self.training: Catalogue = delivered[0]
@@ -120,6 +122,12 @@ class Feed:
             raise UserError(
                 f"{held_out.files[0]}: holds samples {second}, packed by {held_out.packing}, but those for training "
                 f"are {first}, packed by {training.packing}; bring both into one form with {one}"
+            ).agreed()
+        names = training.channel_names, held_out.channel_names
+        if all(names) and names[0] != names[1]:
+            raise UserError(
+                f"{held_out.files[0]}: has the channels {', '.join(names[1])}, but those for training are "
+                f"{', '.join(names[0])}; bring them into one order"
             ).agreed()
         return held_out
 

@@ -45,7 +45,7 @@ class Flops:
 def run(options: Flops) -> None:
     """Print the table; raises UserError for a network that there is not, or a shape that it does not take."""
     model_name, shape, classes = (
-        given or default
+        default if given is None else given
         for given, default in zip(
             (options.model, options.shape, options.classes), _DEFAULTS[options.trainer], strict=True
         )
@@ -89,7 +89,7 @@ def _build(trainer: str, name: str, shape: tuple[int, ...], classes: int):
 
         presets.choose(name, mnist.FAMILY)
         return mnist.build(name, shape, "float32", classes)
-    if name.startswith("keras:"):
+    if trainer == "resnet" and name.startswith("keras:"):
         from hpc_train.models import applications
 
         return applications.build(name.removeprefix("keras:"), shape, classes, "float32")

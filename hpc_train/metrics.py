@@ -7,9 +7,6 @@ from keras import ops
 
 from hpc_train.losses.pixels import counted
 
-# The order of the climate data's classes.
-_CLIMATE = ("background", "tc", "ar")
-
 
 def scores(matrix, class_names: Sequence[str] = ()) -> dict:
     """Accuracy, mean IoU, and IoU, precision and recall of each class: numbers from 0 to 1, never NaN.
@@ -44,11 +41,11 @@ def scores(matrix, class_names: Sequence[str] = ()) -> dict:
 def keys(classes: int, class_names: Sequence[str] = ()) -> tuple[str, ...]:
     """Short names of the classes, for keys of metrics: lower case, without blanks.
 
-    Without class names, three classes are the climate data's background, tc and ar; others class0, class1, ...
+    Without class names they are class0, class1, ...
     """
     if class_names:
         return tuple("_".join(name.lower().split()) for name in class_names)
-    return _CLIMATE if classes == len(_CLIMATE) else tuple(f"class{i}" for i in range(classes))
+    return tuple(f"class{i}" for i in range(classes))
 
 
 def confusion(y_true, y_pred, classes: int, ignore_class: int | None = None):

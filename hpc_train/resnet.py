@@ -1,6 +1,7 @@
 """Train a ResNet or any Keras application: horovodrun -np 4 python -m hpc_train.resnet --data shards/imagenet."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -52,7 +53,8 @@ class Options(train.Options):
 
 def run(chosen: Options) -> None:
     """Train as chosen; every rank calls it."""
-    train.train(chosen, Task(chosen.model.replace(":", "-"), lambda catalogue: build(chosen, catalogue)))
+    name = chosen.model.replace(":", "-")
+    train.train(chosen, Task(name, partial(build, chosen), facts=partial(_facts, chosen)))
 
 
 def build(chosen: Options, catalogue):
@@ -86,6 +88,12 @@ def build(chosen: Options, catalogue):
     inputs, x = network_input(catalogue)
     x = move(_normalise(distort(x), chosen.statistics, catalogue))
     return resnet.build(chosen.model, inputs, x, catalogue.classes, chosen.shortcut, chosen.zero_gamma)
+
+
+def _facts(chosen: Options, catalogue) -> dict:
+    from hpc_train.data.statistics import Statistics
+
+    return {"statistics": Statistics.load(chosen.statistics).digest} if chosen.statistics else {}
 
 
 def _leave(x):

@@ -38,6 +38,8 @@ class Synthetic:
             value = getattr(options, name)
             if value is not None and value < 1:
                 raise UserError(f"--{name.replace('_', '-')} is {value}; it must be at least 1").agreed()
+        if self.maps and options.image_size != type(options).image_size:
+            raise UserError("--image-size is for images; --field-size is that of synthetic maps").agreed()
         given = {"layout": options.layout != "auto"}
         given |= {name: bool(getattr(options, name)) for name in ("test_data", "inputs", "targets")}
         if self.maps:

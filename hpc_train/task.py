@@ -1,7 +1,7 @@
 """What a trainer brings to the training that all of them share."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,8 +19,10 @@ class Task:
     returns logits. loss: from that catalogue to a Keras loss; by default cross-entropy of the options' recipe.
     metrics: from that catalogue to Keras metrics; by default accuracy. monitor: the metric that the best model and
     --patience go by, which is to grow. shown: the metrics of the progress lines, besides the loss; all of them are in
-    metrics.jsonl. notes: from that catalogue to lines that are said once when training begins. facts: of the run, by
-    name, besides those of its data and seed: a resumed run must have the same.
+    metrics.jsonl. notes: from that catalogue to lines that are said once when training begins. facts: from that
+    catalogue to plain values of the run, by name, besides those of its data and seed: a resumed run must have the same.
+    fits: called with the network, a new one or that of --init, and that catalogue, to raise UserError where they do not
+    go together.
     """
 
     name: str
@@ -30,7 +32,8 @@ class Task:
     monitor: str = "accuracy"
     shown: tuple[str, ...] = ("accuracy", "top5")
     notes: Callable[["Catalogue"], list[str]] | None = None
-    facts: dict[str, object] = field(default_factory=dict)
+    facts: Callable[["Catalogue"], dict] | None = None
+    fits: Callable[[object, "Catalogue"], None] | None = None
 
     def compiled_with(self, options, catalogue: "Catalogue") -> dict:
         """`loss` and `metrics` for Keras's `compile`."""

@@ -57,8 +57,11 @@ def train(options: Options, task: Task) -> None:
         plan = TrainPlan(training.samples, step_size, world.size, options.seed, order)
         validation = ValidationPlan(held_out.samples, options.batch_size, world.size)
         model = transfer.build(options, training) if options.init else task.model(training)
+        if task.fits:
+            task.fits(model, training)
         judged = task.compiled_with(options, training)
         notes = task.notes(training) if task.notes else []
+        own_facts = task.facts(training) if task.facts else {}
     schedule = _schedule(options, plan.global_batch)
     _compile(model, options, judged)
 
@@ -72,7 +75,7 @@ def train(options: Options, task: Task) -> None:
     with parallel.agree(world):
         if world.is_root:
             facts = {"trainer": name, "seed": options.seed, "samples": plan.samples, "data": training.identity}
-            facts |= {"order": plan.order.as_dict(), **task.facts}
+            facts |= {"order": plan.order.as_dict(), **own_facts}
             if training.encoding:
                 facts |= {"image_size": options.image_size, "crop": options.crop}
             newest = checkpoint.newest(run.checkpoints)

@@ -42,7 +42,7 @@ class Options(TransferOptions, RecipeOptions, ReadOptions, DataOptions):
     sync_batch_norm: bool = False
     """Batch normalisation over the samples of all ranks in a step, where those of one rank are few."""
     patience: int | None = None
-    """Stop when validation accuracy has not improved for so many epochs; all ranks decide together."""
+    """Stop when validation (accuracy, or the mean IoU of maps) has not improved for so many epochs, on all ranks."""
     seed: int = 0
     """Seed of weights, shuffling, dropout and augmentation."""
     checkpoint_every: int = 0

@@ -37,7 +37,7 @@ class Work:
         return {"tflops_per_s": float(f"{rate:.4g}"), **{name: round(share, 4) for name, share in shares.items()}}
 
     def describe(self, samples_per_s: float) -> str:
-        """The same for people, such as ", 0.042 TFLOP/s (31.2 % of the peak)"; may be empty."""
+        """The same for people, such as ", 0.042 TFLOP/s (31.2% of the peak)"; may be empty."""
         rates = self.rates(samples_per_s)
         if not rates:
             return ""

@@ -126,6 +126,8 @@ def test_the_command_refuses_what_makes_no_sense():
         (Flops("mnist", "dep"), "did you mean deep"),
         (Flops("resnet", "resnet21"), "resnet"),
         (Flops("climate", shape=(0, 8, 1)), "--shape"),
+        (Flops("climate", classes=0), "--classes"),
+        (Flops("climate", "keras:MobileNetV2"), "there is no network 'keras:MobileNetV2'"),
         (Flops("climate", batch_size=2), "--step"),
     ):
         with pytest.raises(UserError, match=message):

@@ -68,6 +68,35 @@ def test_a_whole_grid_comes_with_rising_coordinates_whatever_its_order():
     np.testing.assert_array_equal(y, [-90.0, 0.0, 90.0])
 
 
+def test_longitudes_go_on_across_the_date_line_and_a_meridian_that_comes_twice_is_taken_once(tmp_path):
+    path = write(tmp_path / "a.h5", lat=[0.0, 10.0], lon=[170.0, 175.0, 180.0, -175.0])
+    grid = read_grid(path, 2, 4)
+    np.testing.assert_array_equal(grid.longitudes, [170.0, 175.0, 180.0, 185.0])
+    path = write(tmp_path / "b.h5", lat=[0.0, 10.0], lon=[180.0, 270.0, 0.0, 90.0])
+    np.testing.assert_array_equal(read_grid(path, 2, 4).longitudes, [180.0, 270.0, 360.0, 450.0])
+    _, columns, x, _ = Grid(np.array([0.0, 10.0]), np.arange(-180.0, 181.0, 90.0)).part()
+    np.testing.assert_array_equal(x, [-180.0, -90.0, 0.0, 90.0])
+    assert columns.tolist() == [0, 1, 2, 3]
+
+
+def test_a_grid_tells_whether_it_goes_round_the_globe_and_is_its_own_mirror_image():
+    whole, north = np.linspace(90, -90, 19), np.linspace(0, 90, 10)
+    for longitudes, round_the_globe in (
+        (np.arange(0, 360, 10.0), True),
+        (np.arange(0, 360, 10.0)[::-1], True),
+        (np.arange(175, -185, -10.0), True),
+        ((np.arange(1152) * 0.3125).astype("f4").astype("f8"), True),
+        (np.arange(0, 361, 10.0), False),
+        (np.arange(0, 350, 10.0), False),
+        (np.arange(-100, -30, 10.0), False),
+    ):
+        assert Grid(whole, longitudes).goes_round == round_the_globe
+    assert Grid(whole, whole).mirrored
+    assert Grid(np.linspace(-89.5, 89.5, 180), whole).mirrored
+    assert not Grid(north, whole).mirrored
+    assert not Grid(np.arange(-90.0, 90.0), whole).mirrored
+
+
 def test_a_region_between_the_points_of_the_grid_is_told():
     with pytest.raises(UserError, match="--region 1 2 3 4 "):
         global_grid(19, 36).part((1.0, 2.0, 3.0, 4.0))

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from hpc_train.errors import UserError
 from hpc_train.optim import recipe
 from hpc_train.optim.recipe import RecipeOptions
 
@@ -12,6 +13,7 @@ keras = pytest.importorskip("keras")
 tf = pytest.importorskip("tensorflow")
 pytest.importorskip("horovod.tensorflow")
 
+from hpc_train import checkpoint  # noqa: E402
 from hpc_train.optim.loss_scale import StaticLossScale  # noqa: E402
 from hpc_train.optim.wrapper import unwrap  # noqa: E402
 from hpc_train.parallel import optimizer as home  # noqa: E402
@@ -181,6 +183,19 @@ def test_the_lag_survives_serialisation():
     assert keras.saving.deserialize_keras_object(json.loads(json.dumps(config))).lag == 1
     with pytest.raises(ValueError, match="lag must be 0 or 1, not 2"):
         home.DistributedOptimizer(keras.optimizers.SGD(0.1), lag=2)
+
+
+def test_a_checkpoint_without_lag_is_not_resumed_with_lag_and_the_option_is_named(tmp_path):
+    def model(lag):
+        made = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="logits")])
+        made.compile(home.DistributedOptimizer(keras.optimizers.SGD(0.1), lag=lag), auto_scale_loss=False)
+        made.optimizer.build(made.trainable_variables)
+        return made
+
+    path = checkpoint.save(tmp_path, model(0), checkpoint.Progress(step=1))
+    with pytest.raises(UserError, match=r"options of the first start \(--model, .*--lag") as raised:
+        checkpoint.load(path, model(1))
+    assert "\n" not in str(raised.value)
 
 
 def test_a_static_scale_is_gone_before_any_rule_sees_the_gradient():

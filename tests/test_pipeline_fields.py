@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from hpc_train.data.fields import FieldOptions
+from hpc_train.data.options import ReadOptions
 from hpc_train.data.plan import TrainPlan, ValidationPlan
 from hpc_train.data.reader import Reader
 from hpc_train.data.shards import write_shards
@@ -117,6 +118,20 @@ def test_training_takes_the_parts_that_were_drawn_and_turns_the_sign_of_mirrored
             mirrored, across = mirrored + flip, across + (left + width > SHAPE[1])
     assert 0 < mirrored < 2 * SAMPLES
     assert across
+
+
+def test_maps_of_a_part_of_the_earth_are_neither_turned_nor_mirrored_and_parts_stay_within_them(tmp_path):
+    latitudes, longitudes = np.arange(10.0), np.arange(-70.0, -54.0)
+    values, labels = np.zeros((2, *SHAPE, 1), "f4"), np.zeros((2, *SHAPE), "u1")
+    places = {"latitude": latitudes, "longitude": longitudes}
+    write_shards(tmp_path, "train", values, labels, classes=2, shards=1, coordinates=places, channel_names=("V850",))
+    for option, said in (("roll", "16 longitudes, which do not go"), ("flip", "10 latitudes, which are not mirrored")):
+        chosen = FieldOptions(tmp_path, augment=(option,))
+        with pytest.raises(UserError, match=f"train-00000-of-00001.h5: has {said}.*leave --augment {option} out"):
+            chosen.transform(chosen.catalogue())
+    chosen = FieldOptions(tmp_path, random_crop=(4, 6))
+    lefts = chosen.transform(chosen.catalogue()).draw(SEED, 0, np.arange(300))[:, 1]
+    assert (lefts.min(), lefts.max()) == (0, SHAPE[1] - 6)
 
 
 def test_every_row_column_and_side_of_the_equator_is_drawn_about_as_often(floats):
@@ -246,3 +261,33 @@ def test_synthetic_fields_have_every_class_and_the_statistics_they_say():
     np.testing.assert_allclose(np.bincount(y.ravel()) / y.size, share, atol=0.03)
     with pytest.raises(UserError, match="--random-crop goes with data in files"):
         open_feed(Chosen(Path("synthetic"), random_crop=(4, 4)), World())
+    with pytest.raises(UserError, match="--image-size is for images; --field-size"):
+        open_feed(Chosen(Path("synthetic"), image_size=64), World())
+
+
+@dataclass(frozen=True)
+class Training(ReadOptions, FieldOptions):
+    """What a trainer on fields reads by."""
+
+    test_data: Path | None = None
+    batch_size: int = 2
+    seed: int = SEED
+
+
+def test_held_out_maps_have_the_channels_of_those_for_training_in_their_order(tmp_path, monkeypatch):
+    from hpc_train import parallel
+    from hpc_train.feed import open_feed
+    from hpc_train.parallel.mpi import Alone
+    from hpc_train.parallel.world import World
+
+    # One process, without Horovod.
+    monkeypatch.setattr(parallel, "Ranks", lambda world: Alone())
+    values, labels = np.zeros((2, *SHAPE, 2), "f4"), np.zeros((2, *SHAPE), "u1")
+    for folder, names in (("alike", ("u10", "v10")), ("turned", ("v10", "u10"))):
+        for split, channels in (("train", ("u10", "v10")), ("test", names)):
+            write_shards(tmp_path / folder, split, values, labels, classes=2, shards=1, channel_names=channels)
+    assert open_feed(Training(tmp_path / "alike"), World()).held_out.channel_names == ("u10", "v10")
+    with pytest.raises(UserError, match=r"test-00000-of-00001\.h5: has the channels v10, u10, but .* u10, v10"):
+        open_feed(Training(tmp_path / "turned"), World())
+    with pytest.raises(UserError, match="--field-size is for --data synthetic"):
+        open_feed(Training(tmp_path / "alike", field_size=(64, 96)), World())

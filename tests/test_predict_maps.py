@@ -167,6 +167,33 @@ def test_a_label_that_the_class_map_does_not_know_is_told_with_file_and_value(tr
     assert not (tmp_path / "masks.nc").exists()
 
 
+def test_scores_do_not_replace_the_record_of_the_run(trained):
+    before = (trained / "run" / "run.json").read_text()
+    with pytest.raises(UserError, match=r"run\.nc: its scores would go to the run's record"):
+        run(trained, output=trained / "run" / "run.nc")
+    assert (trained / "run" / "run.json").read_text() == before
+
+
+def test_data_that_mean_something_else_to_the_model_are_refused(tmp_path):
+    inputs = [f"x{number}" for number in range(16)]
+    (tmp_path / "test").mkdir()
+    with h5py.File(tmp_path / "test" / "a.nc", "w") as file:
+        file["y"] = np.zeros((1, HEIGHT, WIDTH), "u1")
+        for name in inputs:
+            file[name] = np.ones((1, HEIGHT, WIDTH), "i2")
+            file[name].attrs.update(scale_factor=0.5, add_offset=7.0)
+    import keras
+
+    model_input = keras.Input((16, HEIGHT, WIDTH))
+    last = keras.layers.Conv2D(3, 1)(keras.ops.moveaxis(model_input, 1, -1))
+    keras.Model(model_input, last).save(tmp_path / "best.keras")
+    for classes, said in ((2, "the model knows 3 classes, .* has 2"), (3, "stored as float32, .* holds int16 packed")):
+        record = {"options": {"inputs": inputs, "targets": ["y"], "classes": classes}, "facts": {}}
+        (tmp_path / "run.json").write_text(json.dumps(record))
+        with pytest.raises(UserError, match=said):
+            predict.run(predict.Predict(run=tmp_path, data=tmp_path, output=tmp_path / "masks.nc"))
+
+
 def test_maps_without_labels_come_from_a_numpy_file(trained, tmp_path, capsys):
     netCDF4 = pytest.importorskip("netCDF4")
     fields, _ = cam5_sample(7)

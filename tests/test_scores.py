@@ -40,7 +40,7 @@ def test_a_confusion_matrix_of_each_sample_has_true_rows_and_predicted_columns()
 
 
 def test_scores_by_hand():
-    metric = SegmentationScores(3, ignore_class=9)
+    metric = SegmentationScores(3, ("background", "tc", "ar"), ignore_class=9)
     metric.update_state(TRUTH.astype("float32"), logits_of(PREDICTED))
     assert numbers(metric.result()) == pytest.approx(
         {
@@ -111,7 +111,7 @@ def test_an_all_background_prediction_is_accurate_and_has_a_third_of_the_mean_io
     got = numbers(scores(confusion(truth, logits_of(0 * truth), 3)[0]))
     assert got["accuracy"] == 0.982
     assert got["mean_iou"] == pytest.approx(0.982 / 3)
-    assert got["precision_tc"] == got["recall_tc"] == got["iou_tc"] == 0
+    assert got["precision_class1"] == got["recall_class1"] == got["iou_class1"] == 0
 
 
 def test_counts_stay_exact_to_the_pixel_far_beyond_float32():

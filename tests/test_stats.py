@@ -106,6 +106,27 @@ def test_the_papers_layout_has_its_channels_first_and_names_them_too(tmp_path):
     assert statistics.channel_names == tuple(CHANNELS)
 
 
+def test_of_several_label_maps_the_one_that_trainers_use_is_counted_without_the_ignored_label(tmp_path):
+    inputs, targets = climate()
+    (tmp_path / "train").mkdir()
+    labels = np.stack([targets, np.where(targets == 1, 255, 0)], axis=1)
+    for number in range(5):
+        with h5py.File(tmp_path / "train" / f"{number}.h5", "w") as file:
+            file["climate/data"], file["climate/labels"] = np.moveaxis(inputs[number], -1, 0), labels[number]
+    expected = np.bincount(targets.astype(int).ravel())
+    for options, counts in (
+        ((), expected),
+        (("--ignore-label", "1"), expected * (1, 0, 1)),
+        (("--annotation", "1", "--classes", "2", "--ignore-label", "255"), [targets.size - expected[1], 0]),
+    ):
+        stats(tmp_path, "--layout", "paper", *options)
+        assert Statistics.load(tmp_path / "statistics.h5").class_counts.tolist() == list(counts)
+    line = refusal(tmp_path, "--layout", "paper", "--annotation", "1", "--classes", "2")
+    assert "has label 255.0, not one of the 2 classes" in line
+    assert "label maps 0 to 1, so there is no --annotation 2" in refusal(tmp_path, "--annotation", "2")
+    assert "--annotation is -1" in refusal(tmp_path, "--annotation", "-1")
+
+
 def test_shards_get_the_statistics_of_their_split_with_their_names_and_fingerprint(tmp_path):
     draw = np.random.default_rng(0)
     inputs, targets = draw.integers(0, 256, (50, 6, 6, 3), dtype=np.uint8), draw.integers(0, 4, 50)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from realdata import real_data
 
 from hpc_train.data.catalogue import Catalogue
+from hpc_train.data.grid import read_grid
 from hpc_train.data.options import DataOptions
 from hpc_train.data.reader import Reader
 from hpc_train.data.shards import write_shards
@@ -156,6 +157,34 @@ def test_storms_are_interpolated_between_fixes_and_never_beyond_them(tmp_path):
     # 48 hours lie between the last two fixes of A1.
     wide = Selection(0, (), (), 48 * 3600)
     assert [storm.track for storm in tracks.storms(times("2018-09-02"), wide)[0]] == ["A1"]
+
+
+def test_a_wind_that_stays_the_same_is_not_less_between_its_fixes(tmp_path):
+    fixes = [f"T1,,2018-09-01 {hour:02}:00:00,10.0,150.0,TS,34" for hour in (0, 6)]
+    asked = times("2018-09-01") + np.arange(0, 6 * 3600 + 1, 60).astype("m8[s]")
+    gales = Selection(34, (), (), 12 * 3600)
+    tracks = read_tracks(write_tracks(tmp_path / "tracks.csv", fixes), gales)
+    assert all(tracks.storms(asked, gales))
+
+
+def test_a_map_across_the_date_line_has_longitudes_that_go_on(tmp_path):
+    def shift(file):
+        file["lon"][:] = (np.arange(72) * 0.5 + 160 + 180) % 360 - 180
+
+    write_fields(tmp_path / "gfs.nc", shift=shift)
+    write_tracks(tmp_path / "tracks.csv")
+    output = prepare(tmp_path)
+    grid = read_grid(Catalogue.open(output, "train").files[0], 37, 72)
+    np.testing.assert_array_equal(grid.longitudes, 160 + np.arange(72) * 0.5)
+    _, targets = Reader(Catalogue.open(output, "train")).read([0])
+    # At 0 h W1 is at 10 N, 178 E.
+    assert targets[0, 16, 36] == 1
+
+
+def test_longitudes_in_no_order_are_refused(folder):
+    with netCDF4.Dataset(folder / "gfs.nc", "a") as file:
+        file["lon"][3] = 200.0
+    assert "gfs.nc: lon runs from 0 to 355, which are no degrees in order" in refusal(prepare, folder)
 
 
 @pytest.mark.parametrize(

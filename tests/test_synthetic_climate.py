@@ -432,3 +432,12 @@ def test_the_comparison_tells_of_channels_classes_points_and_rules(tmp_path, cap
     assert "mean IoU" in said
     with pytest.raises(UserError, match=r"nothing\.csv: not a csv file with columns"):
         compare.run(compare.ClimateComparison(data=folder, points=tmp_path / "nothing.csv"))
+    (tmp_path / "empty.csv").touch()
+    with pytest.raises(UserError, match=r"empty\.csv: not a csv file with columns .* \(there are no rows\)"):
+        compare.run(compare.ClimateComparison(data=folder, points=tmp_path / "empty.csv"))
+    with pytest.raises(UserError, match="--most is 0"):
+        compare.run(compare.ClimateComparison(data=folder, most=0))
+    with h5py.File(catalogue.files[2], "r+") as file:
+        file["climate/labels_0"][4, 5] = 7
+    with pytest.raises(UserError, match=r"has label 7\.0, not one of the 3 classes"):
+        compare.run(compare.ClimateComparison(data=folder))

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Literal
 
 from hpc_train.data.class_map import IGNORED, ClassMap
-from hpc_train.data.layout import STATISTICS_FILES, split_name
+from hpc_train.data.label_options import LabelOptions
+from hpc_train.data.layout import STATISTICS_FILES
 from hpc_train.data.meridional import is_meridional
-from hpc_train.data.options import DataOptions
 from hpc_train.errors import UserError
 
 # The classes of the published climate data, in the order that Kurth et al. (2018) and DeepCAM number them.
@@ -15,7 +15,7 @@ CLIMATE_CLASSES = ("background", "tc", "ar")
 
 
 @dataclass(frozen=True)
-class FieldOptions(DataOptions):
+class FieldOptions(LabelOptions):
     """Which channels and classes of the fields are used, and how they are normalised and varied."""
 
     fields: tuple[str, ...] = ()
@@ -23,11 +23,6 @@ class FieldOptions(DataOptions):
     class_map: tuple[int, ...] = ()
     """Class of each stored label: 0 2 1 makes label 1 class 2; -1: its pixels count for nothing. By default a label is
     its class."""
-    ignore_label: int | None = None
-    """A stored label whose pixels count for nothing, in the loss and in the scores; it may lie outside the classes."""
-    annotation: int = 0
-    """Which label map of a sample is used, where there are several: climate/labels_N of CAM5 files, index N of the
-    first axis of others'."""
     normalise: Literal["mean-std", "min-max", "none"] = "mean-std"
     """Bring each channel to mean 0 and standard deviation 1, or its range to 0..1, by --statistics; or do neither."""
     statistics: Path | None = None
@@ -36,8 +31,8 @@ class FieldOptions(DataOptions):
     """How training varies a global map: roll turns it in longitude by any number of columns, flip mirrors every other
     one at the equator, with the sign of winds that blow north (--meridional) turned."""
     random_crop: tuple[int, int] | None = None
-    """Height and width of the random part of each map that training takes, which may go across the map's left and
-    right edge; validation takes whole maps."""
+    """Height and width of the random part of each map that training takes, which may go across the left and right edge
+    of a global map; validation takes whole maps."""
     meridional: tuple[str, ...] = ()
     """Channels whose sign --augment flip turns; by default winds to the north and vorticity, as they are usually
     named: V850, VBOT, v10, v@850, va, vo, ..."""
@@ -50,8 +45,7 @@ class FieldOptions(DataOptions):
             size = getattr(self, name)
             if size and min(size) < 1:
                 raise UserError(f"--{name.replace('_', '-')} {size[0]} {size[1]}: give a height and width of 1 or more")
-        if self.annotation < 0:
-            raise UserError(f"--annotation is {self.annotation}; label maps are counted from 0")
+        self.check_annotation()
         if twice := sorted({name for name in self.fields if self.fields.count(name) > 1}):
             raise UserError(f"--fields names {twice[0]} twice; leave one of them out")
         if self.class_map and (min(self.class_map) < IGNORED or max(self.class_map) < 0):
@@ -86,12 +80,7 @@ class FieldOptions(DataOptions):
         plain = replace(self, classes=None) if mapped else self
         found = super(FieldOptions, plain).catalogue(split, comm, data, None if mapped else classes)
         found.stored_only("a trainer on fields")
-        if found.layout.name == "cam5" and self.annotation:
-            layout = replace(found.layout, targets=(f"climate/labels_{self.annotation}",))
-            other = found.open(data or self.data, split, layout, comm=comm)
-            found = replace(other, channel_names=found.channel_names)
-        elif self.annotation or len(found.target_shape) == 3:
-            found = self._one_label_map(found)
+        found = self.one_label_map(found, comm)
         _check_maps(found)
         published = found.layout.name in ("cam5", "paper", "climatenet")
         stored = classes or self.classes or found.classes or len(CLIMATE_CLASSES) * published
@@ -108,16 +97,19 @@ class FieldOptions(DataOptions):
         """What the labels of a catalogue of `catalogue` become."""
         return ClassMap.of(stored.files[0], stored.classes, self.class_map, self.ignore_label)
 
-    def transform(self, stored):
+    def transform(self, stored, comm=None):
         """The `data.sphere.FieldTransform` of samples of a catalogue of `catalogue`; None where they stay as stored.
 
-        Raises UserError, on every rank, when they cannot be varied as --augment and --random-crop ask.
+        Collective over `comm`. Raises UserError, on every rank, when they cannot be varied as --augment and
+        --random-crop ask.
         """
         from hpc_train.data.sphere import FieldTransform
 
+        grid = self._grid(stored, comm) if self.augment or self.random_crop else None
         classes, flip = self.classes_of(stored), "flip" in self.augment
         turned = self._turned(stored) if flip else ()
-        made = FieldTransform(stored, classes, "roll" in self.augment, flip, self.random_crop, turned)
+        wraps = grid is None or grid.goes_round
+        made = FieldTransform(stored, classes, "roll" in self.augment, flip, self.random_crop, turned, wraps)
         return made if made.varies or classes.changes else None
 
     def load_statistics(self, comm=None):
@@ -159,6 +151,24 @@ class FieldOptions(DataOptions):
             f"stats --data {self.data}`, name one with --statistics, or give --normalise none"
         )
 
+    def _grid(self, stored, comm):
+        """Where the maps lie; UserError where --augment takes them for another part of the Earth."""
+        from hpc_train.data.grid import read_grid
+        from hpc_train.data.survey import on_root
+        from hpc_train.parallel.mpi import Alone
+
+        path = stored.files[0]
+        grid = on_root(comm or Alone(), lambda: read_grid(path, *stored.target_shape))
+        for option, fits, axis, what in (
+            ("roll", grid.goes_round, grid.longitudes, "longitudes, which do not go round the globe in even steps"),
+            ("flip", grid.mirrored, grid.latitudes, "latitudes, which are not mirrored at the equator"),
+        ):
+            if option in self.augment and not fits:
+                raise UserError(
+                    f"{path}: has {len(axis)} {what} ({axis[0]:g} to {axis[-1]:g}); leave --augment {option} out"
+                ).agreed()
+        return grid
+
     def _turned(self, stored) -> tuple[int, ...]:
         """Numbers of the channels whose sign a mirrored map turns."""
         try:
@@ -172,15 +182,6 @@ class FieldOptions(DataOptions):
                 "must turn; leave flip out, or give data that name them"
             ).agreed()
         return tuple(number for number, name in enumerate(stored.channel_names) if is_meridional(name))
-
-    def _one_label_map(self, catalogue):
-        """The catalogue with layer `annotation` of its targets."""
-        shape, targets = catalogue.target_shape, catalogue.layout.targets
-        if len(shape) != 3 or len(targets) != 1 or self.annotation >= shape[0]:
-            maps = f"label maps 0 to {shape[0] - 1}" if len(shape) == 3 else "one label map a sample"
-            raise UserError(f"{catalogue.files[0]}: has {maps}, so there is no --annotation {self.annotation}").agreed()
-        layout = replace(catalogue.layout, targets=(f"{split_name(targets[0])[0]}[{self.annotation}]",))
-        return replace(catalogue, layout=layout, target_shape=shape[1:])
 
 
 def _check_maps(catalogue) -> None:

@@ -15,12 +15,27 @@ _LATITUDES, _LONGITUDES = ("latitude", "lat"), ("longitude", "lon")
 class Grid:
     """latitudes: float64 (height,), degrees north; longitudes: float64 (width,), degrees east; both go one way.
 
+    Longitudes go on beyond 180 or 360 where the map goes across that meridian.
+
     assumed: the files do not say them, so they are those of a global grid of equal angles, as CAM5's is.
     """
 
     latitudes: np.ndarray
     longitudes: np.ndarray
     assumed: bool = False
+
+    @property
+    def goes_round(self) -> bool:
+        """Whether its columns go once round the globe, so that the last one is beside the first."""
+        first, last = self.longitudes[[0, -1]]
+        steps = np.diff(self.longitudes, append=first + np.copysign(360.0, last - first))
+        return bool(np.ptp(steps) < 0.1 * np.abs(steps).max())
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether its rows lie as far from the equator as those counted from the other end."""
+        away = np.abs(self.latitudes + self.latitudes[::-1]).max()
+        return bool(away < 0.1 * np.abs(np.diff(self.latitudes)).max(initial=1.0))
 
     def part(self, region: tuple[float, float, float, float] | None = None):
         """(rows, columns, x, y): indices into the grid of a region, and the degrees east and north that belong to them.
@@ -33,7 +48,8 @@ class Grid:
         span = (east - west) % 360.0 if east - west < 360 else 360.0
         offsets = (self.longitudes - west) % 360.0
         columns = np.flatnonzero(offsets <= span)
-        columns = columns[np.argsort(offsets[columns])]
+        # The last column may be the first one again: 0 to 360, both of them.
+        columns = columns[np.unique(offsets[columns], return_index=True)[1]]
         rows = np.flatnonzero((self.latitudes >= south) & (self.latitudes <= north))
         rows = rows[np.argsort(self.latitudes[rows])]
         if len(rows) < 2 or len(columns) < 2:
@@ -60,19 +76,37 @@ def read_grid(path: str, height: int, width: int) -> Grid:
         found = [_find(file, names) for names in (_LATITUDES, _LONGITUDES)]
         if None in found:
             return global_grid(height, width)
-        axes = [np.asarray(dataset[()], np.float64) for dataset in found]
-        for dataset, axis, length, limit in zip(found, axes, (height, width), (90, 360), strict=True):
-            name = dataset.name.lstrip("/")
-            if len(axis) != length:
-                raise UserError(
-                    f"{path}: {name} has {len(axis)} values for maps of {height} rows and {width} columns; mend it"
-                )
-            if not (np.isfinite(axis).all() and np.abs(axis).max() <= limit and (length == 1 or _one_way(axis))):
-                raise UserError(
-                    f"{path}: {name} runs from {axis[0]:g} to {axis[-1]:g}, which are no degrees in order within "
-                    f"{-limit} to {limit}; mend it"
-                )
-    return Grid(*axes)
+        axes = {dataset.name.lstrip("/"): dataset[()] for dataset in found}
+    for (name, axis), length in zip(axes.items(), (height, width), strict=True):
+        if len(axis) != length:
+            raise UserError(
+                f"{path}: {name} has {len(axis)} values for maps of {height} rows and {width} columns; mend it"
+            )
+    return Grid(*in_order(path, axes))
+
+
+def in_order(path: str, axes: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Latitudes and longitudes, float64, which go one way: those of a map across 180 or 360 degrees go on beyond it.
+
+    axes: the two arrays by the names that messages call them; path: of their file.
+    Raises UserError when they are no degrees, or lie in no order.
+    """
+    (north, latitudes), (east, longitudes) = ((name, np.asarray(axis, np.float64)) for name, axis in axes.items())
+    turns = longitudes
+    if np.isfinite(longitudes).all():
+        turns = np.unwrap(longitudes, period=360.0)
+    for name, axis, going, limit, span in (
+        (north, latitudes, latitudes, 90, 180),
+        (east, longitudes, turns, 720, 360),
+    ):
+        steps = np.diff(going)
+        one_way = (steps > 0).all() or (steps < 0).all()
+        if not (np.isfinite(axis).all() and np.abs(axis).max() <= limit and one_way and np.ptp(going) <= span):
+            raise UserError(
+                f"{path}: {name} runs from {axis[0]:g} to {axis[-1]:g}, which are no degrees in order within "
+                f"{-limit} to {limit}; mend it"
+            )
+    return latitudes, turns
 
 
 def read_time(path: str, row: int, samples: int):
@@ -98,11 +132,6 @@ def read_time(path: str, row: int, samples: int):
 def _find(file: h5py.File, names: tuple[str, ...]) -> h5py.Dataset | None:
     found = (file.get(group + name) for group in ("", "climate/") for name in names)
     return next((item for item in found if isinstance(item, h5py.Dataset) and item.ndim == 1), None)
-
-
-def _one_way(axis: np.ndarray) -> bool:
-    steps = np.diff(axis)
-    return bool((steps > 0).all() or (steps < 0).all())
 
 
 def _text(value) -> str | None:

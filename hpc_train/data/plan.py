@@ -39,7 +39,9 @@ class TrainPlan:
             )
         if self.samples < self.global_batch:
             fits = self.samples // self.size
-            remedy = f"let a rank take at most {fits} a step (--batch-size x --accumulate)" if fits else f"use at most {max(self.samples, 1)} ranks"
+            remedy = f"use at most {max(self.samples, 1)} ranks"
+            if fits:
+                remedy = f"let a rank take at most {fits} a step (--batch-size x --accumulate)"
             raise UserError(
                 f"{self.samples} training samples are fewer than one global batch of {self.global_batch} "
                 f"({self.batch_size} x {self.size} ranks); {remedy}"

@@ -1,6 +1,6 @@
 """Maps of a sphere between the reader and the network: parts of them, turned and mirrored, with the classes asked for.
 
-A map is global: its columns go round the globe, so that the last one is beside the first; its rows lie as far from
+A map that is turned is global: its last column is beside the first; the rows of one that is mirrored lie as far from
 the equator as those counted from the other end.
 """
 
@@ -16,8 +16,8 @@ class FieldTransform:
 
     stored: catalogue of the samples as they are read, maps (height, width, channels) or (channels, height, width) with
     labels (height, width). roll: turn each map in longitude by a random number of columns. crop: (height, width) of
-    the random part that is taken of each map; it may go across the left and right edge. flip: mirror every other map
-    at the equator; the channels of numbers `turned` then change their sign.
+    the random part that is taken of each map; with `wraps` it may go across the left and right edge. flip: mirror
+    every other map at the equator; the channels of numbers `turned` then change their sign.
 
     What happens to a sample depends on (seed, epoch, its number) alone, whichever rank and step it belongs to.
     Raises UserError, on every rank, for a part that is larger than the map, or a sign that the data cannot hold.
@@ -34,11 +34,12 @@ class FieldTransform:
         flip: bool = False,
         crop: tuple[int, int] | None = None,
         turned: tuple[int, ...] = (),
+        wraps: bool = True,
     ):
         self._first = stored.channel_axis == 0
         self._channels = stored.input_shape[stored.channel_axis]
         self._map, self._part = stored.target_shape, tuple(crop or stored.target_shape)
-        self._roll, self._flip, self._crop = roll, flip, crop
+        self._roll, self._flip, self._crop, self._wraps = roll, flip, crop, wraps
         self._classes = classes
         if any(part > whole for part, whole in zip(self._part, self._map, strict=True)):
             sizes = (" x ".join(map(str, size)) for size in (self._part, self._map))
@@ -54,10 +55,11 @@ class FieldTransform:
     def draw(self, seed: int, epoch: int, samples: np.ndarray) -> np.ndarray:
         """Random numbers of samples in an epoch, int32 (samples, NUMBERS). samples: int64, their numbers."""
         (height, width), moves = self._map, self._roll or self._crop
+        lefts = width if self._wraps else width - self._part[1] + 1
         drawn = np.empty((len(samples), self.NUMBERS), np.int32)
         for row, sample in zip(drawn, samples, strict=True):
             random = np.random.default_rng([seed % 2**64, epoch, int(sample)])
-            top, left, flip = random.integers(0, (height - self._part[0] + 1, width, 2))
+            top, left, flip = random.integers(0, (height - self._part[0] + 1, lefts, 2))
             row[:] = top, left if moves else 0, flip if self._flip else 0
         return drawn
 

@@ -2,28 +2,19 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from math import prod
 from pathlib import Path
 
 import numpy as np
 
+from hpc_train.data.label_counts import BadSample, add_counts, count_labels
 from hpc_train.errors import UserError
 
 # The powers the climate papers weigh classes with: none, DeepCAM's, Kurth et al.'s 1/sqrt, plain inverse frequency.
 WEIGHT_POWERS = (0.0, -0.125, -0.5, -1.0)
-# A label beyond this is no class but a measurement or a fill value; counting it would take its size in memory.
-_MOST_CLASSES = 65536
 # Values looked at together: their float64 copy stays in a core's cache.
 _BLOCK = 1 << 17
-
-
-class BadSample(ValueError):
-    """A sample that has no statistics: its `place` in the batch and what is wrong with it."""
-
-    def __init__(self, place: int, problem: str):
-        super().__init__(f"sample {place} of the batch {problem}")
-        self.place = place
-        self.problem = problem
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,14 +52,24 @@ class Statistics:
         return cls(0, nothing, unknown, np.zeros(channels), unknown, unknown, nothing, np.zeros(classes, np.int64))
 
     @classmethod
-    def of(cls, inputs, targets=None, channel_axis: int | None = None, classes: int = 0, skip_nan=False, missing=None):
+    def of(
+        cls,
+        inputs,
+        targets=None,
+        channel_axis: int | None = None,
+        classes: int = 0,
+        skip_nan=False,
+        missing=None,
+        ignore: int | None = None,
+    ):
         """Statistics of one batch, in float64 whatever the dtype, without a float64 copy of the batch.
 
         inputs: (samples, ...) numbers. channel_axis: the axis of one sample that counts channels; None when all
         its values are one channel. targets: labels (samples,), (samples, height, width) or with layers, integers
         or integral floats, or None. classes: labels lie in [0, classes); 0: as many classes as are seen.
         skip_nan: leave NaN, infinity and missing values out, and count them. missing: float64 (channels,), what
-        stands for a missing value in each channel, NaN where nothing does; None: in no channel.
+        stands for a missing value in each channel, NaN where nothing does; None: in no channel. ignore: a label, also
+        outside the classes, that is not counted.
 
         Raises BadSample for the first NaN, infinity or missing value, or the first label that is no class.
         """
@@ -84,7 +85,7 @@ class Statistics:
                     raise _first_not_finite(inputs, channel_axis, missing)
                 moments = _moments_of_finite(block)
             total = total.merge(replace(nothing, **moments))
-        counts = np.zeros(classes, np.int64) if targets is None else _count_labels(np.asarray(targets), classes)
+        counts = np.zeros(classes, np.int64) if targets is None else count_labels(np.asarray(targets), classes, ignore)
         return replace(total, samples=len(inputs), class_counts=counts)
 
     def update(self, inputs, targets=None, channel_axis: int | None = None, classes: int = 0, skip_nan=False):
@@ -113,7 +114,7 @@ class Statistics:
             min=np.fmin(self.min, other.min),
             max=np.fmax(self.max, other.max),
             not_finite=self.not_finite + other.not_finite,
-            class_counts=_add_counts(self.class_counts, other.class_counts),
+            class_counts=add_counts(self.class_counts, other.class_counts),
         )
 
     def unpacked(self, scale, offset) -> "Statistics":
@@ -136,6 +137,16 @@ class Statistics:
     def std(self) -> np.ndarray:
         """Standard deviation of each channel, float64: of the samples themselves (divided by count)."""
         return np.sqrt(self.m2 / np.where(self.count, self.count, np.nan))
+
+    @property
+    def digest(self) -> str:
+        """A hash of what the channels and classes are normalised and weighted by, to six digits.
+
+        Ranks that merge in another order give the same.
+        """
+        values = (self.mean, self.std, self.min, self.max, self.class_counts)
+        text = " ".join(f"{value:.6g}" for array in values for value in array)
+        return blake2b(text.encode(), digest_size=8).hexdigest()
 
     def normalisation(self, how: str) -> tuple[np.ndarray, np.ndarray]:
         """(offset, divisor), float64 (channels,): (x - offset) / divisor is normalised; a constant channel gives 0.
@@ -228,21 +239,3 @@ def _first_not_finite(inputs: np.ndarray, channel_axis: int | None, missing: np.
     what = f"the missing value {value}" if np.isfinite(value) else f"{value}"
     where = "" if channel_axis is None else f" in channel {index[channel_axis]}"
     return BadSample(place, f"holds {what}{where}")
-
-
-def _count_labels(targets: np.ndarray, classes: int) -> np.ndarray:
-    flat = targets.reshape(-1)
-    with np.errstate(invalid="ignore"):
-        labels = flat.astype(np.int64)
-    fractional = targets.dtype.kind == "f" and not (labels == flat).all()
-    if labels.size and (fractional or labels.min() < 0 or labels.max() >= (classes or _MOST_CLASSES)):
-        bad = (labels != flat) | (labels < 0) | (labels >= (classes or _MOST_CLASSES))
-        place = int(np.argmax(bad))
-        expected = f"one of the {classes} classes (0 to {classes - 1})" if classes else "a class number"
-        raise BadSample(place // (targets.size // len(targets)), f"has label {flat[place]}, not {expected}")
-    return np.bincount(labels, minlength=classes)
-
-
-def _add_counts(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    size = max(len(one), len(other))
-    return np.pad(one, (0, size - len(one))) + np.pad(other, (0, size - len(other)))

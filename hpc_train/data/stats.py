@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from hpc_train.console import say
-from hpc_train.data.options import DataOptions
+from hpc_train.data.label_options import LabelOptions
 from hpc_train.data.progress import Progress
 from hpc_train.errors import UserError
 from hpc_train.parallel.world import threads_per_rank
@@ -24,7 +24,7 @@ _BATCH_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
-class Stats(DataOptions):
+class Stats(LabelOptions):
     """Count, mean, standard deviation and range of each channel, pixels of each class, and class weights.
 
     Reads every sample once, in `mpirun -np N` as many parts (Slurm: `srun`). Writes statistics.h5 (the suite's),
@@ -44,8 +44,9 @@ def run(options: Stats) -> None:
     """Count the samples, each rank its part; rank 0 prints and writes. Raises UserError."""
     from hpc_train.parallel.mpi import agree, job
 
+    options.check_annotation()
     with job() as comm:
-        catalogue = options.catalogue(options.split, comm)
+        catalogue = options.one_label_map(options.catalogue(options.split, comm), comm)
         with agree(comm):
             folder = _prepare_output(options) if comm.rank == 0 else None
         began = time.perf_counter()
@@ -53,7 +54,7 @@ def run(options: Stats) -> None:
         threads = _threads(comm)
         # Rank 0's share stands for all: the ranks have equal ones.
         with closing(Progress(options.split, last - first, comm.rank == 0)) as progress:
-            mine = count(catalogue, first, last, options.skip_nan, threads, progress.add)
+            mine = count(catalogue, first, last, options.skip_nan, threads, progress.add, options.ignore_label)
         parts = comm.gather(mine)
         if comm.rank == 0:
             total = parts[0]
@@ -62,12 +63,20 @@ def run(options: Stats) -> None:
             _finish(options, catalogue, total, folder, comm.size, time.perf_counter() - began)
 
 
-def count(catalogue, first: int, last: int, skip_nan=False, threads: int = 1, add=lambda samples, size: None):
+def count(
+    catalogue,
+    first: int,
+    last: int,
+    skip_nan=False,
+    threads: int = 1,
+    add=lambda samples, size: None,
+    ignore: int | None = None,
+):
     """`Statistics` of the samples [first, last) of a catalogue, packed values unpacked, images as validation has them.
 
-    add: is told of the samples and bytes of every batch that is done. Raises UserError, which names file and sample,
-    for one that cannot be read, for a NaN, infinity or missing value unless `skip_nan`, and for a label that is no
-    class.
+    add: is told of the samples and bytes of every batch that is done; ignore: a label that is not counted. Raises
+    UserError, which names file and sample, for one that cannot be read, for a NaN, infinity or missing value unless
+    `skip_nan`, and for a label that is no class.
     """
     from hpc_train.data.statistics import Statistics
 
@@ -76,16 +85,15 @@ def count(catalogue, first: int, last: int, skip_nan=False, threads: int = 1, ad
     rows = max(1, _BATCH_BYTES // threads // max(1, catalogue.sample_bytes))
     batches = (range(at, min(at + rows, last)) for at in range(first, last, rows))
     reader = _open_reader(catalogue)
+    how = skip_nan, missing, ignore
     with closing(reader), ThreadPoolExecutor(threads) as pool:
-        work = deque(
-            pool.submit(_count_batch, reader, batch, skip_nan, missing) for batch in islice(batches, threads + 1)
-        )
+        work = deque(pool.submit(_count_batch, reader, batch, *how) for batch in islice(batches, threads + 1))
         # In the order of the samples: the first bad one is the one that is told.
         while work:
             done = work.popleft().result()
             total = total.merge(done)
             add(done.samples, done.samples * catalogue.sample_bytes)
-            work.extend(pool.submit(_count_batch, reader, batch, skip_nan, missing) for batch in islice(batches, 1))
+            work.extend(pool.submit(_count_batch, reader, batch, *how) for batch in islice(batches, 1))
     scale, offset = np.array(catalogue.packing).T
     return total.unpacked(scale, offset) if (scale != 1).any() or offset.any() else total
 
@@ -108,14 +116,14 @@ def _open_reader(catalogue):
     return DecodedReader(open_reader(catalogue))
 
 
-def _count_batch(reader, batch: range, skip_nan: bool, missing):
+def _count_batch(reader, batch: range, skip_nan: bool, missing, ignore):
     from hpc_train.data.statistics import BadSample, Statistics
 
     catalogue = reader.catalogue
     inputs, targets = reader.read(np.arange(batch.start, batch.stop))
     targets = targets if catalogue.layout.targets else None
     try:
-        return Statistics.of(inputs, targets, catalogue.channel_axis, catalogue.classes, skip_nan, missing)
+        return Statistics.of(inputs, targets, catalogue.channel_axis, catalogue.classes, skip_nan, missing, ignore)
     except BadSample as bad:
         raise _located(catalogue, batch.start + bad.place, bad.problem) from bad
 

@@ -88,6 +88,8 @@ def _check(options: Predict) -> None:
     output = options.output or options.run / "predictions.h5"
     if output.suffix not in _CLASSIFIED + _MAPS:
         raise UserError(f"--output {output}: give a name that ends in .h5 or .csv, or in .nc for label maps")
+    if options.output and output.with_suffix(".json").resolve() == (options.run / "run.json").resolve():
+        raise UserError(f"--output {output}: its scores would go to the run's record, run.json; give another name")
     if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
         raise UserError(f"cannot write in the folder {output.parent}; make it, or name another file with --output")
 

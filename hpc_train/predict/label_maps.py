@@ -9,6 +9,7 @@ import numpy as np
 
 from hpc_train import __version__
 from hpc_train.console import say
+from hpc_train.data.fields import CLIMATE_CLASSES
 from hpc_train.errors import UserError
 from hpc_train.files import write_json
 from hpc_train.predict import fields, scores
@@ -17,7 +18,6 @@ from hpc_train.predict.netcdf import mask_file
 
 # Letters in a line above a picture.
 _TITLE = 105
-_CLIMATE_CLASSES = ("background", "tc", "ar")
 
 
 def predict(options, folder, path: Path, model, output: Path) -> None:
@@ -44,6 +44,7 @@ def predict(options, folder, path: Path, model, output: Path) -> None:
     classes = model.output_shape[-1]
     names = _class_names(source, classes, options.data)
     _check_shape(model.input_shape, source.shape, options.data)
+    _check_dtype(np.dtype(model.inputs[0].dtype), source, options.data)
     drawn = _drawn(options, source.samples)
     channels = 1 if source.channel_axis is None else source.shape[source.channel_axis]
     shown = fields.choose(source.channel_names, channels, options.show) if drawn else []
@@ -131,17 +132,25 @@ def _tell(matrix, names, of_samples, ignored: int, path: Path) -> None:
 
 
 def _class_names(source: MapSource, classes: int, data: Path) -> list[str]:
-    if source.class_names and len(source.class_names) != classes:
-        raise UserError(f"the model knows {classes} classes, {data} has {len(source.class_names)}")
+    if source.classes not in (0, classes):
+        raise UserError(f"the model knows {classes} classes, {data} has {source.classes}; give data of its classes")
     if source.class_names:
         return list(source.class_names)
-    return list(_CLIMATE_CLASSES) if classes == len(_CLIMATE_CLASSES) else [f"class{i}" for i in range(classes)]
+    return list(CLIMATE_CLASSES) if classes == len(CLIMATE_CLASSES) else [f"class{i}" for i in range(classes)]
 
 
 def _check_shape(takes, shape, data: Path) -> None:
     takes = tuple(takes[1:])
     if len(takes) != len(shape) or any(wanted not in (None, given) for wanted, given in zip(takes, shape, strict=True)):
         raise UserError(f"the model takes samples of {takes}, {data} holds {tuple(shape)}")
+
+
+def _check_dtype(takes: np.dtype, source: MapSource, data: Path) -> None:
+    # A model of packed integers unpacks them, and no other: Keras would turn what it is given into integers.
+    packed = any(pair != (1.0, 0.0) for pair in source.packing)
+    if takes != source.dtype and (takes.kind != "f" or packed):
+        held = f"{source.dtype}{' packed' * packed}"
+        raise UserError(f"the model takes numbers stored as {takes}, {data} holds {held}; give data of that form")
 
 
 def _drawn(options, samples: int) -> set[int]:

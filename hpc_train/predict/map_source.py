@@ -18,18 +18,21 @@ from hpc_train.errors import UserError
 class MapSource:
     """Maps by their numbers.
 
-    samples: how many; shape: of one as stored; channel_axis: 0, 2, or None for maps without channels; packing: (scale,
-    offset) of all channels or of each; channel_names, class_names: may be empty; grid: of the maps; labelled: whether
-    there are labels; read: from sample numbers to (inputs (b, *shape) as stored, class numbers (b, height, width) with
-    -1 where they do not count, or None); place: from a sample's number to its (file, row); time: to its time, a
-    `cftime.datetime`, or None; storms: to the names of storms that it shows, where the data tell any.
+    samples: how many; shape, dtype: of one as stored; channel_axis: 0, 2, or None for maps without channels; packing:
+    (scale, offset) of all channels or of each; channel_names, class_names: may be empty; classes: their number, 0
+    where it is not known; grid: of the maps; labelled: whether there are labels; read: from sample numbers to (inputs
+    (b, *shape) as stored, class numbers (b, height, width) with -1 where they do not count, or None); place: from a
+    sample's number to its (file, row); time: to its time, a `cftime.datetime`, or None; storms: to the names of storms
+    that it shows, where the data tell any.
     """
 
     samples: int
     shape: tuple[int, ...]
+    dtype: np.dtype
     channel_axis: int | None
     packing: tuple[tuple[float, float], ...]
     channel_names: tuple[str, ...]
+    classes: int
     class_names: tuple[str, ...]
     grid: Grid
     labelled: bool
@@ -79,9 +82,11 @@ def open_data(data: Path, split: str, recorded: dict) -> MapSource:
     return MapSource(
         samples=catalogue.samples,
         shape=tuple(catalogue.input_shape),
+        dtype=catalogue.input_dtype.newbyteorder("="),
         channel_axis=catalogue.channel_axis,
         packing=catalogue.packing,
         channel_names=tuple(catalogue.channel_names),
+        classes=class_map.classes,
         class_names=class_map.names(catalogue.class_names),
         grid=read_grid(catalogue.files[0], *catalogue.target_shape),
         labelled=True,
@@ -100,14 +105,17 @@ def open_npy(path: Path) -> MapSource:
     from hpc_train.predict.classes import open_npy
 
     samples, shape, _, read = open_npy(path)
+    dtype = read(np.arange(1))[0].dtype
     if len(shape) != 3:
         raise UserError(f"--data {path} has samples of shape {shape}; give maps (height, width, channels)")
     return MapSource(
         samples=samples,
         shape=shape,
+        dtype=dtype.newbyteorder("="),
         channel_axis=2,
         packing=((1.0, 0.0),),
         channel_names=(),
+        classes=0,
         class_names=(),
         grid=global_grid(*shape[:2]),
         labelled=False,
@@ -125,11 +133,17 @@ def _storms(data: Path, split: str) -> tuple[dict, dict[int, list[str]]]:
     if path.is_file():
         import cftime
 
-        with open(path, newline="") as file:
-            for row in csv.DictReader(file):
-                number, time = int(row["sample"]), datetime.fromisoformat(row["time"])
-                times[number] = cftime.datetime(*time.timetuple()[:6], calendar="standard")
-                # Where the tracks name no storms, their numbers stand in.
-                if row["name"] not in ("", row["track"]):
-                    storms.setdefault(number, []).append(row["name"])
+        try:
+            with open(path, newline="", encoding="utf-8") as file:
+                for row in csv.DictReader(file):
+                    number, time = int(row["sample"]), datetime.fromisoformat(row["time"])
+                    times[number] = cftime.datetime(*time.timetuple()[:6], calendar="standard")
+                    # Where the tracks name no storms, their numbers stand in.
+                    if row["name"] not in ("", row["track"]):
+                        storms.setdefault(number, []).append(row["name"])
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{path}: is not as `hpc-train prepare storm-tracks` wrote it ({error}); take it away, or prepare the "
+                "data again"
+            ) from error
     return times, storms

@@ -37,7 +37,7 @@ def load_confusion(run: Path) -> Confusion | None:
     path = max(found, key=lambda path: path.stat().st_mtime)
     try:
         return _of_maps(path) if path.suffix == ".json" else _of_samples(path)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, TypeError, ValueError, KeyError) as error:
         raise UserError(f"{path} cannot be read ({error}); run `hpc-train predict {run}` again") from error
 
 
@@ -132,7 +132,8 @@ def _share(share: float, count: int) -> str:
 
 
 def _short(count: int) -> str:
-    for size, letter in ((10**9, "G"), (10**6, "M"), (10**4, "k")):
-        if count >= size:
-            return f"{count / (1000 if letter == 'k' else size):.3g} {letter}"
+    # From where three digits round to 1: 999,950 is 1 M, not 1e+03 k.
+    for least, size, letter in ((999_500_000, 10**9, "G"), (999_500, 10**6, "M"), (10**4, 10**3, "k")):
+        if count >= least:
+            return f"{count / size:.3g} {letter}"
     return str(count)

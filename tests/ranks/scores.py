@@ -28,7 +28,7 @@ MODEL = keras.Sequential([keras.Input((6, 7, 2)), keras.layers.Conv2D(3, 3, padd
 MODEL.compile(
     parallel.DistributedOptimizer(keras.optimizers.SGD(0.0)),
     LOSS,
-    metrics=[SegmentationScores(3, ignore_class=255), SampleIoU(3, ignore_class=255)],
+    metrics=[SegmentationScores(3, ("background", "tc", "ar"), ignore_class=255), SampleIoU(3, ignore_class=255)],
     auto_scale_loss=False,
 )
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hpc_train.data.grid import in_order
 from hpc_train.data.hdf5 import reason
 from hpc_train.errors import UserError
 
@@ -30,7 +31,8 @@ class FieldFile:
     """A context that reads maps from one file.
 
     path: NetCDF; variables: names, with a level of a variable that has several: "u@850" (hPa, or the file's unit).
-    times: datetime64[s] (n,); latitudes, longitudes: float64 (h,), (w,) in degrees, in the order of the file.
+    times: datetime64[s] (n,); latitudes, longitudes: float64 (h,), (w,) in degrees, in the order of the file; see
+    `data.grid.in_order`.
     Raises UserError, which names the file and the variable, for what is not there or is no map of the Earth.
     """
 
@@ -171,10 +173,8 @@ class FieldFile:
                 "variables of one grid can be stacked"
             )
         time, *space = grids[0]
-        latitudes, longitudes = (np.ma.filled(self._file.variables[name][:].astype(float), np.nan) for name in space)
-        if not (np.isfinite(longitudes).all() and (np.abs(latitudes) <= 90).all()):
-            raise self._problem(f"{space} are not all degrees of latitude (-90 to 90) and longitude; mend them")
-        return self._decode_times(self._time_of(time)), latitudes, longitudes
+        axes = {name: np.ma.filled(self._file.variables[name][:].astype(float), np.nan) for name in space}
+        return self._decode_times(self._time_of(time)), *in_order(self.path, axes)
 
     def _decode_times(self, variable) -> np.ndarray:
         from netCDF4 import num2date

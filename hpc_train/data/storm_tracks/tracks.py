@@ -79,7 +79,8 @@ class Track:
         span = (self.times[after] - self.times[before]) / np.timedelta64(1, "s")
         passed = (times[inside] - self.times[before]) / np.timedelta64(1, "s")
         share = np.divide(passed, span, out=np.zeros(len(inside)), where=span > 0)
-        winds = (1 - share) * self.winds[before] + share * self.winds[after]
+        # Exactly 34 between 34 and 34.
+        winds = self.winds[before] + share * (self.winds[after] - self.winds[before])
         taken = self.counts[before] & self.counts[after] & (span <= selection.gap)
         if selection.min_wind > 0:
             taken &= winds >= selection.min_wind

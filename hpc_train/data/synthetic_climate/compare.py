@@ -4,12 +4,13 @@ import io
 import zipfile
 from collections.abc import Callable, Iterable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from hpc_train.console import say
+from hpc_train.data.layout import CAM5_CHANNELS
 from hpc_train.data.options import DataOptions
 from hpc_train.errors import UserError
 
@@ -37,16 +38,19 @@ class ClimateComparison(DataOptions):
 
 def run(options: ClimateComparison) -> None:
     """Print the tables; raises UserError."""
-    catalogue = options.catalogue(options.split)
+    if options.most < 1:
+        raise UserError(f"--most is {options.most}; it must be at least 1")
+    catalogue, held_out = (_labelled(options.catalogue(split)) for split in (options.split, options.held_out))
     if catalogue.channel_axis != 2 or not catalogue.channel_names:
         raise UserError(f"{options.data}: not maps of CAM5's 16 channels; make them with `prepare climate-synthetic`")
-    real = _load_real(options)
+    real = _load_real(options, catalogue.channel_names)
+    points = read_points(options.points, catalogue.channel_names) if options.points else None
     read = _batches(catalogue, options.most)
     say(f"{options.data}, {options.split}: {min(options.most, catalogue.samples)} of {catalogue.samples} samples\n")
     say(channel_table(catalogue, options.most, real) + "\n")
-    if options.points:
-        say(point_table(*read_points(options.points, catalogue.channel_names), read, catalogue.channel_names) + "\n")
-    say(rule_table(read, _batches(options.catalogue(options.held_out), options.most), catalogue.channel_names))
+    if points:
+        say(point_table(*points, read, catalogue.channel_names) + "\n")
+    say(rule_table(read, _batches(held_out, options.most), catalogue.channel_names))
 
 
 def channel_table(catalogue, most: int, real=None) -> str:
@@ -75,10 +79,14 @@ def read_points(path: Path, names) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
                 text = archive.read(next(name for name in archive.namelist() if name.endswith(".csv"))).decode()
         else:
             text = path.read_text()
-        table = np.genfromtxt(io.StringIO(text), delimiter=",", names=True)
-        values = np.stack([table[name] for name in names], axis=1)
-        return values, table["lat"], table["Label"].astype(np.int64)
-    except (OSError, zipfile.BadZipFile, StopIteration, UnicodeDecodeError, ValueError) as error:
+        if len(text.splitlines()) < 2:
+            raise ValueError("there are no rows")
+        table = np.atleast_1d(np.genfromtxt(io.StringIO(text), delimiter=",", names=True))
+        values = np.stack([table[name] for name in (*names, "lat", "Label")], axis=1)
+        if not np.isfinite(values).all():
+            raise ValueError("a value is missing or no number")
+        return values[:, :-2], values[:, -2], values[:, -1].astype(np.int64)
+    except (OSError, zipfile.BadZipFile, StopIteration, ValueError) as error:
         raise UserError(f"{path}: not a csv file with columns {' '.join(names)} lat Label ({error})") from error
 
 
@@ -129,10 +137,22 @@ def rule_table(train: Callable[[], Iterable], test: Callable[[], Iterable], name
     return "\n".join(lines)
 
 
-def _load_real(options: ClimateComparison):
+def _load_real(options: ClimateComparison, names: tuple[str, ...]):
     from hpc_train.data.statistics_file import load
 
-    return load(options.deepcam_stats) if options.deepcam_stats else None
+    real = load(options.deepcam_stats) if options.deepcam_stats else None
+    # DeepCAM's file has CAM5's channels, and does not name them.
+    if real and (real.channel_names or CAM5_CHANNELS) != names:
+        raise UserError(
+            f"{options.deepcam_stats}: of other channels than {options.data}, which has {', '.join(names)}; leave "
+            "--deepcam-stats out"
+        )
+    return real
+
+
+def _labelled(catalogue):
+    """The catalogue, whose labels must be those of the tables."""
+    return replace(catalogue, classes=len(_NAMES))
 
 
 def _batches(catalogue, most: int) -> Callable[[], Iterable]:
@@ -140,7 +160,7 @@ def _batches(catalogue, most: int) -> Callable[[], Iterable]:
     from hpc_train.data.encoded_reader import open_reader
 
     def read():
-        with closing(open_reader(catalogue, check=False)) as reader:
+        with closing(open_reader(catalogue)) as reader:
             for number in range(min(most, catalogue.samples)):
                 yield reader.read(np.array([number]))
 
