@@ -18,9 +18,9 @@ training step:
     together                                    4.188      13.024
     (transposed convolutions by output          4.422      16.106)
 
-4.188 is published; so is 14.41 for DeepLabv3+, where the framework of that time padded what dilated convolutions take:
-13.02 is what the network itself needs, with the stages of the encoder striding in their last block as in TF-Slim
-(13.05 if in their first).
+4.188 is published. For DeepLabv3+ 14.41 is: more than the 13.02 that the network itself needs, with the stages of the
+encoder striding in their last block as in TF-Slim (13.05 if in their first). The framework of that time padded what
+dilated convolutions take, but counted so they make it 13.07: the rest of the difference is not explained.
 """
 
 from math import prod

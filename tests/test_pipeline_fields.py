@@ -181,7 +181,7 @@ def test_maps_that_nothing_is_asked_of_come_as_they_are_stored(floats):
 def test_a_mirrored_cyclone_turns_the_other_way():
     """By the curl of the wind, taken with NumPy: a mirror image has the opposite one at the opposite latitude."""
     from hpc_train.data.class_map import ClassMap
-    from hpc_train.data.sphere import FieldTransform
+    from hpc_train.data.field_transform import FieldTransform
 
     y, x = np.meshgrid(np.arange(12.0), np.arange(20.0), indexing="ij")
     bump = np.exp(-((y - 3) ** 2 + (x - 9) ** 2) / 8)

@@ -103,7 +103,7 @@ class FieldOptions(LabelOptions):
         Collective over `comm`. Raises UserError, on every rank, when they cannot be varied as --augment and
         --random-crop ask.
         """
-        from hpc_train.data.sphere import FieldTransform
+        from hpc_train.data.field_transform import FieldTransform
 
         grid = self._grid(stored, comm) if self.augment or self.random_crop else None
         classes, flip = self.classes_of(stored), "flip" in self.augment

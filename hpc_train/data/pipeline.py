@@ -6,11 +6,11 @@ from itertools import islice, repeat
 import numpy as np
 import tensorflow as tf
 
+from hpc_train.data.field_transform import FieldTransform
 from hpc_train.data.loader import Loader
 from hpc_train.data.plan import TrainPlan, ValidationPlan
 from hpc_train.data.read_ahead import ReadAhead
 from hpc_train.data.reader import Reader
-from hpc_train.data.sphere import FieldTransform
 
 # Batches on their way to the device; each is a group of its own where batches are large.
 _PREFETCH = 1

@@ -11,7 +11,7 @@ Layers are named by level and place: `stem_conv`, `down1_layer2_conv`, `down1_tr
 `up4_layer1_conv`, `logits`. Level 1 has full resolution, `down5` is the bottom.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from keras import KerasTensor, Model, layers
 
@@ -45,7 +45,7 @@ FAMILY = {
 _MOMENTUM = 0.9
 
 
-def build(name: str, inputs: KerasTensor, x: KerasTensor, classes: int, batch_norm: bool | None = None) -> Model:
+def build(name: str, inputs: KerasTensor, x: KerasTensor, classes: int) -> Model:
     """Build a Tiramisu that gives each pixel logits.
 
     Args:
@@ -55,7 +55,6 @@ def build(name: str, inputs: KerasTensor, x: KerasTensor, classes: int, batch_no
             do not divide by `multiple(name)` are padded and their logits cropped. Height or width may be None: the
             model then takes any that divide.
         classes: number of classes.
-        batch_norm: in place of the preset's.
 
     Returns:
         A model from `inputs` to float32 logits (batch, height, width, classes).
@@ -65,8 +64,6 @@ def build(name: str, inputs: KerasTensor, x: KerasTensor, classes: int, batch_no
     """
     preset = choose(name, FAMILY)
     check_maps(name, inputs, x, classes)
-    if batch_norm is not None:
-        preset = replace(preset, batch_norm=batch_norm)
     x, margins = pad(x, multiple(name))
     x = _layer(x, preset.stem, preset.kernel, 1, preset, "stem")
     skips, bottom = [], len(preset.down)

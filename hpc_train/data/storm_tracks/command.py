@@ -72,7 +72,7 @@ class StormTracks:
     @property
     def radius(self) -> float:
         """Radius of a disc in degrees."""
-        from hpc_train.data.storm_tracks.sphere import km_to_degrees
+        from hpc_train.data.storm_tracks.great_circle import km_to_degrees
 
         return self.radius_degrees or km_to_degrees(RADIUS_KM if self.radius_km is None else self.radius_km)
 
@@ -80,6 +80,12 @@ class StormTracks:
 def run(options: StormTracks) -> None:
     """Write the shards and lists of storms of all splits, and print two lines each; raises UserError."""
     from hpc_train.data.storm_tracks.convert import convert
+    from hpc_train.data.survey import on_root
+    from hpc_train.parallel.mpi import job
 
-    options.check()
-    convert(options)
+    def on_one_rank():
+        options.check()
+        convert(options)
+
+    with job() as comm:
+        on_root(comm, on_one_rank)

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hpc_train.data.storm_tracks.sphere import disc
+from hpc_train.data.storm_tracks.great_circle import disc
 from hpc_train.data.storm_tracks.tracks import Storm
 from hpc_train.errors import UserError
 

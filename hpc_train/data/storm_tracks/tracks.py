@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from hpc_train.data.hdf5 import reason
-from hpc_train.data.storm_tracks.sphere import along_great_circle
+from hpc_train.data.storm_tracks.great_circle import along_great_circle
 from hpc_train.errors import UserError
 
 # What each value is called in IBTrACS (Knapp et al. 2010) and in extracts of it; the first that is not blank counts.
