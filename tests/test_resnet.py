@@ -91,6 +91,7 @@ def images(shape=(32, 32, 3), dtype="uint8", classes=10):
         channel_axis=2,
         packing=((1.0, 0.0),),
         files=["train.h5"],
+        channel_names=(),
     )
 
 
