@@ -1,5 +1,6 @@
 """Starting real ranks from tests."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -77,3 +78,11 @@ def finish(process: subprocess.Popen, timeout: float) -> Ended:
 def launch(ranks: int, *arguments: str, timeout: float = 240, **kwargs) -> Ended:
     """`start`, then `finish`."""
     return finish(start(ranks, *arguments, **kwargs), timeout)
+
+
+def outcomes_of(script: Path, ranks: int, folder: Path) -> dict[str, str]:
+    """What a script of `ranks/` tells of each of its statements, started once: what failed, or nothing."""
+    path = folder / "outcomes.json"
+    ended = launch(ranks, str(script), str(path), timeout=300)
+    assert ended.status == 0, ended.output[-3000:]
+    return json.loads(path.read_text())

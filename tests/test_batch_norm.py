@@ -1,11 +1,10 @@
 """Synchronised batch normalisation on two real ranks: one launch, many statements about it."""
 
-import json
 import re
 from pathlib import Path
 
 import pytest
-from launch import launch
+from launch import outcomes_of
 
 SCRIPT = Path(__file__).parent / "ranks" / "batch_norm.py"
 CHECKS = re.findall(r"^    (\w+),$", SCRIPT.read_text(), re.M)
@@ -13,10 +12,7 @@ CHECKS = re.findall(r"^    (\w+),$", SCRIPT.read_text(), re.M)
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory):
-    path = tmp_path_factory.mktemp("batch_norm") / "outcomes.json"
-    ended = launch(2, str(SCRIPT), str(path), timeout=300)
-    assert ended.status == 0, ended.output[-3000:]
-    return json.loads(path.read_text())
+    return outcomes_of(SCRIPT, 2, tmp_path_factory.mktemp("batch_norm"))
 
 
 @pytest.mark.parametrize("check", CHECKS)

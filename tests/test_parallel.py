@@ -1,11 +1,10 @@
 """The Keras 3 layer on real ranks: one launch a world size, many statements about it."""
 
-import json
 import re
 from pathlib import Path
 
 import pytest
-from launch import launch
+from launch import outcomes_of
 
 SCRIPT = Path(__file__).parent / "ranks" / "layer.py"
 CHECKS = [name for name in re.findall(r"^def (\w+)\(\):", SCRIPT.read_text(), re.M) if name.count("_") >= 3]
@@ -18,10 +17,7 @@ def outcomes(tmp_path_factory):
     def on(ranks):
         if ranks not in seen:
             seen[ranks] = {}  # a launch that fails is not tried again for every statement
-            path = tmp_path_factory.mktemp("layer") / "outcomes.json"
-            ended = launch(ranks, str(SCRIPT), str(path), timeout=300)
-            assert ended.status == 0, ended.output[-3000:]
-            seen[ranks] = json.loads(path.read_text())
+            seen[ranks] = outcomes_of(SCRIPT, ranks, tmp_path_factory.mktemp("layer"))
         return seen[ranks]
 
     return on

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from launch import launch
+from launch import outcomes_of
 
 keras = pytest.importorskip("keras")
 pytest.importorskip("tensorflow")
@@ -147,10 +147,7 @@ def test_metrics_survive_serialisation_and_have_a_plain_form():
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory):
-    path = tmp_path_factory.mktemp("scores") / "outcomes.json"
-    ended = launch(3, str(SCRIPT), str(path), timeout=300)
-    assert ended.status == 0, ended.output[-3000:]
-    return json.loads(path.read_text())
+    return outcomes_of(SCRIPT, 3, tmp_path_factory.mktemp("scores"))
 
 
 @pytest.mark.parametrize("check", CHECKS)
