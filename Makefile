@@ -20,9 +20,10 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 mnist: venv $(if $(filter shards/digits,$(DATA)),shards/digits/.done)
 	horovodrun -np $(NP) python -m hpc_train.mnist --data $(DATA) --model $(MODEL) $(ARGS)
 
+# Two tests at a time: many of them wait, for Slurm or for ranks that end.
 test: venv
 	ruff check .
-	pytest
+	pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 lint: venv
 	ruff check .

@@ -9,6 +9,16 @@ from launch import REPOSITORY
 from hpc_train.data.shards import write_shards
 
 
+def pytest_collection_modifyitems(items):
+    """Where several workers share the tests, a file's stay together, and so do those of the one cluster, which begin.
+
+    They wait more than they compute, so another worker goes on beside them.
+    """
+    items.sort(key=lambda item: "cluster" not in item.fixturenames)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("cluster" if "cluster" in item.fixturenames else item.path.name))
+
+
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory):
     """Shards of scikit-learn's handwritten digits: 1,400 to train, 397 to test, 8 x 8 x 1, ten classes."""
