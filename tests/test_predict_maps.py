@@ -1,6 +1,8 @@
 """`hpc-train predict` on a run with label maps: masks, scores and pictures."""
 
+import dataclasses
 import json
+import resource
 
 import h5py
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from hpc_train import predict
 from hpc_train.data.grid import global_grid
 from hpc_train.data.layout import CAM5_CHANNELS
+from hpc_train.data.options import DataOptions
 from hpc_train.data.shards import write_shards
 from hpc_train.errors import UserError
 from hpc_train.predict import scores
@@ -175,7 +178,7 @@ def test_scores_do_not_replace_the_record_of_the_run(trained):
 
 
 def test_data_that_mean_something_else_to_the_model_are_refused(tmp_path):
-    inputs = [f"x{number}" for number in range(16)]
+    inputs = [f"x{number}" for number in range(2)]
     (tmp_path / "test").mkdir()
     with h5py.File(tmp_path / "test" / "a.nc", "w") as file:
         file["y"] = np.zeros((1, HEIGHT, WIDTH), "u1")
@@ -184,14 +187,36 @@ def test_data_that_mean_something_else_to_the_model_are_refused(tmp_path):
             file[name].attrs.update(scale_factor=0.5, add_offset=7.0)
     import keras
 
-    model_input = keras.Input((16, HEIGHT, WIDTH))
-    last = keras.layers.Conv2D(3, 1)(keras.ops.moveaxis(model_input, 1, -1))
-    keras.Model(model_input, last).save(tmp_path / "best.keras")
-    for classes, said in ((2, "the model knows 3 classes, .* has 2"), (3, "stored as float32, .* holds int16 packed")):
+    from hpc_train.models.inputs import network_input
+
+    def save(inputs, x):
+        keras.Model(inputs, keras.layers.Conv2D(3, 1)(x)).save(tmp_path / "best.keras")
+
+    def refused(said, classes=3):
         record = {"options": {"inputs": inputs, "targets": ["y"], "classes": classes}, "facts": {}}
         (tmp_path / "run.json").write_text(json.dumps(record))
         with pytest.raises(UserError, match=said):
             predict.run(predict.Predict(run=tmp_path, data=tmp_path, output=tmp_path / "masks.nc"))
+
+    floats = keras.Input((2, HEIGHT, WIDTH))
+    save(floats, keras.ops.moveaxis(floats, 1, -1))
+    refused("the model knows 3 classes, .* has 2", classes=2)
+    refused("stored as float32, .* holds int16 packed")
+    catalogue = DataOptions(data=tmp_path, inputs=tuple(inputs), targets=("y",), classes=3).catalogue("test")
+    save(*network_input(dataclasses.replace(catalogue, packing=((0.5, 7.0), (0.25, 7.0)))))
+    refused(r"packed by .*\(0\.5, 7\.0\), \(0\.5, 7\.0\).* were by .*\(0\.25, 7\.0\)")
+
+
+def test_a_disk_that_is_full_is_told_and_leaves_nothing(trained, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        # Python ignores the signal that comes with it; the write fails.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (16_000, limits[1]))
+        with pytest.raises(UserError, match=r"cannot write .*masks\.nc"):
+            run(trained, output=tmp_path / "masks.nc", probabilities=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
 
 
 def test_maps_without_labels_come_from_a_numpy_file(trained, tmp_path, capsys):

@@ -10,6 +10,9 @@ from hpc_train.data.fields import chosen_channels
 from hpc_train.data.statistics import Statistics
 from hpc_train.errors import UserError
 
+# The layer that makes values of packed integers.
+UNPACK = "unpack"
+
 
 def network_input(
     catalogue: Catalogue,
@@ -47,7 +50,7 @@ def network_input(
         x = ops.moveaxis(x, 1, -1)
     scale, offset = zip(*catalogue.packing, strict=True)
     if any(pair != (1.0, 0.0) for pair in catalogue.packing):
-        x = layers.Rescaling(list(scale), list(offset), dtype="float32")(x)
+        x = layers.Rescaling(list(scale), list(offset), dtype="float32", name=UNPACK)(x)
     if chosen:
         # GPUs pick among floating numbers, not among all kinds of integers.
         x = ops.take(x if x.dtype == "float32" else ops.cast(x, "float32"), chosen, axis=-1)
@@ -85,10 +88,11 @@ def normalise(x: KerasTensor, statistics: Statistics, how: str = "mean-std", cha
 def _fitting(statistics: Statistics, catalogue: Catalogue, chosen: list[int]) -> Statistics:
     """The statistics of the chosen channels of the catalogue, of all where none is chosen."""
     names = catalogue.channel_names
-    number = catalogue.input_shape[catalogue.channel_axis] if chosen else len(statistics.mean)
+    axis = catalogue.channel_axis
+    number = 1 if axis is None else catalogue.input_shape[axis]
     if len(statistics.mean) != number:
         raise UserError(
-            f"the statistics are of {len(statistics.mean)} channels, the data have {number}; "
+            f"the statistics are of {len(statistics.mean)} channels, but {catalogue.files[0]} has {number}; "
             "run `hpc-train stats` on these data"
         )
     if names and statistics.channel_names and names != statistics.channel_names:

@@ -45,6 +45,7 @@ def predict(options, folder, path: Path, model, output: Path) -> None:
     names = _class_names(source, classes, options.data)
     _check_shape(model.input_shape, source.shape, options.data)
     _check_dtype(np.dtype(model.inputs[0].dtype), source, options.data)
+    _check_packing(model, source, options.data)
     drawn = _drawn(options, source.samples)
     channels = 1 if source.channel_axis is None else source.shape[source.channel_axis]
     shown = fields.choose(source.channel_names, channels, options.show) if drawn else []
@@ -75,7 +76,11 @@ def predict(options, folder, path: Path, model, output: Path) -> None:
         _tell(total, names, of_samples, ignored, path)
         found = {"run": str(folder.path), "model": str(path), "data": str(options.data), "split": options.split}
         found |= {"samples": source.samples, "class_names": names, "confusion_matrix": total.tolist()}
-        write_json(output.with_suffix(".json"), found)
+        scored = output.with_suffix(".json")
+        try:
+            write_json(scored, found)
+        except OSError as error:
+            raise UserError(f"cannot write the scores, {scored}: {error.strerror}") from error
     say(f"masks of {source.samples} samples in {output}")
 
 
@@ -151,6 +156,20 @@ def _check_dtype(takes: np.dtype, source: MapSource, data: Path) -> None:
     if takes != source.dtype and (takes.kind != "f" or packed):
         held = f"{source.dtype}{' packed' * packed}"
         raise UserError(f"the model takes numbers stored as {takes}, {data} holds {held}; give data of that form")
+
+
+def _check_packing(model, source: MapSource, data: Path) -> None:
+    from hpc_train.models.inputs import UNPACK
+
+    layer = next((layer for layer in model.layers if layer.name == UNPACK), None)
+    if layer is None:
+        return
+    trained = tuple(zip(layer.scale, layer.offset, strict=True))
+    if trained != source.packing:
+        raise UserError(
+            f"{data} has its values packed by (scale, offset) {source.packing}, those for training were by {trained}; "
+            "bring them into one form with `hpc-train shard`"
+        )
 
 
 def _drawn(options, samples: int) -> set[int]:

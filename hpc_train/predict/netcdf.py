@@ -1,7 +1,7 @@
 """Label maps as NetCDF-4 by the CF conventions 1.8, sample by sample."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -34,15 +34,35 @@ def mask_file(
         attributes: global ones: title, source, history, ...
 
     Raises:
-        UserError: netCDF4 is not installed.
+        UserError: netCDF4 is not installed, or the file cannot be written.
     """
     try:
         import netCDF4
     except ImportError as error:
         raise UserError(f"masks are written with netCDF4 ({error}); install it: pip install netCDF4") from error
-    with atomic_path(path) as temporary, netCDF4.Dataset(temporary, "w") as file:
-        file.setncatts({"Conventions": "CF-1.8", **attributes})
-        yield MaskFile(file, grid, class_names, labelled, probabilities, calendar)
+    with atomic_path(path) as temporary:
+        with _told(path):
+            file = netCDF4.Dataset(temporary, "w")
+            file.setncatts({"Conventions": "CF-1.8", **attributes})
+            masks = MaskFile(path, file, grid, class_names, labelled, probabilities, calendar)
+        try:
+            yield masks
+        except BaseException:
+            # What cannot be closed either is no other error.
+            with suppress(RuntimeError):
+                file.close()
+            raise
+        with _told(path):
+            file.close()
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Turns what netCDF4 raises when a disk is full into one line."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"cannot write {path}: {error}; is the disk full? Name another file with --output") from error
 
 
 class MaskFile:
@@ -53,8 +73,8 @@ class MaskFile:
     float32 to three digits; for each sample its file and row, and its time where the data tell it.
     """
 
-    def __init__(self, file, grid: Grid, class_names: Sequence[str], labelled, probabilities, calendar: str | None):
-        self._file, self._samples, self._calendar = file, 0, calendar
+    def __init__(self, path: Path, file, grid: Grid, class_names: Sequence[str], labelled, probabilities, calendar):
+        self._path, self._file, self._samples, self._calendar = path, file, 0, calendar
         self._add_axes(grid)
         meanings = " ".join("_".join(name.split()) for name in class_names)
         flags = {"flag_values": np.arange(len(class_names), dtype=np.int8), "flag_meanings": meanings}
@@ -66,8 +86,12 @@ class MaskFile:
         """Add the next sample.
 
         place: its file and row; time: as of `MapSource.time`; masks: predicted and, of labelled data, true classes
-        (height, width); probabilities: (height, width, classes).
+        (height, width); probabilities: (height, width, classes). Raises UserError when it cannot be written.
         """
+        with _told(self._path):
+            self._add(place, time, masks, probabilities)
+
+    def _add(self, place: tuple[str, int], time, masks: Sequence[np.ndarray], probabilities) -> None:
         at, self._samples = self._samples, self._samples + 1
         variables = self._file.variables
         variables["sample"][at] = at
