@@ -37,16 +37,16 @@ class Options(LossOptions, FieldOptions, train.Options):
 
 def run(chosen: Options) -> None:
     """Train as chosen; every rank calls it."""
+    train.train(chosen, task(chosen))
+
+
+def task(chosen: Options) -> Task:
+    """The network that the options ask for, its loss and its scores; UserError for options that make no sense."""
     chosen.check_loss()
     chosen.check_fields()
     for option in ("fields", "normalise"):
         if chosen.init and getattr(chosen, option) != getattr(Options, option):
             raise UserError(f"--{option} is for a new network; that of --init stays as it is: leave one of the two out")
-    train.train(chosen, task(chosen))
-
-
-def task(chosen: Options) -> Task:
-    """The network that the options ask for, its loss and its scores."""
     return Task(
         chosen.model,
         partial(build, chosen),

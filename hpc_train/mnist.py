@@ -20,6 +20,11 @@ class Options(train.Options):
 
 def run(chosen: Options) -> None:
     """Train as chosen; every rank calls it."""
+    train.train(chosen, task(chosen))
+
+
+def task(chosen: Options) -> Task:
+    """The network that the options ask for."""
 
     def build(catalogue):
         from hpc_train.models import mnist
@@ -32,7 +37,7 @@ def run(chosen: Options) -> None:
         shape, dtype = catalogue.input_shape, catalogue.input_dtype.name
         return mnist.build(chosen.model, shape, dtype, catalogue.classes, chosen.augment)
 
-    train.train(chosen, Task(f"mnist-{chosen.model}", build))
+    return Task(f"mnist-{chosen.model}", build)
 
 
 if __name__ == "__main__":

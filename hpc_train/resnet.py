@@ -53,8 +53,12 @@ class Options(train.Options):
 
 def run(chosen: Options) -> None:
     """Train as chosen; every rank calls it."""
-    name = chosen.model.replace(":", "-")
-    train.train(chosen, Task(name, partial(build, chosen), facts=partial(_facts, chosen)))
+    train.train(chosen, task(chosen))
+
+
+def task(chosen: Options) -> Task:
+    """The network that the options ask for."""
+    return Task(chosen.model.replace(":", "-"), partial(build, chosen), facts=partial(_facts, chosen))
 
 
 def build(chosen: Options, catalogue):

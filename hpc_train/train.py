@@ -6,7 +6,6 @@ import socket
 
 from hpc_train import transfer
 from hpc_train.console import say
-from hpc_train.errors import UserError
 from hpc_train.task import Task
 from hpc_train.train_options import Options, check
 
@@ -32,38 +31,19 @@ def train(options: Options, task: Task) -> None:
     requests = Requests()
     world = parallel.init(options.seed, options.threads, options.deterministic)
 
-    import keras
     import tensorflow as tf
 
     from hpc_train import checkpoint
     from hpc_train.callbacks import Best, Checkpoints, Position, Report, rate
-    from hpc_train.data.plan import TrainPlan, ValidationPlan
-    from hpc_train.data.survey import on_root
-    from hpc_train.feed import open_feed, staged
     from hpc_train.input_wait import InputWait
     from hpc_train.optim.averaging import Averages, EvaluateAverages
+    from hpc_train.ready import make_ready
     from hpc_train.run import Run
     from hpc_train.work import Work
 
-    if options.precision != "float32":
-        keras.config.set_dtype_policy(f"mixed_{options.precision}")
-    local = staged(options)
-    # What is collective in here fails on every rank or on none, so the ranks stay together.
-    with parallel.agree(world):
-        feed = open_feed(local, world)
-        training, held_out = feed.training, feed.held_out
-        order = feed.order(on_root(feed.comm, lambda: _recorded_order(options)))
-        step_size = options.batch_size * options.accumulate
-        plan = TrainPlan(training.samples, step_size, world.size, options.seed, order)
-        validation = ValidationPlan(held_out.samples, options.batch_size, world.size)
-        model = transfer.build(options, training) if options.init else task.model(training)
-        if task.fits:
-            task.fits(model, training)
-        judged = task.compiled_with(options, training)
-        notes = task.notes(training) if task.notes else []
-        own_facts = task.facts(training) if task.facts else {}
-    schedule = _schedule(options, plan.global_batch)
-    _compile(model, options, judged)
+    ready = make_ready(options, task, world)
+    feed, plan, validation, model, schedule = ready.feed, ready.plan, ready.validation, ready.model, ready.schedule
+    training, held_out = feed.training, feed.held_out
 
     path = options.run
     with parallel.agree(world):
@@ -75,7 +55,7 @@ def train(options: Options, task: Task) -> None:
     with parallel.agree(world):
         if world.is_root:
             facts = {"trainer": name, "seed": options.seed, "samples": plan.samples, "data": training.identity}
-            facts |= {"order": plan.order.as_dict(), **own_facts}
+            facts |= {"order": plan.order.as_dict(), **ready.facts}
             if training.encoding:
                 facts |= {"image_size": options.image_size, "crop": options.crop}
             newest = checkpoint.newest(run.checkpoints)
@@ -92,7 +72,7 @@ def train(options: Options, task: Task) -> None:
         f"{name}: {_parameters(model)}, {plan.samples} samples, {world.size} ranks, global batch {plan.global_batch}, "
         f"rate {schedule.start:g} -> {schedule.peak:g}, run {run.path}"
     )
-    for line in [*notes, *feed.description(plan)] if world.is_root else ():
+    for line in [*ready.notes, *feed.description(plan)] if world.is_root else ():
         tell(f"  {line}")
     if progress.step:
         tell(f"resuming after step {progress.step}: epoch {progress.epoch + 1}, sample {progress.position}")
@@ -149,43 +129,6 @@ def train(options: Options, task: Task) -> None:
         )
 
 
-def _schedule(options: Options, global_batch: int):
-    from hpc_train.optim.schedule import Schedule, scale
-
-    peak = options.lr * scale(options.lr_scaling, global_batch, options.base_batch)
-    one_rank = options.lr * scale(options.lr_scaling, options.batch_size * options.accumulate, options.base_batch)
-    return Schedule(
-        start=min(options.lr, one_rank),
-        peak=peak,
-        epochs=options.epochs,
-        warmup_epochs=options.warmup_epochs,
-        decay=options.decay,
-        milestones=options.decay_at,
-        power=options.decay_power,
-    )
-
-
-def _compile(model, options: Options, judged: dict) -> None:
-    """Give the model its loss and metrics, which are `judged`, and its optimizer, and build the optimizer."""
-    from hpc_train import parallel
-    from hpc_train.optim import recipe
-    from hpc_train.optim.accumulate import accumulate
-
-    if options.sync_batch_norm and not parallel.synchronise_batch_norm(model):
-        raise UserError("--sync-batch-norm: the network trains no batch normalisation; leave it out").agreed()
-    inner = recipe.optimizer(options, options.lr, options.multipliers(options.lr))
-    wire_dtype = None if options.wire_dtype == "float32" else options.wire_dtype
-    model.compile(
-        parallel.DistributedOptimizer(inner, wire_dtype, options.bucket_mib, options.lag),
-        **judged,
-        auto_scale_loss=False,
-        jit_compile=False,
-    )
-    model.optimizer.build(model.trainable_variables)
-    if options.accumulate > 1:
-        accumulate(model, options.accumulate)
-
-
 def _parameters(model) -> str:
     frozen = [weight for layer in transfer.layers(model) if not layer.trainable for weight in layer.weights]
     kept = sum(math.prod(weight.shape) for weight in frozen)
@@ -207,13 +150,6 @@ def _end_unfinished(world, stopped, callbacks) -> None:
     stopped.with_traceback(None)
     gc.collect()
     parallel.end_together(world, UNFINISHED)
-
-
-def _recorded_order(options: Options) -> dict | None:
-    from hpc_train.run import Run
-
-    earlier = Run(options.run) if options.resume else None
-    return earlier.record()["facts"].get("order") if earlier and earlier.record_file.is_file() else None
 
 
 def _fit(model, feed, plan, progress, last_epoch, callbacks, validation_data) -> None:

@@ -1,0 +1,121 @@
+"""What a training begins with, from its options: data, plan and compiled network; a benchmark begins with the same."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hpc_train import transfer
+from hpc_train.errors import UserError
+from hpc_train.task import Task
+from hpc_train.train_options import Options
+
+if TYPE_CHECKING:
+    from hpc_train.data.plan import TrainPlan, ValidationPlan
+    from hpc_train.feed import Feed
+    from hpc_train.optim.schedule import Schedule
+    from hpc_train.parallel.world import World
+    from hpc_train.synthetic import Synthetic
+
+
+@dataclass(frozen=True)
+class Ready:
+    """All that a training has before its first step, but for its run folder.
+
+    feed: of the data that the options name. plan, validation: who gets what of it. model: compiled, its optimizer
+    built. schedule: of the learning rate. notes: lines that are said once. facts: of the task, as in `Task.facts`.
+    """
+
+    feed: "Feed | Synthetic"
+    plan: "TrainPlan"
+    validation: "ValidationPlan"
+    model: object
+    schedule: "Schedule"
+    notes: list[str]
+    facts: dict
+
+
+def make_ready(options: Options, task: Task, world: "World") -> Ready:
+    """Open the data, plan the epochs, build the network and compile it. Collective; after `parallel.init`.
+
+    Raises:
+        UserError: whatever the user can mend, on every rank.
+    """
+    import keras
+
+    from hpc_train import parallel
+    from hpc_train.data.plan import TrainPlan, ValidationPlan
+    from hpc_train.data.survey import on_root
+    from hpc_train.feed import open_feed, staged
+
+    if options.precision != "float32":
+        keras.config.set_dtype_policy(f"mixed_{options.precision}")
+    local = staged(options)
+    # What is collective in here fails on every rank or on none, so the ranks stay together.
+    with parallel.agree(world):
+        feed = open_feed(local, world)
+        training = feed.training
+        order = feed.order(on_root(feed.comm, lambda: _recorded_order(options)))
+        step_size = options.batch_size * options.accumulate
+        plan = TrainPlan(training.samples, step_size, world.size, options.seed, order)
+        validation = ValidationPlan(feed.held_out.samples, options.batch_size, world.size)
+        model = network(options, task, training)
+        judged = task.compiled_with(options, training)
+        notes = task.notes(training) if task.notes else []
+        facts = task.facts(training) if task.facts else {}
+    schedule = _schedule(options, plan.global_batch)
+    compile_model(model, options, judged, parallel.DistributedOptimizer)
+    return Ready(feed, plan, validation, model, schedule, notes, facts)
+
+
+def network(options: Options, task: Task, catalogue):
+    """The uncompiled network for the samples of `catalogue`: the task's, or the one of --init; raises UserError."""
+    model = transfer.build(options, catalogue) if options.init else task.model(catalogue)
+    if task.fits:
+        task.fits(model, catalogue)
+    return model
+
+
+def compile_model(model, options: Options, judged: dict, wrapper: type) -> None:
+    """Give the model its loss and metrics, which are `judged`, and its optimizer, and build the optimizer.
+
+    wrapper: `parallel.DistributedOptimizer`, or what is made like it.
+    """
+    from hpc_train import parallel
+    from hpc_train.optim import recipe
+    from hpc_train.optim.accumulate import accumulate
+
+    if options.sync_batch_norm and not parallel.synchronise_batch_norm(model):
+        raise UserError("--sync-batch-norm: the network trains no batch normalisation; leave it out").agreed()
+    inner = recipe.optimizer(options, options.lr, options.multipliers(options.lr))
+    wire_dtype = None if options.wire_dtype == "float32" else options.wire_dtype
+    model.compile(
+        wrapper(inner, wire_dtype, options.bucket_mib, options.lag),
+        **judged,
+        auto_scale_loss=False,
+        jit_compile=False,
+    )
+    model.optimizer.build(model.trainable_variables)
+    if options.accumulate > 1:
+        accumulate(model, options.accumulate)
+
+
+def _schedule(options: Options, global_batch: int) -> "Schedule":
+    from hpc_train.optim.schedule import Schedule, scale
+
+    peak = options.lr * scale(options.lr_scaling, global_batch, options.base_batch)
+    one_rank = options.lr * scale(options.lr_scaling, options.batch_size * options.accumulate, options.base_batch)
+    return Schedule(
+        start=min(options.lr, one_rank),
+        peak=peak,
+        epochs=options.epochs,
+        warmup_epochs=options.warmup_epochs,
+        decay=options.decay,
+        milestones=options.decay_at,
+        power=options.decay_power,
+    )
+
+
+def _recorded_order(options: Options) -> dict | None:
+    from hpc_train.run import Run
+
+    earlier = Run(options.run) if options.resume else None
+    return earlier.record()["facts"].get("order") if earlier and earlier.record_file.is_file() else None
