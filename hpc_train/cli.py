@@ -29,6 +29,7 @@ _COMMANDS = {
     "predict": ("hpc_train.predict", "Predict", "class probabilities or maps, and scores, from a trained run"),
     "report": ("hpc_train.report.command", "ReportRuns", "curves and scores of runs as pictures"),
     "flops": ("hpc_train.flops_command", "Flops", "floating-point operations of a network, a sample and a step"),
+    "timeline": ("hpc_train.timeline.command", "TimelineSummary", "what Horovod's timeline says of the communication"),
     "doctor": ("hpc_train.doctor.command", "Doctor", "what is wrong with this machine, environment and job"),
     "bench input": ("hpc_train.bench.input", "InputBench", "how fast a data set can be read, and by which means"),
     "bench decode": ("hpc_train.bench.decode", "DecodeBench", "how fast JPEG images are decoded, beside a plain loop"),

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from hpc_train.bench.timeline import collectives, length, within
 from hpc_train.console import say
 from hpc_train.errors import UserError
+from hpc_train.timeline.intervals import collectives, length, within
 
 _NAME = "overlap_lag{}"
 _UNCOUNTED = 3

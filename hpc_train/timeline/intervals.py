@@ -1,9 +1,9 @@
 """Horovod's timeline file, as intervals of time."""
 
-import json
 from pathlib import Path
 
 from hpc_train.errors import UserError
+from hpc_train.timeline.reader import Timeline
 
 Interval = tuple[float, float]
 # What a collective does before its data are there: no time of its own.
@@ -24,26 +24,25 @@ def collectives(path: Path, name: str) -> list[Interval]:
     Raises:
         UserError: no timeline in the file.
     """
-    try:
-        events = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: no timeline of Horovod in it ({error})") from error
-    told = [event for event in events if event.get("name") == "process_name"]
-    start = next(e["args"]["start_time_since_epoch_in_micros"] for e in told if e["pid"] == 0)
-    tensors = {e["pid"] for e in told if name in e["args"].get("name", "")}
-    intervals, open_ = [], {tensor: [] for tensor in tensors}
-    for event in events:
-        if event["pid"] not in tensors or event["ph"] not in "BE":
-            continue
-        stack = open_[event["pid"]]
-        if event["ph"] == "B":
-            stack.append(event)
-        elif stack:
-            begun = stack.pop()
+    timeline = Timeline(path)
+    intervals: list[Interval] = []
+    open_: dict[int, list] = {}
+    for phase, what, time, tensor, _ in timeline.events():
+        if phase == "?":
+            # Which ends belong to which beginnings is no longer known.
+            open_ = {tensor: [] for tensor in open_}
+        elif phase == "M" and what and name in what:
+            open_[tensor] = []
+        elif phase == "B" and tensor in open_:
+            open_[tensor].append((what, time))
+        elif phase == "E" and open_.get(tensor):
+            begun, since = open_[tensor].pop()
             # Within its collective: the outer interval also counts what it waits for.
-            if stack and not begun["name"].startswith(_WAITING):
-                intervals.append(((start + begun["ts"]) / 1e6, (start + event["ts"]) / 1e6))
-    return sorted(intervals)
+            if open_[tensor] and not begun.startswith(_WAITING):
+                intervals.append((since / 1e6, time / 1e6))
+    if timeline.start is None:
+        raise UserError(f"{path} does not say when it began: its first lines are missing; write it again")
+    return sorted((timeline.start + begin, timeline.start + end) for begin, end in intervals)
 
 
 def union(intervals: list[Interval]) -> list[Interval]:

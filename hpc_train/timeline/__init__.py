@@ -1,0 +1,5 @@
+"""Horovod's timeline: what a run's communication waits for. `summarise(path)` says it in figures."""
+
+from hpc_train.timeline.summary import summarise
+
+__all__ = ["summarise"]

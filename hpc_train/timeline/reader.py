@@ -1,0 +1,142 @@
+"""Horovod's timeline file as a stream of events, however large it is and wherever it was cut.
+
+Horovod 0.28.1 (common/timeline.cc) writes, on rank 0, one JSON array in the format of Chrome's trace viewer:
+
+    {"name": "process_name", "ph": "M", "pid": 7, "args": {"name": "grads_1of2"}}   a tensor and its number
+    {"ph": "B", "name": "NEGOTIATE_ALLREDUCE", "ts": 144583, "pid": 7}              something begins, at so many us
+    {"ph": "X", "name": "3", "ts": 144585, "pid": 7, "dur": 0}                      rank 3 has announced the tensor
+    {"ph": "E", "ts": 172055, "pid": 7, "args": {"dtype": "int32", "shape": "[8]"}} what began last ends
+    {"ph": "i", "name": "CYCLE_START", "ts": 3365, "s": "g"}                        with HOROVOD_TIMELINE_MARK_CYCLES
+
+Only what names a tensor ends a line: the rest of a run may be one line of gigabytes, so events are found by their
+braces. After each event Horovod closes the array, and overwrites the bracket with the next one.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from hpc_train.errors import UserError
+
+_BLOCK = 2**18
+# An event takes some 100 bytes; what has no end within this is not one.
+_LONGEST = 2**22
+_NEXT = re.compile(rb"\}(?=\s*,\s*\{)")
+_PARTS = re.compile(
+    # As Horovod writes events, which saves parsing JSON;
+    r'\{"ph": "([BEXi])"(?:, "name": "([^"]*)")?, "ts": (\d+)(?:, "pid": (\d+))?(?:, "dur": 0)?(?:, "s": "g")?'
+    r"(?:, \"args\": \{([^{}]*)\})?\}"
+    # any other object, with one in it at most;
+    r"|(\{[^{}]*(?:\{[^{}]*\}[^{}]*)?\})"
+    # whatever else does not belong between them.
+    r"|([{}][^{}]*|[^{}\s,\[\]][^{}]*)"
+)
+
+
+# What Horovod noted: (phase, name, time, tensor, args). The phase is Chrome's letter: B begins, E ends, X and i are
+# instants, M names a tensor; "?" stands where events are damaged, so that what is open there may never end. The time
+# is in us since Horovod started, the tensor its number in this file. An operation's end has args: the tensor's type
+# and shape, as JSON without the braces.
+Event = tuple[str, str, int, int, str]
+_DAMAGED: Event = ("?", "", 0, -1, "")
+
+
+class Timeline:
+    """A timeline file. `events()` reads it once, in order; the other attributes are whole when it is through.
+
+    Attributes:
+        path: the file.
+        bytes: its size when it was opened; what a run writes meanwhile is left out.
+        start: when Horovod started its clock, in s since 1970; None if the file does not say.
+        count: events found.
+        damaged: places where something else stood; what it was is skipped.
+        complete: whether the array is closed. A run that was killed may end with half an event.
+
+    Raises:
+        UserError: no such file, it cannot be read, or it is empty.
+    """
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+        self.start: float | None = None
+        self.count = self.damaged = 0
+        self.complete = False
+        try:
+            self.bytes = self.path.stat().st_size
+        except OSError as error:
+            raise self._unreadable(error) from error
+        if not self.bytes:
+            raise UserError(f"{path} is empty: the run has not communicated yet, or was stopped before it did")
+
+    def events(self) -> Iterator[Event]:
+        """Every event, in order, and one of phase "?" for each place that is damaged.
+
+        Raises:
+            UserError: the file is no timeline, or reading it fails.
+        """
+        damaged = False
+        for text, last in self._pieces():
+            found = _PARTS.findall(text)
+            if last:
+                self.complete = text.rstrip().endswith("]")
+                # What a killed run was about to write.
+                while found and not self.complete and not found[-1][0] and self._other(found[-1][5]) is _DAMAGED:
+                    found.pop()
+            for phase, name, time, tensor, args, other, _ in found:
+                event = (phase, name, int(time), int(tensor or -1), args) if phase else self._other(other)
+                if event is not _DAMAGED:
+                    damaged = False
+                    self.count += 1
+                    yield event
+                elif not damaged:
+                    # What one fault leaves may look like several.
+                    damaged = True
+                    self.damaged += 1
+                    yield event
+            if not self.count:
+                raise UserError(
+                    f"{self.path}: no timeline of Horovod in it; `HOROVOD_TIMELINE=FILE horovodrun ...` writes one"
+                )
+
+    def _pieces(self) -> Iterator[tuple[str, bool]]:
+        """The file in pieces that end between two events, and whether it is the last."""
+        left, rest = self.bytes, b""
+        for block in self._blocks():
+            left -= len(block)
+            rest += block
+            tail = max(0, len(rest) - 4096)
+            cut = max((match.end() for match in _NEXT.finditer(rest, tail)), default=0)
+            if not cut and len(rest) > _LONGEST:
+                cut = len(rest)
+            if cut and left > 0:
+                yield rest[:cut].decode(errors="replace"), False
+                rest = rest[cut:]
+        yield rest.decode(errors="replace"), True
+
+    def _blocks(self) -> Iterator[bytes]:
+        left = self.bytes
+        try:
+            with open(self.path, "rb") as file:
+                while block := file.read(min(_BLOCK, left)):
+                    left -= len(block)
+                    yield block
+        except OSError as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: OSError) -> UserError:
+        return UserError(f"{self.path} cannot be read: {error.strerror}; name the file of HOROVOD_TIMELINE")
+
+    def _other(self, text: str) -> Event:
+        """Names of tensors, and events as other programs write them."""
+        try:
+            event = json.loads(text)
+            args = event.get("args", {})
+            if event["ph"] == "M":
+                if "start_time_since_epoch_in_micros" in args:
+                    self.start = args["start_time_since_epoch_in_micros"] / 1e6
+                return "M", str(args.get("name", "")), 0, int(event["pid"]), ""
+            told = json.dumps(args)[1:-1] if args else ""
+            return str(event["ph"]), str(event.get("name", "")), int(event["ts"]), int(event.get("pid", -1)), told
+        except (ValueError, OverflowError, TypeError, KeyError, AttributeError):
+            return _DAMAGED
