@@ -34,6 +34,11 @@ _COMMANDS = {
     "bench input": ("hpc_train.bench.input", "InputBench", "how fast a data set can be read, and by which means"),
     "bench decode": ("hpc_train.bench.decode", "DecodeBench", "how fast JPEG images are decoded, beside a plain loop"),
     "bench scaling": ("hpc_train.bench.scaling", "Scaling", "speed and efficiency by number of ranks, from a study"),
+    "bench allreduce": (
+        "hpc_train.bench.allreduce.command",
+        "AllreduceBench",
+        "latency and bandwidth of the all-reduce by message size, beside MPI's",
+    ),
     "bench overlap": ("hpc_train.bench.overlap", "OverlapBench", "how much of the all-reduce hides behind computation"),
     "bench climate-synthetic": (
         "hpc_train.data.synthetic_climate.compare",

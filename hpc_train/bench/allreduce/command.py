@@ -1,0 +1,184 @@
+"""What does an all-reduce cost? horovodrun -np 4 hpc-train bench allreduce
+
+Sums float32 messages over all ranks, of sizes that double, as osu_allreduce does, in two ways:
+
+    Horovod   hvd.allreduce in a TensorFlow graph, as the gradients of a training step travel: on GPUs, by NCCL where
+              Horovod has it. One begins when the one before has ended. Horovod looks for tensors once in a cycle
+              (HOROVOD_CYCLE_TIME, 1 ms if not given), so that a small message waits up to a cycle and more.
+    MPI       mpi4py's Allreduce in place, of memory of the host, after a barrier that is not counted; where an MPI
+              launcher started the ranks, and mpi4py and Horovod have the same MPI. Horovod is shut down meanwhile,
+              because its cycles use the same MPI.
+
+Rounds of both ways are interleaved, and in each round every size comes once. An all-reduce's time is that of its
+slowest rank. The first of a size in a round is not counted; its sum is compared with the right one, element by element.
+
+Bandwidths as nccl-tests define them: algorithm bandwidth is message bytes / time, bus bandwidth 2(N - 1)/N times that:
+what each rank must send and receive at the least (Patarasuk and Yuan 2009, theorem 1).
+"""
+
+import os
+import shlex
+import sys
+import time
+from dataclasses import asdict, dataclass
+from itertools import takewhile
+from pathlib import Path
+
+from hpc_train.console import say
+from hpc_train.errors import UserError
+from hpc_train.files import write_json
+from hpc_train.parallel.launcher import see
+
+# Of each size in each round, however long they take.
+_FEWEST = 3
+# In ms; Horovod's own choice.
+_CYCLE_TIME = "1"
+
+
+@dataclass(frozen=True)
+class AllreduceBench:
+    """Measure all-reduces of growing messages through Horovod, and through MPI alone; on two ranks or more."""
+
+    min_bytes: int = 4
+    """Smallest message; a multiple of 4, as it holds float32."""
+    max_bytes: int = 2**26
+    """Largest message: sizes double from the smallest up to here."""
+    seconds: float = 0.05
+    """Time for one size and way in one round, about."""
+    iterations: int = 200
+    """All-reduces of one size and way in one round, at most."""
+    rounds: int = 5
+    """Rounds, each with every way and size once; an uncounted one goes first."""
+    output: Path | None = None
+    """JSON file for the figures, with the nodes, versions and command they come from."""
+
+
+def sizes(chosen: AllreduceBench) -> list[int]:
+    """Bytes of the messages."""
+    return list(takewhile(lambda size: size <= chosen.max_bytes, (chosen.min_bytes << n for n in range(63))))
+
+
+def run(chosen: AllreduceBench) -> None:
+    """Measure; every rank calls it.
+
+    Raises:
+        UserError: impossible options, one rank, or a sum that is wrong.
+    """
+    _check(chosen)
+    _cycle_time()
+    _refuse_one(see().size)
+    from hpc_train.bench.allreduce.ways import Horovod, Mpi, mpi_world
+
+    # Before Horovod, which then leaves MPI running when it is shut down.
+    comm, reason = mpi_world()
+    from hpc_train import parallel
+
+    world = parallel.init()
+    _refuse_one(world.size)
+    from hpc_train.bench import hardware
+    from hpc_train.bench.allreduce import figures
+
+    nodes = hardware.nodes()
+    horovod = Horovod()
+    ways = [horovod, *([Mpi(comm)] if comm else [])]
+    times = _measure(chosen, ways, world)
+    horovod.start()
+    # Of each iteration the slowest rank's: the all-reduce has ended when it has ended everywhere.
+    slowest = {
+        name: {size: [horovod.most(one) for one in by_round] for size, by_round in of.items()}
+        for name, of in times.items()
+    }
+    if world.is_root:
+        found = {way.name: figures.of_way(way.library, slowest[way.name], world.size) for way in ways}
+        result = {
+            "benchmark": "allreduce",
+            "format": 2,
+            **_circumstances(chosen, world.size, nodes),
+            "device": horovod.kind,
+            "ways": found,
+            "left_out": {"MPI": reason} if reason else {},
+        }
+        from hpc_train.bench.allreduce.report import report
+
+        report(result)
+        if chosen.output:
+            _write(chosen.output, result)
+
+
+def _check(chosen: AllreduceBench) -> None:
+    if chosen.min_bytes < 4 or chosen.min_bytes % 4:
+        raise UserError(f"--min-bytes is {chosen.min_bytes}; messages hold float32: a multiple of 4, and at least 4")
+    if chosen.max_bytes < chosen.min_bytes:
+        raise UserError(f"--max-bytes {chosen.max_bytes} is less than --min-bytes {chosen.min_bytes}; let it be more")
+    if chosen.iterations < _FEWEST or chosen.rounds < 1 or chosen.seconds <= 0:
+        raise UserError(f"--iterations must be at least {_FEWEST}, --rounds at least 1, --seconds more than 0")
+    if chosen.output and not chosen.output.absolute().parent.is_dir():
+        raise UserError(f"--output {chosen.output}: the folder {chosen.output.parent} does not exist; make it first")
+    if chosen.output and chosen.output.is_dir():
+        raise UserError(f"--output {chosen.output}: is a folder; name a file in it")
+
+
+def _cycle_time() -> float:
+    text = os.environ.get("HOROVOD_CYCLE_TIME") or _CYCLE_TIME
+    try:
+        return float(text)
+    except ValueError as error:
+        raise UserError(f"HOROVOD_CYCLE_TIME is {text!r}; give a number of ms, as 0.5") from error
+
+
+def _refuse_one(ranks: int) -> None:
+    if ranks == 1:
+        raise UserError("one rank alone sends nothing: start it with horovodrun -np 2 or more").agreed()
+
+
+def _measure(chosen: AllreduceBench, ways: list, world) -> dict[str, dict[int, list]]:
+    """This rank's seconds: by way and size, an array a round. Collective."""
+    import numpy as np
+
+    from hpc_train.bench.allreduce import figures
+
+    found = {way.name: {size: [] for size in sizes(chosen)} for way in ways}
+    counts = {}
+    for number in range(chosen.rounds + 1):
+        for place in np.roll(range(len(ways)), -number):
+            way = ways[place]
+            way.start()
+            for size in sizes(chosen):
+                mine = figures.contribution(world.rank, size // 4)
+                wrong = not np.array_equal(way.sum(mine), figures.total(world.size, size // 4))
+                if way.most(np.array([float(wrong)])).any():
+                    raise UserError(
+                        f"{way.name} ({way.library}): the sum of {size} bytes over {world.size} ranks is wrong; "
+                        "do not train with this"
+                    ).agreed()
+                if number:
+                    found[way.name][size].append(way.times(size // 4, counts[way.name, size]))
+                    continue
+                took = float(np.median(way.most(way.times(size // 4, _FEWEST))))
+                counts[way.name, size] = int(np.clip(chosen.seconds / max(took, 1e-9), _FEWEST, chosen.iterations))
+            if len(ways) > 1:
+                way.stop()
+    return found
+
+
+def _circumstances(chosen: AllreduceBench, ranks: int, nodes: list[dict]) -> dict:
+    from hpc_train.run import versions
+
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": shlex.join(sys.orig_argv),
+        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+        "options": asdict(chosen),
+        "ranks": ranks,
+        "nodes": nodes,
+        "versions": versions(),
+        "cycle_time": _cycle_time() / 1e3,
+    }
+
+
+def _write(path: Path, result: dict) -> None:
+    try:
+        write_json(path, result)
+    except OSError as error:
+        raise UserError(f"cannot write --output {path}: {error.strerror}") from error
+    say(f"wrote {path}")
