@@ -33,11 +33,21 @@ _COMMANDS = {
     "doctor": ("hpc_train.doctor.command", "Doctor", "what is wrong with this machine, environment and job"),
     "bench input": ("hpc_train.bench.input", "InputBench", "how fast a data set can be read, and by which means"),
     "bench decode": ("hpc_train.bench.decode", "DecodeBench", "how fast JPEG images are decoded, beside a plain loop"),
+    "bench throughput": (
+        "hpc_train.bench.throughput.command",
+        "Throughput",
+        "how fast a trainer trains, and what bounds it",
+    ),
     "bench scaling": ("hpc_train.bench.scaling", "Scaling", "speed and efficiency by number of ranks, from a study"),
     "bench allreduce": (
         "hpc_train.bench.allreduce.command",
         "AllreduceBench",
         "latency and bandwidth of the all-reduce by message size, beside MPI's",
+    ),
+    "bench frameworks": (
+        "hpc_train.bench.frameworks.measure",
+        "FrameworkBench",
+        "throughput of PyTorch DDP or tf.distribute on the same network and data",
     ),
     "bench overlap": ("hpc_train.bench.overlap", "OverlapBench", "how much of the all-reduce hides behind computation"),
     "bench climate-synthetic": (

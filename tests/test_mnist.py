@@ -107,18 +107,6 @@ def test_predict_takes_samples_without_labels(run, digits, tmp_path):
     assert "target" not in rows[0]
 
 
-def test_the_benchmark_measures_all_four_ways(digits, tmp_path):
-    options = ("--model", "fc", "--steps", "3", "--rounds", "2", "--output", str(tmp_path / "figures.json"))
-    ended = launch(2, "-m", "hpc_train.bench.throughput", "--data", str(digits), *options)
-    assert ended.status == 0, ended.output
-    figures = json.loads((tmp_path / "figures.json").read_text())
-    assert figures["ranks"] == 2
-    assert {name: len(rates) for name, rates in figures["rates"].items()} == dict.fromkeys(
-        ("fit", "bare", "fit alone", "bare alone"), 2
-    )
-    assert all(rate > 0 for rates in figures["rates"].values() for rate in rates)
-
-
 def test_early_stopping_under_gloo_ends_all_ranks_in_the_same_epoch(digits, tmp_path):
     # At a rate of almost 0 nothing improves after the first epoch.
     options = ("--model", "fc", "--lr", "1e-9", "--patience", "2", "--epochs", "9", "--wire-dtype", "bfloat16")

@@ -1,37 +1,26 @@
-"""`hpc-train bench scaling`: the table over the sizes of a study, from made-up measurements with known answers."""
+"""`hpc-train bench scaling`: the tables over the measurements of a study, from made-up ones with known answers."""
 
 import json
+import math
+from statistics import stdev
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made_up import measured, node
 
 from hpc_train.bench.hardware import by_host, shared
-from hpc_train.bench.scaling import Scaling, run
+from hpc_train.bench.scaling import Scaling, read, run
+from hpc_train.bench.study.estimate import Estimate, of_jobs, ratio
 from hpc_train.errors import UserError
 
-
-def node(ranks, cores=8, gpus=(), host="node1", processor="Xeon"):
-    return {"host": host, "processor": processor, "cores": cores, "gpus": list(gpus), "ranks": ranks}
+rate = st.floats(1, 1e6)
 
 
-def measured(path, nodes, fit, fit_alone=None, batch_size=64, threads=4, data="0123456789abcdef", **options):
-    """Write what the benchmark would have written; the bare loops are twice as fast as fit, alone three times."""
-    figures = {
-        "benchmark": "throughput",
-        "options": {"data": "shards/mnist", "model": "deep", "batch_size": batch_size, **options},
-        "data": data,
-        "ranks": sum(node["ranks"] for node in nodes),
-        "threads": threads,
-        "nodes": nodes,
-        "versions": {"python": "3.11.7", "tensorflow": "2.21.0"},
-        "rates": {
-            "fit": fit,
-            "bare": [2 * rate for rate in fit],
-            "fit alone": fit_alone or fit,
-            "bare alone": [3 * rate for rate in fit],
-        },
-    }
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(figures))
+def planned(study, *jobs):
+    """Write the plan: (file, repeat, what else the job is)."""
+    told = [{"modes": ["weak"], "variant": {}, "place": 0, "file": f, "repeat": r, **more} for f, r, more in jobs]
+    (study / "study.json").write_text(json.dumps({"settings": {}, "jobs": told}))
 
 
 def printed(capsys, study, **options):
@@ -43,42 +32,153 @@ def tables(capsys, study):
     return json.loads(printed(capsys, study, json=True).out)["tables"]
 
 
+def lines(capsys, study):
+    return [" ".join(line.split()) for line in printed(capsys, study).out.splitlines()]
+
+
+def test_the_error_of_several_jobs_is_that_of_their_means():
+    # Means 20, 40, 30: mean 30, standard deviation 10.
+    jobs = [(1, [10, 30]), (2, [40]), (3, [20, 30, 40]), (4, [])]
+    assert of_jobs(jobs) == Estimate(30, pytest.approx(10 / math.sqrt(3)))
+
+
+def test_the_error_of_one_job_is_that_of_its_rounds():
+    assert of_jobs([(1, [1, 2, 3, 4])]) == Estimate(2.5, pytest.approx(math.sqrt(5 / 3) / 2))
+    assert of_jobs([(1, [7])]) == Estimate(7, None)
+    assert of_jobs([(1, [])]) is None
+
+
+def test_a_ratio_is_taken_within_the_repeats_that_have_both():
+    above, below = [(1, [2]), (2, [40]), (3, [9])], [(2, [10]), (1, [1]), (4, [1000])]
+    # 2 and 4: the drift between repeats, and the repeats without a partner, do not count.
+    assert ratio(above, below) == Estimate(3, pytest.approx(stdev([2, 4]) / math.sqrt(2)))
+
+
+def test_a_ratio_of_jobs_that_are_not_paired_adds_their_relative_errors_as_squares():
+    above, below = [(None, [30, 50])], [(None, [10, 10]), (None, [20, 40])]
+    # 40 +- 10 over 20 +- 10
+    assert ratio(above, below) == Estimate(2, pytest.approx(2 * math.hypot(10 / 40, 10 / 20)))
+    assert ratio(above, [(None, [20])]) == Estimate(2, None)
+    assert ratio(above, []) is None
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(rate, rate, rate), min_size=2, max_size=5), st.floats(0.1, 10))
+def test_a_ratio_does_not_see_how_fast_the_machine_is_in_each_repeat(repeats, quotient):
+    below = [(i, [one, two]) for i, (one, two, _) in enumerate(repeats)]
+    above = [(i, [quotient * one, quotient * two]) for i, (one, two, _) in enumerate(repeats)]
+    found = ratio(above, below)
+    assert found.mean == pytest.approx(quotient)
+    assert found.error == pytest.approx(0, abs=1e-9 * quotient)
+    drifting = [speed for *_, speed in repeats]
+    assert ratio(*([(i, [v * drifting[i] for v in vs]) for i, vs in jobs] for jobs in (above, below))).mean == (
+        pytest.approx(quotient)
+    )
+
+
 def test_efficiency_is_samples_a_rank_over_those_of_the_smallest_size(tmp_path, capsys):
     study = tmp_path / "study"
-    measured(study / "b.json", [node(2)], [150, 180, 170], [200, 200, 200])
-    measured(study / "a.json", [node(1)], [100, 90, 120], [100, 100, 100])
-    measured(study / "c.json", [node(2), node(2, host="node2")], [320, 300, 310], [400, 400, 500])
+    measured(study / "b.json", [node(2)], [150, 180, 180], [200, 200, 200])
+    measured(study / "a.json", [node(1)], [90, 100, 110], [100, 100, 100])
+    measured(study / "c.json", [node(2), node(2, host="node2")], [310, 290, 300], [400, 400, 500])
     (table,) = tables(capsys, study)
-    assert [(size["ranks"], size["nodes"]) for size in table["sizes"]] == [(1, 1), (2, 1), (4, 2)]
-    one, two, four = table["sizes"]
-    assert two["samples_per_s"]["fit"] == {"median": 170, "min": 150, "max": 180}
-    # 170 / 2 over 100, and 310 / 4 over 100
-    assert [size["efficiency"]["fit"] for size in (one, two, four)] == pytest.approx([1, 0.85, 0.775])
-    # 200 / 2 over 100, and 400 / 4 over 100
-    assert [size["efficiency"]["fit alone"] for size in (one, two, four)] == pytest.approx([1, 1, 1])
-    # 0.75, 0.9, 0.85 within the rounds, and 0.8, 0.75, 0.62
-    assert two["efficiency_alone"] == pytest.approx({"median": 0.85, "min": 0.75, "max": 0.9})
-    assert four["efficiency_alone"] == pytest.approx({"median": 0.75, "min": 0.62, "max": 0.8})
-    rows = [" ".join(line.split()) for line in printed(capsys, study).out.splitlines()]
-    assert "2 1 4 1 170 150 180 0.850 0.850 1.000 0.850 0.850 (0.750 to 0.900)" in rows
-    assert "4 2 4 1 310 300 320 0.775 0.775 1.000 0.775 0.750 (0.620 to 0.800)" in rows
+    assert table["mode"] == "weak"
+    assert [(row["ranks"], row["nodes"], row["against"]) for row in table["rows"]] == [(1, 1, 1), (2, 1, 1), (4, 2, 1)]
+    one, two, four = table["rows"]
+    assert two["samples_per_s"]["fit"] == pytest.approx({"mean": 170, "error": 10})
+    assert one["efficiency"]["fit"] == {"mean": 1, "error": None}
+    # 85 +- 5 over 100 +- 10 / sqrt(3)
+    error = 0.85 * math.hypot(5 / 85, 1 / (10 * math.sqrt(3)))
+    assert two["efficiency"]["fit"] == pytest.approx({"mean": 0.85, "error": error})
+    assert four["efficiency"]["fit"]["mean"] == pytest.approx(0.75)
+    assert two["efficiency"]["fit alone"]["mean"] == pytest.approx(1)
+    # 0.75, 0.9, 0.9 within the rounds; 0.775, 0.725, 0.6.
+    assert two["alone"] == pytest.approx({"mean": 0.85, "error": 0.05})
+    assert four["alone"]["mean"] == pytest.approx(0.7)
+    assert "2 1 4 64 1 170 ± 10 0.850 ± 0.070 0.850 ± 0.050 - -" in lines(capsys, study)
 
 
 def test_the_smallest_size_need_not_be_one_rank(tmp_path, capsys):
     measured(tmp_path / "study/a.json", [node(4)], [400])
     measured(tmp_path / "study/b.json", [node(8)], [600])
     (table,) = tables(capsys, tmp_path / "study")
-    assert table["sizes"][1]["efficiency"]["bare"] == pytest.approx(0.75)
-    assert "efficiency against 4 ranks" in printed(capsys, tmp_path / "study").out
+    assert table["rows"][1]["efficiency"]["fit"]["mean"] == pytest.approx(0.75)
+    assert "efficiency: samples/s a rank over those of 4 ranks" in lines(capsys, tmp_path / "study")
 
 
-def test_a_size_measured_again_adds_its_rounds(tmp_path, capsys):
-    measured(tmp_path / "study/ranks-00002-job-7.json", [node(2)], [100, 300])
-    measured(tmp_path / "study/ranks-00002-job-8.json", [node(2)], [120, 140, 160], steps=30, rounds=3, output="x")
-    (table,) = tables(capsys, tmp_path / "study")
-    (size,) = table["sizes"]
-    assert size["samples_per_s"]["fit"] == {"median": 140, "min": 100, "max": 300}
-    assert size["files"] == ["ranks-00002-job-7.json", "ranks-00002-job-8.json"]
+def test_repeats_of_a_size_count_as_jobs_and_are_paired_with_those_of_the_smallest(tmp_path, capsys):
+    study = tmp_path / "study"
+    speeds = {1: (100, 180), 2: (50, 80), 3: (200, 340)}
+    for repeat, (one, two) in speeds.items():
+        measured(study / f"ranks-00001-repeat-{repeat}.json", [node(1)], [one, one])
+        measured(study / f"ranks-00002-repeat-{repeat}.json", [node(2)], [two - 2, two + 2])
+    planned(study, *((f"ranks-0000{ranks}-repeat-{r}.json", r, {}) for ranks in (1, 2) for r in speeds))
+    (table,) = tables(capsys, study)
+    two = table["rows"][1]
+    assert (two["jobs"], two["samples_per_s"]["fit"]["mean"]) == (3, 200)
+    quotients = [0.9, 0.8, 0.85]
+    assert two["efficiency"]["fit"] == pytest.approx({"mean": 0.85, "error": stdev(quotients) / math.sqrt(3)})
+
+
+def test_weak_and_strong_scaling_are_apart_and_share_the_smallest_size(tmp_path, capsys):
+    study, both = tmp_path / "study", {"modes": ["weak", "strong"]}
+    one = measured(study / "one.json", [node(1)], [100])
+    weak = measured(study / "weak.json", [node(2)], [180])
+    strong = measured(study / "strong.json", [node(2)], [150], batch_size=32)
+    planned(study, (one, 1, both), (weak, 1, {}), (strong, 1, {"modes": ["strong"]}))
+    found = tables(capsys, study)
+    assert [(table["mode"], [row["files"] for row in table["rows"]]) for table in found] == [
+        ("weak", [["one.json"], ["weak.json"]]),
+        ("strong", [["one.json"], ["strong.json"]]),
+    ]
+    assert found[1]["rows"][1]["efficiency"]["fit"]["mean"] == pytest.approx(0.75)
+    assert (found[0]["conditions"]["batch size"], found[1]["conditions"]["global batch"]) == ("64", "64")
+
+
+def test_variants_of_a_sweep_are_rows_with_their_ratio_to_the_first_value(tmp_path, capsys):
+    study, jobs = tmp_path / "study", []
+    for place, bucket in enumerate(("8", "1")):
+        for repeat, speed in ((1, 100), (2, 50)):
+            for ranks in (1, 2):
+                fit = [speed * ranks * (1 + place * ranks)]
+                name = f"b{bucket}-{ranks}-{repeat}.json"
+                measured(study / name, [node(ranks)], fit, options={"bucket_mib": float(bucket)})
+                jobs.append((name, repeat, {"variant": {"bucket_mib": bucket}, "place": place}))
+    planned(study, *jobs)
+    (table,) = tables(capsys, study)
+    rows = [(row["variant"]["bucket_mib"], row["ranks"], row.get("over_base")) for row in table["rows"]]
+    assert rows == [
+        ("8", 1, None),
+        ("8", 2, None),
+        ("1", 1, {"mean": 2, "error": 0}),
+        ("1", 2, {"mean": 3, "error": 0}),
+    ]
+    # 3 over 2: each variant against its own smallest size.
+    assert table["rows"][3]["efficiency"]["fit"]["mean"] == pytest.approx(1.5)
+    assert "bucket_mib 1:" in lines(capsys, study)
+
+
+def test_peers_stand_beside_ours_with_the_ratio_of_ours_to_theirs(tmp_path, capsys):
+    study = tmp_path / "study"
+    ours = measured(study / "ours.json", [node(2)], [260])
+    versions = {"versions": {"torch": "2.13.0"}, "options": {"bucket_mib": None}}
+    theirs = measured(study / "theirs.json", [node(2)], [200], framework="pytorch-ddp", **versions)
+    planned(study, (ours, 1, {}), (theirs, 1, {}))
+    (table,) = tables(capsys, study)
+    assert [row["framework"] for row in table["rows"]] == ["hpc-train", "pytorch-ddp"]
+    assert table["rows"][1]["ours_over_peer"]["mean"] == pytest.approx(1.3)
+    assert "pytorch-ddp:" in lines(capsys, study)
+
+
+def test_communication_and_input_wait_are_means_over_jobs(tmp_path, capsys):
+    study = tmp_path / "study"
+    for number, shares in enumerate(([0.1, 0.3], [0.3, 0.5])):
+        more = {"communication": {"share": shares, "timeline": None}, "input_wait": {"fit": [0.01, 0.03]}}
+        measured(study / f"{number}.json", [node(2)], [100, 100], **more)
+    (table,) = tables(capsys, study)
+    assert table["rows"][0]["communication"] == pytest.approx({"mean": 0.3, "error": 0.1})
+    assert table["rows"][0]["input_wait"] == pytest.approx({"mean": 0.02, "error": 0})
+    assert "2 1 4 64 2 100 ± 0 1.000 0.500 ± 0.000 30.0 ± 10.0 % 2.00 %" in lines(capsys, study)
 
 
 @pytest.mark.parametrize(
@@ -89,14 +189,21 @@ def test_a_size_measured_again_adds_its_rounds(tmp_path, capsys):
         ({"data": "fedcba9876543210"}, "data"),
         ({"nodes": [node(2, processor="Opteron")]}, "processor"),
         ({"nodes": [node(2, gpus=["H100", "H100"])]}, "GPU"),
+        ({"options": {"bucket_mib": 1.0}}, "bucket mib"),
     ],
 )
 def test_what_is_not_alike_is_told_and_never_compared(tmp_path, capsys, change, named):
     measured(tmp_path / "study/a.json", [node(1)], [100])
     measured(tmp_path / "study/b.json", **{"nodes": [node(2)], "fit": [150], **change})
     separate = tables(capsys, tmp_path / "study")
-    assert [[size["efficiency"]["fit"] for size in table["sizes"]] for table in separate] == [[1], [1]]
+    assert [[row["efficiency"]["fit"]["mean"] for row in table["rows"]] for table in separate] == [[1], [1]]
     assert f"the measurements differ in {named}: 2 tables" in printed(capsys, tmp_path / "study").out
+
+
+def test_what_does_not_change_a_step_may_differ(tmp_path, capsys):
+    measured(tmp_path / "study/a.json", [node(1)], [100])
+    measured(tmp_path / "study/b.json", [node(2)], [150], options={"steps": 30, "rounds": 3, "output": "x"})
+    assert len(tables(capsys, tmp_path / "study")) == 1
 
 
 def test_ranks_that_share_cores_or_gpus_are_marked(tmp_path, capsys):
@@ -104,10 +211,10 @@ def test_ranks_that_share_cores_or_gpus_are_marked(tmp_path, capsys):
     measured(study / "a.json", [node(2, cores=2)], [100])
     measured(study / "b.json", [node(2, cores=2), node(3, cores=2, host="node2")], [150])
     (table,) = tables(capsys, study)
-    assert [size["shared"] for size in table["sizes"]] == [False, True]
-    lines = printed(capsys, study).out.splitlines()
-    assert [line.split()[0] for line in lines if line.endswith(")")] == ["2", "5*"]
-    assert lines[-1] == "* ranks share cores or GPUs: says nothing about scaling"
+    assert [row["shared"] for row in table["rows"]] == [False, True]
+    found = lines(capsys, study)
+    assert [line.split()[0] for line in found if line.endswith("- -")] == ["2", "5*"]
+    assert "* ranks share cores or GPUs: says nothing about scaling" in found
     assert shared([node(4, cores=8, gpus=["H100"] * 2)])
     assert not shared([node(4, cores=8, gpus=["H100"] * 4)])
 
@@ -128,16 +235,27 @@ def test_a_damaged_or_foreign_file_is_one_line_and_the_rest_is_reported(tmp_path
     (study / "list.json").write_text("[1, 2]")
     (study / "binary.json").write_bytes(b"\xff\xfe\x00")
     (study / ".half-written.json").write_text("")
+    (study / "allreduce.json").write_text('{"benchmark": "allreduce"}')
     measured(study / "stopped.json", [node(1)], [100, 0])
     measured(study / "empty.json", [], [100])
-    lines = printed(capsys, study).err.splitlines()
-    assert [line.split()[1].rpartition("/")[2] for line in lines] == [
-        f"{name}.json" for name in ("binary", "cut", "empty", "foreign", "list", "stopped")
+    measured(study / "old.json", [node(1)], [100], format=1)
+    found = printed(capsys, study).err.splitlines()
+    assert [line.split()[1].rpartition("/")[2] for line in found] == [
+        f"{name}.json" for name in ("binary", "cut", "empty", "foreign", "list", "old", "stopped")
     ]
-    assert "cut.json is left out: it is damaged" in lines[1]
-    assert "foreign.json is left out: it is not a measurement of hpc_train.bench.throughput (no 'rates')" in lines[3]
+    assert "cut.json is left out: it is damaged" in found[1]
+    assert "foreign.json is left out: it is not a measurement of `bench throughput` (no 'rates')" in found[3]
+    assert "format 1, and this reads 2: measure again" in found[5]
     (table,) = tables(capsys, study)
-    assert [size["files"] for size in table["sizes"]] == [["good.json"]]
+    assert [row["files"] for row in table["rows"]] == [["good.json"]]
+
+
+def test_a_damaged_plan_is_one_line_and_the_measurements_count_as_weak_scaling(tmp_path):
+    measured(tmp_path / "one.json", [node(1)], [100])
+    (tmp_path / "study.json").write_text("{")
+    (measurement,), left_out = read(tmp_path)
+    assert (measurement.modes, measurement.repeat) == (("weak",), None)
+    assert ["the plan is damaged" in line for line in left_out] == [True]
 
 
 def test_a_study_without_measurements_is_one_line(tmp_path):

@@ -1,11 +1,15 @@
-"""The array of a sweep and the chain of a scaling study, on a real Slurm."""
+"""The array of a sweep and the jobs of a scaling study, on a real Slurm."""
 
 import json
 import sys
 from itertools import pairwise
+from pathlib import Path
 
+import made_up
 import pytest
 from launch import REPOSITORY
+
+from hpc_train.bench.scaling import read
 
 SWEEP = REPOSITORY / "slurm" / "sweep.sh"
 STUDY = REPOSITORY / "slurm" / "scaling_study.sh"
@@ -88,22 +92,68 @@ def test_a_sweep_that_cannot_be_says_so_with_status_2(cluster, submit, tmp_path,
     assert output.count("\n") == 1
 
 
-def test_the_sizes_of_a_study_run_one_after_another_and_the_last_prints_the_table(cluster, submit, digits, tmp_path):
+def test_sizes_submitted_by_hand_run_one_after_another_and_the_last_prints_the_table(cluster, submit, digits, tmp_path):
     pytest.importorskip("horovod")
-    options = ("--data", digits, "--model", "fc", "--rounds", "2", "--steps")
-    # The second fails at once and breaks nothing; there is room for it beside the first.
-    jobs = [submit(f"--nodes={nodes}", STUDY, *options, steps) for nodes, steps in ((1, 3), (1, 0), (2, 3))]
+    options = ("mnist", "--data", digits, "--model", "fc", "--ways", "fit", "--rounds", "2", "--steps")
+    # The first fails at once and breaks nothing; there is room for the second beside it.
+    jobs = [submit(f"--nodes={nodes}", STUDY, *options, steps) for nodes, steps in ((1, 0), (2, 3))]
     ended = [cluster.wait(job, 240) for job in jobs]
-    assert [job.status == 0 for job in ended] == [True, False, True], cluster.output(jobs[2])
+    assert [job.status == 0 for job in ended] == [False, True], cluster.output(jobs[1])
     study = tmp_path / "studies" / "scaling_study"
-    files = [study / f"ranks-00001-job-{jobs[0]}.json", study / f"ranks-00002-job-{jobs[2]}.json"]
-    assert sorted(study.glob("*.json")) == files
-    figures = [json.loads(file.read_text()) for file in files]
-    assert [figure["ranks"] for figure in figures] == [1, 2]
-    assert [figure["slurm_job"] for figure in figures] == [jobs[0], jobs[2]]
-    assert sum(node["ranks"] for node in figures[1]["nodes"]) == 2
+    assert [path.name for path in study.glob("*.json")] == [f"ranks-00002-job-{jobs[1]}.json"]
+    (measurement,), _ = read(study)
+    assert (measurement.ranks, measurement.figures["slurm_job"]) == (2, jobs[1])
     table = (study / "table.txt").read_text()
-    assert cluster.output(jobs[2]).endswith(table)
-    assert [line.split()[0].rstrip("*") for line in table.splitlines() if line.endswith(")")] == ["1", "2"]
+    assert cluster.output(jobs[1]).endswith(table)
+    assert "weak scaling of mnist fc" in table
     for earlier, later in pairwise(ended):
         assert later.fields["StartTime"] >= earlier.fields["EndTime"]
+
+
+def test_one_command_submits_a_study_waits_for_it_and_reports(cluster, digits, tmp_path):
+    pytest.importorskip("horovod")
+    site = {"HPC_TRAIN": str(REPOSITORY), "VENV": sys.prefix, "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-m", "hpc_train.cli", "bench", "scaling", "studies/fc"]
+    plan = ["--np", "1,2,4", "--repeats", "1", "--submit", "--ranks-per-node", "2", "--sbatch=--time=20"]
+    benchmark = ["mnist", "--data", digits, "--model", "fc", "--ways", "fit", "fit alone", "--rounds", "2"]
+    benchmark += ["--steps", "3"]
+    study = tmp_path / "studies" / "fc"
+
+    def measure(*more: str):
+        return cluster.run(*command, *plan, *more, "--", *benchmark, cwd=tmp_path, timeout=800, **site)
+
+    # A second start finds in the queue what the first has submitted.
+    submitted = measure("--detach")
+    numbers = list(json.loads((study / "study.json").read_text())["submitted"].values())
+    cluster.submitted += numbers
+    assert (submitted.returncode, len(numbers)) == (0, 3), submitted.stdout
+    collected = measure()
+    assert collected.returncode == 0, collected.stdout
+    assert [f"job {number}" in collected.stdout for number in numbers] == [True] * 3
+
+    measurements, left_out = read(study)
+    assert not left_out
+    assert [(one.ranks, len(one.nodes), one.figures["slurm_job"]) for one in measurements] == [
+        (ranks, nodes, number) for (ranks, nodes), number in zip(((1, 1), (2, 1), (4, 2)), numbers, strict=True)
+    ]
+    assert [(study / f"{Path(one.file).stem}.log").exists() for one in measurements] == [True] * 3
+    rows = [line.split() for line in collected.stdout.splitlines()]
+    assert [row[0].rstrip("*") for row in rows if row and row[0].rstrip("*").isdigit()] == ["1", "2", "4"]
+    # Nothing is missing: nothing is submitted.
+    again = measure("--json")
+    assert again.returncode == 0
+    assert [row["jobs"] for row in json.loads(again.stdout)["tables"][0]["rows"]] == [1, 1, 1]
+    assert list(json.loads((study / "study.json").read_text())["submitted"].values()) == numbers
+
+
+def test_a_submitted_job_that_fails_shows_the_end_of_its_log_and_the_rest_is_reported(cluster, tmp_path):
+    site = {"HPC_TRAIN": str(REPOSITORY), "VENV": str(tmp_path / "none"), "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-m", "hpc_train.cli", "bench", "scaling", "studies/fails"]
+    plan = ["--np", "1,2", "--repeats", "1", "--submit", "--", "mnist", "--data", "synthetic"]
+    # One size was measured before.
+    made_up.measured(tmp_path / "studies" / "fails" / "ranks-00002-repeat-1.json", [made_up.node(2)], [100.0])
+    ended = cluster.run(*command, *plan, cwd=tmp_path, timeout=120, **site)
+    assert ended.returncode != 0
+    assert "ranks-00001-repeat-1.log:\n    error: no virtual environment" in ended.stdout
+    assert "    2       1" in ended.stdout
+    assert ended.stdout.splitlines()[-1].startswith("error: 1 job failed: ranks-00001-repeat-1;")

@@ -1,170 +1,160 @@
-"""How does the speed grow with the ranks? hpc-train bench scaling studies/scaling_study
+"""How does the speed grow with the ranks? hpc-train bench scaling studies/NAME --np 1,2,4 -- mnist --data shards/mnist
 
-Reads what `hpc_train.bench.throughput --output` wrote, one file a job, and lays the sizes side by side. Rounds of
-several jobs of one size count together. Parallel efficiency is samples/s a rank, in the median of the rounds, over that
-of the smallest size. `fit / fit alone`, within each round, is the efficiency against ranks that train independently on
-the same nodes: what averaging gradients costs, apart from what a node itself loses when it is full.
+What follows `--` is a command line of `hpc-train bench throughput`. It runs once for every size, repeat and value of a
+sweep, each in processes of its own, one job after another: launched here, or with --submit as jobs of Slurm. Each job
+leaves a measurement and a log in the study's folder, so the same command again makes what is missing, and a job that
+fails takes nothing else with it. Without --np the folder's measurements are printed again.
 
-Only measurements of the same model, options, data, hardware and versions are compared; others get their own table.
+Repeats are interleaved: every size once, then every size again, begun elsewhere. Parallel efficiency is samples/s a
+rank over that of the smallest size; fit / alone is efficiency against ranks that train independently on the same nodes:
+what averaging gradients costs, apart from what a node itself loses when it is full. In weak scaling a rank's batch is
+constant, in strong scaling the global one.
 """
 
 import json
+import math
+import shlex
+import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from statistics import median
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
-from hpc_train.bench.hardware import shared
+from hpc_train.bench.study.measurements import Measurement, load, read
+from hpc_train.bench.study.tables import tables
 from hpc_train.console import say
 from hpc_train.errors import UserError
 
-_WAYS = ("fit", "bare", "fit alone", "bare alone")
-# Options that do not change what a step does; the data are known by their content.
-_FREE = ("data", "steps", "rounds", "threads", "output")
+__all__ = ["Measurement", "Scaling", "read", "run", "tables"]
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """Lay the throughput measured at several numbers of ranks side by side."""
+    """Measure throughput at several numbers of ranks and lay the results side by side."""
 
     study: Annotated[Path, tyro.conf.Positional]
-    """Folder of a study: the JSON files that `python -m hpc_train.bench.throughput --output FILE` wrote."""
+    """Folder of the study."""
+    benchmark: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """After `--`: the trainer and its options, as `hpc-train bench throughput` takes them."""
+    np: str = ""
+    """Numbers of ranks, as in 1,2,4; without it what the folder holds is printed."""
+    repeats: int = 5
+    """Jobs of each kind; standard errors are over them."""
+    mode: Literal["weak", "strong", "both"] = "weak"
+    """What stays constant: a rank's batch, the global batch (of the smallest size), or each in turn."""
+    sweep: tuple[str, ...] = ()
+    """Options of the benchmark to vary, and variables in capitals: bucket_mib=1,8,32 lag=0,1 HOROVOD_CYCLE_TIME=1,5.
+    One is changed at a time; the first values together are the base."""
+    launcher: str = "horovodrun -np {np}"
+    """What starts the ranks, as in 'horovodrun --gloo -np {np} -H node1:4,node2:4'; {np} is their number."""
+    timeout: float = 3600
+    """Seconds after which a job launched here is ended, and has failed."""
+    submit: bool = False
+    """Submit each job with sbatch and slurm/scaling_study.sh; then wait, and print."""
+    sbatch: str = ""
+    """More options for sbatch, in quotes: '--account=A --partition=P'."""
+    ranks_per_node: int = 4
+    """With --submit: ranks on a full node."""
+    detach: bool = False
+    """With --submit: do not wait. The same command again, or --wait alone, does."""
+    wait: bool = False
+    """Without --np: wait first for the study's jobs that are in Slurm's queue."""
+    peers: bool = False
+    """Run the same network on other frameworks too, beside ours at each size and repeat."""
+    peers_python: Path | None = None
+    """Python that has the other frameworks; by default this one."""
     json: bool = False
     """Print the figures as JSON in place of the table."""
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """One file: its name, what must be alike where files are compared, threads a rank, nodes as in `hardware.nodes`.
-
-    rates: samples/s over all ranks, for each way a list with one entry a round.
-    """
-
-    file: str
-    conditions: dict[str, str]
-    threads: int
-    nodes: list[dict]
-    rates: dict[str, list[float]]
-
-    @property
-    def ranks(self) -> int:
-        """Of all nodes."""
-        return sum(node["ranks"] for node in self.nodes)
-
-
 def run(chosen: Scaling) -> None:
-    """Read and print."""
+    """Measure what is missing, print, and say what failed."""
+    tell = partial(say, stream=sys.stderr) if chosen.json else say
+    failed: list[str] = []
+    if chosen.np:
+        failed = _make(chosen, tell)
+        if chosen.submit and chosen.detach:
+            tell(f"the same command collects them, or `hpc-train bench scaling {chosen.study} --wait`")
+            return
+    elif chosen.benchmark:
+        raise UserError("--np is missing: say how many ranks, as in --np 1,2,4")
+    elif chosen.wait:
+        from hpc_train.bench.study.make import collect
+        from hpc_train.bench.study.record import recorded
+
+        submitted = (recorded(chosen.study) or {}).get("submitted", {})
+        failed = collect(chosen.study, submitted, tell)
+    if failed and not any(map(load, chosen.study.glob("[!.]*.json"))):
+        raise UserError(f"no job has measured anything; see {chosen.study / failed[0]}.log")
+    _print(chosen)
+    if failed:
+        named = ", ".join(failed[:3]) + (f" and {len(failed) - 3} more" if len(failed) > 3 else "")
+        jobs = f"{len(failed)} job{'s' * (len(failed) > 1)} failed"
+        raise UserError(f"{jobs}: {named}; their logs say why, and the same command runs what is missing")
+
+
+def _make(chosen: Scaling, tell) -> list[str]:
+    """Plan, record, and make what is missing; names of the jobs that failed."""
+    from hpc_train.bench.study import benchmark, make, peers, submit
+    from hpc_train.bench.study.plan import jobs, sizes_of, sweep_of
+    from hpc_train.bench.study.record import record
+
+    _check(chosen)
+    sizes, sweep = sizes_of(chosen.np), sweep_of(chosen.sweep)
+    batch_size = benchmark.parsed(chosen.benchmark).batch_size
+    frameworks = peers.frameworks() if chosen.peers else ()
+    planned = jobs(sizes, chosen.repeats, chosen.mode, sweep, batch_size, frameworks)
+    benchmark.check(chosen.benchmark, planned)
+    if chosen.peers:
+        peers.check(planned, chosen.benchmark, chosen.study, chosen.peers_python)
+    settings = {"the command after --": list(chosen.benchmark), "--mode": chosen.mode, "--sweep": sweep}
+    settings |= {"--peers": chosen.peers, "--submit": chosen.submit}
+    if chosen.submit:
+        for ranks in sizes:
+            submit.shape(ranks, chosen.ranks_per_node)
+        settings |= {"--ranks-per-node": chosen.ranks_per_node}
+    else:
+        settings |= {"--launcher": chosen.launcher}
+    if chosen.mode != "weak":
+        settings |= {"the smallest of --np": sizes[0]}
+    plan = record(chosen.study, planned, settings, {"np": sizes, "repeats": chosen.repeats})
+    if not chosen.submit:
+        return make.here(chosen, planned, tell)
+    submitted = make.on_cluster(chosen, planned, plan, tell)
+    return [] if chosen.detach else make.collect(chosen.study, submitted, tell)
+
+
+def _check(chosen: Scaling) -> None:
+    from hpc_train.parallel.launcher import see
+
+    if see().size > 1:
+        raise UserError(f"{see().name} has started several of this; start one, which starts the ranks itself")
+    if not chosen.benchmark:
+        raise UserError(
+            "what to measure is missing: put it after `--`, as in `hpc-train bench scaling studies/NAME --np 1,2,4 -- "
+            "mnist --data shards/mnist`"
+        )
+    if chosen.repeats < 1 or not 0 < chosen.timeout < math.inf or chosen.ranks_per_node < 1:
+        raise UserError("--repeats and --ranks-per-node must be at least 1, --timeout more than 0")
+    for option, words in (("launcher", chosen.launcher), ("sbatch", chosen.sbatch)):
+        try:
+            shlex.split(words)
+        except ValueError as error:
+            raise UserError(f"--{option} {words}: {str(error).lower()}; mend the quotes within it") from error
+    if chosen.peers and chosen.submit:
+        raise UserError("--peers runs on this machine only; leave --submit or --peers out")
+    if (chosen.detach or chosen.sbatch) and not chosen.submit:
+        raise UserError("--detach and --sbatch are for --submit; give it too, or leave them out")
+
+
+def _print(chosen: Scaling) -> None:
     measurements, left_out = read(chosen.study)
-    tables = [table(group) for group in comparable(measurements)]
+    laid_out = tables(measurements)
     if chosen.json:
-        say(json.dumps({"tables": tables, "left_out": left_out}, indent=2))
+        say(json.dumps({"tables": laid_out, "left_out": left_out}, indent=2))
     else:
         from hpc_train.bench.scaling_report import report
 
-        report(tables, left_out)
-
-
-def read(study: Path) -> tuple[list[Measurement], list[str]]:
-    """The measurements in a folder, and a line for each JSON file that is none.
-
-    Raises:
-        UserError: there is not one measurement.
-    """
-    if not study.is_dir():
-        raise UserError(f"{study} is not a folder; give the one that holds a study's JSON files")
-    measurements, left_out = [], []
-    # A name that begins with a dot is a file half written.
-    for path in sorted(study.glob("[!.]*.json")):
-        try:
-            measurements.append(_measurement(path))
-        except (OSError, ValueError) as error:
-            left_out.append(f"{path} is left out: {error}")
-    if not measurements:
-        why = f"; {left_out[0]}" if left_out else ""
-        raise UserError(
-            f"{study} holds no measurement{why}; `sbatch slurm/scaling_study.sh --data ...` makes them, "
-            "or `python -m hpc_train.bench.throughput --output FILE.json`"
-        )
-    return measurements, left_out
-
-
-def _measurement(path: Path) -> Measurement:
-    try:
-        figures = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"it is damaged ({error}); measure this size again") from error
-    try:
-        rates = {way: [float(rate) for rate in figures["rates"][way]] for way in _WAYS}
-        found = Measurement(path.name, _conditions(figures), int(figures["threads"]), figures["nodes"], rates)
-        shared(found.nodes)  # fails where a node's entry is incomplete
-        if found.ranks < 1:
-            raise ValueError("no ranks")
-        if len({len(values) for values in rates.values()}) > 1 or not all(min(values) > 0 for values in rates.values()):
-            raise ValueError("a rate is missing or not above 0")
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        what = f"no {error}" if isinstance(error, KeyError) else error
-        raise ValueError(f"it is not a measurement of hpc_train.bench.throughput ({what})") from error
-    return found
-
-
-def _conditions(figures: dict) -> dict[str, str]:
-    nodes, options = figures["nodes"], figures["options"]
-    return {
-        **{name.replace("_", " "): str(value) for name, value in options.items() if name not in _FREE},
-        "data": f"{Path(options['data']).name} ({figures['data'][:8]})",
-        "processor": _kinds(node["processor"] for node in nodes),
-        "GPU": _kinds(gpu for node in nodes for gpu in node["gpus"]),
-        "versions": ", ".join(f"{name} {version}" for name, version in figures["versions"].items()),
-    }
-
-
-def _kinds(names) -> str:
-    return " and ".join(sorted(set(names))) or "none"
-
-
-def comparable(measurements: list[Measurement]) -> list[list[Measurement]]:
-    """Groups within which all conditions are the same; the order of the files is kept."""
-    groups: dict[str, list[Measurement]] = {}
-    for measurement in measurements:
-        groups.setdefault(json.dumps(measurement.conditions, sort_keys=True), []).append(measurement)
-    return list(groups.values())
-
-
-def table(measurements: list[Measurement]) -> dict:
-    """Figures of comparable measurements: their conditions and one entry a size, the smallest first.
-
-    An entry's samples_per_s and efficiency are by way; efficiency_alone is fit / fit alone of each round; shared says
-    that ranks share cores or GPUs.
-    """
-    sizes: dict[tuple[int, int], list[Measurement]] = {}
-    for measurement in measurements:
-        sizes.setdefault((measurement.ranks, len(measurement.nodes)), []).append(measurement)
-    entries = [_entry(ranks, nodes, same) for (ranks, nodes), same in sorted(sizes.items())]
-    base = entries[0]
-    for entry in entries:
-        entry["efficiency"] = {way: _a_rank(entry, way) / _a_rank(base, way) for way in _WAYS}
-    return {"conditions": measurements[0].conditions, "sizes": entries}
-
-
-def _entry(ranks: int, nodes: int, same: list[Measurement]) -> dict:
-    rates = {way: [rate for one in same for rate in one.rates[way]] for way in _WAYS}
-    alone = [fit / alone for fit, alone in zip(rates["fit"], rates["fit alone"], strict=True)]
-    return {
-        "ranks": ranks,
-        "nodes": nodes,
-        "threads": sorted({one.threads for one in same}),
-        "files": [one.file for one in same],
-        "samples_per_s": {way: _spread(values) for way, values in rates.items()},
-        "efficiency_alone": _spread(alone),
-        "shared": any(shared(one.nodes) for one in same),
-    }
-
-
-def _a_rank(entry: dict, way: str) -> float:
-    return entry["samples_per_s"][way]["median"] / entry["ranks"]
-
-
-def _spread(values: list[float]) -> dict[str, float]:
-    return {"median": median(values), "min": min(values), "max": max(values)}
+        report(laid_out, left_out)

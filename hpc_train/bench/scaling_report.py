@@ -2,16 +2,23 @@
 
 import sys
 
+from hpc_train.bench.study.measurements import OURS
+from hpc_train.bench.study.tables import FIT
 from hpc_train.console import say
+
+_HEAD = f"{'ranks':>6}{'nodes':>7}{'threads':>9}{'batch':>7}{'jobs':>6}{'samples/s':>18}{'efficiency':>17}"
+_HEAD += f"{'fit / alone':>17}{'communication':>17}{'input wait':>12}"
 
 
 def report(tables: list[dict], left_out: list[str]) -> None:
     """Print the tables; what was left out goes to standard error."""
     for line in left_out:
         say(f"note: {line}", sys.stderr)
-    if len(tables) > 1:
-        differing = ", ".join(_differences([table["conditions"] for table in tables]))
-        say(f"note: the measurements differ in {differing}: {len(tables)} tables, not to be compared\n")
+    for mode in ("weak", "strong"):
+        alike = [table for table in tables if table["mode"] == mode]
+        if len(alike) > 1:
+            differing = ", ".join(_differences([table["conditions"] for table in alike]))
+            say(f"note: the measurements differ in {differing}: {len(alike)} tables, not to be compared\n")
     for number, table in enumerate(tables):
         _print(table, "\n" if number else "")
 
@@ -22,35 +29,78 @@ def _differences(conditions: list[dict]) -> list[str]:
 
 
 def _print(table: dict, before: str) -> None:
-    sizes, told = table["sizes"], dict(table["conditions"])
-    versions = told.pop("versions")
-    say(before + ", ".join(f"{name} {value}" for name, value in told.items()))
-    say(versions)
-    base = f"{sizes[0]['ranks']} rank{'s' * (sizes[0]['ranks'] > 1)}"
-    say(f"{'':29}{'fit, samples/s':^24}  {'efficiency against ' + base:^37}  fit / fit alone")
-    say(
-        f"{'ranks':>6}{'nodes':>7}{'threads':>9}{'jobs':>6} "
-        f"{'median':>8}{'min':>8}{'max':>8}  {'fit':>6}{'bare':>8}{'fit alone':>11}{'bare alone':>12}  "
-        "median of the rounds"
-    )
-    for size in sizes:
-        say(_row(size))
-    if any(size["shared"] for size in sizes):
-        say("* ranks share cores or GPUs: says nothing about scaling")
-    if len({threads for size in sizes for threads in size["threads"]}) > 1:
-        say("ranks of different sizes had different numbers of threads: their efficiency compares unequal ranks")
+    rows, told = table["rows"], table["conditions"]
+    batch = f"global batch {told['global batch']}" if "global batch" in told else f"batch {told['batch size']} a rank"
+    say(f"{before}{table['mode']} scaling of {told['trainer']} {told['model']}, {batch}, data {told['data']}")
+    say(f"processor {told['processor']}, GPU {told['GPU']}; {told['versions']}")
+    base = next((row["variant"] for row in rows if not row["place"]), {})
+    series: dict[str, list[dict]] = {}
+    for row in rows:
+        series.setdefault(_label(row, base), []).append(row)
+    for label, members in series.items():
+        compared = next((title for key, title in _COMPARED.items() if any(row.get(key) for row in members)), "")
+        if len(series) > 1:
+            say(f"{label}:")
+        say(f"{_HEAD}{compared:>18}".rstrip())
+        for row in members:
+            say(_row(row))
+    _notes(rows)
 
 
-def _row(size: dict) -> str:
-    speed, efficiency, alone = size["samples_per_s"]["fit"], size["efficiency"], size["efficiency_alone"]
-    threads = ",".join(map(str, size["threads"]))
+_COMPARED = {"over_base": "/ base", "ours_over_peer": "hpc-train / this"}
+
+
+def _label(row: dict, base: dict) -> str:
+    if row["framework"] != OURS:
+        return row["framework"]
+    changed = {name: value for name, value in row["variant"].items() if base.get(name) != value}
+    return ", ".join(f"{name} {value}" for name, value in (changed or row["variant"]).items()) or OURS
+
+
+def _row(row: dict) -> str:
+    threads, compared = ",".join(map(str, row["threads"])), row.get("over_base") or row.get("ours_over_peer")
     return (
-        f"{size['ranks']:5}{'*' if size['shared'] else ' '}{size['nodes']:7}{threads:>9}{len(size['files']):6} "
-        + "".join(f"{_rate(speed[name]):>8}" for name in ("median", "min", "max"))
-        + f"  {efficiency['fit']:6.3f}{efficiency['bare']:8.3f}{efficiency['fit alone']:11.3f}"
-        + f"{efficiency['bare alone']:12.3f}  {alone['median']:.3f} ({alone['min']:.3f} to {alone['max']:.3f})"
+        f"{row['ranks']:5}{'*' if row['shared'] else ' '}{row['nodes']:7}{threads:>9}{row['batch_size']:7}"
+        f"{row['jobs']:6}{_rate(row['samples_per_s'].get(FIT)):>18}{_share(row['efficiency'].get(FIT)):>17}"
+        f"{_share(row['alone']):>17}{_percent(row['communication']):>17}{_percent(row['input_wait'], 2):>12}"
+        + (f"{_share(compared):>18}" if compared else "")
     )
 
 
-def _rate(samples_per_s: float) -> str:
-    return f"{samples_per_s:.0f}" if samples_per_s >= 100 else f"{samples_per_s:.3g}"
+def _notes(rows: list[dict]) -> None:
+    against = {row["against"] for row in rows}
+    say(f"efficiency: samples/s a rank over those of {_listed(against)} rank{'s' * (against != {1})}")
+    if any(row["jobs"] > 1 for row in rows):
+        say("±: standard error over jobs" + ("; of one job, over its rounds" * any(row["jobs"] == 1 for row in rows)))
+    else:
+        say("±: standard error over the rounds of one job; --repeats tells how far jobs differ")
+    if any(row["shared"] for row in rows):
+        say("* ranks share cores or GPUs: says nothing about scaling")
+    if len({threads for row in rows for threads in row["threads"]}) > 1:
+        say("ranks of different sizes had different numbers of threads: unequal ranks are compared; give --threads")
+
+
+def _listed(numbers) -> str:
+    return " or ".join(map(str, sorted(numbers)))
+
+
+def _rate(estimate: dict | None) -> str:
+    if not estimate:
+        return "-"
+    digits = 0 if estimate["mean"] >= 100 else 2
+    return f"{estimate['mean']:.{digits}f}" + _error(estimate, digits)
+
+
+def _share(estimate: dict | None) -> str:
+    return f"{estimate['mean']:.3f}{_error(estimate, 3)}" if estimate else "-"
+
+
+def _percent(estimate: dict | None, digits: int = 1) -> str:
+    if not estimate:
+        return "-"
+    percent = {name: value and 100 * value for name, value in estimate.items()}
+    return f"{percent['mean']:.{digits}f}" + (_error(percent, digits) if digits == 1 else "") + " %"
+
+
+def _error(estimate: dict, digits: int) -> str:
+    return "" if estimate["error"] is None else f" ± {estimate['error']:.{digits}f}"

@@ -1,0 +1,149 @@
+"""How fast is another framework? hpc-train bench frameworks --framework pytorch-ddp --np 2 --data shards/mnist
+
+One process group on this machine, whose measurement has the format of `hpc-train bench throughput`, to stand beside it.
+See `hpc_train.bench.frameworks` for what is measured. `hpc-train bench scaling ... --peers` runs it beside ours.
+"""
+
+import json
+import os
+import shlex
+import socket
+import sys
+import tempfile
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from hpc_train.bench.frameworks import group, networks
+from hpc_train.bench.frameworks.start import FRAMEWORKS, check, interpreter
+from hpc_train.errors import UserError
+from hpc_train.files import write_json
+
+_SCRIPTS = {"pytorch-ddp": "ddp.py", "tf.distribute": "tf_distribute.py"}
+_MODELS = {"mnist": "deep", "resnet": "resnet20"}
+_MOST_BYTES = 2**30
+
+
+@dataclass(frozen=True)
+class FrameworkBench:
+    """Measure the throughput of another framework on the same network, data, batch and threads."""
+
+    data: Path
+    """Folder of shards, or what else the trainers take; its training split, at most the first GiB, is in memory."""
+    framework: Literal[FRAMEWORKS] = "pytorch-ddp"
+    """DistributedDataParallel of PyTorch, or MultiWorkerMirroredStrategy of TensorFlow."""
+    trainer: Literal["mnist", "resnet"] = "mnist"
+    """Whose network, loss and optimizer."""
+    model: str | None = None
+    """deep of mnist; resnet20, 32, 44, 56 or 110 of resnet."""
+    np: int = 2
+    """Ranks, all on this machine."""
+    batch_size: int = 64
+    """Samples a step on each rank."""
+    threads: int | None = None
+    """Threads a rank; by default the ranks share the cores."""
+    steps: int = 60
+    """Counted steps a round."""
+    warmup: int = 2
+    """Steps at the beginning of each round that are not counted."""
+    rounds: int = 7
+    """Rounds, each with every way once, in an order that rotates; an uncounted one goes first."""
+    rate: float = 1e-4
+    """Learning rate, which makes no difference to the speed."""
+    output: Path | None = None
+    """JSON file for the figures; by default throughput.json in a new folder under runs/."""
+    peers_python: Path | None = None
+    """Python that has torch; by default this one."""
+
+
+def run(chosen: FrameworkBench) -> None:
+    """Measure, print and write."""
+    model = chosen.model or _MODELS[chosen.trainer]
+    numbers = (chosen.np, chosen.batch_size, chosen.threads or 1, chosen.steps, chosen.warmup, chosen.rounds)
+    if min(numbers) < 1:
+        raise UserError("--np, --batch-size, --threads, --steps, --warmup and --rounds must be at least 1")
+    if chosen.output and not chosen.output.absolute().parent.is_dir():
+        raise UserError(f"--output {chosen.output}: the folder {chosen.output.parent} does not exist; make it first")
+    check(chosen.framework, chosen.trainer, model, chosen.peers_python)
+    from hpc_train.bench.frameworks.figures import measurement, report
+    from hpc_train.parallel.world import threads_per_rank
+    from hpc_train.run import Run
+
+    cores = len(os.sched_getaffinity(0))
+    threads = chosen.threads or threads_per_rank(chosen.np, cores, os.cpu_count() or 1)
+    with tempfile.TemporaryDirectory(prefix="hpc-train-") as name:
+        folder = Path(name)
+        catalogue = _prepare(chosen, model, threads, folder)
+        group.run(*_processes(chosen, threads, folder), folder, chosen.framework)
+        ranks = [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(chosen.np)]
+    told = {"command": shlex.join(sys.orig_argv), "framework": chosen.framework, "trainer": chosen.trainer}
+    told |= {"options": {**asdict(chosen), "threads": threads, "model": model}, "data": catalogue.identity}
+    counted, trained = networks.parameters(model, catalogue.input_shape, catalogue.classes)
+    told |= {"model": model, "batch_size": chosen.batch_size, "ranks": chosen.np, "threads": threads}
+    told |= {"parameters": counted, "gradient_bytes": 4 * trained}
+    found = measurement(told, ranks)
+    output = chosen.output or Run.new_path(f"throughput-{chosen.framework}-{model}") / "throughput.json"
+    try:
+        write_json(output, found)
+    except OSError as error:
+        raise UserError(f"cannot write --output {output}: {error.strerror}") from error
+    report(found, output)
+
+
+def _prepare(chosen: FrameworkBench, model: str, threads: int, folder: Path):
+    """Write the job and its samples into `folder`; gives the catalogue of the training split."""
+    import numpy as np
+
+    from hpc_train.data.catalogue import Catalogue
+    from hpc_train.data.reader import Reader
+
+    catalogue = Catalogue.open(chosen.data, "train")
+    catalogue.stored_only("this command")
+    shape, classes = catalogue.input_shape, catalogue.classes
+    if len(shape) != 3 or min(shape[:2]) < 8 or catalogue.channels != "last" or catalogue.target_shape or not classes:
+        raise UserError(
+            f"{chosen.data}: samples have {shape} with labels of {catalogue.target_shape}; the other frameworks take "
+            "images (height, width, channels), from 8 x 8 on, with one label each and the number of classes"
+        )
+    samples = min(catalogue.samples, _MOST_BYTES // catalogue.sample_bytes)
+    if samples < chosen.np * chosen.batch_size:
+        raise UserError(
+            f"{chosen.data}: {samples} samples are too few for a step of {chosen.np} ranks with {chosen.batch_size} "
+            "each; take a smaller --batch-size"
+        )
+    inputs, targets = Reader(catalogue).read(np.arange(samples))
+    np.save(folder / "inputs.npy", inputs)
+    np.save(folder / "targets.npy", targets.astype(np.int64))
+    job = {name: getattr(chosen, name) for name in ("trainer", "batch_size", "steps", "warmup", "rounds", "rate")}
+    job |= {"data": os.path.abspath(chosen.data), "model": model, "ranks": chosen.np, "threads": threads}
+    job |= {"input_shape": shape, "classes": classes, **asdict(networks.RECIPES[chosen.trainer])}
+    job |= {"parameters": networks.parameters(model, shape, classes)}
+    (folder / "job.json").write_text(json.dumps(job))
+    return catalogue
+
+
+def _processes(chosen: FrameworkBench, threads: int, folder: Path) -> tuple[list[list[str]], list[dict[str, str]]]:
+    """argv and environment of each rank."""
+    script = Path(__file__).parent / "scripts" / _SCRIPTS[chosen.framework]
+    ranks = range(chosen.np)
+    argv = [interpreter(chosen.framework, chosen.peers_python), str(script), str(folder)]
+    common = {**os.environ, "OMP_NUM_THREADS": str(threads), "TF_CPP_MIN_LOG_LEVEL": "2"}
+    if chosen.framework == "pytorch-ddp":
+        # Modules of this Python are not for that one. All ranks are here: no name of this host need be known.
+        common.pop("PYTHONPATH", None)
+        common.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        return [[*argv, str(rank)] for rank in ranks], [common for _ in ranks]
+    root = str(Path(__file__).parents[3])
+    common["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), root]))
+    workers = [f"127.0.0.1:{port}" for port in _free_ports(chosen.np)]
+    tasks = [{"cluster": {"worker": workers}, "task": {"type": "worker", "index": rank}} for rank in ranks]
+    return [[*argv, str(rank)] for rank in ranks], [{**common, "TF_CONFIG": json.dumps(task)} for task in tasks]
+
+
+def _free_ports(number: int) -> list[int]:
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(number)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]

@@ -1,0 +1,115 @@
+"""One rank of PyTorch's DistributedDataParallel: ddp.py FOLDER RANK."""
+
+import time
+
+import torch
+import torch_networks
+from rounds import Job
+from torch import distributed
+from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
+
+
+def main():
+    job = Job()
+    torch.set_num_threads(job.threads)
+    torch.set_flush_denormal(True)  # as TensorFlow does
+    torch.manual_seed(0)
+    gpu = torch.cuda.is_available()
+    device = torch.device("cuda", job.rank) if gpu else torch.device("cpu")
+    if gpu:
+        torch.cuda.set_device(device)
+        # TensorFlow multiplies in TF32 as well.
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True
+    meeting = f"file://{job.folder / 'meeting'}"
+    distributed.init_process_group("nccl" if gpu else "gloo", meeting, rank=job.rank, world_size=job.ranks)
+    inputs, targets = torch.from_numpy(job.inputs).to(device), torch.from_numpy(job.targets).to(device)
+
+    def network():
+        made = torch_networks.build(job.model, job.input_shape, job.classes, inputs.dtype == torch.uint8)
+        job.check(*torch_networks.counts(made))
+        return made.to(device, memory_format=torch.channels_last)
+
+    # The suite averages batch normalisation's statistics when they are needed, not in every step: nor does this.
+    averaged = DistributedDataParallel(network(), broadcast_buffers=False, gradient_as_bucket_view=True)
+    ways = {"fit": Way(job, averaged, inputs, targets), "fit alone": Way(job, network(), inputs, targets)}
+    seconds = job.measure(ways, distributed.barrier)
+    check_replicas(averaged)
+    gpu_bytes = torch.cuda.max_memory_allocated() if gpu else None
+    job.tell(seconds, {"torch": torch.__version__}, torch.cuda.get_device_name() if gpu else None, gpu_bytes)
+    distributed.destroy_process_group()
+
+
+class Way:
+    """A training loop: batches gathered from memory, loss and accuracy summed up where they are."""
+
+    def __init__(self, job, network, inputs, targets):
+        self.network, self.optimizer = network, sgd(network, job)
+        self.inputs, self.targets, self.shares = inputs, targets, job.shares()
+        self.totals = torch.zeros(2, device=inputs.device)
+
+    def __call__(self, steps):
+        clock = Clock(self.inputs.is_cuda)
+        self.network.train()
+        clock.tick()
+        for _ in range(steps):
+            chosen = torch.from_numpy(next(self.shares)).to(self.inputs.device)
+            step(self.network, self.optimizer, self.inputs[chosen], self.targets[chosen], self.totals)
+            clock.tick()
+        return clock.times()
+
+
+def sgd(network, job):
+    """SGD as in the job, with weight decay for kernels alone."""
+    kernels = [parameter for parameter in network.parameters() if parameter.ndim > 1]
+    others = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
+    groups = [{"params": kernels, "weight_decay": job.weight_decay}, {"params": others}]
+    return torch.optim.SGD(groups, job.rate, job.momentum, nesterov=job.nesterov, fused=True)
+
+
+def step(network, optimizer, inputs, targets, totals):
+    """One step; adds to totals: the loss, and how many samples were classified rightly."""
+    optimizer.zero_grad(set_to_none=True)
+    logits = network(inputs)
+    loss = cross_entropy(logits, targets)
+    loss.backward()
+    optimizer.step()
+    with torch.no_grad():
+        totals += torch.stack([loss, (logits.argmax(1) == targets).sum()])
+
+
+class Clock:
+    """Notes times without making the host wait: on a GPU by events in its stream."""
+
+    def __init__(self, gpu):
+        self.gpu, self.ticks = gpu, []
+
+    def tick(self):
+        if self.gpu:
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+            self.ticks.append(event)
+        else:
+            self.ticks.append(time.perf_counter())
+
+    def times(self):
+        """Of all ticks, in s."""
+        if not self.gpu:
+            return self.ticks
+        torch.cuda.synchronize()
+        return [self.ticks[0].elapsed_time(tick) / 1e3 for tick in self.ticks]
+
+
+def check_replicas(network):
+    """End with an error where a parameter is not the same, bit by bit, on all ranks."""
+    for name, parameter in network.named_parameters():
+        most, least = parameter.detach().clone(), parameter.detach().clone()
+        distributed.all_reduce(most, distributed.ReduceOp.MAX)
+        distributed.all_reduce(least, distributed.ReduceOp.MIN)
+        if not torch.equal(most, least):
+            raise SystemExit(f"error: the replicas differ in {name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""One rank of MultiWorkerMirroredStrategy: tf_distribute.py FOLDER RANK, with TF_CONFIG in the environment.
+
+`Model.fit` does not work under it (see `hpc_train.bench.frameworks`): this is the loop that does.
+"""
+
+import time
+import zlib
+
+import keras
+import tensorflow as tf
+from rounds import Job
+
+from hpc_train import mnist, resnet
+from hpc_train.data.catalogue import Catalogue
+
+_TRAINERS = {"mnist": mnist, "resnet": resnet}
+
+
+def main():
+    job = Job()
+    tf.config.threading.set_intra_op_parallelism_threads(job.threads)
+    tf.config.threading.set_inter_op_parallelism_threads(max(2, job.threads))
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        tf.config.set_visible_devices(gpus[job.rank], "GPU")
+        tf.config.experimental.set_memory_growth(gpus[job.rank], True)
+    how = tf.distribute.experimental.CommunicationImplementation
+    options = tf.distribute.experimental.CommunicationOptions(implementation=how.NCCL if gpus else how.RING)
+    strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+    with strategy.scope():
+        averaged = Way(job, strategy)
+    ways = {"fit": averaged, "fit alone": Way(job, None)}
+    gathered = gather(job, strategy)
+    seconds = job.measure(ways, lambda: gathered(0))
+    check_replicas(averaged.network, gathered)
+    gpu = tf.config.experimental.get_device_details(gpus[job.rank]).get("device_name", "GPU") if gpus else None
+    gpu_bytes = tf.config.experimental.get_memory_info("GPU:0")["peak"] if gpus else None
+    job.tell(seconds, {"tensorflow": tf.__version__, "keras": keras.__version__}, gpu, gpu_bytes)
+
+
+class Way:
+    """A training loop over the suite's network; strategy: averages the gradients, or None.
+
+    With a strategy it is made in that one's scope.
+    """
+
+    def __init__(self, job, strategy):
+        module = _TRAINERS[job.trainer]
+        chosen = module.Options(data=job.data, model=job.model)
+        self.job, self.shares = job, job.shares()
+        self.network = module.task(chosen).model(Catalogue.open(job.data, "train"))
+        trained = sum(int(tf.size(variable.value)) for variable in self.network.trainable_variables)
+        job.check(self.network.count_params(), trained)
+        optimizer = keras.optimizers.SGD(job.rate, job.momentum, job.nesterov)
+        optimizer.build(self.network.trainable_variables)
+        # Keras's optimizer sums what its replicas give.
+        replicas = strategy.num_replicas_in_sync if strategy else 1
+
+        def step(inputs, targets):
+            with tf.GradientTape() as tape:
+                logits = self.network(inputs, training=True)
+                loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits))
+            variables = self.network.trainable_variables
+            grads = tape.gradient(loss, [variable.value for variable in variables])
+            grads = [self.decayed(grad, variable) / replicas for grad, variable in zip(grads, variables, strict=True)]
+            optimizer.apply(grads, variables)
+            return loss, tf.math.count_nonzero(tf.argmax(logits, 1) == targets)
+
+        self.step = tf.function((lambda *batch: strategy.run(step, batch)) if strategy else step)
+
+    def decayed(self, grad, variable):
+        """L2 for kernels alone."""
+        return grad + self.job.weight_decay * variable.value if len(variable.shape) > 1 else grad
+
+    def __call__(self, steps):
+        ends = [time.perf_counter()]
+        for _ in range(steps):
+            chosen = next(self.shares)
+            loss, _ = self.step(tf.constant(self.job.inputs[chosen]), tf.constant(self.job.targets[chosen]))
+            # A step is over when its loss is here, as in `fit`.
+            float(loss)
+            ends.append(time.perf_counter())
+        return ends
+
+
+def gather(job, strategy):
+    """A function from a number of this rank to those of all, float64 (ranks,). Collective."""
+    mine = tf.one_hot(job.rank, job.ranks, dtype=tf.float64)
+
+    def add(value):
+        # A value from outside is on no device, and not taken.
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(value))
+
+    added = tf.function(lambda value: strategy.run(add, (value,)))
+    return lambda number: added(number * mine).numpy()
+
+
+def check_replicas(network, gathered):
+    """End with an error where a weight that is trained is not the same, bit by bit, on all ranks."""
+    for variable in network.trainable_variables:
+        if len(set(gathered(zlib.crc32(variable.numpy().tobytes())).tolist())) > 1:
+            raise SystemExit(f"error: the replicas differ in {variable.path}")
+
+
+if __name__ == "__main__":
+    main()

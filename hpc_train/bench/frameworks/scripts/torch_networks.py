@@ -1,0 +1,93 @@
+"""The suite's networks in PyTorch: from images as stored, (b, height, width, channels), to logits (b, classes)."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+# Of ImageNet's pixels, in 0..255: what the suite's resnet trainer normalises colour images by.
+_RGB_MEAN, _RGB_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+
+
+def build(model, input_shape, classes, in_bytes):
+    """The network `model`; in_bytes: whether the images are bytes, which are then scaled."""
+    if model == "deep":
+        return Deep(input_shape, classes, in_bytes)
+    return ResNet((int(model.removeprefix("resnet")) - 2) // 6, input_shape[2], classes, in_bytes)
+
+
+def counts(network):
+    """(all, those that are trained) of its parameters, moving means and variances among them."""
+    trained = sum(parameter.numel() for parameter in network.parameters())
+    kept = ("running_mean", "running_var")
+    return trained + sum(b.numel() for name, b in network.named_buffers() if name.endswith(kept)), trained
+
+
+class Scale(nn.Module):
+    """(x - shift) / divisor, channels moved to axis 1; a view of what lies channels last stays that."""
+
+    def __init__(self, shift, divisor):
+        super().__init__()
+        self.register_buffer("factor", 1 / torch.tensor(divisor).reshape(-1, 1, 1), persistent=False)
+        self.register_buffer("offset", -torch.tensor(shift).reshape(-1, 1, 1) * self.factor, persistent=False)
+
+    def forward(self, x):
+        return torch.addcmul(self.offset, x.permute(0, 3, 1, 2).float(), self.factor)
+
+
+class Deep(nn.Module):
+    """Conv 32, conv 64, pool, dense 128."""
+
+    def __init__(self, input_shape, classes, in_bytes):
+        super().__init__()
+        height, width, channels = input_shape
+        self.scale = Scale((0.0,), (255.0 if in_bytes else 1.0,))
+        self.conv1, self.conv2 = nn.Conv2d(channels, 32, 3), nn.Conv2d(32, 64, 3)
+        self.dense = nn.Linear((height - 4) // 2 * ((width - 4) // 2) * 64, 128)
+        self.logits = nn.Linear(128, classes)
+
+    def forward(self, x):
+        x = F.relu(self.conv2(F.relu(self.conv1(self.scale(x)))))
+        # Flattened channels last, as Keras does: of channels-last memory that is a view.
+        x = F.max_pool2d(x, 2).permute(0, 2, 3, 1).flatten(1)
+        return self.logits(F.relu(self.dense(x)))
+
+
+class ResNet(nn.Module):
+    """He et al. (2016), section 4.2: three stages of `blocks` blocks of 16, 32 and 64 filters; shortcuts without
+    parameters (option A)."""
+
+    def __init__(self, blocks, channels, classes, in_bytes):
+        super().__init__()
+        half = (127.5,) * channels
+        shift, divisor = ((_RGB_MEAN, _RGB_STD) if channels == 3 else (half, half)) if in_bytes else ((0.0,), (1.0,))
+        self.scale = Scale(shift, divisor)
+        self.stem, self.stem_bn = _conv(channels, 16, 1), nn.BatchNorm2d(16)
+        widths = [(before, after) for before, after in ((16, 16), (16, 32), (32, 64))]
+        self.blocks = nn.Sequential(
+            *(Block(after if number else before, after) for before, after in widths for number in range(blocks))
+        )
+        self.logits = nn.Linear(64, classes)
+
+    def forward(self, x):
+        x = self.blocks(F.relu(self.stem_bn(self.stem(self.scale(x))), inplace=True))
+        return self.logits(x.mean((2, 3)))
+
+
+class Block(nn.Module):
+    """Two convolutions with batch normalisation, added to the shortcut, then rectified."""
+
+    def __init__(self, before, after):
+        super().__init__()
+        self.stride, self.missing = (2, after - before) if after != before else (1, 0)
+        self.conv1, self.bn1 = _conv(before, after, self.stride), nn.BatchNorm2d(after)
+        self.conv2, self.bn2 = _conv(after, after, 1), nn.BatchNorm2d(after)
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)), inplace=True)))
+        if self.missing:
+            x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.missing))
+        return F.relu(x + y, inplace=True)
+
+
+def _conv(before, after, stride):
+    return nn.Conv2d(before, after, 3, stride, padding=1, bias=False)

@@ -1,0 +1,120 @@
+"""Running one job on this machine, with nothing of it left behind."""
+
+import os
+import re
+import signal
+import subprocess
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+
+# In the environment of all processes of a job, by which they are found: launchers start sessions of their own.
+_MARK = "HPC_TRAIN_STUDY_JOB"
+_PATIENCE = 10
+_CHATTER = re.compile(r"(\[\d+\] ?)?(I0000 |WARNING: All log messages before absl::InitializeLog)")
+
+
+def run(argv: list[str], environment: dict[str, str], log: Path, timeout: float) -> int | None:
+    """Run a command to its end; whatever ends this, none of its processes on this machine goes on.
+
+    Args:
+        argv: the command.
+        environment: what it has besides this process's variables.
+        log: file for both of its streams.
+        timeout: seconds after which it is ended.
+
+    Returns:
+        Its status; None where it took too long.
+
+    Raises:
+        OSError: there is no such command, or the log cannot be written.
+    """
+    mark = uuid.uuid4().hex
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            argv,
+            # The log's last lines are for what went wrong.
+            env={"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ, **environment, _MARK: mark},
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            # Ctrl-C in a terminal is for this process, which ends the job.
+            start_new_session=True,
+        )
+        try:
+            return process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            with _deaf():
+                _end(process, mark)
+
+
+def last_lines(log: Path, count: int = 5) -> list[str]:
+    """The end of a log, without empty lines and what TensorFlow says whenever it starts."""
+    try:
+        with log.open("rb") as stream:
+            stream.seek(max(0, log.stat().st_size - 8192))
+            text = stream.read().decode(errors="replace")
+    except OSError:
+        return []
+    return [line.rstrip()[:300] for line in text.splitlines() if line.strip() and not _CHATTER.match(line)][-count:]
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Within it SIGTERM and SIGHUP end this process as Ctrl-C does: with what is left to do on the way out."""
+
+    def end(number, _):
+        raise SystemExit(128 + number)
+
+    earlier = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    earlier = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+def _end(process: subprocess.Popen, mark: str) -> None:
+    left = _members(mark)
+    if not left:
+        return
+    # The launcher first: it knows its ranks, those on other machines too.
+    process.terminate()
+    psutil.wait_procs(left, _PATIENCE)
+    # More than once: what is killed may have started another just before.
+    for _ in range(5):
+        left = _members(mark)
+        if not left:
+            break
+        for one in left:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+        psutil.wait_procs(left, 1)
+    process.wait()
+
+
+def _members(mark: str) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(_MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found

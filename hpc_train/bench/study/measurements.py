@@ -1,0 +1,179 @@
+"""The measurements of a study, as `bench throughput` wrote them, and the part of each in the study's plan.
+
+A file that the plan (study.json) names has its repeat, modes and variant from there. One that it does not name, of a
+job submitted by hand, counts as weak scaling without a variant.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpc_train.bench.hardware import shared
+from hpc_train.errors import UserError
+
+PLAN = "study.json"
+OURS = "hpc-train"
+_FORMAT = 2
+# Options that do not change what a step does; the data are known by their content.
+_FREE = ("data", "steps", "warmup", "rounds", "threads", "output", "ways")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One job's file."""
+
+    file: str
+    """Its name in the study's folder."""
+    figures: dict
+    """All that is in it."""
+    modes: tuple[str, ...] = ("weak",)
+    """The curves that it is a point of: weak, strong, or both where the smallest size serves both."""
+    variant: tuple[tuple[str, str], ...] = ()
+    """What a sweep set for it: (name, value), as the plan has them."""
+    place: int = 0
+    """Of the variant in its sweep; 0 is the base, which has the first value of everything swept."""
+    repeat: int | None = None
+    """Jobs of one repeat ran one after another; None of a job submitted by hand."""
+
+    @property
+    def ranks(self) -> int:
+        """Of all nodes."""
+        return sum(node["ranks"] for node in self.nodes)
+
+    @property
+    def nodes(self) -> list[dict]:
+        """As `hardware.nodes` has them."""
+        return self.figures["nodes"]
+
+    @property
+    def shared(self) -> bool:
+        """Ranks share cores or GPUs: says nothing about scaling."""
+        return shared(self.nodes)
+
+    @property
+    def threads(self) -> int:
+        """Of a rank."""
+        return int(self.figures["threads"])
+
+    @property
+    def batch_size(self) -> int:
+        """Samples a step on a rank."""
+        return int(self.figures["batch_size"])
+
+    @property
+    def framework(self) -> str:
+        """hpc-train, or the peer that it stands beside."""
+        return self.figures["framework"]
+
+    @property
+    def rates(self) -> dict[str, list[float]]:
+        """samples/s over all ranks, one a round, for each way."""
+        return self.figures["rates"]
+
+    def conditions(self, mode: str, swept: frozenset[str] = frozenset()) -> dict[str, str]:
+        """What must be alike where measurements are compared; `swept` options need not be.
+
+        The batch is that of a rank in weak scaling, the global one in strong scaling.
+        """
+        figures, free = self.figures, {*_FREE, *swept, "model", "batch_size"}
+        strong = mode == "strong"
+        return {
+            "trainer": figures["trainer"],
+            "model": figures["model"],
+            "global batch" if strong else "batch size": str(self.batch_size * (self.ranks if strong else 1)),
+            "data": _data(figures),
+            "processor": _kinds(node["processor"] for node in self.nodes),
+            "GPU": _kinds(gpu for node in self.nodes for gpu in node["gpus"]),
+            "versions": ", ".join(f"{name} {version}" for name, version in figures["versions"].items()),
+            **{name.replace("_", " "): str(value) for name, value in figures["options"].items() if name not in free},
+        }
+
+
+def read(study: Path) -> tuple[list[Measurement], list[str]]:
+    """The measurements in a folder, in the order of their names, and a line for each JSON file that should be one.
+
+    Raises:
+        UserError: there is not one measurement.
+    """
+    if not study.is_dir():
+        raise UserError(f"{study} is not a folder; give the one that holds a study's JSON files")
+    planned, left_out = _planned(study / PLAN)
+    measurements = []
+    # A name that begins with a dot is a file half written.
+    for path in sorted(study.glob("[!.]*.json")):
+        if path.name == PLAN:
+            continue
+        try:
+            figures = _figures(path)
+            if figures:
+                measurements.append(_placed(path.name, figures, planned.get(path.name, {})))
+        except (OSError, ValueError) as error:
+            left_out.append(f"{path} is left out: {error}")
+    if not measurements:
+        why = f"; {left_out[0]}" if left_out else ""
+        raise UserError(
+            f"{study} holds no measurement{why}; `hpc-train bench scaling {study} --np 1,2 -- mnist --data ...` makes "
+            "them, or `hpc-train bench throughput ... --output FILE.json`"
+        )
+    return measurements, left_out
+
+
+def load(path: Path) -> dict | None:
+    """The figures of one measurement; None where there is none that `read` would take."""
+    try:
+        return _figures(path)
+    except (OSError, ValueError):
+        return None
+
+
+def _planned(path: Path) -> tuple[dict[str, dict], list[str]]:
+    if not path.exists():
+        return {}, []
+    try:
+        return {job["file"]: job for job in json.loads(path.read_bytes())["jobs"]}, []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return {}, [f"{path} is left out: the plan is damaged ({error})"]
+
+
+def _placed(name: str, figures: dict, job: dict) -> Measurement:
+    variant = tuple(job.get("variant", {}).items())
+    modes = tuple(job.get("modes", ("weak",)))
+    return Measurement(name, figures, modes, variant, job.get("place", 0), job.get("repeat"))
+
+
+def _figures(path: Path) -> dict | None:
+    """What a measurement holds; None where the file is another benchmark's."""
+    try:
+        figures = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"it is damaged ({error}); measure this size again") from error
+    if isinstance(figures, dict) and figures.get("benchmark", "throughput") != "throughput":
+        return None
+    try:
+        if "rates" in figures and figures.get("format", 1) != _FORMAT:
+            raise ValueError(f"format {figures.get('format', 1)}, and this reads {_FORMAT}: measure again")
+        rates = figures["rates"]
+        if not rates or len({len(values) for values in rates.values()}) > 1:
+            raise ValueError("a way has no rates, or fewer rounds than another")
+        if not all(rate > 0 for values in rates.values() for rate in values) or not all(rates.values()):
+            raise ValueError("a rate is missing or not above 0")
+        found = Measurement(path.name, figures)
+        if found.ranks < 1:
+            raise ValueError("no ranks")
+        if not all((found.threads, found.framework, found.conditions("weak"), found.shared in (True, False))):
+            raise ValueError("no threads, or no framework")
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else error
+        raise ValueError(f"it is not a measurement of `bench throughput` ({what})") from error
+    return figures
+
+
+def _data(figures: dict) -> str:
+    if figures["data"] == "synthetic":
+        return "synthetic"
+    folder = figures["options"].get("data")
+    return f"{Path(folder).name} ({figures['data'][:8]})" if folder else figures["data"][:8]
+
+
+def _kinds(names) -> str:
+    return " and ".join(sorted(set(names))) or "none"

@@ -1,0 +1,76 @@
+"""The record of a study's plan, study.json in its folder."""
+
+import json
+import shlex
+import sys
+import time
+from pathlib import Path
+
+from hpc_train.bench.study.measurements import PLAN
+from hpc_train.bench.study.plan import Job
+from hpc_train.errors import UserError
+from hpc_train.files import write_json
+
+
+def record(study: Path, jobs: list[Job], settings: dict, growing: dict) -> dict:
+    """Make the folder and write the plan, or take up the one that is there.
+
+    Args:
+        study: the folder.
+        jobs: all of them.
+        settings: what must not differ from an earlier plan, by the name of its option.
+        growing: what may come to differ.
+
+    Returns:
+        The plan, with `submitted`: job numbers by file, where jobs were submitted earlier.
+
+    Raises:
+        UserError: other settings than recorded, or the folder cannot be written.
+    """
+    path = study / PLAN
+    try:
+        study.mkdir(parents=True, exist_ok=True)
+        earlier = recorded(study)
+        before = earlier["settings"] if earlier else {}
+        changed = [name for name in settings if before.get(name, settings[name]) != settings[name]]
+        if changed:
+            told = "; ".join(f"{name} was {_told(before[name])}" for name in changed)
+            raise UserError(f"{study} holds a study with other options: {told}; name another folder, or use these")
+        kept = {job["file"]: job for job in (earlier or {}).get("jobs", ())}
+        kept |= {job.file: _as_dict(job) for job in jobs}
+        plan = {
+            "time": (earlier or {}).get("time", time.strftime("%Y-%m-%dT%H:%M:%S%z")),
+            "command": shlex.join(["hpc-train", *sys.argv[1:]]),
+            "settings": settings,
+            **growing,
+            "jobs": list(kept.values()),
+            "submitted": (earlier or {}).get("submitted", {}),
+        }
+        write_json(path, plan)
+    except OSError as error:
+        raise UserError(f"cannot write the study {study}: {error.strerror or error}") from error
+    return plan
+
+
+def recorded(study: Path) -> dict | None:
+    """The plan in a study's folder, or None.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    path = study / PLAN
+    if not path.exists():
+        return None
+    try:
+        plan = json.loads(path.read_bytes())
+        return {**plan, "settings": dict(plan["settings"]), "jobs": [dict(job) for job in plan["jobs"]]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}); remove it, and the same command makes it again") from error
+
+
+def _as_dict(job: Job) -> dict:
+    return {"file": job.file, **{k: v for k, v in vars(job).items() if k != "variant"}, "variant": dict(job.variant)}
+
+
+def _told(value) -> str:
+    return shlex.join(map(str, value)) if isinstance(value, list) else json.dumps(value)

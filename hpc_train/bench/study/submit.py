@@ -1,0 +1,113 @@
+"""Jobs of a study as jobs of Slurm: submitting them, and waiting until they are gone."""
+
+import os
+import shlex
+import subprocess
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from hpc_train.bench.study.plan import Job
+from hpc_train.errors import UserError
+
+_TEMPLATE = Path("slurm", "scaling_study.sh")
+_POLL = 2.0
+_TRIES = 30
+
+
+def shape(ranks: int, ranks_per_node: int) -> tuple[int, int]:
+    """(nodes, ranks on each) for so many ranks.
+
+    Raises:
+        UserError: the last node would have fewer than the others.
+    """
+    if ranks <= ranks_per_node:
+        return 1, ranks
+    if ranks % ranks_per_node:
+        raise UserError(f"--np {ranks} with --ranks-per-node {ranks_per_node}: full nodes only; choose a multiple")
+    return ranks // ranks_per_node, ranks_per_node
+
+
+def template() -> Path:
+    """The batch script, in the folder from which it is submitted or in HPC_TRAIN.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(os.environ.get("HPC_TRAIN", "."), _TEMPLATE)
+    if not path.is_file():
+        raise UserError(f"no {path}: run this in the hpc-train folder, or export HPC_TRAIN=/path/to/hpc-train")
+    return path
+
+
+def submit(study: Path, job: Job, words: Sequence[str], ranks_per_node: int, options: str, after: str | None) -> str:
+    """`sbatch` one job; it writes its measurement and its log into the study's folder.
+
+    Args:
+        study: the folder.
+        job: what to run.
+        words: the benchmark's.
+        ranks_per_node: at most.
+        options: more for sbatch, in one string; they overrule what is worked out here.
+        after: number of the job that must end first, so that jobs of a study do not share the network.
+
+    Returns:
+        The job's number.
+
+    Raises:
+        UserError: sbatch refuses it, or there is no sbatch.
+    """
+    nodes, tasks = shape(job.ranks, ranks_per_node)
+    command = ["sbatch", "--parsable", f"--job-name={study.absolute().name}-{job.name}", f"--nodes={nodes}"]
+    command += [f"--ntasks-per-node={tasks}", f"--gpus-per-node={tasks}", f"--output={study / job.name}.log"]
+    command += [f"--dependency=afterany:{after}"] if after else []
+    command += [*shlex.split(options), str(template()), *words, *job.options, "--output", str(study / job.file)]
+    try:
+        asked = subprocess.run(command, env={**os.environ, **job.environment}, capture_output=True, text=True)
+    except OSError as error:
+        raise UserError(f"--submit: no sbatch here ({error.strerror}); run this on a login node") from error
+    number = asked.stdout.strip().split(";")[0]
+    if asked.returncode or not number.isdigit():
+        said = " ".join((asked.stderr or asked.stdout).split())
+        wanted = "give what it wants, as in --sbatch '--account=A --gpus-per-node=0'"
+        raise UserError(f"sbatch refuses {job.described}: {said}; {wanted}")
+    return number
+
+
+def queued(numbers: Iterable[str]) -> set[str]:
+    """Those of the jobs that are not over.
+
+    Raises:
+        UserError: Slurm does not answer for a minute.
+    """
+    command = ["squeue", "--noheader", "--format=%A", f"--user={os.getuid()}"]
+    for _ in range(_TRIES):
+        try:
+            asked = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        except (OSError, subprocess.SubprocessError) as error:
+            said = str(error)
+        else:
+            if asked.returncode == 0:
+                return set(numbers) & set(asked.stdout.split())
+            said = " ".join(asked.stderr.split())
+        time.sleep(_POLL)  # the controller may be busy
+    raise UserError(f"squeue does not answer: {said}; the same command goes on where this ends")
+
+
+def over(waited: dict[str, str]) -> Iterator[str]:
+    """The files of jobs, as these end.
+
+    Args:
+        waited: numbers of jobs, by the files that they make.
+
+    Raises:
+        UserError: Slurm does not answer for a minute.
+    """
+    left = dict(waited)
+    while left:
+        alive = queued(left.values())
+        for file in [file for file, number in left.items() if number not in alive]:
+            del left[file]
+            yield file
+        if left:
+            time.sleep(_POLL)

@@ -1,0 +1,157 @@
+"""How fast does a trainer train, and what bounds it? horovodrun -np 2 hpc-train bench throughput mnist --data shards
+
+The same training in several ways, interleaved in the same processes, round after round:
+
+    fit           the trainer's `fit`: files, reader, averaged gradients, every callback that acts in each step of a
+                  run (not its TensorBoard and checkpoints, which act after an epoch, and the ranks' question whether
+                  to stop, once a second)
+    fit alone     the same without Horovod: every rank trains for itself, all at once (the machine's own ceiling)
+    device        `fit` on one batch that stays on the device: no input
+    device alone  the same without the all-reduce: computation alone
+    input         the batches are read and delivered, and nothing is computed
+    bare          mnist only: a hand-written loop, arrays in memory, one grouped all-reduce, nothing else
+    bare alone    the loop without its all-reduce
+
+Throughput is over all ranks, by the slowest rank's clock: the mean of the rounds, with its standard error. Times are
+those of each step's slowest rank. A round's first steps are not counted, nor is the first round. At last, where several
+ranks run on MPI, comes one more round under Horovod's timeline.
+
+Data, network and optimizer are prepared by the function that prepares a training. The learning rate is small and
+constant; it makes no difference to a step. Peak memory is that of the ways together, which hold two networks: with
+`--ways fit device` it is a training's own.
+"""
+
+import os
+import shlex
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from hpc_train import train_options
+from hpc_train.bench.throughput.options import BenchOptions, Throughput
+from hpc_train.bench.throughput.timeline import record, start_mpi
+from hpc_train.errors import UserError
+from hpc_train.files import write_json
+
+__all__ = ["Throughput", "run"]
+
+
+def run(chosen: BenchOptions) -> None:
+    """Measure, print and write; every rank calls it."""
+    chosen.check_bench()
+    names = chosen.measured_ways()
+    options = chosen.of_trainer()
+    task = chosen.MODULE.task(options)
+    train_options.check(options)
+    from hpc_train import parallel
+
+    again = chosen.timeline and start_mpi()
+    world = parallel.init(options.seed, options.threads, options.deterministic)
+    from hpc_train.bench import hardware
+    from hpc_train.bench.peaks import peak
+    from hpc_train.bench.throughput.fit import reading_errors
+    from hpc_train.bench.throughput.report import report
+    from hpc_train.bench.throughput.ways import make_ways
+    from hpc_train.ready import make_ready
+    from hpc_train.run import Run
+    from hpc_train.work import Work
+
+    nodes = hardware.nodes()
+    if options.peak_tflops is None and nodes[0]["gpus"]:
+        options = replace(options, peak_tflops=peak(nodes[0]["gpus"][0], options.precision))
+    ready = make_ready(options, task, world)
+    output = chosen.output
+    with parallel.agree(world):
+        if world.is_root and not output:
+            output = Run.new_path(f"throughput-{task.name}") / "throughput.json"
+    with reading_errors(ready.feed):
+        ways = make_ways(names, options, task, ready, world)
+        measured = _measure(chosen, ways, ready, world)
+    work = Work.of(ready.model, options, ready.feed.training.input_shape, world.size)
+    found = _figures(chosen, options, ready, world, nodes, work, measured)
+    with parallel.agree(world):
+        if world.is_root:
+            _write(output, found)
+    recorded = next((ways[name] for name in ("fit", "device") if name in ways), None)
+    if again and recorded:
+        timeline = record(recorded, chosen.warmup, chosen.steps, world)
+        if world.is_root:
+            found["communication"]["timeline"] = timeline
+            _write(output, found)
+    if world.is_root:
+        report(found, work, output)
+
+
+def _measure(chosen: BenchOptions, ways: dict, ready, world) -> tuple[dict, dict, dict]:
+    """Of each way: samples/s one a round, this rank's seconds of all counted steps, and input wait one a round."""
+    import numpy as np
+
+    from hpc_train.bench.throughput.ranks import longest
+
+    names = list(ways)
+    rates: dict[str, list[float]] = {name: [] for name in names}
+    seconds, waits = {name: [] for name in names}, {}
+    samples = world.size * ready.plan.batch_size * chosen.steps
+    for number in range(chosen.rounds + 1):
+        for name in np.roll(names, -number):
+            timed = ways[name](chosen.warmup, chosen.steps)
+            slowest = longest(timed.seconds.sum())
+            if number:
+                rates[name].append(samples / slowest)
+                seconds[name].append(timed.seconds)
+                if timed.input_wait is not None and name.startswith("fit"):
+                    waits.setdefault(name, []).append(timed.input_wait)
+    return rates, {name: np.concatenate(values) for name, values in seconds.items()}, waits
+
+
+def _figures(chosen: BenchOptions, options, ready, world, nodes: list[dict], work, measured: tuple) -> dict:
+    """What a measurement file holds, without a timeline. Collective.
+
+    In s, bytes and samples/s. Lists in rates, ratios, input_wait and communication.share have one entry a round; those
+    in steps slowest, fastest and mean (of the ranks) one a counted step, by_rank one a rank; those in peak_memory one a
+    rank. batch_size: samples of a rank in a step. gradient_bytes: what a rank gives to the all-reduces of a step.
+    flops_per_sample: of training. peak_tflops: of a rank.
+    """
+    import tensorflow as tf
+
+    from hpc_train.bench.throughput import figures
+    from hpc_train.bench.throughput.ranks import over_ranks, peak_memory
+    from hpc_train.feed import is_synthetic
+    from hpc_train.run import versions
+
+    rates, seconds, waits = measured
+    return {
+        "benchmark": "throughput",
+        "format": 2,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": shlex.join(sys.orig_argv),
+        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+        "trainer": chosen.TRAINER,
+        "framework": "hpc-train",
+        "options": chosen.recorded(),
+        "data": "synthetic" if is_synthetic(options) else ready.feed.training.identity,
+        "model": options.init.stem if options.init else options.model,
+        "batch_size": ready.plan.batch_size,
+        "ranks": world.size,
+        "threads": tf.config.threading.get_intra_op_parallelism_threads(),
+        "nodes": nodes,
+        "versions": versions(),
+        "gradient_bytes": figures.gradient_bytes(ready.model.trainable_variables, options.wire_dtype),
+        "parameters": ready.model.count_params(),
+        "flops_per_sample": work.flops,
+        "peak_tflops": options.peak_tflops,
+        "rates": rates,
+        "ratios": figures.ratios(rates),
+        "steps": {way: over_ranks(values, world.rank) for way, values in seconds.items()},
+        "input_wait": waits,
+        "communication": {"share": figures.communication_share(rates), "timeline": None},
+        "peak_memory": peak_memory(),
+    }
+
+
+def _write(path: Path, found: dict) -> None:
+    try:
+        write_json(path, found)
+    except OSError as error:
+        raise UserError(f"cannot write --output {path}: {error.strerror}") from error

@@ -1,0 +1,47 @@
+"""The statistics of a measurement: rates of rounds, times of steps."""
+
+from collections.abc import Sequence
+from math import prod
+
+import numpy as np
+
+_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+
+
+def of_steps(seconds: np.ndarray) -> dict[str, float]:
+    """Steps, and mean, standard deviation, percentiles and longest of their times, in s, from all times of a rank."""
+    p50, p95, p99 = np.percentile(seconds, (50, 95, 99))
+    return {
+        "steps": int(seconds.size),
+        "mean": float(np.mean(seconds)),
+        "std": float(np.std(seconds, ddof=1)) if seconds.size > 1 else 0.0,
+        "p50": float(p50),
+        "p95": float(p95),
+        "p99": float(p99),
+        "max": float(np.max(seconds)),
+    }
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """The mean and its standard error, from the spread of the values; nan for the error of a single one."""
+    error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
+    return float(np.mean(values)), float(error)
+
+
+def ratios(rates: dict[str, list[float]]) -> dict[str, list[float]]:
+    """`fit` over each other way that trains, within each round."""
+    others = [way for way in rates if way not in ("fit", "input")] if "fit" in rates else []
+    return {f"fit / {way}": np.divide(rates["fit"], rates[way]).tolist() for way in others}
+
+
+def communication_share(rates: dict[str, list[float]]) -> list[float] | None:
+    """What the all-reduce adds to a step, as a share of it: 1 - time(device alone) / time(device), in each round."""
+    if "device" not in rates or "device alone" not in rates:
+        return None
+    return (1 - np.divide(rates["device"], rates["device alone"])).tolist()
+
+
+def gradient_bytes(variables, wire_dtype: str) -> int:
+    """Bytes that a rank gives to the all-reduces of one step: the gradients of `variables` as they travel."""
+    narrow = {"float32": 2} if wire_dtype in ("float16", "bfloat16") else {}
+    return sum(prod(v.shape) * narrow.get(v.dtype, _BYTES[v.dtype]) for v in variables)

@@ -1,0 +1,122 @@
+"""The command line of `hpc-train bench throughput`: a trainer's own options, and those of the measurement."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import tyro
+
+from hpc_train import climate, mnist, resnet
+from hpc_train.errors import UserError
+
+BARE = "bare", "bare alone"
+WAYS = "fit", "fit alone", "device", "device alone", "input", *BARE
+
+
+@dataclass(frozen=True)
+class NoDifference:
+    """Options of training that change nothing in a step: they are fixed, and left out of the command line."""
+
+    run: tyro.conf.Suppress[Path | None] = None
+    resume: tyro.conf.Suppress[bool] = False
+    epochs: tyro.conf.Suppress[int] = 10**6
+    lr: tyro.conf.Suppress[float] = 1e-4
+    lr_scaling: tyro.conf.Suppress[str] = "none"
+    base_batch: tyro.conf.Suppress[int] = 1
+    warmup_epochs: tyro.conf.Suppress[float] = 0.0
+    decay: tyro.conf.Suppress[str] = "none"
+    decay_at: tyro.conf.Suppress[tuple[float, ...]] = mnist.Options.decay_at
+    decay_power: tyro.conf.Suppress[float] = mnist.Options.decay_power
+    patience: tyro.conf.Suppress[int | None] = None
+    checkpoint_every: tyro.conf.Suppress[int] = 0
+    histograms: tyro.conf.Suppress[bool] = False
+    profile: tyro.conf.Suppress[tuple[int, int] | None] = None
+
+
+@dataclass(frozen=True)
+class BenchOptions(NoDifference):
+    """What is measured, and how often."""
+
+    ways: tuple[Literal[WAYS], ...] = ()
+    """fit: the trainer's own; device: on one batch that stays on the device; each also alone: without Horovod, all
+    ranks at once; input: reading alone; bare, for mnist: a hand-written loop. By default all that go together."""
+    steps: int = 60
+    """Counted steps a round."""
+    warmup: int = 2
+    """Steps at the beginning of each round that are not counted."""
+    rounds: int = 7
+    """Rounds, each with every way once, in an order that rotates; an uncounted one goes first."""
+    timeline: bool = True
+    """Record one more round in Horovod's timeline, where there are several ranks on MPI."""
+    output: Path | None = None
+    """JSON file for the figures; by default throughput.json in a new folder under runs/."""
+
+    TRAINER: ClassVar[str]
+    MODULE: ClassVar
+
+    def of_trainer(self):
+        """The options of the trainer alone."""
+        kind = self.MODULE.Options
+        return kind(**{field.name: getattr(self, field.name) for field in dataclasses.fields(kind)})
+
+    def recorded(self) -> dict:
+        """All that the command line has, by name."""
+        fixed = {field.name for field in dataclasses.fields(NoDifference)}
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in fixed}
+
+    def measured_ways(self) -> tuple[str, ...]:
+        """The ways that are asked for, in the order of `WAYS`.
+
+        Raises:
+            UserError: a way that does not go with the other options.
+        """
+        bare = self.TRAINER == "mnist" and self.accumulate == 1 and self.lag == 0 and not self.sync_batch_norm
+        if not bare and (wrong := [way for way in self.ways if way in BARE]):
+            raise UserError(
+                f"--ways {wrong[0]!r}: the hand-written loop is for mnist, without --accumulate, --lag and "
+                "--sync-batch-norm; leave it out"
+            )
+        # Made-up data are not read.
+        without = (() if bare else BARE) + (("input",) if str(self.data) == "synthetic" else ())
+        return tuple(way for way in WAYS if (way in self.ways if self.ways else way not in without))
+
+    def check_bench(self) -> None:
+        """UserError for values and combinations that make no sense."""
+        for option in ("steps", "rounds", "warmup"):
+            if getattr(self, option) < 1:
+                raise UserError(f"--{option} is {getattr(self, option)}; it must be at least 1")
+        if self.output and not self.output.absolute().parent.is_dir():
+            raise UserError(f"--output {self.output}: the folder {self.output.parent} does not exist; make it first")
+        self.measured_ways()
+
+
+@dataclass(frozen=True)
+class Mnist(BenchOptions, mnist.Options):
+    """Throughput of a CNN of the MNIST family."""
+
+    TRAINER = "mnist"
+    MODULE = mnist
+
+
+@dataclass(frozen=True)
+class Resnet(BenchOptions, resnet.Options):
+    """Throughput of a ResNet or of any Keras application."""
+
+    TRAINER = "resnet"
+    MODULE = resnet
+
+
+@dataclass(frozen=True)
+class Climate(BenchOptions, climate.Options):
+    """Throughput of a climate segmentation network."""
+
+    TRAINER = "climate"
+    MODULE = climate
+
+
+Throughput = (
+    Annotated[Mnist, tyro.conf.subcommand("mnist")]
+    | Annotated[Resnet, tyro.conf.subcommand("resnet")]
+    | Annotated[Climate, tyro.conf.subcommand("climate")]
+)

@@ -1,0 +1,44 @@
+"""What the ranks tell each other about a measurement."""
+
+import resource
+
+import horovod.tensorflow as hvd
+import numpy as np
+import tensorflow as tf
+
+from hpc_train.bench.throughput.figures import of_steps
+from hpc_train.parallel.collectives import gather_objects
+
+
+def longest(seconds: float) -> float:
+    """The largest value of all ranks; also the barrier behind which they begin the next measurement. Collective."""
+    return float(_reduce(np.array([seconds]), hvd.Max, "hpc_train.bench.longest")[0])
+
+
+def over_ranks(seconds: np.ndarray, rank: int) -> dict:
+    """The times of steps, (steps,) on each rank, as a measurement file has them; the same on every rank. Collective.
+
+    by_rank: each rank's statistics; slowest, fastest, mean: of all ranks, for each step.
+    """
+    size = hvd.size()
+    return {
+        "by_rank": gather_objects({"rank": rank, **of_steps(seconds)}, name="hpc_train.bench.steps"),
+        "slowest": _reduce(seconds, hvd.Max, "hpc_train.bench.slowest").tolist(),
+        "fastest": _reduce(seconds, hvd.Min, "hpc_train.bench.fastest").tolist(),
+        "mean": (_reduce(seconds, hvd.Sum, "hpc_train.bench.mean") / size).tolist(),
+    }
+
+
+def peak_memory() -> dict:
+    """host, gpu: the most bytes that each rank's process, and TensorFlow on its GPU, have held so far. Collective."""
+    gpu = None
+    if tf.config.get_visible_devices("GPU"):
+        gpu = tf.config.experimental.get_memory_info("GPU:0")["peak"]
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    hosts, gpus = zip(*gather_objects((host, gpu), name="hpc_train.bench.memory"), strict=True)
+    return {"host": list(hosts), "gpu": None if None in gpus else list(gpus)}
+
+
+def _reduce(values: np.ndarray, op, name: str) -> np.ndarray:
+    with tf.device("/cpu:0"):
+        return hvd.allreduce(tf.constant(values, tf.float64), op=op, name=name).numpy()
