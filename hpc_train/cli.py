@@ -44,6 +44,7 @@ _COMMANDS = {
         "AllreduceBench",
         "latency and bandwidth of the all-reduce by message size, beside MPI's",
     ),
+    "bench predict": ("hpc_train.bench.model.command", "Predict", "speed at sizes not run, by a model of a step"),
     "bench frameworks": (
         "hpc_train.bench.frameworks.measure",
         "FrameworkBench",

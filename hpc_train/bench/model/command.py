@@ -1,0 +1,127 @@
+"""`hpc-train bench predict`: what a study says of sizes that were not run, and how well the model does on papers."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from hpc_train.bench.model.describe import number
+from hpc_train.bench.model.fit import Fitted, fit_study
+from hpc_train.bench.model.published import SPREAD, table
+from hpc_train.bench.study.plan import sizes_of
+from hpc_train.console import say
+from hpc_train.errors import UserError
+
+# Besides the sizes measured.
+_SIZES = (8, 64, 512, 4096, 27360)
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Fit a model of a step's time to a study, and predict speed and efficiency of sizes that were not run.
+
+    A step is computation, the wait for the slowest rank, and what of the all-reduces does not hide behind the
+    computation: by latency and bandwidth. The band is what 90 % of the fits to the measurements drawn anew say.
+    """
+
+    study: Annotated[Path | None, tyro.conf.Positional] = None
+    """Folder of a study, as `hpc-train bench scaling` makes it."""
+    np: str = ""
+    """Numbers of ranks to predict, as in 64,512,27360."""
+    allreduce: tuple[Path, ...] = ()
+    """Latency and bandwidth from files of `hpc-train bench allreduce`: one, or one on one node and one on several."""
+    algorithm: Literal["ring", "tree"] | None = None
+    """How ranks reduce; by default what fits better, or tree: MPI and NCCL have trees for many ranks, Gloo a ring."""
+    mode: Literal["weak", "strong"] | None = None
+    """Which curve of the study; by default the one with more sizes."""
+    crowded: bool = False
+    """Fit sizes whose ranks share cores or GPUs, too: to try the model where there is no larger machine."""
+    published: bool = False
+    """Print published efficiencies beside what the model makes of those machines' bandwidths; needs no study."""
+    json: bool = False
+    """Print the figures as JSON."""
+
+
+def run(chosen: Predict) -> None:
+    """Predict and print.
+
+    Raises:
+        UserError: no study and no --published, or a study that is too small.
+    """
+    if chosen.study is None and not chosen.published:
+        raise UserError("nothing to predict: name the folder of a study, or give --published")
+    fitted = _fitted(chosen) if chosen.study else None
+    wanted = sizes_of(chosen.np) if chosen.np else []
+    rows = table() if chosen.published else []
+    if chosen.json:
+        say(json.dumps({**(_figures(fitted, wanted) if fitted else {}), "published": rows}, indent=2))
+        return
+    if fitted:
+        _print(fitted, wanted)
+    if rows:
+        _print_published(rows, "\n" if fitted else "")
+
+
+def _fitted(chosen: Predict) -> Fitted:
+    if not chosen.allreduce:
+        return fit_study(chosen.study, None, chosen.algorithm, chosen.mode, chosen.crowded)
+    from hpc_train.bench.model.given_links import network_of
+
+    network = network_of(chosen.allreduce, chosen.algorithm or "tree")
+    return fit_study(chosen.study, network, None, chosen.mode, chosen.crowded)
+
+
+def _sizes(fitted: Fitted, wanted: list[int]) -> list[int]:
+    measured = [size.ranks for size in fitted.curve.sizes]
+    most = fitted.constants.batch_size(1) if fitted.curve.mode == "strong" else max(_SIZES)
+    more = wanted or [size for size in _SIZES if measured[-1] < size <= most]
+    return sorted({*measured, *more})
+
+
+def _figures(fitted: Fitted, wanted: list[int]) -> dict:
+    sizes = _sizes(fitted, wanted)
+    return {
+        "predictions": fitted.predict(sizes),
+        "measured": {size.ranks: size.samples_per_s.mean for size in fitted.curve.sizes},
+        "holdout": fitted.holdout,
+        "sweep": fitted.sweep,
+        "remedies": fitted.remedies(sizes[-1]),
+        "described": fitted.describe(),
+    }
+
+
+def _print(fitted: Fitted, wanted: list[int]) -> None:
+    measured = {size.ranks: size.samples_per_s.mean for size in fitted.curve.sizes}
+    sizes = _sizes(fitted, wanted)
+    say(f"{'':6}{'ms a step, of it':^53}{'':4}{'efficiency':^24}{'':4}{'samples/s':^22}")
+    heads = ("step", "compute", "slowest", "averaging", "(hidden)", "predicted", "band 90 %", "predicted", "measured")
+    widths = (10, 10, 10, 12, 11, 12, 16, 13, 13)
+    say(f"{'ranks':>6}" + "".join(f"{head:>{width}}" for head, width in zip(heads, widths, strict=True)))
+    for row in fitted.predict(sizes):
+        parts = [row["step"], row["compute"], row["spread"], row["exposed"] + row["overhead"], row["hidden"]]
+        cells = [f"{1e3 * part:.4g}" for part in parts]
+        cells += [f"{row['efficiency']:.3f}", f"{row['low']:.3f} to {row['high']:.3f}", number(row["samples_per_s"])]
+        cells.append(number(measured[row["ranks"]]) if row["ranks"] in measured else "-")
+        say(f"{row['ranks']:6}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)))
+    for line in fitted.describe():
+        say(line)
+    told = ", ".join(f"{name} x {factor:.3f}" for name, factor in fitted.remedies(sizes[-1]).items())
+    say(f"what would change samples/s at {sizes[-1]} ranks, by the model: {told}")
+
+
+def _print_published(rows: list[dict], before: str) -> None:
+    heads = f"{'ranks':>7}{'published':>11}{'by bandwidth':>14}{'and spread':>12}{'off by':>8}{'needed':>8}"
+    say(f"{before}{'efficiency':14}{heads}")
+    for source in dict.fromkeys(row["source"] for row in rows):
+        say(source)
+        for row in (row for row in rows if row["source"] == source):
+            needed = f"{row['needed']:.1%}" if row["needed"] is not None else "none"
+            say(
+                f"  {row['network']:12}{row['ranks']:7,}{row['published']:11.3f}{row['predicted']:14.3f}"
+                f"{row['with_spread']:12.3f}{row['difference']:+8.3f}{needed:>8}"
+            )
+    say("by bandwidth: from published speeds of one GPU and of the links, nothing fitted")
+    say(f"and spread: the slowest of so many GPUs too, whose steps vary by {SPREAD:.1%} (standard deviation, normal)")
+    say("needed: the spread that would account for all that is missing; the sources are in bench/model/published.py")

@@ -1,0 +1,207 @@
+"""Fitting the model to a study, and predicting sizes that were not run.
+
+The band is what 90 % of the fits to the study's jobs and rounds drawn anew say; what the measurements leave open is
+drawn too: which tail the ranks' steps have, and, of a single size with all-reduces, how latency and bandwidth share
+their cost. It does not hold what no measurement of the study could show, such as a network that gets slower where many
+nodes use it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from hpc_train.bench.model import spread
+from hpc_train.bench.model.constants import Constants, Given, Measured, constants, linked
+from hpc_train.bench.model.job import Job
+from hpc_train.bench.model.network import Algorithm, Network
+from hpc_train.bench.model.observed import Curve, Size, curve
+from hpc_train.errors import UserError
+
+_DRAWS = 100
+_BAND = (5, 95)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The model with the constants of a study."""
+
+    curve: Curve
+    given: Given
+
+    @cached_property
+    def constants(self) -> Constants:
+        """Of all that was measured."""
+        return self._constants([Measured(size, *size.means) for size in self.curve.sizes], self.given)
+
+    @property
+    def told_by(self) -> int:
+        """Sizes from which latency, bandwidth and algorithm are found: it takes two, and three with the algorithm."""
+        return len(linked(self.curve.sizes))
+
+    def predict(self, ranks: Sequence[int]) -> list[dict]:
+        """The step at each of these numbers of ranks.
+
+        Returns:
+            For each: ranks; efficiency, against the smallest size measured; low and high, its band; samples_per_s, over
+            all ranks; and in s a step: step, and its parts compute, spread (the slowest rank less the mean), overhead
+            and exposed; hidden, the all-reduces beside the computation.
+
+        Raises:
+            UserError: a number below 1, or in strong scaling above the global batch.
+        """
+        for size in ranks:
+            if size < 1 or self.constants.batch_size(size) < 1:
+                raise UserError(f"--np {size}: must be at least 1, and in strong scaling at most the global batch")
+        drawn = [[made.efficiency(size) for size in ranks] for made in self._drawn]
+        low, high = np.percentile(drawn, _BAND, axis=0).tolist()
+        return [self._prediction(*row) for row in zip(ranks, low, high, strict=True)]
+
+    @cached_property
+    def holdout(self) -> dict | None:
+        """The largest size, predicted from the others; None where the others are too few.
+
+        ranks; fitted, the sizes that served; predicted and measured in samples/s; low and high, the band of predicted;
+        measured_error, the standard error (None of a single round); error, predicted / measured - 1. Where ranks that
+        share cores are in the study, the computation of the largest size is as measured there, each rank for itself:
+        no smaller size tells it.
+        """
+        *others, largest = self.curve.sizes
+        if len(others) < (1 if self.given.network else 2):
+            return None
+        computed = {largest.ranks: largest.means[1]} if self.curve.crowded else {}
+        fitted = _fit(replace(self.curve, sizes=tuple(others)), replace(self.given, computed=computed))
+        (found,) = fitted.predict([largest.ranks])
+        rate, measured = found["samples_per_s"], largest.samples_per_s
+        return {
+            "ranks": largest.ranks,
+            "fitted": [size.ranks for size in others],
+            "predicted": rate,
+            "low": rate * found["low"] / found["efficiency"],
+            "high": rate * found["high"] / found["efficiency"],
+            "measured": measured.mean,
+            "measured_error": measured.error,
+            "error": rate / measured.mean - 1,
+        }
+
+    @cached_property
+    def sweep(self) -> list[dict]:
+        """What the sweep's variants do to samples/s, by the model and as measured, over the base at the same size.
+
+        The model has only the base to go by: buckets, bytes, lag, cycle time and hierarchy are the variant's. Of each:
+        changed, ranks, predicted, measured.
+        """
+        base = {(one.size.ranks, one.size.nodes): one for one in self.constants.measured}
+        found = []
+        for size in self.curve.swept:
+            same = base.get((size.ranks, size.nodes))
+            if same:
+                before, after = self.constants.step(size.ranks), self.changed(size)
+                told = {"predicted": before.seconds / after.seconds, "measured": same.step / size.means[0]}
+                found.append({"changed": size.changed, "ranks": size.ranks, **told})
+        return found
+
+    def changed(self, size: Size):
+        """The step with the buckets, lag, cycle time and hierarchy of `size`."""
+        network = self.constants.network
+        # On average a bucket waits for half a cycle; the base's wait is in its constants.
+        wait = (size.cycle - self.curve.sizes[0].cycle) / 2
+        network = replace(network, hierarchical=size.hierarchical, wait=network.wait + wait)
+        return self.constants.step(size.ranks, size, network)
+
+    def remedies(self, ranks: int) -> dict[str, float]:
+        """What would help at so many ranks: factors to samples/s, by the model.
+
+        float16 or bfloat16 on the wire; lag 1; a better number of buckets; no rank slower than the mean.
+        """
+        size = self.curve.sizes[-1]
+        shape, step = size.shape, self.constants.step(ranks)
+        changed = {"half the bytes on the wire": shape.compressed(0.5)}
+        if not shape.lag:
+            changed["lag 1"] = replace(shape, lag=1)
+        for count in sorted({1, 2, 4, 8, 16, 32} - {len(shape.buckets)}):
+            changed[f"{count} bucket{'s' * (count > 1)}"] = Job.even(0.0, shape.bytes, count, shape.lag)
+        told = {name: self.constants.step(ranks, replace(size, shape=one)).seconds for name, one in changed.items()}
+        best = min((name for name in told if "bucket" in name), key=told.get)
+        better = told[best] < step.seconds
+        told = {name: one for name, one in told.items() if "bucket" not in name or (better and name == best)}
+        told["no rank slower than the mean"] = step.seconds - step.spread
+        return {name: step.seconds / seconds for name, seconds in told.items()}
+
+    def describe(self) -> list[str]:
+        """What was fitted, to what, and how well, in lines."""
+        from hpc_train.bench.model.describe import lines
+
+        return lines(self)
+
+    @cached_property
+    def _drawn(self) -> list[Constants]:
+        draw = np.random.default_rng(0)
+        found = []
+        for number in range(_DRAWS):
+            measured = [Measured(size, *size.drawn(draw)) for size in self.curve.sizes]
+            # What is open takes each of its values equally often.
+            open_ = {"tail": spread.TAILS[number % 2], "split": (number + 0.5) / _DRAWS}
+            found.append(self._constants(measured, replace(self.given, **open_)))
+        return found
+
+    def _constants(self, measured: list[Measured], given: Given) -> Constants:
+        return constants(measured, self.curve.mode == "strong", given)
+
+    def _prediction(self, ranks: int, low: float, high: float) -> dict:
+        step = self.constants.step(ranks)
+        efficiency = self.constants.efficiency(ranks)
+        return {
+            "ranks": ranks,
+            "efficiency": efficiency,
+            "low": min(low, efficiency),
+            "high": max(high, efficiency),
+            "samples_per_s": self.constants.samples_per_s(ranks),
+            "step": step.seconds,
+            "compute": step.compute,
+            "spread": step.spread,
+            "overhead": step.overhead,
+            "exposed": step.exposed,
+            "hidden": step.hidden,
+        }
+
+
+def fit_study(
+    study: Path,
+    network: Network | None = None,
+    algorithm: Algorithm | None = None,
+    mode: str | None = None,
+    crowded: bool = False,
+) -> Fitted:
+    """The model of a study's folder.
+
+    Args:
+        study: the folder.
+        network: links that were measured otherwise, as by `hpc-train bench allreduce`; by default they are fitted.
+        algorithm: of the all-reduce, where `network` does not have it; by default the one that fits better where three
+            sizes or more can tell, else tree.
+        mode: "weak" or "strong"; by default the curve with more sizes.
+        crowded: fit sizes whose ranks share cores or GPUs, too: to try the model where there is no larger machine.
+
+    Raises:
+        UserError: no measurements, or of too few sizes.
+    """
+    found = curve(study, mode, crowded)
+    sizes = [size.ranks for size in found.sizes]
+    if len(sizes) < 2 and network is None:
+        step, compute, _ = found.sizes[0].means
+        raise UserError(
+            f"{study}: one size only, {sizes[0]} rank{'s' * (sizes[0] > 1)}: a step takes {1e3 * step:.3g} ms, "
+            f"{1e3 * compute:.3g} ms of it computation; a prediction needs two sizes or more"
+            + "".join(f"; {note}" for note in found.notes)
+        )
+    if network:
+        algorithm = network.algorithm
+    return _fit(found, Given(algorithm, network=network))
+
+
+def _fit(found: Curve, given: Given) -> Fitted:
+    steps = [one for size in found.sizes for run in size.runs for one in run.ranks_steps]
+    return Fitted(found, replace(given, tail=spread.tail_of(steps)))
