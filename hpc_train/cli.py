@@ -27,7 +27,7 @@ _COMMANDS = {
     "stats": ("hpc_train.data.stats", "Stats", "statistics of channels and classes, class weights"),
     "stage": ("hpc_train.data.stage", "Stage", "copy a data set to the nodes' own storage"),
     "predict": ("hpc_train.predict", "Predict", "class probabilities or maps, and scores, from a trained run"),
-    "report": ("hpc_train.report.command", "ReportRuns", "curves and scores of runs as pictures"),
+    "report": ("hpc_train.report.command", "ReportRuns", "a run's curves and scores as pictures, a study as a page"),
     "flops": ("hpc_train.flops_command", "Flops", "floating-point operations of a network, a sample and a step"),
     "timeline": ("hpc_train.timeline.command", "TimelineSummary", "what Horovod's timeline says of the communication"),
     "doctor": ("hpc_train.doctor.command", "Doctor", "what is wrong with this machine, environment and job"),

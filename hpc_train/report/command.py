@@ -1,4 +1,4 @@
-"""`hpc-train report RUN`: training curves, and the confusion matrix where `hpc-train predict` has left one."""
+"""`hpc-train report`: a run's training curves and confusion matrix, or the page of scaling studies."""
 
 import os
 from dataclasses import dataclass
@@ -13,31 +13,50 @@ from hpc_train.errors import UserError
 
 @dataclass(frozen=True)
 class ReportRuns:
-    """Draw what runs recorded: curves.png, and confusion.png of a run with predictions.
+    """Draw what runs recorded, or what scaling studies measured; several are laid over each other.
 
-    Loss, scores, learning rate, throughput and input wait by epoch; several runs are laid over each other. The
-    confusion matrix is of the predictions that `hpc-train predict` wrote into the run folder.
+    Of runs: curves.png, with loss, scores, learning rate, throughput and input wait by epoch, and confusion.png of the
+    predictions that `hpc-train predict` wrote into the run folder. Of studies (`hpc-train bench scaling`): report.html,
+    one page that needs no other file, and its charts as PNG.
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Run folders, as training printed them."""
+    """Run folders, as training printed them, or folders of studies."""
     output: Path | None = None
-    """Folder of the pictures; that of the run itself if not given. Several runs need one."""
+    """Folder of what is written; that of the run or study itself if not given. Several need one."""
 
 
 def run(options: ReportRuns) -> None:
     """Draw and say what was written.
 
     Raises:
-        UserError: no runs, runs without an epoch, no matplotlib, or a folder that cannot be written to.
+        UserError: no runs or studies, or both; runs without an epoch, studies without a measurement, no matplotlib, or
+            a folder that cannot be written to.
     """
+    from hpc_train.report.study import is_study
+
+    if not options.runs:
+        raise UserError("give a run folder, or several: hpc-train report RUN; or a study's: hpc-train report STUDY")
+    studies = [is_study(path) for path in options.runs]
+    if any(studies) and not all(studies):
+        run = options.runs[studies.index(False)]
+        raise UserError(f"{run} is no study, and {options.runs[studies.index(True)]} is one; report them apart")
+    if all(studies):
+        from hpc_train.report.study_report import write
+
+        output = _folder(options)
+        paths = dict(zip(_names(options.runs), options.runs, strict=True))
+        say("wrote " + ", ".join(map(str, write(paths, output))))
+    else:
+        _draw_runs(options)
+
+
+def _draw_runs(options: ReportRuns) -> None:
     from hpc_train.report.confusion import draw_confusion, load_confusion
     from hpc_train.report.curves import draw_curves
     from hpc_train.run import Run
 
     runs = [Run.open(path) for path in options.runs]
-    if not runs:
-        raise UserError("give a run folder, or several: hpc-train report RUN")
     output = _folder(options)
     curves = dict(zip(_names(options.runs), [_metrics(one) for one in runs], strict=True))
     confusions = {name: load_confusion(one.path) for name, one in zip(curves, runs, strict=True)}
@@ -54,7 +73,7 @@ def run(options: ReportRuns) -> None:
 
 def _folder(options: ReportRuns) -> Path:
     if options.output is None and len(options.runs) > 1:
-        raise UserError("several runs: say with --output which folder the pictures go to")
+        raise UserError("several folders: say with --output which one the pictures go to")
     folder = options.output or options.runs[0]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -69,7 +88,7 @@ def _names(paths: tuple[Path, ...]) -> list[str]:
     """The folders' names, with as much of what is above them as tells them apart."""
     parts = [path.resolve().parts for path in paths]
     if len(set(parts)) < len(parts):
-        raise UserError("a run is named twice; leave one out")
+        raise UserError("a folder is named twice; leave one out")
     depth = next(depth for depth in range(1, 99) if len({part[-depth:] for part in parts}) == len(parts))
     return ["/".join(part[-depth:]) for part in parts]
 

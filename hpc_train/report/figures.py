@@ -1,5 +1,7 @@
 """What the suite's pictures have in common: colours that the colour-blind tell apart, and files that are whole."""
 
+import io
+import re
 from pathlib import Path
 
 from hpc_train.errors import UserError
@@ -34,6 +36,37 @@ def save(figure, path: Path) -> None:
             figure.savefig(temporary, dpi=_DOTS_PER_INCH, facecolor="white")
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; name another folder with --output") from error
+
+
+def svg(figure, name: str, description: str) -> str:
+    """A figure as an SVG element that stands in a page, takes its colours and font, and says to a screen reader what
+    it shows.
+
+    Black, white and the grid's grey become the page's --ink, --paper and --grid, so that it can be dark.
+
+    Args:
+        figure: to be drawn.
+        name: no other figure of the page has it.
+        description: in place of the picture.
+    """
+    from html import escape
+
+    from matplotlib import rc_context
+
+    text = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(text, format="svg", transparent=True, metadata=nothing)
+    drawn = text.getvalue()
+    drawn = drawn[drawn.index("<svg") :]
+    for colour, variable in (("#000000", "--ink"), ("#ffffff", "--paper"), ("#e6e6e6", "--grid")):
+        drawn = drawn.replace(f": {colour}", f": var({variable})")
+    drawn = re.sub(r'font: ([\d.]+px)[^;"]*', r"font-size: \1", drawn)
+    drawn = drawn.replace("xlink:href", "href")
+    drawn = re.sub(r'((?:\bid|href)="#?|url\(#)', rf"\g<1>{name}-", drawn)
+    size = re.search(r'viewBox="[^"]*"', drawn)[0]
+    head = f'<svg {size} role="img" aria-label="{escape(description)}">'
+    return head + drawn[drawn.index(">") + 1 :].strip()
 
 
 def clean(axes) -> None:

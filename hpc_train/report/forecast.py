@@ -1,0 +1,50 @@
+"""What the model of a step's time says of sizes that a study did not run."""
+
+from dataclasses import dataclass, field
+
+from hpc_train.bench.study.measurements import OURS
+from hpc_train.errors import UserError
+from hpc_train.report.study import MODES, Series, Study
+
+_LARGEST = 27_360  # GPUs of the largest published run: Kurth et al. 2018
+
+
+@dataclass(frozen=True, eq=False)
+class Forecast:
+    """Of one curve of a study, which goes on as predicted; why: in place of that, why nothing is predicted.
+
+    predicted: as `hpc_train.bench.model.Fitted.predict` has it; told: what the model says of itself.
+    """
+
+    study: str
+    series: Series
+    predicted: list[dict] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
+    why: str = ""
+
+
+def forecasts(study: Study) -> list[Forecast]:
+    """Fit the model to the weak and the strong curve of a study, and predict from the smallest size on."""
+    ours = [one for one in study.series if one.framework == OURS]
+    return [_forecast(study, mode, curves) for mode in MODES if (curves := [one for one in ours if one.mode == mode])]
+
+
+def _forecast(study: Study, mode: str, curves: list[Series]) -> Forecast:
+    from hpc_train.bench.model import fit_study
+
+    try:
+        fitted = fit_study(study.path, mode=mode)
+        measured = [size.ranks for size in fitted.curve.sizes]
+        series = next((one for one in curves if [row["ranks"] for row in one.valid] == measured), curves[0])
+        # In strong scaling a rank has a sample at least.
+        most = _LARGEST if mode == "weak" else min(_LARGEST, int(series.conditions["global batch"]))
+        return Forecast(study.name, series, fitted.predict(_sizes(measured[0], most)), fitted.describe())
+    except UserError as error:
+        return Forecast(study.name, curves[0], why=f"No prediction of {mode} scaling: {error}.")
+
+
+def _sizes(smallest: int, most: int) -> list[int]:
+    sizes = [smallest]
+    while sizes[-1] * 2 < most:
+        sizes.append(sizes[-1] * 2)
+    return [*sizes, most] if most > sizes[-1] else sizes

@@ -1,0 +1,202 @@
+"""The tables of a study's page: figures of every size, parts of a step, sweeps, peers, hardware and commands."""
+
+from collections.abc import Sequence
+
+from hpc_train.bench.study.measurements import OURS
+from hpc_train.report import page
+from hpc_train.report.step import PARTS
+from hpc_train.report.study import Series, Study
+
+NONE = "-"
+
+
+def speed(series: Sequence[Series], caption: str) -> str:
+    """samples/s and what they are a share of, a row a size."""
+    heads = ("curve", "ranks", "nodes", "threads", "batch a rank", "jobs", "samples/s")
+    heads += ("efficiency", "against ranks alone", "communication", "input wait")
+    rows = [
+        (
+            one.label,
+            f"{row['ranks']:,}{'*' * row['shared']}",
+            f"{row['nodes']:,}",
+            ", ".join(map(str, row["threads"])),
+            str(row["batch_size"]),
+            str(row["jobs"]),
+            _speed(row),
+            estimated(row["efficiency"]["fit"]),
+            estimated(row["alone"]),
+            estimated(row["communication"]),
+            estimated(row["input_wait"]),
+        )
+        for one in series
+        for row in one.rows
+    ]
+    return page.table(caption, heads, rows)
+
+
+def steps(series: Sequence[Series]) -> str:
+    """Milliseconds of a step and its tail, arithmetic and memory, a row a size."""
+    heads = ("curve", "scaling", "ranks", "step", "p50", "p95", "p99")
+    heads += ("TFLOP/s a rank", "of the peak", "host memory", "GPU memory")
+    rows = [
+        (
+            *place(one, row),
+            milliseconds(row["step"]),
+            *(milliseconds(row["percentiles"].get(part)) for part in (50, 95, 99)),
+            f"{row['teraflops']:.3g}" if row["teraflops"] else NONE,
+            percent(row["utilisation"]) if row["utilisation"] else NONE,
+            memory(row["host"]),
+            memory(row["gpu"]),
+        )
+        for one in series
+        for row in one.rows
+    ]
+    caption = "Time of a step in ms (mean, and percentiles by the slowest rank), arithmetic, peak memory of a rank"
+    return page.table(caption, heads, rows)
+
+
+def parts(series: Sequence[Series]) -> str:
+    """What the bars show, in figures."""
+    rows = [
+        (
+            *place(one, row),
+            *(milliseconds(row["parts"][part]) for part in PARTS),
+            milliseconds(row["step"]),
+        )
+        for one in series
+        for row in one.known_parts
+    ]
+    return page.table("Parts of a step in ms", ("curve", "scaling", "ranks", *PARTS, "step of fit"), rows)
+
+
+def sweeps(series: Sequence[Series]) -> str:
+    """Every variant over the first, a row a size; nothing where nothing was swept."""
+    rows = [
+        (*place(one, row), estimated(row["over_base"], "{:.3f}"))
+        for one in series
+        for row in one.rows
+        if row.get("over_base")
+    ]
+    caption = "Samples/s over those of the sweep's first value, at the same number of ranks"
+    return page.table(caption, ("variant", "scaling", "ranks", "ratio"), rows) if rows else ""
+
+
+def peers(series: Sequence[Series]) -> str:
+    """hpc-train over its peers, a row a size; nothing without a peer."""
+    rows = [
+        (*place(one, row), estimated(row["ours_over_peer"], "{:.3f}"))
+        for one in series
+        for row in one.rows
+        if one.framework != OURS and row.get("ours_over_peer")
+    ]
+    caption = "Samples/s of hpc-train over those of the peer, same network, batch and number of ranks"
+    return page.table(caption, ("peer", "scaling", "ranks", "hpc-train / peer"), rows) if rows else ""
+
+
+def predictions(label: str, predicted: Sequence[dict]) -> str:
+    """What the model says of sizes that were not run; overhead is what averaging costs a rank alone."""
+    heads = ("ranks", "efficiency", "low", "high", "samples/s")
+    heads += ("step", "computing", "slowest rank", "overhead", "communication")
+    rows = [
+        (
+            f"{one['ranks']:,}",
+            *(percent(one[name]) for name in ("efficiency", "low", "high")),
+            rate(one["samples_per_s"]),
+            *(milliseconds(one[name]) for name in ("step", "compute", "spread", "overhead", "exposed")),
+        )
+        for one in predicted
+    ]
+    return page.table(f"{label}: predicted, parts of a step in ms", heads, rows)
+
+
+def conditions(series: Sequence[Series]) -> str:
+    """What each curve was measured with."""
+    rows = []
+    for one in series:
+        told = {name: value for name, value in one.conditions.items() if name != "versions"} | one.variant
+        network = f"{told.pop('trainer')} {told.pop('model')}"
+        named = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in told.items())
+        rows.append((one.label, one.mode, network, named))
+    return page.table(
+        "Conditions, the same at every size of a curve", ("curve", "scaling", "network", "options"), rows, (3,)
+    )
+
+
+def hardware(studies: Sequence[Study]) -> str:
+    """The nodes that the sizes ran on, and what with."""
+    rows = {}
+    for study in studies:
+        for one in study.measurements:
+            for node in one.nodes:
+                gpus = ", ".join(sorted(set(node["gpus"]))) or "none"
+                told = (study.name, node["processor"], gpus, str(node["cores"]), _versions(one.figures["versions"]))
+                rows.setdefault(told, set()).add(node["host"])
+    cells = [(*told[:4], _hosts(hosts), told[4]) for told, hosts in rows.items()]
+    heads = ("study", "processor", "GPU", "cores of the ranks", "hosts", "versions")
+    return page.table("Nodes and software", heads, cells, words=(1, 2, 4, 5))
+
+
+def commands(study: Study) -> str:
+    """The study's own command, and that of every job with its time."""
+    own = f"{study.plan['command']}\n\n" if study.plan.get("command") else ""
+    jobs = [(one.figures.get("time", ""), one.file, one.figures.get("command", "")) for one in study.measurements]
+    told = "\n".join(f"{time}  {file}\n  {command}" for time, file, command in sorted(jobs))
+    return page.folded(f"{study.name}: commands of {len(jobs)} jobs", own + told)
+
+
+def estimated(one: dict | None, form: str = "") -> str:
+    """A mean with its standard error; a share in per cent, with a `form` of numbers something else; or a dash."""
+    if one is None:
+        return NONE
+    mean, error = one["mean"], one["error"]
+    if form:
+        return form.format(mean) + (f" ± {form.format(error)}" if error is not None else "")
+    digits = 1 if error is None or error >= 0.0005 else 2
+    told = f"{round(100 * mean, digits) + 0.0:.{digits}f}"  # + 0.0: -0.0 is 0.0
+    return told + (f" ± {100 * error:.{digits}f} %" if error is not None else " %")
+
+
+def percent(share: float) -> str:
+    """A share as text."""
+    return f"{100 * share:.1f} %"
+
+
+def speed_form(samples_per_s: float) -> str:
+    """How numbers as large as this are written."""
+    return "{:,.0f}" if samples_per_s >= 200 else "{:.1f}" if samples_per_s >= 10 else "{:.3f}"
+
+
+def rate(samples_per_s: float) -> str:
+    """samples/s with as many figures as one reads."""
+    return speed_form(samples_per_s).format(samples_per_s)
+
+
+def milliseconds(seconds: float | None) -> str:
+    """Seconds as ms."""
+    if seconds is None:
+        return NONE
+    return f"{1e3 * seconds:,.0f}" if seconds >= 1 else f"{1e3 * seconds:.{1 if seconds >= 0.1 else 2}f}"
+
+
+def memory(size: int | None) -> str:
+    """Bytes as GB."""
+    return NONE if size is None else f"{size / 1e9:.2f} GB"
+
+
+def place(one: Series, row: dict) -> tuple[str, str, str]:
+    """The cells that say which size a row is of."""
+    return one.label, one.mode, f"{row['ranks']:,}{'*' * row['shared']}"
+
+
+def _speed(row: dict) -> str:
+    found = row["samples_per_s"]["fit"]
+    return estimated(found, speed_form(found["mean"]))
+
+
+def _versions(versions: dict) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def _hosts(hosts: set[str]) -> str:
+    names = sorted(hosts)
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
