@@ -57,7 +57,7 @@ def draw(
     figure = new_figure(_WIDTH, len(panels) * (height + 0.3) + 0.5 + 0.2 * len(title.splitlines()))
     shores = coastlines(x[0])
     all_axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
-    all_axes[0].set_title(title, fontsize=11)
+    figure.suptitle(title, fontsize=11)
     for axes, panel in zip(all_axes, panels, strict=True):
         _field(figure, axes, panel, x, y, panel.values[cut])
         if shores is not None:
