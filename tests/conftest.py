@@ -9,6 +9,7 @@ from launch import REPOSITORY
 from hpc_train.data.shards import write_shards
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Where several workers share the tests, a file's stay together, and so do those of the one cluster, which begin.
 
