@@ -23,7 +23,7 @@ mnist: venv $(if $(filter shards/digits,$(DATA)),shards/digits/.done)
 # Two tests at a time: many of them wait, for Slurm or for ranks that end.
 test: venv
 	ruff check .
-	pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	pytest --numprocesses 2 --no-loadscope-reorder
 
 lint: venv
 	ruff check .

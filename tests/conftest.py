@@ -9,15 +9,26 @@ from launch import REPOSITORY
 from hpc_train.data.shards import write_shards
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Where several workers share the tests, a file's stay together, and so do those of the one cluster, which begin.
+    """Tests on Slurm come first: they wait more than they compute, and another worker goes on beside them."""
+    items.sort(key=lambda item: _group(item.nodeid) != "slurm")
 
-    They wait more than they compute, so another worker goes on beside them.
-    """
-    items.sort(key=lambda item: "cluster" not in item.fixturenames)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("cluster" if "cluster" in item.fixturenames else item.path.name))
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Where workers share the tests, each takes whole files, and one of them those on the cluster."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Files(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return _group(nodeid)
+
+    return Files(config, log)
+
+
+def _group(nodeid: str) -> str:
+    file = nodeid.split("::")[0].rpartition("/")[2]
+    return "slurm" if file.startswith(("test_slurm", "test_cluster")) else file
 
 
 @pytest.fixture(scope="session")
