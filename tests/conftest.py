@@ -1,4 +1,5 @@
 import shutil
+import signal
 import sys
 
 import cluster as slurm
@@ -7,6 +8,11 @@ import pytest
 from launch import REPOSITORY
 
 from hpc_train.data.shards import write_shards
+
+
+def pytest_configure():
+    """Where a shell has started the tests in the background, Ctrl-C is ignored by all that they start: not here."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):
