@@ -50,7 +50,7 @@ def make_ways(names: Sequence[str], options, task: Task, ready: Ready, world) ->
             ways["device alone"] = Fit(alone, same, [Resident(batch), position()])
     if "input" in names:
         ways["input"] = Reading(read, _read_ahead(ready))
-    for name in {"bare", "bare alone"} & set(names):
+    for name in (name for name in ("bare", "bare alone") if name in names):
         loss = task.compiled_with(options, ready.feed.training)["loss"]
         model = network(options, task, ready.feed.training)
         ways[name] = Bare(model, loss, recipe.optimizer(options, options.lr), read(100), name == "bare")
