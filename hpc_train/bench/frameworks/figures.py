@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from hpc_train.bench.hardware import by_host, shared
-from hpc_train.bench.throughput.figures import mean_and_error, of_steps, ratios
+from hpc_train.bench.throughput import FORMAT
+from hpc_train.bench.throughput.figures import communication_share, mean_and_error, of_steps, ratios
 from hpc_train.console import say
 from hpc_train.run import versions
 
@@ -38,7 +39,7 @@ def measurement(told: dict, ranks: list[dict]) -> dict:
     gpu_bytes = [rank["gpu_bytes"] for rank in ranks]
     return {
         "benchmark": "throughput",
-        "format": 2,
+        "format": FORMAT,
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
         **told,
@@ -50,10 +51,7 @@ def measurement(told: dict, ranks: list[dict]) -> dict:
         "ratios": ratios(rates),
         "steps": steps,
         "input_wait": {},
-        "communication": {
-            "share": (1 - np.divide(rates["fit"], rates["fit alone"])).tolist(),
-            "timeline": None,
-        },
+        "communication": {"share": communication_share(rates, "fit"), "timeline": None},
         "peak_memory": {
             "host": [rank["host_bytes"] for rank in ranks],
             "gpu": None if None in gpu_bytes else gpu_bytes,

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc_train.bench.hardware import shared
+from hpc_train.bench.throughput import FORMAT
 from hpc_train.errors import UserError
 
 PLAN = "study.json"
 OURS = "hpc-train"
-_FORMAT = 2
 # Options that do not change what a step does; the data are known by their content.
 _FREE = ("data", "steps", "warmup", "rounds", "threads", "output", "ways")
 
@@ -150,8 +150,8 @@ def _figures(path: Path) -> dict | None:
     if isinstance(figures, dict) and figures.get("benchmark", "throughput") != "throughput":
         return None
     try:
-        if "rates" in figures and figures.get("format", 1) != _FORMAT:
-            raise ValueError(f"format {figures.get('format', 1)}, and this reads {_FORMAT}: measure again")
+        if "rates" in figures and figures.get("format", 1) != FORMAT:
+            raise ValueError(f"format {figures.get('format', 1)}, and this reads {FORMAT}: measure again")
         rates = figures["rates"]
         if not rates or len({len(values) for values in rates.values()}) > 1:
             raise ValueError("a way has no rates, or fewer rounds than another")

@@ -29,6 +29,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hpc_train import train_options
+from hpc_train.bench.throughput import FORMAT
 from hpc_train.bench.throughput.options import BenchOptions, Throughput
 from hpc_train.bench.throughput.timeline import record, start_mpi
 from hpc_train.errors import UserError
@@ -123,7 +124,7 @@ def _figures(chosen: BenchOptions, options, ready, world, nodes: list[dict], wor
     rates, seconds, waits = measured
     return {
         "benchmark": "throughput",
-        "format": 2,
+        "format": FORMAT,
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": shlex.join(sys.orig_argv),
         "slurm_job": os.environ.get("SLURM_JOB_ID"),

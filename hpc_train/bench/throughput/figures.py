@@ -34,11 +34,14 @@ def ratios(rates: dict[str, list[float]]) -> dict[str, list[float]]:
     return {f"fit / {way}": np.divide(rates["fit"], rates[way]).tolist() for way in others}
 
 
-def communication_share(rates: dict[str, list[float]]) -> list[float] | None:
-    """What the all-reduce adds to a step, as a share of it: 1 - time(device alone) / time(device), in each round."""
-    if "device" not in rates or "device alone" not in rates:
+def communication_share(rates: dict[str, list[float]], way: str = "device") -> list[float] | None:
+    """What the all-reduce adds to a step, as a share of it: 1 - time(WAY alone) / time(WAY), in each round.
+
+    None where one of the two was not measured.
+    """
+    if way not in rates or f"{way} alone" not in rates:
         return None
-    return (1 - np.divide(rates["device"], rates["device alone"])).tolist()
+    return (1 - np.divide(rates[way], rates[f"{way} alone"])).tolist()
 
 
 def gradient_bytes(variables, wire_dtype: str) -> int:
