@@ -51,6 +51,8 @@ def make_ready(options: Options, task: Task, world: "World") -> Ready:
     local = staged(options)
     # What is collective in here fails on every rank or on none, so the ranks stay together.
     with parallel.agree(world):
+        if options.reduction == "adasum":
+            _check_adasum(world)
         feed = open_feed(local, world)
         training = feed.training
         order = feed.order(on_root(feed.comm, lambda: _recorded_order(options)))
@@ -64,6 +66,16 @@ def make_ready(options: Options, task: Task, world: "World") -> Ready:
     schedule = _schedule(options, plan.global_batch)
     compile_model(model, options, judged, parallel.DistributedOptimizer)
     return Ready(feed, plan, validation, model, schedule, notes, facts)
+
+
+def _check_adasum(world: "World") -> None:
+    """UserError where Horovod cannot do it."""
+    import horovod.tensorflow as hvd
+
+    if world.size & (world.size - 1):
+        raise UserError(f"--reduction adasum pairs the ranks: start 2, 4, 8, ... of them, not {world.size}")
+    if world.size > 1 and not hvd.mpi_enabled():
+        raise UserError("--reduction adasum needs MPI, and the ranks were started with Gloo: horovodrun --mpi")
 
 
 def network(options: Options, task: Task, catalogue):
@@ -88,7 +100,7 @@ def compile_model(model, options: Options, judged: dict, wrapper: type) -> None:
     inner = recipe.optimizer(options, options.lr, options.multipliers(options.lr))
     wire_dtype = None if options.wire_dtype == "float32" else options.wire_dtype
     model.compile(
-        wrapper(inner, wire_dtype, options.bucket_mib, options.lag),
+        wrapper(inner, wire_dtype, options.bucket_mib, options.lag, options.reduction),
         **judged,
         auto_scale_loss=False,
         jit_compile=False,

@@ -49,6 +49,8 @@ class Options(TransferOptions, RecipeOptions, ReadOptions, DataOptions):
     """Write a checkpoint every so many steps, besides the one after each epoch."""
     check_every: int = 500
     """Check that the replicas are equal every so many steps; 0 checks at the end only."""
+    reduction: Literal["average", "adasum"] = "average"
+    """Of the ranks' gradients; adasum (Maleki et al. 2021) takes --lr-scaling none, MPI, and 2, 4, 8, ... ranks."""
     wire_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     """Type in which gradients travel between ranks."""
     bucket_mib: float = 32.0
@@ -84,6 +86,10 @@ def check(options: Options) -> None:
         value = getattr(options, option)
         if value is not None and value < 1:
             raise UserError(f"--{option.replace('_', '-')} is {value}; it must be at least 1")
+    if options.reduction == "adasum" and options.lr_scaling != "none":
+        raise UserError("--reduction adasum finds the length of the common step itself: add --lr-scaling none")
+    if options.reduction == "adasum" and options.wire_dtype != "float32":
+        raise UserError(f"--reduction adasum sends gradients as they are: leave out --wire-dtype {options.wire_dtype}")
     if options.decay == "step" and not all(0 < share < 1 for share in options.decay_at):
         raise UserError(f"--decay-at {' '.join(map(str, options.decay_at))}: give shares of training between 0 and 1")
     for option, decay in (("decay_at", "step"), ("decay_power", "poly")):

@@ -15,9 +15,9 @@ def errors(ended):
     return [line for line in ended.output.splitlines() if "error: " in line]
 
 
-def train(data, *arguments, ranks=2):
+def train(data, *arguments, ranks=2, controller=None):
     arguments = ("--data", str(data), "--model", "fc", "--batch-size", "8", "--run", f"{data}-run", *arguments)
-    return launch(ranks, "-m", "hpc_train.mnist", *arguments, timeout=60)
+    return launch(ranks, "-m", "hpc_train.mnist", *arguments, controller=controller, timeout=60)
 
 
 @pytest.mark.parametrize("controller", ["--mpi", "--gloo"])
@@ -113,6 +113,14 @@ def test_a_loss_that_is_no_number_names_step_and_rank(blobs):
     assert "the loss is " in errors(ended)[0]
     assert "at step " in errors(ended)[0]
     assert "rank " in errors(ended)[0]
+
+
+@pytest.mark.parametrize(("ranks", "controller", "why"), [(3, None, "2, 4, 8"), (2, "--gloo", "needs MPI")])
+def test_adasum_where_horovod_has_none_is_one_line(blobs, ranks, controller, why):
+    ended = train(blobs(), "--reduction", "adasum", "--lr-scaling", "none", ranks=ranks, controller=controller)
+    assert ended.status != 0
+    assert len(errors(ended)) == 1, ended.output
+    assert why in errors(ended)[0]
 
 
 def test_a_run_folder_in_use_is_not_overwritten(blobs):

@@ -74,6 +74,8 @@ def test_options_that_would_do_nothing_are_refused():
     for chosen, message in (
         ({"init": Path("run"), "augment": "crop-flip"}, "--augment is for a new network"),
         ({"decay_at": (0.3,)}, "--decay step"),
+        ({"reduction": "adasum"}, "--lr-scaling none"),
+        ({"reduction": "adasum", "lr_scaling": "none", "wire_dtype": "float16"}, "--wire-dtype float16"),
         ({"decay_power": 1.0}, "--decay poly"),
         ({"momentum": 0.0}, "--no-nesterov"),
     ):

@@ -95,7 +95,24 @@ def test_efficiency_is_samples_a_rank_over_those_of_the_smallest_size(tmp_path, 
     # 0.75, 0.9, 0.9 within the rounds; 0.775, 0.725, 0.6.
     assert two["alone"] == pytest.approx({"mean": 0.85, "error": 0.05})
     assert four["alone"]["mean"] == pytest.approx(0.7)
-    assert "2 1 4 64 1 170 ± 10 0.850 ± 0.070 0.850 ± 0.050 - -" in lines(capsys, study)
+    assert "2 1 4 64 1 170 ± 10 0.850 ± 0.070 0.850 ± 0.050 - - -" in lines(capsys, study)
+
+
+def test_the_ceiling_is_what_waiting_for_the_slowest_rank_of_each_step_leaves(tmp_path, capsys):
+    for repeat, slowest in enumerate(([0.12, 0.16], [0.12, 0.12]), 1):
+        steps = {"fit alone": {"mean": [0.10, 0.11], "slowest": slowest}}
+        measured(tmp_path / f"study/ranks-00002-repeat-{repeat}.json", [node(2)], [150], [200], steps=steps)
+    (table,) = tables(capsys, tmp_path / "study")
+    # 0.75 and 0.875
+    assert table["rows"][0]["ceiling"] == pytest.approx({"mean": 0.8125, "error": 0.0625})
+    assert any("0.750 ± 0.000 0.81" in line for line in lines(capsys, tmp_path / "study"))
+
+
+def test_one_rank_waits_for_nobody(tmp_path, capsys):
+    steps = {"fit alone": {"mean": [0.1], "slowest": [0.1]}}
+    measured(tmp_path / "study/a.json", [node(1)], [100], steps=steps)
+    (table,) = tables(capsys, tmp_path / "study")
+    assert table["rows"][0]["ceiling"] is None
 
 
 def test_the_smallest_size_need_not_be_one_rank(tmp_path, capsys):
@@ -178,7 +195,7 @@ def test_communication_and_input_wait_are_means_over_jobs(tmp_path, capsys):
     (table,) = tables(capsys, study)
     assert table["rows"][0]["communication"] == pytest.approx({"mean": 0.3, "error": 0.1})
     assert table["rows"][0]["input_wait"] == pytest.approx({"mean": 0.02, "error": 0})
-    assert "2 1 4 64 2 100 ± 0 1.000 0.500 ± 0.000 30.0 ± 10.0 % 2.00 %" in lines(capsys, study)
+    assert "2 1 4 64 2 100 ± 0 1.000 0.500 ± 0.000 - 30.0 ± 10.0 % 2.00 %" in lines(capsys, study)
 
 
 @pytest.mark.parametrize(

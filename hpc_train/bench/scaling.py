@@ -7,8 +7,9 @@ fails takes nothing else with it. Without --np the folder's measurements are pri
 
 Repeats are interleaved: every size once, then every size again, begun elsewhere. Parallel efficiency is samples/s a
 rank over that of the smallest size; fit / alone is efficiency against ranks that train independently on the same nodes:
-what averaging gradients costs, apart from what a node itself loses when it is full. In weak scaling a rank's batch is
-constant, in strong scaling the global one.
+what averaging gradients costs, apart from what a node itself loses when it is full. Its ceiling comes from the single
+steps of those: their mean over that of each step's slowest rank, for which ranks that average would wait. In weak
+scaling a rank's batch is constant, in strong scaling the global one.
 """
 
 import json

@@ -7,7 +7,7 @@ from hpc_train.bench.study.tables import FIT
 from hpc_train.console import say
 
 _HEAD = f"{'ranks':>6}{'nodes':>7}{'threads':>9}{'batch':>7}{'jobs':>6}{'samples/s':>18}{'efficiency':>17}"
-_HEAD += f"{'fit / alone':>17}{'communication':>17}{'input wait':>12}"
+_HEAD += f"{'fit / alone':>17}{'ceiling':>9}{'communication':>17}{'input wait':>12}"
 
 
 def report(tables: list[dict], left_out: list[str]) -> None:
@@ -62,14 +62,16 @@ def _row(row: dict) -> str:
     return (
         f"{row['ranks']:5}{'*' if row['shared'] else ' '}{row['nodes']:7}{threads:>9}{row['batch_size']:7}"
         f"{row['jobs']:6}{_rate(row['samples_per_s'].get(FIT)):>18}{_share(row['efficiency'].get(FIT)):>17}"
-        f"{_share(row['alone']):>17}{_percent(row['communication']):>17}{_percent(row['input_wait'], 2):>12}"
-        + (f"{_share(compared):>18}" if compared else "")
+        f"{_share(row['alone']):>17}{_share(row['ceiling'], False):>9}{_percent(row['communication']):>17}"
+        f"{_percent(row['input_wait'], 2):>12}" + (f"{_share(compared):>18}" if compared else "")
     )
 
 
 def _notes(rows: list[dict]) -> None:
     against = {row["against"] for row in rows}
     say(f"efficiency: samples/s a rank over those of {_listed(against)} rank{'s' * (against != {1})}")
+    if any(row["ceiling"] for row in rows):
+        say("ceiling: what fit / alone would be if ranks only lost the wait for the slowest one in each step")
     if any(row["jobs"] > 1 for row in rows):
         say("±: standard error over jobs" + ("; of one job, over its rounds" * any(row["jobs"] == 1 for row in rows)))
     else:
@@ -91,8 +93,8 @@ def _rate(estimate: dict | None) -> str:
     return f"{estimate['mean']:.{digits}f}" + _error(estimate, digits)
 
 
-def _share(estimate: dict | None) -> str:
-    return f"{estimate['mean']:.3f}{_error(estimate, 3)}" if estimate else "-"
+def _share(estimate: dict | None, with_error: bool = True) -> str:
+    return f"{estimate['mean']:.3f}{_error(estimate, 3) if with_error else ''}" if estimate else "-"
 
 
 def _percent(estimate: dict | None, digits: int = 1) -> str:

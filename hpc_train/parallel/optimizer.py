@@ -31,12 +31,22 @@ class DistributedOptimizer(Wrapper):
         wire_dtype: None, "float16" or "bfloat16": the type in which float32 gradients travel.
         bucket_mib: MiB of gradients in one grouped all-reduce.
         lag: steps from a gradient to its use, 0 or 1.
+        reduction: "average", or "adasum": `wire.adasum` takes the mean's place, layer by layer.
 
     Raises:
-        ValueError: an unknown `wire_dtype` or `lag`; a bucket size that is not positive.
+        ValueError: an unknown `wire_dtype`, `lag` or `reduction`; a bucket size that is not positive; adasum with a
+            `wire_dtype`.
     """
 
-    def __init__(self, inner_optimizer, wire_dtype: str | None = None, bucket_mib: float = 32.0, lag=0, name=None):
+    def __init__(
+        self,
+        inner_optimizer,
+        wire_dtype: str | None = None,
+        bucket_mib: float = 32.0,
+        lag: int = 0,
+        reduction: str = "average",
+        name=None,
+    ):
         super().__init__(inner_optimizer, name=name)
         if wire_dtype not in (None, "float16", "bfloat16"):
             raise ValueError(f"wire_dtype must be None, 'float16' or 'bfloat16', not {wire_dtype!r}")
@@ -44,9 +54,14 @@ class DistributedOptimizer(Wrapper):
             raise ValueError(f"bucket_mib must be positive, not {bucket_mib}")
         if lag not in (0, 1):
             raise ValueError(f"lag must be 0 or 1, not {lag!r}")
+        if reduction not in ("average", "adasum"):
+            raise ValueError(f"reduction must be 'average' or 'adasum', not {reduction!r}")
+        if reduction == "adasum" and wire_dtype:
+            raise ValueError(f"adasum takes gradients as they are, not in {wire_dtype}")
         self.wire_dtype = wire_dtype
         self.bucket_mib = bucket_mib
         self.lag = lag
+        self.reduction = reduction
         self._waiting: Waiting | None = None
         self._collected = None
 
@@ -105,10 +120,17 @@ class DistributedOptimizer(Wrapper):
             self._collected = None
 
     def average(self, grads: list) -> list:
-        """The mean over the ranks of each gradient; None stays None, IndexedSlices stay sparse."""
+        """The mean over the ranks of each gradient; None stays None, IndexedSlices stay sparse.
+
+        With adasum what that makes of them, of IndexedSlices too, which become dense.
+        """
         if hvd.size() == 1:
             return grads
         averaged = list(grads)
+        if self.reduction == "adasum":
+            for i in reversed([i for i, grad in enumerate(grads) if grad is not None]):
+                averaged[i] = wire.adasum(tf.convert_to_tensor(grads[i]), f"{self.name}.adasum.{i}")
+            return averaged
         dense = []
         for i, grad in enumerate(grads):
             if isinstance(grad, tf.IndexedSlices):
@@ -135,6 +157,7 @@ class DistributedOptimizer(Wrapper):
 
     def get_config(self):
         own = {"wire_dtype": self.wire_dtype, "bucket_mib": self.bucket_mib, "lag": self.lag}
+        own["reduction"] = self.reduction
         return {**super().get_config(), **own}
 
 

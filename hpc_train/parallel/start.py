@@ -12,6 +12,7 @@ from hpc_train.parallel.world import World, choose_gpu, shared_gpus, threads_per
 
 # A rank that never joins a collective is reported after a minute; the job ends after half an hour.
 _STALL = {"HOROVOD_STALL_CHECK_TIME_SECONDS": "60", "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": "1800"}
+_NICE = 10
 
 
 def init(seed: int | None = None, threads: int | None = None, deterministic: bool = False) -> World:
@@ -74,6 +75,8 @@ def init(seed: int | None = None, threads: int | None = None, deterministic: boo
     except UserError as error:
         problem = str(error)
         tf.config.set_visible_devices([], "GPU")
+    if gpu is None and world.size > 1:
+        _give_way()
 
     from hpc_train.parallel.collectives import broadcast_object, gather_objects
 
@@ -86,6 +89,18 @@ def init(seed: int | None = None, threads: int | None = None, deterministic: boo
     if seed is not None:
         keras.utils.set_random_seed(seed)
     return world
+
+
+def _give_way() -> None:
+    """Lower the priority of this thread and of those that it starts from now on, so TensorFlow's, not Horovod's.
+
+    Horovod's thread looks every millisecond whether all ranks have a tensor, and under MPI spins until all have
+    looked. Where TensorFlow keeps the cores busy, one that wakes late has the others' threads spin the longer.
+    """
+    text = os.environ.get("HPC_TRAIN_NICE", str(_NICE))
+    if not text.isdecimal():
+        raise UserError(f"HPC_TRAIN_NICE is {text!r}; give what to add to the ranks' niceness, 0 to 19")
+    os.setpriority(os.PRIO_PROCESS, 0, min(19, os.getpriority(os.PRIO_PROCESS, 0) + int(text)))
 
 
 def _pin_gpu(tf, world: World) -> str | None:

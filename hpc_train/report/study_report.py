@@ -70,7 +70,8 @@ def _found(one: Series) -> str:
     told += f"{speeds} samples/s from {first['ranks']} to {_ranks(last)}, "
     told += f"efficiency {tables.estimated(last['efficiency']['fit'])}"
     if last["alone"]:
-        told += f" ({tables.estimated(last['alone'])} of ranks that train alone)"
+        ceiling = f"; the slowest in each step leaves {tables.estimated(last['ceiling'])}" if last["ceiling"] else ""
+        told += f" ({tables.estimated(last['alone'])} of ranks that train alone{ceiling})"
     lost = {name: seconds for name, seconds in (last["parts"] or {}).items() if name != "computing" and seconds > 0}
     if lost:
         most = max(lost, key=lost.get)

@@ -13,7 +13,7 @@ NONE = "-"
 def speed(series: Sequence[Series], caption: str) -> str:
     """samples/s and what they are a share of, a row a size."""
     heads = ("curve", "ranks", "nodes", "threads", "batch a rank", "jobs", "samples/s")
-    heads += ("efficiency", "against ranks alone", "communication", "input wait")
+    heads += ("efficiency", "against ranks alone", "ceiling", "communication", "input wait")
     rows = [
         (
             one.label,
@@ -25,6 +25,7 @@ def speed(series: Sequence[Series], caption: str) -> str:
             _speed(row),
             estimated(row["efficiency"]["fit"]),
             estimated(row["alone"]),
+            estimated(row["ceiling"]),
             estimated(row["communication"]),
             estimated(row["input_wait"]),
         )

@@ -1,6 +1,8 @@
 """Run on N ranks by test_parallel.py: each check asserts on every rank; rank 0 prints what happened as JSON."""
 
 import json
+import os
+from pathlib import Path
 
 from checks import write_outcomes
 
@@ -106,6 +108,31 @@ def narrow_gradients_arrive_with_the_right_mean():
     # Near float16's largest number a sum before the division would overflow.
     near = parallel.DistributedOptimizer(keras.optimizers.SGD(), wire_dtype="float16").average([tf.fill([4], 60000.0)])
     np.testing.assert_allclose(near[0], 60000, rtol=1e-3)
+
+
+def adasum_combines_pairs_of_pairs_layer_by_layer():
+    def pair(a, b):
+        dot = (a * b).sum()
+        return (1 - dot / (2 * (a * a).sum())) * a + (1 - dot / (2 * (b * b).sum())) * b
+
+    def tree(parts):
+        while len(parts) > 1:
+            parts = [pair(parts[i], parts[i + 1]) for i in range(0, len(parts), 2)]
+        return parts[0]
+
+    optimizer = parallel.DistributedOptimizer(keras.optimizers.SGD(), reduction="adasum")
+    draw = np.random.default_rng(6)
+    layers = [draw.normal(size=(world.size, *shape)).astype("float32") for shape in ((70, 30), (30,), (4,))]
+    rows = tf.IndexedSlices(tf.fill([1, 2], 1.0 + world.rank), [world.rank], tf.constant([world.size, 2]))
+    got = optimizer.average([*(tf.constant(layer[world.rank]) for layer in layers), None, rows])
+    for mine, layer in zip(got[:3], layers, strict=True):
+        np.testing.assert_allclose(mine, tree(list(layer.astype(float))), rtol=1e-4, atol=1e-5)
+        assert same_on_all_ranks(mine.numpy().tobytes())
+    assert got[3] is None
+    # Rows of different ranks are orthogonal: their sum.
+    np.testing.assert_allclose(got[4], [[1.0 + rank] * 2 for rank in range(world.size)], rtol=1e-6)
+    same = optimizer.average([tf.constant([3.0, 4.0])])
+    np.testing.assert_allclose(same[0], [3, 4], rtol=1e-6)
 
 
 def sparse_gradients_stay_sparse_and_are_averaged():
@@ -238,6 +265,17 @@ def models_that_differ_between_ranks_are_refused():
     assert "different models" in str(caught.value)
 
 
+def tensorflows_threads_give_way_to_horovods():
+    def of(thread):
+        name, fields = thread.joinpath("stat").read_text().partition("(")[2].rpartition(")")[::2]
+        return name, int(fields.split()[16])
+
+    threads = [of(thread) for thread in Path("/proc/self/task").iterdir()]
+    computing = {nice for name, nice in threads if name.startswith("tf_")}
+    assert computing == {os.getpriority(os.PRIO_PROCESS, 0)}
+    assert min(nice for _, nice in threads) == max(computing) - 10
+
+
 def xla_is_switched_off_for_horovod():
     model = network()
     optimizer = parallel.DistributedOptimizer(keras.optimizers.SGD(0.1))
@@ -250,7 +288,7 @@ def the_optimizer_survives_serialisation():
     inner = keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.01))
     config = keras.saving.serialize_keras_object(parallel.DistributedOptimizer(inner, "bfloat16", 3.0))
     again = keras.saving.deserialize_keras_object(json.loads(json.dumps(config)))
-    assert (again.wire_dtype, again.bucket_mib) == ("bfloat16", 3.0)
+    assert (again.wire_dtype, again.bucket_mib, again.reduction) == ("bfloat16", 3.0, "average")
     assert type(again.inner_optimizer.inner_optimizer) is keras.optimizers.Adam
     again.learning_rate = 0.5
     assert float(inner.learning_rate) == np.float32(0.01)

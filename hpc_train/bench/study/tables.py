@@ -1,6 +1,7 @@
 """The figures of a study, side by side: one table for each mode and each set of conditions."""
 
 import json
+from statistics import fmean
 
 from hpc_train.bench.study.estimate import Estimate, Jobs, of_jobs, ratio
 from hpc_train.bench.study.measurements import OURS, Measurement
@@ -18,6 +19,7 @@ def tables(measurements: list[Measurement]) -> list[dict]:
         samples_per_s    {way: over all ranks}
         efficiency       {way: samples/s a rank over those of the same variant's smallest size, of `against` ranks}
         alone            fit / fit alone: against ranks that train independently on the same nodes
+        ceiling          what `alone` would be if ranks lost nothing but waiting, in each step, for the slowest one
         communication    share of a step that the all-reduce adds to computing
         input_wait       share of a step spent waiting for data, in fit
         over_base        samples/s over those of the base variant at this size; of a sweep's rows
@@ -85,6 +87,7 @@ def _row(same: list[Measurement], smallest: list[Measurement]) -> dict:
         "efficiency": {way: _plain(estimate) for way, estimate in efficiency.items()},
         "against": smallest[0].ranks,
         "alone": _plain(of_jobs(paired)),
+        "ceiling": _plain(of_jobs([(one.repeat, _ceiling(one)) for one in same])),
         "communication": _plain(of_jobs([(one.repeat, _communication(one)) for one in same])),
         "input_wait": _plain(of_jobs([(one.repeat, _input_wait(one)) for one in same])),
         "shared": any(one.shared for one in same),
@@ -105,6 +108,12 @@ def _a_rank(jobs: list[Measurement], way: str) -> Jobs:
 
 def _quotients(rates: dict[str, list[float]]) -> list[float]:
     return [fit / alone for fit, alone in zip(rates.get(FIT, []), rates.get(ALONE, []), strict=False)]
+
+
+def _ceiling(one: Measurement) -> list[float]:
+    # Steps that nothing synchronises: in each, the slowest of the ranks stands for what a common step would take.
+    steps = (one.figures.get("steps") or {}).get(ALONE)
+    return [fmean(steps["mean"]) / fmean(steps["slowest"])] if steps and one.ranks > 1 else []
 
 
 def _communication(one: Measurement) -> list[float]:
