@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpc_train.errors import UserError
-from hpc_train.parallel import World
+from hpc_train.parallel import World, start
 from hpc_train.parallel.world import choose_gpu, shared_gpus, threads_per_rank
 
 
@@ -56,3 +56,9 @@ def test_unbound_ranks_never_ask_for_more_than_the_cores(local_size, cores):
     threads = threads_per_rank(local_size, cores, cores, {})
     assert threads >= 1
     assert threads * local_size <= max(cores, local_size)
+
+
+def test_a_niceness_that_is_no_number_is_one_line(monkeypatch):
+    monkeypatch.setenv("HPC_TRAIN_NICE", "-5")
+    with pytest.raises(UserError, match="HPC_TRAIN_NICE is '-5'; give"):
+        start._give_way()
