@@ -20,7 +20,7 @@ def speeds(series: Sequence[Series]) -> dict[Callable, str]:
     }
     if any(row["alone"] for one in series for row in one.rows):
         kinds[efficiency_alone] = (
-            "Over as many ranks that train alone at once: what averaging gradients costs. Dotted, the ceiling: what is "
+            "Over as many ranks that train alone at once: what averaging gradients costs. Dashes, the ceiling: what is "
             "left if ranks lose nothing but waiting for the slowest one in each step."
         )
     return kinds
@@ -49,12 +49,13 @@ def efficiency(axes, series: Sequence[Series]) -> None:
 
 
 def efficiency_alone(axes, series: Sequence[Series]) -> None:
-    """samples/s over those of as many ranks that train alone, with errors; dashed: 1; dotted: ceiling."""
+    """samples/s over those of as many ranks that train alone, with errors; dashed: 1; dashes: ceilings."""
     for number, one in enumerate(series):
         _points(axes, one, number, [row["alone"] for row in one.rows])
         known = [row for row in one.rows if row["ceiling"]]
         ceilings = [row["ceiling"]["mean"] for row in known]
-        axes.plot([row["ranks"] for row in known], ceilings, color=look(number)["color"], linestyle=":", linewidth=1.2)
+        dashes = {"linestyle": ":", "linewidth": 1.2, "marker": "_", "markersize": 16, "markeredgewidth": 2}
+        axes.plot([row["ranks"] for row in known], ceilings, color=look(number)["color"], **dashes)
     _shares(axes)
     _finish(axes, "Efficiency against ranks alone", _ranks(series))
 
