@@ -79,7 +79,8 @@ def test_a_job_that_a_signal_ended_has_a_status_other_than_0(cluster, tmp_path):
     cluster.wait(number, 30, until=lambda job: job.state == "RUNNING")
     cluster.run("scancel", number)
     job = cluster.wait(number, 30)
-    assert (job.state, job.status) == ("CANCELLED", 128 + signal.SIGTERM)
+    # SIGKILL follows soon, and on a busy machine it is first.
+    assert (job.state, job.status - 128) in [("CANCELLED", signal.SIGTERM), ("CANCELLED", signal.SIGKILL)]
 
 
 def test_a_controller_that_does_not_answer_is_asked_again(cluster, tmp_path, monkeypatch):
