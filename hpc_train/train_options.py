@@ -50,7 +50,7 @@ class Options(TransferOptions, RecipeOptions, ReadOptions, DataOptions):
     check_every: int = 500
     """Check that the replicas are equal every so many steps; 0 checks at the end only."""
     reduction: Literal["average", "adasum"] = "average"
-    """Of the ranks' gradients; adasum (Maleki et al. 2021) takes --lr-scaling none, MPI, and 2, 4, 8, ... ranks."""
+    """How ranks combine gradients; adasum (Maleki et al. 2021) takes --lr-scaling none, MPI and 2, 4, 8, ... ranks."""
     wire_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     """Type in which gradients travel between ranks."""
     bucket_mib: float = 32.0
