@@ -24,7 +24,7 @@ def outcomes(tmp_path_factory):
 
 
 @pytest.mark.parametrize("check", CHECKS)
-@pytest.mark.parametrize("ranks", [4])
+@pytest.mark.parametrize("ranks", [2, 4])
 def test_on_ranks(outcomes, ranks, check):
     failures = outcomes(ranks).get(check, "the launch failed: see the first failure")
     assert not failures, failures

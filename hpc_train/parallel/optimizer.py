@@ -156,9 +156,8 @@ class DistributedOptimizer(Wrapper):
         return buckets
 
     def get_config(self):
-        own = {"wire_dtype": self.wire_dtype, "bucket_mib": self.bucket_mib, "lag": self.lag}
-        own["reduction"] = self.reduction
-        return {**super().get_config(), **own}
+        own = ("wire_dtype", "bucket_mib", "lag", "reduction")
+        return {**super().get_config(), **{name: getattr(self, name) for name in own}}
 
 
 class Collected:
