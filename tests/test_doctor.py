@@ -40,7 +40,8 @@ HYDRA = {"PMI_FD": "5", "PMI_RANK": "5", "PMI_SIZE": "8", "MPI_LOCALNRANKS": "4"
 OPEN_MPI = {"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_LOCAL_RANK": "1"}
 GLOO = {"HOROVOD_RANK": "1", "HOROVOD_SIZE": "2", "HOROVOD_LOCAL_RANK": "1"}
 
-MPICH_LIBRARY = mpi.Mpi("MPICH", "/env/lib/libmpi.so.12", "MPICH 5.0.2")
+MPICH_LIBRARY = mpi.Mpi("MPICH", "/env/lib/libmpi.so.12", "MPICH 4.3.2")
+MPICH_5 = mpi.Mpi("MPICH", "/env/lib/libmpi.so.12", "MPICH 5.0.2")
 OPEN_MPI_LIBRARY = mpi.Mpi("Open MPI", "/usr/lib/libmpi.so.40", "Open MPI 4.1.4")
 
 
@@ -155,6 +156,8 @@ def test_an_mpi_that_the_linker_does_not_find_is_said_to_be_missing():
         # the ranks of a job that has started well do not care for PATH
         (PMI2, MPICH_LIBRARY, None, mpi.Mpi("MPICH", "/site/bin/mpirun"), "ok", "Horovod: MPICH"),
         ({}, None, MPICH_LIBRARY, None, "ok", "mpi4py: MPICH"),
+        (PMI2, None, MPICH_5, None, "note", "value not properly terminated"),
+        ({}, None, MPICH_5, None, "ok", "mpi4py: MPICH 5.0.2"),
         ({}, None, None, None, "note", "neither"),
     ],
 )

