@@ -18,6 +18,29 @@ class Patch:
 
 
 MPI_RUN = "horovod/runner/mpi_run.py"
+MPI_CONTROLLER = "horovod/common/mpi/mpi_controller.cc"
+
+# The first thing that all ranks do in a cycle; once it is done they are there, and the rest may spin.
+AND_OF_ALL_RANKS = """\
+// HPC_TRAIN_MPI_SLEEP: microseconds between two looks whether all ranks have come; 0 spins as MPI does.
+static int AndOfAllRanks(std::vector<long long>& bits, int count, MPI_Comm comm) {
+  static const char* told = std::getenv("HPC_TRAIN_MPI_SLEEP");
+  static const std::chrono::microseconds pause(told != nullptr ? std::atol(told) : 0);
+  if (pause.count() <= 0) {
+    return MPI_Allreduce(MPI_IN_PLACE, bits.data(), count, MPI_LONG_LONG_INT, MPI_BAND, comm);
+  }
+  MPI_Request request;
+  int code = MPI_Iallreduce(MPI_IN_PLACE, bits.data(), count, MPI_LONG_LONG_INT, MPI_BAND, comm, &request);
+  for (int done = 0; code == MPI_SUCCESS;) {
+    code = MPI_Test(&request, &done, MPI_STATUS_IGNORE);
+    if (done) {
+      break;
+    }
+    std::this_thread::sleep_for(pause);
+  }
+  return code;
+}
+"""
 
 PATCHES = (
     Patch(
@@ -132,6 +155,25 @@ PATCHES = (
         "inline GpuStreamHandle stream_executor::gpu::AsGpuStreamValue(Stream* stream) {\n"
         "  return static_cast<GpuStreamHandle>(stream->platform_specific_handle().stream);\n}\n",
         "TensorFlow exports this function no more: a GPU build compiles without it, but cannot be loaded",
+    ),
+    Patch(
+        MPI_CONTROLLER,
+        "#include <numeric>\n\n",
+        "#include <chrono>\n#include <cstdlib>\n#include <numeric>\n#include <thread>\n\n",
+        "for the next one",
+    ),
+    Patch(
+        MPI_CONTROLLER,
+        "namespace common {\n\n// MPIController\n",
+        "namespace common {\n\n" + AND_OF_ALL_RANKS + "\n// MPIController\n",
+        "where cores are few, a rank that spins until all have come keeps TensorFlow from the core it waits for",
+    ),
+    Patch(
+        MPI_CONTROLLER,
+        "  int ret_code = MPI_Allreduce(MPI_IN_PLACE, bitvector.data(), count,\n"
+        "                               MPI_LONG_LONG_INT, MPI_BAND, mpi_ctx_.mpi_comm);\n",
+        "  int ret_code = AndOfAllRanks(bitvector, count, mpi_ctx_.mpi_comm);\n",
+        "as above",
     ),
     Patch(
         "horovod/common/util.py",

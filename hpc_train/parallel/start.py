@@ -12,10 +12,10 @@ from hpc_train.parallel.world import World, choose_gpu, shared_gpus, threads_per
 
 # A rank that never joins a collective is reported after a minute; the job ends after half an hour.
 _STALL = {"HOROVOD_STALL_CHECK_TIME_SECONDS": "60", "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": "1800"}
-_NICE = 10
-# With fewer CPUs than this, those of MPICH's threads that wait take them from TensorFlow's.
+# With fewer CPUs than this, Horovod's thread would take TensorFlow's while it waits for other ranks: it sleeps, in µs.
 _CPUS_TO_SPIN = 4
-_YIELD = {"MPIR_CVAR_ENABLE_HEAVY_YIELD": "1", "MPIR_CVAR_POLLS_BEFORE_YIELD": "10"}
+_SLEEP = "HPC_TRAIN_MPI_SLEEP"
+_MICROSECONDS = "300"
 
 
 def init(seed: int | None = None, threads: int | None = None, deterministic: bool = False) -> World:
@@ -57,6 +57,11 @@ def init(seed: int | None = None, threads: int | None = None, deterministic: boo
     problem = wrong_size(see(), world.size)
     if problem:
         raise UserError("; ".join(problem))
+    if not (told := os.environ.get(_SLEEP, "0")).isdecimal():
+        raise UserError(
+            f"{_SLEEP} is {told!r}; give the microseconds that Horovod sleeps between two looks whether all ranks have "
+            "come, or 0 to have it spin"
+        ).agreed()
     if keras.backend.backend() != "tensorflow":
         raise UserError(f"Keras runs on {keras.backend.backend()}; Horovod needs KERAS_BACKEND=tensorflow")
 
@@ -78,8 +83,6 @@ def init(seed: int | None = None, threads: int | None = None, deterministic: boo
     except UserError as error:
         problem = str(error)
         tf.config.set_visible_devices([], "GPU")
-    if gpu is None and world.size > 1:
-        _give_way()
 
     from hpc_train.parallel.collectives import broadcast_object, gather_objects
 
@@ -95,20 +98,8 @@ def init(seed: int | None = None, threads: int | None = None, deterministic: boo
 
 
 def _settings(cpus: int) -> dict[str, str]:
-    """Variables for Horovod and MPI on a rank that may run on so many CPUs."""
-    return {**_STALL, **(_YIELD if cpus < _CPUS_TO_SPIN else {})}
-
-
-def _give_way() -> None:
-    """Lower the priority of this thread and of those that it starts from now on, so TensorFlow's, not Horovod's.
-
-    Horovod's thread looks every millisecond whether all ranks have a tensor, and under MPI spins until all have
-    looked. Where TensorFlow keeps the cores busy, one that wakes late has the others' threads spin the longer.
-    """
-    text = os.environ.get("HPC_TRAIN_NICE", str(_NICE))
-    if not text.isdecimal():
-        raise UserError(f"HPC_TRAIN_NICE is {text!r}; give what to add to the ranks' niceness, 0 to 19")
-    os.setpriority(os.PRIO_PROCESS, 0, min(19, os.getpriority(os.PRIO_PROCESS, 0) + int(text)))
+    """Variables for Horovod on a rank that may run on so many CPUs."""
+    return _STALL | ({_SLEEP: _MICROSECONDS} if cpus < _CPUS_TO_SPIN else {})
 
 
 def _pin_gpu(tf, world: World) -> str | None:
