@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 
 from hpc_train.doctor.findings import BUILD, Finding
+from hpc_train.horovod_build.toolchain import MPICH_WHEEL
 from hpc_train.parallel.launcher import MPICH, OPEN_MPI, Launcher, right_launch
 
 # Before MPI_Init: what mpi4py loads in a process of its own. Horovod's MPI, once loaded, would answer for both.
@@ -125,7 +126,7 @@ def judge(horovod: Mpi | None, mpi4py: Mpi | None, mpirun: Mpi | None, launcher:
     if re.match(r"MPICH 5\.0", ours.version) and launcher.name == "srun --mpi=pmi2":
         # It offers each peer 4 KiB of memory from its address on, in lines that Slurm cuts at 1 KiB.
         value += ": MPI_Init fails at times with `mpi/pmi2: value not properly terminated in client request`"
-        how = "pip install mpich==4.3.2, or start with MPICH's own mpirun inside the job"
+        how = f"pip install {MPICH_WHEEL}, or start with MPICH's own mpirun inside the job"
         return Finding("MPI", "note", value, how)
     others = [name for name, one in (("mpi4py", horovod and mpi4py), ("mpirun", mpirun)) if one]
     return Finding("MPI", "ok", value + (f"; the same: {' and '.join(others)}" if others else ""))

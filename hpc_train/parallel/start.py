@@ -68,7 +68,7 @@ def init(seed: int | None = None, threads: int | None = None, deterministic: boo
     threads = threads or threads_per_rank(world.local_size, len(os.sched_getaffinity(0)), os.cpu_count() or 1)
     try:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(max(2, threads))
+        tf.config.threading.set_inter_op_parallelism_threads(threads)
     except RuntimeError as error:
         raise UserError(
             "parallel.init() comes too late, TensorFlow has started already: call it before anything makes a tensor, "

@@ -19,7 +19,7 @@ _TRAINERS = {"mnist": mnist, "resnet": resnet}
 def main():
     job = Job()
     tf.config.threading.set_intra_op_parallelism_threads(job.threads)
-    tf.config.threading.set_inter_op_parallelism_threads(max(2, job.threads))
+    tf.config.threading.set_inter_op_parallelism_threads(job.threads)
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         tf.config.set_visible_devices(gpus[job.rank], "GPU")
