@@ -1,6 +1,7 @@
 # make mnist                           set up, prepare data, train on 2 ranks
 # make mnist DATA=shards/x NP=4 MODEL=dropout ARGS='--epochs 20'
 # make test                            set up and run every test that this machine allows
+# make test-container [IMAGE=x.sif]    build the CPU image (15 minutes), or take one, and test it
 # make venv | lint | clean             GPU=1 takes TensorFlow with CUDA and Horovod with NCCL
 
 PYTHON ?= python3
@@ -15,7 +16,7 @@ EXTRA := $(if $(GPU),gpu,cpu)
 
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: mnist test lint venv clean
+.PHONY: mnist test test-container lint venv clean
 
 mnist: venv $(if $(filter shards/digits,$(DATA)),shards/digits/.done)
 	horovodrun -np $(NP) python -m hpc_train.mnist --data $(DATA) --model $(MODEL) $(ARGS)
@@ -24,6 +25,9 @@ mnist: venv $(if $(filter shards/digits,$(DATA)),shards/digits/.done)
 test: venv
 	ruff check .
 	pytest --numprocesses 2 --no-loadscope-reorder
+
+test-container: venv
+	HPC_TRAIN_TEST_IMAGE=$(IMAGE) pytest -m container
 
 lint: venv
 	ruff check .

@@ -31,8 +31,38 @@ read_site_settings() { # what stands in sbatch's environment wins: CONTAINER=x.s
   [ ${#given[@]} = 0 ] || export "${given[@]}"
 }
 
-activate_environment() { # modules, then the container or the virtual environment
-  local runtime
+use_container() { # container: what comes before the ranks' command; the arguments are the job's
+  local runtime words word
+  [ -e "$CONTAINER" ] || fail "no container image $CONTAINER: mend CONTAINER, or unset it to use VENV"
+  runtime=$(command -v apptainer || command -v singularity) ||
+    fail "CONTAINER is set, but there is no apptainer here: load it with MODULES"
+  container=("$runtime" exec)
+  [ "${SLURM_GPUS_ON_NODE:-0}" = 0 ] || container+=(--nv)
+  # Of its own accord it shows $HOME, /tmp and the working folder; data, runs and node-local disks may lie elsewhere.
+  for word in "$HPC_TRAIN" "$(look_up "${NODE_LOCAL-${TMPDIR:-}}")" "$@"; do
+    case $word in
+      --*=*) bind_folder "${word#--*=}" ;;
+      -* | '') ;;
+      *) bind_folder "$word" ;;
+    esac
+  done
+  read -ra words <<<"${CONTAINER_OPTIONS:-}"
+  container+=("${words[@]}" "$CONTAINER")
+}
+
+look_up() { # a path in which variables may stand, as this node knows them
+  python3 -c 'import os, sys; print(os.path.expandvars(sys.argv[1]))' "$1" 2>/dev/null || echo "$1"
+}
+
+bind_folder() { # the folder of a file, a pattern, or what is yet to be made; by the name that is used, links or not
+  local folder=${1%%[*?[]*}
+  [[ $folder = */* ]] || return 0
+  folder=$(realpath -ms "$folder")
+  until [ -d "$folder" ]; do folder=$(dirname "$folder"); done
+  [ "$folder" = / ] || [[ " ${container[*]} " = *" $folder "* ]] || container+=(--bind "$folder")
+}
+
+activate_environment() { # modules, then the container or the virtual environment; the arguments are the job's
   container=()
   # Packages in ~/.local would come before those of the environment.
   export PYTHONNOUSERSITE=1
@@ -43,11 +73,7 @@ activate_environment() { # modules, then the container or the virtual environmen
     module load $MODULES || fail "\`module load $MODULES\` failed: mend MODULES in slurm/site.env"
   fi
   if [ -n "${CONTAINER:-}" ]; then
-    [ -e "$CONTAINER" ] || fail "no container image $CONTAINER: mend CONTAINER, or unset it to use VENV"
-    runtime=$(command -v apptainer || command -v singularity) ||
-      fail "CONTAINER is set, but there is no apptainer here: load it with MODULES"
-    read -ra container <<<"$runtime exec ${SLURM_GPUS_ON_NODE:+--nv} ${CONTAINER_OPTIONS:-}"
-    container+=("$CONTAINER")
+    use_container "$@"
     environment=$CONTAINER
   elif [ -n "${VENV=$HPC_TRAIN/.venv}" ]; then
     [ -x "$VENV/bin/python" ] || fail "no virtual environment $VENV with a python that runs: \`make venv\` in" \
@@ -99,7 +125,7 @@ choose_launcher() { # LAUNCHER, or the first under which the ranks find each oth
     launcher_options "$candidate"
     # A shared file system may take its time to give Python to a thousand ranks.
     answer=$(timeout -k 5 150 "${launcher[@]}" "${container[@]}" python -m hpc_train.cli doctor --launch \
-      --timeout 120 2>&1) && works=launcher
+      --ranks "$ranks" --timeout 120 2>&1) && works=launcher
     # The doctor's finding, or else the launcher's complaint.
     answer=$(sed -nE 's/^.*launch +(ok|wrong) +//p' <<<"$answer" | grep . ||
       grep -i error <<<"$answer" | grep -v '^srun: error' || echo "$answer")
@@ -245,5 +271,5 @@ trap 'heard+=TERM' TERM
 # To scontrol, the SLURM_JOB_ID of an array's last task means the whole array.
 [ -z "${SLURM_ARRAY_JOB_ID:-}" ] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
 read_site_settings
-activate_environment
+activate_environment "$@"
 set_threads_and_binding

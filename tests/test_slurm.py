@@ -26,6 +26,49 @@ def test_the_shell_is_clean():
     assert checked.returncode == 0, checked.stdout
 
 
+def test_a_container_is_shown_the_folders_that_options_name(tmp_path):
+    data, link = tmp_path / "data", tmp_path / "link"
+    (data / "train").mkdir(parents=True)
+    link.symlink_to(data)
+    text = (REPOSITORY / "slurm" / "common.sh").read_text()
+    functions = "".join(re.findall(r"^(?:use_container|look_up|bind_folder)\(\) .*?^}\n", text, re.M | re.S))
+    words = ["-m", "hpc_train.mnist", "--data", f"{data}/train/*.h5", f"--run={tmp_path}/new/run", "--epochs", "3"]
+    words += [
+        "--test-data",
+        str(link),
+        "--weights",
+        "/",
+        "--again",
+        str(data / "train"),
+        "--stage",
+        "$DISK/$SLURM_JOB_ID",
+    ]
+    runtime = tmp_path / "bin" / "apptainer"
+    runtime.parent.mkdir()
+    runtime.write_text("#!/bin/sh\n")
+    runtime.chmod(0o755)
+    ended = subprocess.run(
+        ["bash", "-uc", f'{functions}\nuse_container "$@"; printf "%s\\n" "${{container[@]}}"', "bash", *words],
+        env={
+            "PATH": f"{runtime.parent}:{os.environ['PATH']}",
+            "HPC_TRAIN": str(REPOSITORY),
+            "NODE_LOCAL": "$DISK",
+            "DISK": "/var",
+            "CONTAINER": str(runtime),
+            "CONTAINER_OPTIONS": "--bind /proc --no-home",
+            "SLURM_GPUS_ON_NODE": "4",
+        },
+        capture_output=True,
+        text=True,
+    )
+    bound = [
+        word for folder in (REPOSITORY, "/var", data / "train", tmp_path, link) for word in ("--bind", str(folder))
+    ]
+    assert ended.stdout.splitlines() == [
+        *(str(runtime), "exec", "--nv"), *bound, *("--bind", "/proc", "--no-home", str(runtime))
+    ], ended.stderr  # fmt: skip
+
+
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_run_by_hand_a_template_explains_itself(template, tmp_path):
     def by_hand(*arguments, **variables):

@@ -13,7 +13,7 @@ from hpc_train.doctor.findings import Finding, Report
 from hpc_train.doctor.supervise import Broken, watch
 from hpc_train.errors import UserError
 from hpc_train.parallel.failure import first_of_node
-from hpc_train.parallel.launcher import Launcher, see
+from hpc_train.parallel.launcher import Launcher, see, told
 
 # Seconds that a rank which cannot go on leaves to rank 0, which may have the same trouble and tells it better.
 _PATIENCE = 10.0
@@ -36,6 +36,8 @@ class Doctor:
     NODE_LOCAL, SLURM_TMPDIR, LOCAL_SCRATCH, TMPDIR or /tmp, the first that is set."""
     launch: bool = False
     """Only find out, in about a second, whether this launcher makes one job of its ranks; without TensorFlow."""
+    ranks: int | None = None
+    """How many ranks there should be, for launchers and containers that do not let them know."""
     json: bool = False
     """Print one JSON document, on one line, with a table of the ranks, instead of text."""
     timeout: float | None = None
@@ -50,7 +52,9 @@ def run(options: Doctor) -> None:
     """
     if options.timeout is not None and options.timeout <= 0:
         raise UserError(f"--timeout is {options.timeout}; it must be more than 0")
-    launcher = see()
+    if options.ranks is not None and options.ranks < 1:
+        raise UserError(f"--ranks is {options.ranks}; it must be at least 1")
+    launcher = see() if options.ranks is None else told(see(), options.ranks)
     speaks = launcher.rank == 0
     seconds = options.timeout or (20 if options.launch else 120)
     if not speaks:

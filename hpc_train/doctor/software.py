@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from hpc_train.doctor.findings import BUILD, Finding
+from hpc_train.parallel.launcher import CONTAINERS
 from hpc_train.parallel.quiet import quiet_import
 
 
@@ -46,7 +47,7 @@ def python() -> Finding:
 
 def container(env: Mapping[str, str] = os.environ) -> str:
     """The container that this process runs in; empty outside of one."""
-    for name in ("APPTAINER_CONTAINER", "SINGULARITY_CONTAINER"):
+    for name in CONTAINERS:
         if env.get(name):
             return env[name]
     marks = {"/.dockerenv": "Docker", "/run/.containerenv": "Podman"}

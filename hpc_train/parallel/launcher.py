@@ -6,9 +6,11 @@ innermost launcher says comes first, and Slurm's step counts only where srun its
 """
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+CONTAINERS = ("APPTAINER_CONTAINER", "SINGULARITY_CONTAINER")
 MPICH, OPEN_MPI = "MPICH", "Open MPI"
 GLOO = "horovodrun --gloo"
 
@@ -26,11 +28,47 @@ class Launcher:
     rank: int
     local_rank: int | None
     """None where it does not say."""
+    kept_out: bool = False
+    """Whether a container keeps what it announced from this process."""
 
 
-def see(env: Mapping[str, str] = os.environ) -> Launcher:
-    """The innermost launcher that left its mark in `env`."""
+def _environments_above() -> Iterator[dict[str, str]]:
+    """Of this process's parent, its parent and so on, as far as they may be read."""
+    process = os.getppid()
+    while process > 1:
+        folder = Path("/proc", str(process))
+        try:
+            entries = (folder / "environ").read_text(errors="replace").split("\0")
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return
+        yield dict(entry.split("=", 1) for entry in entries if "=" in entry)
+        process = int(fields[1])
 
+
+def see(
+    env: Mapping[str, str] = os.environ, above: Callable[[], Iterable[Mapping[str, str]]] = _environments_above
+) -> Launcher:
+    """The innermost launcher that left its mark in `env`.
+
+    In a container of Apptainer that was started with --cleanenv there is none: then that in the environments `above`,
+    of the processes that started the container.
+    """
+    found = _marked(env)
+    if not found.name and any(env.get(name) for name in CONTAINERS):
+        outside = next((launcher for launcher in map(_marked, above()) if launcher.name), found)
+        return replace(outside, kept_out=outside.size != 1)
+    return found
+
+
+def told(launcher: Launcher, ranks: int) -> Launcher:
+    """The launcher where the user says how many ranks it starts: a container may hide even that there is one."""
+    if launcher.name:
+        return replace(launcher, size=ranks)
+    return replace(launcher, name="the launcher", size=ranks, kept_out=any(os.environ.get(name) for name in CONTAINERS))
+
+
+def _marked(env: Mapping[str, str]) -> Launcher:
     def number(name: str) -> int | None:
         return int(env[name]) if env.get(name, "").isdigit() else None
 
@@ -73,6 +111,10 @@ def wrong_size(launcher: Launcher, size: int, family: str | None = None) -> tupl
     """
     if launcher.size in (0, size):
         return None
+    if launcher.kept_out and size == 1:
+        what = f"{launcher.name} started {launcher.size} processes, but the container keeps its variables from them"
+        how = "start the container without --cleanenv and --containall, which take away what tells ranks of each other"
+        return f"{what}: each is a job of size 1", how
     if size == 1:
         what = f"{launcher.name} started {launcher.size} processes, but each is a job of size 1"
         return f"{what}: {family or 'this MPI'} does not hear it", f"start with {right_launch(family)}"

@@ -1,0 +1,89 @@
+#!/bin/bash
+# Builds an image from a recipe, with this machine's mirror, certificates, proxies and package indexes:
+#
+#   containers/build.sh [OPTIONS] [RECIPE [IMAGE]]
+#
+#   RECIPE            containers/hpc-train-cpu.def where none is named
+#   IMAGE             the recipe's name with .sif, in this folder
+#   --mpi NAME        mpich (the default) or openmpi, in the image
+#   --mirror URL      Debian's mirror; by default the one that this machine's apt uses, or else deb.debian.org
+#   --force           replace IMAGE
+#   --check           only say whether everything is here
+#
+# Without root it builds with --fakeroot. Needed: apptainer, debootstrap, mksquashfs, 6 GB in TMPDIR, a network.
+set -euo pipefail
+project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=containers/lend.sh
+. "$project/containers/lend.sh"
+GB=6
+
+usage() { sed -n '2,/^# Without/p' "$0" | sed '$d; s/^# \{0,1\}//'; }
+fail() { echo "error: $*" >&2; exit 1; }
+wrong() { echo "error: $*; see $0 --help" >&2; exit 2; }
+
+debian_mirror() { # of bookworm or not: mirrors have all releases
+  local uri=''
+  # shellcheck disable=SC2016 # apt-get's own variables
+  ! command -v apt-get >/dev/null ||
+    uri=$(apt-get indextargets --format '$(ORIGIN) $(REPO_URI)' 2>/dev/null |
+      awk '$1 == "Debian" && $2 !~ /security/ {print $2; exit}') || true
+  echo "${uri:-https://deb.debian.org/debian}"
+}
+
+check() { # says all that is missing, not only the first
+  local missing=() program free
+  for program in debootstrap mksquashfs python3; do
+    PATH=$PATH:/usr/sbin:/sbin command -v $program >/dev/null || missing+=("no $program")
+  done
+  apptainer=$(command -v apptainer || command -v singularity) ||
+    missing+=("no apptainer (https://apptainer.org/docs/admin/latest/installation.html)")
+  free=$(df -Pk "${TMPDIR:-/tmp}" | awk 'NR == 2 {print int($4 / 1e6)}')
+  [ "$free" -ge $GB ] || missing+=("only $free GB free in ${TMPDIR:-/tmp}, $GB wanted: set TMPDIR")
+  [ -w "$(dirname "$image")" ] || missing+=("cannot write to $(dirname "$image")")
+  if [ "$(id -u)" != 0 ] && ! grep -qE "^($(id -un)|$(id -u)):" /etc/subuid 2>/dev/null &&
+    ! command -v fakeroot >/dev/null; then
+    missing+=("neither root, nor lines for $(id -un) in /etc/subuid and /etc/subgid, nor fakeroot")
+  fi
+  [ ${#missing[@]} = 0 ] || fail "$(printf '%s; ' "${missing[@]}" | sed 's/; $//')"
+}
+
+mpi=mpich mirror='' force=() only_check=
+words=()
+while [ $# -gt 0 ]; do
+  case $1 in
+    -h | --help) usage; exit 0 ;;
+    --mpi | --mirror) [ $# -gt 1 ] || wrong "$1 wants a value"; declare "${1#--}=$2"; shift ;;
+    --force) force=(--force) ;;
+    --check) only_check=yes ;;
+    -*) wrong "unknown option $1" ;;
+    *) words+=("$1") ;;
+  esac
+  shift
+done
+[ ${#words[@]} -le 2 ] || wrong "${words[2]} is one name too many"
+recipe=${words[0]:-$project/containers/hpc-train-cpu.def}
+[ -f "$recipe" ] || wrong "no recipe $recipe"
+image=${words[1]:-$(basename "$recipe" .def).sif}
+case $mpi in mpich | openmpi) ;; *) wrong "--mpi $mpi: it is mpich or openmpi" ;; esac
+[ ! -e "$image" ] || [ ${#force[@]} = 1 ] || [ -n "$only_check" ] || wrong "$image is there: --force replaces it"
+check
+mirror=${mirror:-$(debian_mirror)}
+echo "building $image of $(basename "$recipe") with $mpi, Debian from $mirror"
+[ -z "$only_check" ] || exit 0
+
+revision=$(git -C "$project" describe --always --dirty 2>/dev/null || echo unknown)
+temporary=$(mktemp -d)
+trap 'rm -rf "$temporary"' EXIT
+mkdir "$temporary/lent"
+lend "$temporary/lent"
+fakeroot=()
+[ "$(id -u)" = 0 ] || fakeroot=(--fakeroot)
+# Relative to the recipe's %files; beside itself an unfinished image would look finished.
+recipe=$(realpath "$recipe") image=$(realpath "$image")
+cd "$project"
+began=$SECONDS
+PATH=$PATH:/usr/sbin:/sbin "$apptainer" build "${force[@]}" "${fakeroot[@]}" "${binds[@]}" \
+  --mksquashfs-args '-comp zstd -Xcompression-level 15' --build-arg "MIRROR=$mirror" --build-arg "MPI=$mpi" \
+  --build-arg "REVISION=$revision" "$temporary/image.sif" "$recipe"
+mv "$temporary/image.sif" "$image"
+echo "$image: $(($(stat -c %s "$image") / 1000000)) MB, in $(((SECONDS - began + 59) / 60)) min"

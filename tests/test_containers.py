@@ -1,0 +1,157 @@
+"""The recipes: sound, and one of them built; what build.sh says before it starts, and what it lends and takes back."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import images
+import pytest
+
+RECIPES = [*sorted(images.CONTAINERS.glob("*.def")), images.SMALL]
+BUILD = images.CONTAINERS / "build.sh"
+apptainer = pytest.mark.skipif(bool(images.missing()), reason=images.missing())
+
+
+def build(*arguments: str | Path, **variables: str) -> tuple[int, str]:
+    ended = images.run(BUILD, *arguments, timeout=600, **variables)
+    return ended.returncode, ended.stdout
+
+
+@apptainer
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
+def test_a_recipe_is_sound(recipe):
+    assert not images.faults(recipe)
+
+
+@apptainer
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        ("%pots\n    true\n", "pots"),
+        ("%post\n    echo {{ MPY }}\n", "MPY"),
+        ("MirorURL: here\n%post\n    true\n", "miror"),
+    ],
+)
+def test_a_fault_in_a_recipe_would_be_found(tmp_path, wrong, complaint):
+    recipe = tmp_path / "wrong.def"
+    recipe.write_text(f"Bootstrap: debootstrap\nOSVersion: bookworm\n{wrong}")
+    assert complaint in images.faults(recipe).lower() or complaint in images.faults(recipe)
+
+
+def test_the_scripts_are_clean():
+    if not shutil.which("shellcheck"):
+        pytest.skip("no shellcheck here (Debian: shellcheck)")
+    checked = images.run("shellcheck", "--external-sources", *images.CONTAINERS.glob("*.sh"))
+    assert checked.returncode == 0, checked.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--mpy", "mpich"], "unknown option --mpy"),
+        (["--mpi"], "--mpi wants a value"),
+        (["--mpi", "mvapich"], "--mpi mvapich: it is mpich or openmpi"),
+        (["nowhere.def"], "no recipe nowhere.def"),
+        ([images.SMALL, "a.sif", "b.sif"], "b.sif is one name too many"),
+        ([images.SMALL, images.SMALL], "small.def is there: --force replaces it"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments, complaint):
+    status, output = build(*arguments)
+    assert status == 2
+    assert complaint in output
+    assert len(output.splitlines()) == 1
+
+
+def test_all_that_is_missing_is_said_before_anything_starts(tmp_path):
+    few = tmp_path / "bin"
+    few.mkdir()
+    for program in ("bash", "dirname", "basename", "df", "awk", "id", "grep", "sed", "python3"):
+        (few / program).symlink_to(shutil.which(program))
+    ended = subprocess.run(
+        [shutil.which("bash"), str(BUILD), "--check"],
+        env={"PATH": str(few), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 1
+    assert len(ended.stderr.splitlines()) == 1
+    assert "no apptainer" in ended.stderr
+
+
+def lent(folder: Path, **variables: str) -> tuple[dict[str, str], list[str]]:
+    """What `lend` writes for install.sh, as a shell reads it, and what it has mounted."""
+    folder.mkdir()
+    script = f". {images.CONTAINERS}/lend.sh; lend {folder}; printf '%s\\0' \"${{binds[@]}}\""
+    keep = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    given = {"PIP_CONFIG_FILE": os.devnull, **keep, **variables}
+    told = subprocess.run(["bash", "-euc", script], env=given, check=True, capture_output=True, text=True)
+    read = subprocess.run(
+        ["bash", "-c", f". {folder}/environment; python3 -c 'import json, os; print(json.dumps(dict(os.environ)))'"],
+        env={"PATH": keep["PATH"]},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return json.loads(read.stdout), told.stdout.split("\0")[1:-1:2]
+
+
+def test_proxies_and_package_indexes_are_lent_with_folders_where_they_will_be(tmp_path):
+    wheels, mirror = tmp_path / "wheels", tmp_path / "mirror"
+    wheels.mkdir()
+    (mirror / "simple").mkdir(parents=True)
+    env, binds = lent(
+        tmp_path / "lent",
+        https_proxy="http://me:pass$word@proxy:3128",
+        PIP_INDEX_URL="https://mirror.example/simple",
+        PIP_EXTRA_INDEX_URL=f"file://{mirror}/simple https://other.example/simple",
+        PIP_FIND_LINKS=str(wheels),
+    )
+    assert env["https_proxy"] == "http://me:pass$word@proxy:3128"
+    assert env["PIP_INDEX_URL"] == "https://mirror.example/simple"
+    assert env["PIP_FIND_LINKS"] == "/mnt/folder2"
+    assert env["PIP_EXTRA_INDEX_URL"] == "file:///mnt/folder1/simple https://other.example/simple"
+    # An index leads to files beside it.
+    assert f"{mirror}:/mnt/folder1:ro" in binds
+    assert f"{wheels}:/mnt/folder2:ro" in binds
+
+
+def test_the_sites_certificates_are_lent_to_pip_and_apt(tmp_path):
+    (tmp_path / "site.crt").write_text("a certificate")
+    env, binds = lent(tmp_path / "lent", SSL_CERT_FILE=str(tmp_path / "site.crt"))
+    assert env["PIP_CERT"] == "/mnt/certificates.crt"
+    assert (tmp_path / "lent" / "certificates.crt").read_text() == "a certificate"
+    assert f"{tmp_path}/lent/certificates.crt:/etc/ssl/certs/ca-certificates.crt:ro" in binds
+
+
+@apptainer
+@pytest.mark.skipif(
+    bool(images.missing("debootstrap", "mksquashfs")), reason=images.missing("debootstrap", "mksquashfs")
+)
+@pytest.mark.skipif(os.getuid() != 0, reason="building is tested as root")
+def test_an_image_is_built_and_keeps_nothing_that_was_lent(tmp_path):
+    image = tmp_path / "small.sif"
+    status, output = build(images.SMALL, image, no_proxy="lent.example")
+    assert status == 0, output[-3000:]
+    assert f"{image}: " in output.splitlines()[-1]
+    labels = json.loads(images.run("apptainer", "inspect", "--json", image).stdout)
+    labels = labels["data"]["attributes"]["labels"]
+    assert labels["mpi"] == "mpich"
+    assert labels["org.opencontainers.image.revision"] not in ("", "unknown")
+    inside = images.run(
+        "apptainer",
+        "exec",
+        "--cleanenv",
+        "--contain",
+        image,
+        "sh",
+        "-c",
+        "python -c 'import six' && ls /mnt && env && grep -rl lent.example /etc /opt /root /var 2>/dev/null; true",
+    )
+    assert inside.returncode == 0, inside.stdout
+    assert "lent.example" not in inside.stdout
+    assert "certificates" not in inside.stdout.splitlines()[0]
+    again, complaint = build(images.SMALL, image)
+    assert (again, "--force replaces it" in complaint) == (2, True)
