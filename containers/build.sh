@@ -17,7 +17,7 @@ project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$project/containers/lend.sh"
 GB=6
 
-usage() { sed -n '2,/^# Without/p' "$0" | sed '$d; s/^# \{0,1\}//'; }
+usage() { sed -n '2,/^set /p' "$0" | sed '$d; s/^# \{0,1\}//'; }
 fail() { echo "error: $*" >&2; exit 1; }
 wrong() { echo "error: $*; see $0 --help" >&2; exit 2; }
 

@@ -6,9 +6,8 @@ innermost launcher says comes first, and Slurm's step counts only where srun its
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 CONTAINERS = ("APPTAINER_CONTAINER", "SINGULARITY_CONTAINER")
 MPICH, OPEN_MPI = "MPICH", "Open MPI"
@@ -32,43 +31,9 @@ class Launcher:
     """Whether a container keeps what it announced from this process."""
 
 
-def _environments_above() -> Iterator[dict[str, str]]:
-    """Of this process's parent, its parent and so on, as far as they may be read."""
-    process = os.getppid()
-    while process > 1:
-        folder = Path("/proc", str(process))
-        try:
-            entries = (folder / "environ").read_text(errors="replace").split("\0")
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            return
-        yield dict(entry.split("=", 1) for entry in entries if "=" in entry)
-        process = int(fields[1])
+def see(env: Mapping[str, str] = os.environ) -> Launcher:
+    """The innermost launcher that left its mark in `env`."""
 
-
-def see(
-    env: Mapping[str, str] = os.environ, above: Callable[[], Iterable[Mapping[str, str]]] = _environments_above
-) -> Launcher:
-    """The innermost launcher that left its mark in `env`.
-
-    In a container of Apptainer that was started with --cleanenv there is none: then that in the environments `above`,
-    of the processes that started the container.
-    """
-    found = _marked(env)
-    if not found.name and any(env.get(name) for name in CONTAINERS):
-        outside = next((launcher for launcher in map(_marked, above()) if launcher.name), found)
-        return replace(outside, kept_out=outside.size != 1)
-    return found
-
-
-def told(launcher: Launcher, ranks: int) -> Launcher:
-    """The launcher where the user says how many ranks it starts: a container may hide even that there is one."""
-    if launcher.name:
-        return replace(launcher, size=ranks)
-    return replace(launcher, name="the launcher", size=ranks, kept_out=any(os.environ.get(name) for name in CONTAINERS))
-
-
-def _marked(env: Mapping[str, str]) -> Launcher:
     def number(name: str) -> int | None:
         return int(env[name]) if env.get(name, "").isdigit() else None
 
@@ -90,6 +55,13 @@ def _marked(env: Mapping[str, str]) -> Launcher:
     if number("PMIX_RANK") is not None:
         return Launcher("a PMIx launcher", None, 0, number("PMIX_RANK"), None)
     return Launcher("", None, 1, 0, 0)
+
+
+def told(launcher: Launcher, ranks: int) -> Launcher:
+    """The launcher where the user says how many ranks it starts: a container may hide even that there is one."""
+    if launcher.name:
+        return replace(launcher, size=ranks)
+    return replace(launcher, name="the launcher", size=ranks, kept_out=any(os.environ.get(name) for name in CONTAINERS))
 
 
 def right_launch(family: str | None) -> str:
