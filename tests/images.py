@@ -1,4 +1,4 @@
-"""Apptainer for the tests, and what they know of recipes."""
+"""Apptainer and a driver without a GPU for the tests, and what they know of recipes."""
 
 import os
 import shutil
@@ -46,6 +46,14 @@ def run(*command: str | Path, timeout: float = 120, **changes: str) -> subproces
         errors="replace",
         timeout=timeout,
     )
+
+
+def mock_driver(folder: Path) -> None:
+    """Put NVIDIA's driver of a machine with a GPU, which does nothing, into a folder for LD_LIBRARY_PATH."""
+    for name in ("libcuda.so.1", "libnvidia-ml.so.1"):
+        compiler = shutil.which("cc") or shutil.which("g++")
+        source = REPOSITORY / "tests" / "driver.c"
+        subprocess.run([compiler, "-x", "c", "-shared", "-fPIC", "-o", folder / name, source], check=True)
 
 
 def faults(recipe: Path) -> str:

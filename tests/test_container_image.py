@@ -1,4 +1,4 @@
-"""The whole CPU image, built here or named in HPC_TRAIN_TEST_IMAGE: `make test-container`."""
+"""A whole image: the CPU one, built here, or any that HPC_TRAIN_TEST_IMAGE names: `make test-container`."""
 
 import json
 import os
@@ -25,7 +25,7 @@ world = MPI.COMM_WORLD
 ones, total = np.full(4_000_000, world.rank + 1.0), np.empty(4_000_000)
 world.Allreduce(ones, total)
 assert (total == sum(range(1, world.size + 1))).all()
-print("summed", world.size)
+sys.stdout.write(f"summed {world.size}\\n")
 """
 
 
@@ -42,12 +42,34 @@ def image(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def host_mpirun() -> str:
-    """The host's mpirun, of the family of the image's MPI."""
+def family(image) -> str:
+    """The MPI inside: mpich or openmpi."""
+    labels = json.loads(images.run("apptainer", "inspect", "--json", image).stdout)
+    return labels["data"]["attributes"]["labels"]["mpi"]
+
+
+def mpirun(family: str) -> list[str]:
+    """The host's own mpirun of one family."""
+    if family == "openmpi":
+        path = shutil.which("mpirun.openmpi")
+        root = ["--allow-run-as-root"] if os.getuid() == 0 else []
+        return [path, *root, "--oversubscribe"] if path else pytest.skip("no Open MPI here (Debian: openmpi-bin)")
     path = BIN / "mpirun"
     if not path.exists() or "HYDRA" not in images.run(path, "--version").stdout:
         pytest.skip(f"no MPICH's mpirun in {BIN}")
-    return str(path)
+    return [str(path)]
+
+
+@pytest.fixture(scope="module")
+def host_mpirun(family) -> list[str]:
+    """The host's mpirun, of the family of the image's MPI."""
+    return mpirun(family)
+
+
+@pytest.fixture(scope="module")
+def foreign_mpirun(family) -> list[str]:
+    """The host's mpirun of the other family."""
+    return mpirun({"mpich": "openmpi", "openmpi": "mpich"}[family])
 
 
 @pytest.fixture
@@ -94,8 +116,8 @@ def test_mpi_inside_the_hosts_launcher_and_no_container_make_the_same_weights(im
 
     container = inside(image, place, digits)
     alone = run("inside", *container, "mpirun", "-np", "2")
-    hybrid = run("hybrid", host_mpirun, "-np", "2", *container)
-    bare = run("bare", host_mpirun, "-np", "2", "env", f"PATH={BIN}:{os.environ['PATH']}")
+    hybrid = run("hybrid", *host_mpirun, "-np", "2", *container)
+    bare = run("bare", BIN / "horovodrun", "-np", "2", "env", f"PATH={BIN}:{os.environ['PATH']}")
     assert alone
     assert same(alone, hybrid)
     assert same(alone, bare)
@@ -111,26 +133,28 @@ def test_large_messages_of_an_ordinary_users_ranks_arrive(image, host_mpirun, pl
     fuse = Path("/dev/fuse")
     unpacked = [] if fuse.exists() and fuse.stat().st_mode & 0o006 == 0o006 else ["--unsquash"]
     container = inside(image, place, digits, "--no-home", *unpacked)
-    ended = images.run(*become, host_mpirun, "-np", "2", *container, "python", place / "sums.py", HOME=str(place))
+    ended = images.run(*become, *host_mpirun, "-np", "2", *container, "python", place / "sums.py", HOME=str(place))
     assert ended.returncode == 0, ended.stdout
     assert ended.stdout.count("summed 2") == 2
 
 
-def test_doctor_tells_an_environment_that_was_cleaned_from_a_foreign_mpi(image, host_mpirun, place, digits):
-    doctor = ("hpc-train", "doctor", "--launch", "--ranks", "2")
-    cleaned = images.run(host_mpirun, "-np", "2", *inside(image, place, digits, "--cleanenv"), *doctor)
+DOCTOR = ("hpc-train", "doctor", "--launch", "--ranks", "2")
+
+
+def test_doctor_tells_that_the_environment_was_cleaned(image, host_mpirun, place, digits):
+    cleaned = images.run(*host_mpirun, "-np", "2", *inside(image, place, digits, "--cleanenv"), *DOCTOR)
     assert cleaned.returncode != 0
     assert "the container keeps its variables from them" in cleaned.stdout
     assert "without --cleanenv" in cleaned.stdout
-    foreign = shutil.which("mpirun.openmpi")
-    if not foreign:
-        pytest.skip("no Open MPI on this host (Debian: openmpi-bin)")
-    root = ["--allow-run-as-root"] if os.getuid() == 0 else []
-    mixed = images.run(foreign, *root, "--oversubscribe", "-n", "2", *inside(image, place, digits), *doctor)
+
+
+def test_doctor_tells_that_the_hosts_mpi_is_another(image, family, foreign_mpirun, place, digits):
+    mixed = images.run(*foreign_mpirun, "-n", "2", *inside(image, place, digits), *DOCTOR)
+    inner, outer = {"mpich": ("MPICH", "Open MPI's mpirun"), "openmpi": ("Open MPI", "MPICH's mpirun")}[family]
     assert mixed.returncode != 0
     assert "cleanenv" not in mixed.stdout
-    assert "MPICH" in mixed.stdout
-    assert "Open MPI's mpirun" in mixed.stdout
+    assert inner in mixed.stdout
+    assert outer in mixed.stdout
 
 
 def test_a_job_of_2_nodes_with_2_ranks_trains_in_it(image, cluster, place, digits):
@@ -146,3 +170,14 @@ def test_a_job_of_2_nodes_with_2_ranks_trains_in_it(image, cluster, place, digit
     assert str(image) in cluster.output(job)
     assert json.loads((place / "job" / "run.json").read_text())
     assert sys.executable not in cluster.output(job)
+
+
+def test_tensorflow_for_gpus_opens_every_library_and_takes_a_gpu(image, place, digits, tmp_path):
+    container = inside(image, place, digits)
+    asked = images.run(*container, "python", "-c", "import tensorflow as tf; print(tf.test.is_built_with_cuda())")
+    if asked.stdout.split()[-1] != "True":
+        pytest.skip("an image for CPUs")
+    images.mock_driver(tmp_path)
+    listing = "from hpc_train.parallel.cuda import list_gpus; print('seen', len(list_gpus()))"
+    listed = images.run(*container, "env", f"LD_LIBRARY_PATH={tmp_path}", "python", "-c", listing)
+    assert "seen 1" in listed.stdout, listed.stdout[-3000:]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import images
 import pytest
+from launch import BIN
 
 RECIPES = [*sorted(images.CONTAINERS.glob("*.def")), images.SMALL]
 BUILD = images.CONTAINERS / "build.sh"
@@ -44,6 +45,14 @@ def test_the_scripts_are_clean():
     if not shutil.which("shellcheck"):
         pytest.skip("no shellcheck here (Debian: shellcheck)")
     checked = images.run("shellcheck", "--external-sources", *images.CONTAINERS.glob("*.sh"))
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_the_dockerfile_is_clean():
+    linter = BIN / "hadolint"
+    if not linter.exists():
+        pytest.skip("no hadolint for this processor")
+    checked = images.run(linter, images.CONTAINERS / "Dockerfile")
     assert checked.returncode == 0, checked.stdout
 
 

@@ -253,6 +253,8 @@ def test_each_rank_has_a_gpu_of_its_own_or_it_is_wrong():
     assert (shared.verdict, "ranks 0, 1 share GPU 0000:00:00.0" in shared.remedy) == ("wrong", True)
     idle = gpus.judge([rank(0, visible=list("0123"), given=4, seen=4, takes="0", bus="a")], True, True, "")
     assert (idle.verdict, "3 idle on node1" in idle.value) == ("note", True)
+    # A workstation, where nobody says how many there are.
+    assert gpus.judge([rank(0, seen=1, takes="0", bus="a")], True, True, "").value.startswith("1 seen by TensorFlow")
 
 
 @pytest.mark.parametrize(

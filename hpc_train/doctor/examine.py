@@ -9,7 +9,7 @@ from hpc_train.doctor.facts import Facts, Place, cpu_facts
 from hpc_train.doctor.findings import Finding, Lost, Table
 from hpc_train.doctor.supervise import Doing
 from hpc_train.errors import UserError
-from hpc_train.parallel.launcher import GLOO, Launcher, right_launch, wrong_size
+from hpc_train.parallel.launcher import GLOO, Launcher, container, right_launch, wrong_size
 from hpc_train.parallel.world import World, node_name
 
 
@@ -38,6 +38,9 @@ class Examination:
         finding, usable = software.tensorflow()
         self.tell(finding)
         if usable:
+            self._doing("opening CUDA's libraries")
+            if self._speaks and (finding := software.cuda()):
+                self.tell(finding)
             self._doing("loading Horovod")
             finding, usable = software.horovod()
             self.tell(finding)
@@ -80,7 +83,7 @@ class Examination:
         horovods = mpi.horovods(library) if library else None
         mpi4pys = mpi.mpi4pys()
         if self._speaks:
-            self.tell(mpi.judge(horovods, mpi4pys, mpi.mpirun_on_path(), self.launcher, software.container()))
+            self.tell(mpi.judge(horovods, mpi4pys, mpi.mpirun_on_path(), self.launcher, container()))
         ours = horovods or mpi4pys
         one = bool(horovods and mpi4pys and horovods.path == mpi4pys.path)
         return ours and ours.family, one and self.launcher.name != GLOO
@@ -124,7 +127,7 @@ class Examination:
         """What can be said of this process where the ranks do not know each other."""
         own = [self._facts(World(), places, with_tensorflow=world is not None)]
         if world is not None:
-            self.tell(gpus.judge(own, _cuda(), software.has_nccl(), software.container(), alone=True))
+            self.tell(gpus.judge(own, _cuda(), software.has_nccl(), container(), alone=True))
         if self.launcher.size == 1:
             self.tell(placement.judge_cpus(own))
         self._storage(own)
@@ -139,7 +142,7 @@ class Examination:
         self._doing("gathering what the ranks see (hvd.allgather)")
         everybody = gather_objects(own)
         self.tell(placement.judge_world(self.launcher, world.size, everybody, family))
-        self.tell(gpus.judge(everybody, _cuda(), software.has_nccl(), software.container()))
+        self.tell(gpus.judge(everybody, _cuda(), software.has_nccl(), container()))
         self.tell(placement.judge_cpus(everybody))
         if self._speaks:
             self._storage(everybody)

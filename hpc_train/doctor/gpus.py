@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from hpc_train.doctor.facts import Facts
 from hpc_train.doctor.findings import Finding, some
 from hpc_train.errors import UserError
+from hpc_train.parallel.cuda import list_gpus
 from hpc_train.parallel.world import World, choose_gpu, shared_gpus
 
 NAME = "GPUs"
@@ -67,7 +68,7 @@ def pin(world: World) -> int:
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
-    cards = tf.config.list_physical_devices("GPU")
+    cards = list_gpus()
     index, _, problem = take(visible(), len(cards), world)
     tf.config.set_visible_devices([] if problem or not cards else cards[index], "GPU")
     if cards and not problem:
@@ -89,8 +90,9 @@ def judge(everybody: list[Facts], cuda: bool, nccl: bool, inside: str, alone: bo
     most, seen = max(offered), [facts.seen for facts in everybody]
     if not most and not any(seen):
         return Finding(NAME, "ok", "none given, none seen: this job runs on CPUs")
-    source = f"{most} a node given by Slurm" if any(facts.given for facts in everybody) else f"{most} visible"
-    value = f"{source}, {_range(seen)} seen by TensorFlow"
+    given = any(facts.given for facts in everybody)
+    offer = f"{most} a node given by Slurm, " if given else f"{most} visible, " if most else ""
+    value = f"{offer}{_range(seen)} seen by TensorFlow"
     blind = [facts for facts in everybody if not facts.seen]
     if blind:
         where = "" if len(blind) == len(everybody) else f" on {some(sorted({facts.host for facts in blind}))}"

@@ -6,11 +6,11 @@ import os
 import platform
 import site
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 from hpc_train.doctor.findings import BUILD, Finding
-from hpc_train.parallel.launcher import CONTAINERS
+from hpc_train.parallel.cuda import LIBRARIES, refused, wheels_library
+from hpc_train.parallel.launcher import container
 from hpc_train.parallel.quiet import quiet_import
 
 
@@ -45,15 +45,6 @@ def python() -> Finding:
     return Finding("Python", "ok", value)
 
 
-def container(env: Mapping[str, str] = os.environ) -> str:
-    """The container that this process runs in; empty outside of one."""
-    for name in CONTAINERS:
-        if env.get(name):
-            return env[name]
-    marks = {"/.dockerenv": "Docker", "/run/.containerenv": "Podman"}
-    return next((name for mark, name in marks.items() if os.path.exists(mark)), "")
-
-
 def tensorflow() -> tuple[Finding, bool]:
     """TensorFlow and Keras, and whether they can be used; loads them."""
     try:
@@ -79,6 +70,27 @@ def judge_tensorflow(version: str, cuda: bool, keras: str, backend: str, version
         how = f"the suite is made for and tested with {versions['tensorflow']}"
         return Finding("TensorFlow", "note", value, how), True
     return Finding("TensorFlow", "ok", value), True
+
+
+def cuda() -> Finding | None:
+    """Whether the CUDA libraries of a TensorFlow for GPUs load, as they must on a node without GPUs too; None where
+    it is built without. TensorFlow must be loaded.
+    """
+    import tensorflow as tf
+
+    if not tf.test.is_built_with_cuda():
+        return None
+    problems = [refused(wheels_library(name) or name) for name in LIBRARIES]
+    return judge_cuda([brief(problem) for problem in problems if problem])
+
+
+def judge_cuda(problems: list[str]) -> Finding:
+    """What to make of the loader's reasons, which name the library, for those that do not load."""
+    if not problems:
+        return Finding("CUDA", "ok", f"the {len(LIBRARIES)} libraries that TensorFlow and Horovod open are here")
+    more = f", nor do {len(problems) - 1} more" if len(problems) > 1 else ""
+    how = "pip install 'tensorflow[and-cuda]==2.21.*', or load the modules of CUDA 12, cuDNN 9 and NCCL"
+    return Finding("CUDA", "wrong", f"a library does not load: {problems[0]}{more}", how)
 
 
 def horovod_library() -> str | None:
@@ -126,9 +138,10 @@ def calm() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-def brief(error: Exception) -> str:
-    """An exception in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+def brief(error: Exception | str) -> str:
+    """An exception, or its text, in one line."""
+    text = f"{type(error).__name__}: {error}" if isinstance(error, Exception) else error
+    return " ".join(text.split())[:200]
 
 
 def _version(name: str) -> str:

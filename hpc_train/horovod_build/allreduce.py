@@ -10,8 +10,10 @@ def main() -> None:
     import horovod.tensorflow as hvd
     import tensorflow as tf
 
+    from hpc_train.parallel.cuda import list_gpus
+
     hvd.init()
-    gpus = tf.config.list_physical_devices("GPU")
+    gpus = list_gpus()
     on_gpu = hvd.nccl_built() and len(gpus) >= hvd.local_size()
     if on_gpu:
         tf.config.set_visible_devices(gpus[hvd.local_rank()], "GPU")

@@ -43,7 +43,7 @@ def _run_ranks(options: tuple[str, ...], timeout: float) -> dict:
     """One horovodrun of the all-reduces; what rank 0 reports."""
     horovodrun = Path(sysconfig.get_path("scripts")) / "horovodrun"
     command = [sys.executable, str(horovodrun), "-np", str(RANKS), *options,
-               sys.executable, allreduce.__file__]
+               sys.executable, "-m", allreduce.__name__]
     name = " ".join(["horovodrun -np", str(RANKS), *options])
     env = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(

@@ -9,7 +9,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-CONTAINERS = ("APPTAINER_CONTAINER", "SINGULARITY_CONTAINER")
 MPICH, OPEN_MPI = "MPICH", "Open MPI"
 GLOO = "horovodrun --gloo"
 
@@ -61,7 +60,16 @@ def told(launcher: Launcher, ranks: int) -> Launcher:
     """The launcher where the user says how many ranks it starts: a container may hide even that there is one."""
     if launcher.name:
         return replace(launcher, size=ranks)
-    return replace(launcher, name="the launcher", size=ranks, kept_out=any(os.environ.get(name) for name in CONTAINERS))
+    return replace(launcher, name="the launcher", size=ranks, kept_out=bool(container()))
+
+
+def container(env: Mapping[str, str] = os.environ) -> str:
+    """The container that this process runs in; empty outside of one."""
+    for name in ("APPTAINER_CONTAINER", "SINGULARITY_CONTAINER"):
+        if env.get(name):
+            return env[name]
+    marks = {"/.dockerenv": "Docker", "/run/.containerenv": "Podman"}
+    return next((name for mark, name in marks.items() if os.path.exists(mark)), "")
 
 
 def right_launch(family: str | None) -> str:

@@ -6,6 +6,7 @@ import uuid
 
 from hpc_train.errors import UserError
 from hpc_train.parallel import failure
+from hpc_train.parallel.cuda import list_gpus
 from hpc_train.parallel.launcher import see, wrong_size
 from hpc_train.parallel.quiet import quiet_import
 from hpc_train.parallel.world import World, choose_gpu, shared_gpus, threads_per_rank
@@ -103,7 +104,7 @@ def _settings(cpus: int) -> dict[str, str]:
 
 
 def _pin_gpu(tf, world: World) -> str | None:
-    gpus = tf.config.list_physical_devices("GPU")
+    gpus = list_gpus()
     mine = choose_gpu(len(gpus), world)
     if mine is None:
         return None

@@ -12,6 +12,7 @@ from rounds import Job
 
 from hpc_train import mnist, resnet
 from hpc_train.data.catalogue import Catalogue
+from hpc_train.parallel.cuda import list_gpus
 
 _TRAINERS = {"mnist": mnist, "resnet": resnet}
 
@@ -20,7 +21,7 @@ def main():
     job = Job()
     tf.config.threading.set_intra_op_parallelism_threads(job.threads)
     tf.config.threading.set_inter_op_parallelism_threads(job.threads)
-    gpus = tf.config.list_physical_devices("GPU")
+    gpus = list_gpus()
     if gpus:
         tf.config.set_visible_devices(gpus[job.rank], "GPU")
         tf.config.experimental.set_memory_growth(gpus[job.rank], True)
