@@ -1,28 +1,39 @@
 #!/bin/bash
 # Puts nvcc, and what it needs to compile and link Horovod's GPU kernels, into a folder (150 MB). The wheels that
 # TensorFlow runs with bring CUDA's libraries, but no compiler; a whole toolkit would be 5 GB. install.sh calls it while
-# an image for GPUs is built (on Debian, as root) and removes the folder.
+# an image for GPUs is built, and removes the folder; any Debian will do, without root.
 #
 #   nvcc.sh FOLDER
 #
 # CUDA 12.4: it compiles for V100, A100 and H100 (13 knows no V100 any more) with GCC up to 13, and what it makes runs
 # with every driver that TensorFlow's own CUDA 12 libraries run with.
 set -euo pipefail
-folder=${1:?the folder that is to hold bin/nvcc}
+if [ $# != 1 ] || [[ $1 = -* ]]; then
+  echo "usage: $0 FOLDER, which is to hold bin/nvcc" >&2
+  exit 2
+fi
+for program in apt-get dpkg ar python3; do
+  command -v $program >/dev/null || { echo "error: no $program: it takes Debian with binutils and Python" >&2; exit 1; }
+done
+folder=$1
 release=12.4 suite=trixie package=nvidia-cuda-toolkit
 wheels=(nvidia-cuda-nvcc-cu12==12.4.131 nvidia-cuda-runtime-cu12==12.4.127 nvidia-cuda-cccl-cu12==12.4.127.post1)
 # Theirs is the first wheel that has the static library; it takes what older compilers make.
 static=nvidia-cuda-runtime-cu12==12.9.79
 
 unpacked=$(mktemp -d)
-list=/etc/apt/sources.list.d/nvcc.list
-trap 'rm -rf "$unpacked" "$list"' EXIT
+trap 'rm -rf "$unpacked"' EXIT
 # shellcheck disable=SC2016 # apt-get's own variables
 mirror=$(apt-get indextargets --format '$(ORIGIN) $(REPO_URI)' | awk '$1 == "Debian" && $2 !~ /security/ {print $2; exit}')
-echo "deb ${mirror:-https://deb.debian.org/debian} $suite non-free" >"$list"
-apt-get update -qq
+mkdir -p "$unpacked/lists/partial"
+echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite non-free" >"$unpacked/sources.list"
+aside() { # apt's own lists stay as they are
+  apt-get -qq -o Dir::Etc::SourceList="$unpacked/sources.list" -o Dir::Etc::SourceParts=- -o Dir::Cache="$unpacked" \
+    -o Dir::State::Lists="$unpacked/lists" -o Acquire::Languages=none -o APT::Sandbox::User=root "$@"
+}
+aside update
 # The compiler alone: what the package depends on is the rest of CUDA.
-(cd "$unpacked" && apt-get download -qq -o APT::Sandbox::User=root "$package/$suite" && dpkg -x "$package"_*.deb .)
+(cd "$unpacked" && aside download "$package" && dpkg -x "$package"_*.deb .)
 python3 -m pip install --quiet --no-deps --target "$unpacked/wheels" "${wheels[@]}"
 python3 -m pip install --quiet --no-deps --target "$unpacked/static" "$static"
 

@@ -33,12 +33,14 @@ def missing(*more: str) -> str:
     return f"no {', '.join(absent)} here (tests/install-apptainer.sh PREFIX brings them to Debian)" if absent else ""
 
 
-def run(*command: str | Path, timeout: float = 120, **changes: str) -> subprocess.CompletedProcess:
+def run(
+    *command: str | Path, timeout: float = 120, cwd: str | Path = REPOSITORY, **changes: str
+) -> subprocess.CompletedProcess:
     """The ended command, its output in one; `changes` are variables."""
     return subprocess.run(
         [str(word) for word in command],
         env=environment(**changes),
-        cwd=REPOSITORY,
+        cwd=cwd,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

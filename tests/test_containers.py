@@ -2,16 +2,26 @@
 
 import json
 import os
+import pwd
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import images
 import pytest
 from launch import BIN
 
+from hpc_train.horovod_build import gpu
+
 RECIPES = [*sorted(images.CONTAINERS.glob("*.def")), images.SMALL]
 BUILD = images.CONTAINERS / "build.sh"
+# As Horovod's kernels do, it needs the headers of half precision and the static runtime.
+HALF = """
+#include <cuda_fp16.h>
+__global__ void add(__half* sums) { sums[threadIdx.x] = __hadd(sums[threadIdx.x], sums[0]); }
+int main() { add<<<1, 1>>>(nullptr); return cudaDeviceSynchronize(); }
+"""
 apptainer = pytest.mark.skipif(bool(images.missing()), reason=images.missing())
 
 
@@ -90,6 +100,21 @@ def test_all_that_is_missing_is_said_before_anything_starts(tmp_path):
     assert "no apptainer" in ended.stderr
 
 
+@pytest.mark.skipif(not shutil.which("apt-get"), reason="nvcc.sh takes Debian, and this is another")
+def test_a_compiler_for_gpus_from_v100_to_h100_is_put_together(tmp_path):
+    done = images.run(images.CONTAINERS / "nvcc.sh", tmp_path / "cuda", PATH=f"{BIN}{os.pathsep}{os.environ['PATH']}")
+    if "Failed to fetch" in done.stdout:
+        pytest.skip("Debian's mirror cannot be reached")
+    assert done.returncode == 0, done.stdout
+    cuda = gpu.find_cuda(tmp_path / "cuda")
+    assert gpu.default_archs(cuda) == "70,80,90"
+    source = tmp_path / "half.cu"
+    source.write_text(HALF)
+    targets = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in (70, 80, 90)]
+    linked = images.run(cuda.home / "bin" / "nvcc", *targets, "-o", tmp_path / "half", source)
+    assert linked.returncode == 0, linked.stdout
+
+
 def lent(folder: Path, **variables: str) -> tuple[dict[str, str], list[str]]:
     """What `lend` writes for install.sh, as a shell reads it, and what it has mounted."""
     folder.mkdir()
@@ -135,11 +160,10 @@ def test_the_sites_certificates_are_lent_to_pip_and_apt(tmp_path):
     assert f"{tmp_path}/lent/certificates.crt:/etc/ssl/certs/ca-certificates.crt:ro" in binds
 
 
-@apptainer
-@pytest.mark.skipif(
-    bool(images.missing("debootstrap", "mksquashfs")), reason=images.missing("debootstrap", "mksquashfs")
-)
-@pytest.mark.skipif(os.getuid() != 0, reason="building is tested as root")
+needed = images.missing("debootstrap", "mksquashfs")
+
+
+@pytest.mark.skipif(bool(needed), reason=needed)
 def test_an_image_is_built_and_keeps_nothing_that_was_lent(tmp_path):
     image = tmp_path / "small.sif"
     status, output = build(images.SMALL, image, no_proxy="lent.example")
@@ -164,3 +188,23 @@ def test_an_image_is_built_and_keeps_nothing_that_was_lent(tmp_path):
     assert "certificates" not in inside.stdout.splitlines()[0]
     again, complaint = build(images.SMALL, image)
     assert (again, "--force replaces it" in complaint) == (2, True)
+
+
+@pytest.mark.skipif(bool(needed), reason=needed)
+@pytest.mark.skipif(os.getuid() != 0, reason="the test above has built without root")
+def test_an_image_is_built_without_root(tmp_path):
+    granted = [line.split(":")[0] for line in Path("/etc/subuid").read_text().splitlines()]
+    users = [user for user in pwd.getpwall() if user.pw_uid and user.pw_name in granted]
+    if not users:
+        pytest.skip("no user has lines in /etc/subuid and /etc/subgid here (`useradd` adds them)")
+    # Neither the project nor the tests' folders need be open to others.
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("containers", "tests"):
+            shutil.copytree(images.REPOSITORY / name, Path(folder, name))
+        subprocess.run(["chown", "-R", str(users[0].pw_uid), folder], check=True)
+        ids = [f"--reuid={users[0].pw_uid}", f"--regid={users[0].pw_gid}", "--init-groups"]
+        command = [Path(folder, "containers", "build.sh"), Path(folder, "tests", "small.def"), "small.sif"]
+        env = {"HOME": folder, "TMPDIR": folder}
+        built = images.run("setpriv", *ids, *command, cwd=folder, timeout=300, **env)
+        assert built.returncode == 0, built.stdout[-3000:]
+        assert images.run("apptainer", "exec", Path(folder, "small.sif"), "python", "-c", "import six").returncode == 0

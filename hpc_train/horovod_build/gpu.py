@@ -53,7 +53,7 @@ def find_cuda(told: Path | None = None) -> Cuda:
     raise UserError(
         f"no CUDA toolkit (bin/nvcc and include/cuda_runtime.h) in {' or '.join(str(home) for home in homes)}: "
         "load its module or say where it is with --cuda-home (TensorFlow's CUDA wheels bring libraries, "
-        "not the compiler)"
+        "not the compiler; on Debian `containers/nvcc.sh FOLDER` fetches it)"
     )
 
 
