@@ -39,12 +39,10 @@ use_container() { # container: what comes before the ranks' command; the argumen
   container=("$runtime" exec)
   [ "${SLURM_GPUS_ON_NODE:-0}" = 0 ] || container+=(--nv)
   # Of its own accord it shows $HOME, /tmp and the working folder; data, runs and node-local disks may lie elsewhere.
-  for word in "$HPC_TRAIN" "$(look_up "${NODE_LOCAL-${TMPDIR:-}}")" "$@"; do
-    case $word in
-      --*=*) bind_folder "${word#--*=}" ;;
-      -* | '') ;;
-      *) bind_folder "$word" ;;
-    esac
+  for word in "$HPC_TRAIN" "${NODE_LOCAL-${TMPDIR:-}}" "$@"; do
+    [[ $word != --*=* ]] || word=${word#--*=}
+    [[ $word != *\$* ]] || word=$(look_up "$word")
+    [[ $word = -* ]] || bind_folder "$word"
   done
   read -ra words <<<"${CONTAINER_OPTIONS:-}"
   container+=("${words[@]}" "$CONTAINER")

@@ -34,6 +34,8 @@ AuthInfo=socket={folder}/munge.socket,cred_expire=5
 CredType=cred/munge
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool.%n
+# PMIx has a folder a job there, which nodes that are one machine would share.
+TmpFS={folder}/tmp.%n
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd.%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
@@ -102,7 +104,8 @@ def write_configuration(folder: Path, nodes: int, gpus: int, cpus: int, own_name
             f"NodeName=node{number} NodeHostname={name} NodeAddr={address} Port={node_port} "
             f"CPUs={cpus} RealMemory=256000 Gres=gpu:{gpus}\n"
         )
-        (folder / f"spool.node{number}").mkdir()
+        for kind in ("spool", "tmp"):
+            (folder / f"{kind}.node{number}").mkdir()
     (folder / "slurm.conf").write_text("".join(lines))
     (folder / "hosts").write_text("\n".join(hosts))
     (folder / "state").mkdir()

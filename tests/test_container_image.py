@@ -13,6 +13,8 @@ import images
 import pytest
 from launch import BIN, REPOSITORY
 
+from hpc_train.parallel.cuda import refused
+
 needed = images.missing(*(() if os.environ.get("HPC_TRAIN_TEST_IMAGE") else ("debootstrap", "mksquashfs")))
 pytestmark = [pytest.mark.container, pytest.mark.skipif(bool(needed), reason=needed), pytest.mark.timeout(3600)]
 
@@ -157,19 +159,50 @@ def test_doctor_tells_that_the_hosts_mpi_is_another(image, family, foreign_mpiru
     assert outer in mixed.stdout
 
 
-def test_a_job_of_2_nodes_with_2_ranks_trains_in_it(image, cluster, place, digits):
+def test_the_hosts_mpi_mounted_in_takes_the_place_of_the_images(image, family, host_mpirun, place, digits):
+    if family != "mpich":
+        pytest.skip("MPICH is one file; Open MPI would bring its plugins and what they are linked with")
+    library = "/host-mpi/libmpi.so.12"
+    variables = f"LD_LIBRARY_PATH=/host-mpi,MPI4PY_LIBMPI={library}"
+    container = inside(image, place, digits, "--bind", f"{BIN.parent / 'lib'}:/host-mpi", "--env", variables)
+    summed = images.run(*host_mpirun, "-np", "2", *container, "hpc-train", "doctor")
+    assert summed.returncode == 0, summed.stdout
+    assert f"({library}); the same: mpi4py" in summed.stdout
+    assert "over 2 ranks" in summed.stdout
+
+
+@pytest.fixture
+def slurm(cluster, family):
+    """The test cluster, where it can start ranks of the image's MPI."""
+    if family == "openmpi" and refused("libpmix.so"):
+        pytest.skip("Slurm's PMIx wants libpmix.so (Debian: libpmix-dev)")
+    return cluster
+
+
+def submit(slurm, image: Path, place: Path, digits: Path, **settings: str) -> int:
+    """A job of 2 nodes with 2 ranks each that is to train in the container."""
     shutil.copytree(REPOSITORY / "slurm", place / "slurm", ignore=shutil.ignore_patterns("site.env"))
     env = images.environment(CONTAINER=str(image), PATH=os.environ["PATH"])
     chosen = {name: env[name] for name in ("CONTAINER", "PATH", "APPTAINER_DROP_CAPS") if name in env}
-    arguments = ("-N2", "--ntasks-per-node=2", "--gpus-per-node=0", str(REPOSITORY / "slurm" / "mnist_8gpu.sh"))
-    job = cluster.submit(
-        *arguments, "--data", str(digits), *TRAIN[3:], "--run", str(place / "job"), cwd=place, **chosen
-    )
-    assert cluster.wait(job, 300).status == 0, cluster.output(job)
-    assert "4 ranks on 2 nodes" in cluster.output(job)
-    assert str(image) in cluster.output(job)
+    shape = ("-N2", "--ntasks-per-node=2", "--gpus-per-node=0", str(REPOSITORY / "slurm" / "mnist_8gpu.sh"))
+    training = ("--data", str(digits), *TRAIN[3:], "--run", str(place / "job"))
+    return slurm.submit(*shape, *training, cwd=place, **chosen, **settings)
+
+
+def test_a_job_of_2_nodes_with_2_ranks_trains_in_it(image, slurm, place, digits):
+    job = submit(slurm, image, place, digits)
+    assert slurm.wait(job, 300).status == 0, slurm.output(job)
+    assert "4 ranks on 2 nodes" in slurm.output(job)
+    assert str(image) in slurm.output(job)
     assert json.loads((place / "job" / "run.json").read_text())
-    assert sys.executable not in cluster.output(job)
+    assert sys.executable not in slurm.output(job)
+
+
+def test_a_job_whose_containers_hide_the_launcher_ends_with_the_reason(image, slurm, place, digits):
+    job = submit(slurm, image, place, digits, CONTAINER_OPTIONS="--cleanenv")
+    assert slurm.wait(job, 300).status != 0, slurm.output(job)
+    assert "the container keeps its variables from them" in slurm.output(job)
+    assert "no launcher makes 4 ranks on 2 nodes find each other" in slurm.output(job)
 
 
 def test_tensorflow_for_gpus_opens_every_library_and_takes_a_gpu(image, place, digits, tmp_path):

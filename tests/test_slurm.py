@@ -33,16 +33,8 @@ def test_a_container_is_shown_the_folders_that_options_name(tmp_path):
     text = (REPOSITORY / "slurm" / "common.sh").read_text()
     functions = "".join(re.findall(r"^(?:use_container|look_up|bind_folder)\(\) .*?^}\n", text, re.M | re.S))
     words = ["-m", "hpc_train.mnist", "--data", f"{data}/train/*.h5", f"--run={tmp_path}/new/run", "--epochs", "3"]
-    words += [
-        "--test-data",
-        str(link),
-        "--weights",
-        "/",
-        "--again",
-        str(data / "train"),
-        "--stage",
-        "$DISK/$SLURM_JOB_ID",
-    ]
+    words += ["--test-data", str(link), "--weights", "/", "--again", str(data / "train")]
+    words += ["--stage", "$OTHER/$SLURM_JOB_ID"]
     runtime = tmp_path / "bin" / "apptainer"
     runtime.parent.mkdir()
     runtime.write_text("#!/bin/sh\n")
@@ -54,6 +46,7 @@ def test_a_container_is_shown_the_folders_that_options_name(tmp_path):
             "HPC_TRAIN": str(REPOSITORY),
             "NODE_LOCAL": "$DISK",
             "DISK": "/var",
+            "OTHER": "/opt",
             "CONTAINER": str(runtime),
             "CONTAINER_OPTIONS": "--bind /proc --no-home",
             "SLURM_GPUS_ON_NODE": "4",
@@ -61,9 +54,8 @@ def test_a_container_is_shown_the_folders_that_options_name(tmp_path):
         capture_output=True,
         text=True,
     )
-    bound = [
-        word for folder in (REPOSITORY, "/var", data / "train", tmp_path, link) for word in ("--bind", str(folder))
-    ]
+    folders = (REPOSITORY, "/var", data / "train", tmp_path, link, "/opt")
+    bound = [word for folder in folders for word in ("--bind", str(folder))]
     assert ended.stdout.splitlines() == [
         *(str(runtime), "exec", "--nv"), *bound, *("--bind", "/proc", "--no-home", str(runtime))
     ], ended.stderr  # fmt: skip

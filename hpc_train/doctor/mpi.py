@@ -121,7 +121,7 @@ def judge(horovod: Mpi | None, mpi4py: Mpi | None, mpirun: Mpi | None, launcher:
         how = f"start ranks with {right_launch(family)}"
         return Finding("MPI", "note", f"{value}, but mpirun on PATH: {mpirun}", how)
     if horovod and mpi4py and mpi4py.path != horovod.path:
-        how = "the same family, so they may work together; one library is safer"
+        how = f"the same family, so they may work together; export MPI4PY_LIBMPI={horovod.path} makes them one"
         return Finding("MPI", "note", f"{value}, mpi4py: {mpi4py}", how)
     if re.match(r"MPICH 5\.0", ours.version) and launcher.name == "srun --mpi=pmi2":
         # It offers each peer 4 KiB of memory from its address on, in lines that Slurm cuts at 1 KiB.
