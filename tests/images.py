@@ -1,5 +1,6 @@
 """Apptainer and a driver without a GPU for the tests, and what they know of recipes."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -56,6 +57,11 @@ def mock_driver(folder: Path) -> None:
         compiler = shutil.which("cc") or shutil.which("g++")
         source = REPOSITORY / "tests" / "driver.c"
         subprocess.run([compiler, "-x", "c", "-shared", "-fPIC", "-o", folder / name, source], check=True)
+
+
+def labels(image: Path) -> dict[str, str]:
+    """An image's labels."""
+    return json.loads(run("apptainer", "inspect", "--json", image).stdout)["data"]["attributes"]["labels"]
 
 
 def faults(recipe: Path) -> str:

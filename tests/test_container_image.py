@@ -46,8 +46,7 @@ def image(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def family(image) -> str:
     """The MPI inside: mpich or openmpi."""
-    labels = json.loads(images.run("apptainer", "inspect", "--json", image).stdout)
-    return labels["data"]["attributes"]["labels"]["mpi"]
+    return images.labels(image)["mpi"]
 
 
 def mpirun(family: str) -> list[str]:
@@ -107,6 +106,15 @@ def test_its_own_test_passes(image):
     tested = images.run("apptainer", "test", image, timeout=300)
     assert tested.returncode == 0, tested.stdout
     assert tested.stdout.count("nothing is wrong") == 2
+
+
+def test_its_labels_tell_the_revision_and_the_versions(image, family):
+    labels = images.labels(image)
+    assert labels["org.opencontainers.image.revision"] not in ("", "unknown")
+    assert {"hpc-train", "keras", "horovod", "mpi4py", "h5py", family} <= labels.keys()
+    asked = "from importlib.metadata import version; print(version('keras'), version('horovod'))"
+    inside = images.run("apptainer", "exec", image, "python", "-c", asked).stdout
+    assert inside.split()[-2:] == [labels["keras"], labels["horovod"]]
 
 
 def test_mpi_inside_the_hosts_launcher_and_no_container_make_the_same_weights(image, host_mpirun, place, digits):

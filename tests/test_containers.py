@@ -169,8 +169,7 @@ def test_an_image_is_built_and_keeps_nothing_that_was_lent(tmp_path):
     status, output = build(images.SMALL, image, no_proxy="lent.example")
     assert status == 0, output[-3000:]
     assert f"{image}: " in output.splitlines()[-1]
-    labels = json.loads(images.run("apptainer", "inspect", "--json", image).stdout)
-    labels = labels["data"]["attributes"]["labels"]
+    labels = images.labels(image)
     assert labels["mpi"] == "mpich"
     assert labels["org.opencontainers.image.revision"] not in ("", "unknown")
     inside = images.run(
