@@ -27,7 +27,7 @@ test: venv
 	pytest --numprocesses 2 --no-loadscope-reorder
 
 test-container: venv
-	HPC_TRAIN_TEST_IMAGE=$(IMAGE) pytest -m container
+	HPC_TRAIN_TEST_IMAGE='$(IMAGE)' pytest -m container
 
 lint: venv
 	ruff check .

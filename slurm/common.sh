@@ -57,7 +57,10 @@ bind_folder() { # the folder of a file, a pattern, or what is yet to be made; by
   [[ $folder = */* ]] || return 0
   folder=$(realpath -ms "$folder")
   until [ -d "$folder" ]; do folder=$(dirname "$folder"); done
-  [ "$folder" = / ] || [[ " ${container[*]} " = *" $folder "* ]] || container+=(--bind "$folder")
+  case $folder in
+    / | /bin | /dev | /etc | /lib | /lib32 | /lib64 | /opt | /proc | /sbin | /sys | /usr | /var) ;; # the image has its own
+    *) [[ " ${container[*]} " = *" $folder "* ]] || container+=(--bind "$folder") ;;
+  esac
 }
 
 activate_environment() { # modules, then the container or the virtual environment; the arguments are the job's

@@ -1,8 +1,10 @@
 """Apptainer and a driver without a GPU for the tests, and what they know of recipes."""
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -38,8 +40,9 @@ def run(
     *command: str | Path, timeout: float = 120, cwd: str | Path = REPOSITORY, **changes: str
 ) -> subprocess.CompletedProcess:
     """The ended command, its output in one; `changes` are variables."""
-    return subprocess.run(
-        [str(word) for word in command],
+    words = [str(word) for word in command]
+    with subprocess.Popen(
+        words,
         env=environment(**changes),
         cwd=cwd,
         stdin=subprocess.DEVNULL,
@@ -47,8 +50,20 @@ def run(
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        timeout=timeout,
-    )
+        start_new_session=True,
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            # Builds have much to tidy up.
+            os.killpg(process.pid, signal.SIGTERM)
+            try:
+                process.wait(20)
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(words, process.returncode, output)
 
 
 def mock_driver(folder: Path) -> None:

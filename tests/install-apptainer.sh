@@ -5,6 +5,7 @@
 #   tests/install-apptainer.sh PREFIX       then PREFIX/bin on PATH, and the variables of PREFIX/environment
 set -euo pipefail
 prefix=$(realpath -m "${1:?where to}")
+[ ! -e "$prefix" ] || [ -f "$prefix/environment" ] || { echo "error: $prefix is there, and not of this script" >&2; exit 1; }
 tools=(debootstrap fuse-overlayfs fuse2fs patchelf squashfs-tools squashfuse uidmap)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

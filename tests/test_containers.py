@@ -5,6 +5,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -28,6 +29,12 @@ apptainer = pytest.mark.skipif(bool(images.missing()), reason=images.missing())
 def build(*arguments: str | Path, **variables: str) -> tuple[int, str]:
     ended = images.run(BUILD, *arguments, timeout=600, **variables)
     return ended.returncode, ended.stdout
+
+
+def built_or_skipped(output: str) -> None:
+    if any(sign in output for sign in ("Failed getting release file", "Failed to fetch", "Temporary failure")):
+        pytest.skip("Debian's mirror cannot be reached")
+    pytest.fail(output[-3000:])
 
 
 @apptainer
@@ -71,6 +78,8 @@ def test_the_dockerfile_is_clean():
     [
         (["--mpy", "mpich"], "unknown option --mpy"),
         (["--mpi"], "--mpi wants a value"),
+        (["--mirror", "http://me:secret@mirror/debian", images.SMALL], "holds a password"),
+        (["--force", images.SMALL, images.CONTAINERS], "containers is a folder"),
         (["--mpi", "mvapich"], "--mpi mvapich: it is mpich or openmpi"),
         (["nowhere.def"], "no recipe nowhere.def"),
         ([images.SMALL, "a.sif", "b.sif"], "b.sif is one name too many"),
@@ -100,12 +109,14 @@ def test_all_that_is_missing_is_said_before_anything_starts(tmp_path):
     assert "no apptainer" in ended.stderr
 
 
-@pytest.mark.skipif(not shutil.which("apt-get"), reason="nvcc.sh takes Debian, and this is another")
+@pytest.mark.skipif(
+    not (shutil.which("apt-get") and Path("/usr/share/keyrings/debian-archive-keyring.gpg").exists()),
+    reason="nvcc.sh takes Debian, and this is another",
+)
 def test_a_compiler_for_gpus_from_v100_to_h100_is_put_together(tmp_path):
     done = images.run(images.CONTAINERS / "nvcc.sh", tmp_path / "cuda", PATH=f"{BIN}{os.pathsep}{os.environ['PATH']}")
-    if "Failed to fetch" in done.stdout:
-        pytest.skip("Debian's mirror cannot be reached")
-    assert done.returncode == 0, done.stdout
+    if done.returncode:
+        built_or_skipped(done.stdout)
     cuda = gpu.find_cuda(tmp_path / "cuda")
     assert gpu.default_archs(cuda) == "70,80,90"
     source = tmp_path / "half.cu"
@@ -118,12 +129,13 @@ def test_a_compiler_for_gpus_from_v100_to_h100_is_put_together(tmp_path):
 def lent(folder: Path, **variables: str) -> tuple[dict[str, str], list[str]]:
     """What `lend` writes for install.sh, as a shell reads it, and what it has mounted."""
     folder.mkdir()
-    script = f". {images.CONTAINERS}/lend.sh; lend {folder}; printf '%s\\0' \"${{binds[@]}}\""
+    script = '. "$0"/lend.sh; lend "$1"; printf "%s\\0" "${binds[@]}"'
     keep = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     given = {"PIP_CONFIG_FILE": os.devnull, **keep, **variables}
-    told = subprocess.run(["bash", "-euc", script], env=given, check=True, capture_output=True, text=True)
+    command = ["bash", "-euo", "pipefail", "-c", script, images.CONTAINERS, folder]
+    told = subprocess.run(command, env=given, check=True, capture_output=True, text=True)
     read = subprocess.run(
-        ["bash", "-c", f". {folder}/environment; python3 -c 'import json, os; print(json.dumps(dict(os.environ)))'"],
+        ["bash", "-c", f". '{folder}/environment'; python3 -c 'import json, os; print(json.dumps(dict(os.environ)))'"],
         env={"PATH": keep["PATH"]},
         check=True,
         capture_output=True,
@@ -152,6 +164,16 @@ def test_proxies_and_package_indexes_are_lent_with_folders_where_they_will_be(tm
     assert f"{wheels}:/mnt/folder2:ro" in binds
 
 
+def test_what_pips_variables_say_is_lent_where_there_is_no_pip(tmp_path):
+    python = tmp_path / "bin" / "python3"
+    python.parent.mkdir()
+    python.write_text(f'#!/bin/sh\n[ "$1" != -m ] || exit 1\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    path = f"{python.parent}:{os.environ['PATH']}"
+    env, _ = lent(tmp_path / "lent", PATH=path, PIP_INDEX_URL="https://mirror.example/simple")
+    assert env["PIP_INDEX_URL"] == "https://mirror.example/simple"
+
+
 def test_the_sites_certificates_are_lent_to_pip_and_apt(tmp_path):
     (tmp_path / "site.crt").write_text("a certificate")
     env, binds = lent(tmp_path / "lent", SSL_CERT_FILE=str(tmp_path / "site.crt"))
@@ -165,26 +187,27 @@ needed = images.missing("debootstrap", "mksquashfs")
 
 @pytest.mark.skipif(bool(needed), reason=needed)
 def test_an_image_is_built_and_keeps_nothing_that_was_lent(tmp_path):
-    image = tmp_path / "small.sif"
-    status, output = build(images.SMALL, image, no_proxy="lent.example")
-    assert status == 0, output[-3000:]
+    image, certificates = tmp_path / "small.sif", tmp_path / "site.crt"
+    known = Path(os.environ.get("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt"))
+    certificates.write_text("lent.example: a secret of the site\n" + known.read_text())
+    lent = {"no_proxy": "lent.example", "PIP_TRUSTED_HOST": "lent.example", "PIP_CERT": str(certificates)}
+    status, output = build(images.SMALL, image, **lent)
+    if status:
+        built_or_skipped(output)
     assert f"{image}: " in output.splitlines()[-1]
+    described = images.run("git", "describe", "--always", "--dirty")
+    revision = described.stdout.strip() if described.returncode == 0 else "unknown"
     labels = images.labels(image)
-    assert labels["mpi"] == "mpich"
-    assert labels["org.opencontainers.image.revision"] not in ("", "unknown")
-    inside = images.run(
-        "apptainer",
-        "exec",
-        "--cleanenv",
-        "--contain",
-        image,
-        "sh",
-        "-c",
-        "python -c 'import six' && ls /mnt && env && grep -rl lent.example /etc /opt /root /var 2>/dev/null; true",
-    )
-    assert inside.returncode == 0, inside.stdout
-    assert "lent.example" not in inside.stdout
-    assert "certificates" not in inside.stdout.splitlines()[0]
+    assert (labels["mpi"], labels["org.opencontainers.image.revision"]) == ("mpich", revision)
+
+    def inside(*command: str) -> subprocess.CompletedProcess:
+        return images.run("apptainer", "--silent", "exec", "--cleanenv", "--contain", image, *command)
+
+    assert inside("python", "-c", "import six").returncode == 0
+    assert not inside("ls", "-A", "/mnt").stdout
+    assert "lent.example" not in inside("env").stdout
+    folders = ("/etc", "/home", "/opt", "/root", "/srv", "/usr", "/var", "/.singularity.d")
+    assert not inside("grep", "-rlsF", "lent.example", *folders).stdout
     again, complaint = build(images.SMALL, image)
     assert (again, "--force replaces it" in complaint) == (2, True)
 
@@ -192,7 +215,8 @@ def test_an_image_is_built_and_keeps_nothing_that_was_lent(tmp_path):
 @pytest.mark.skipif(bool(needed), reason=needed)
 @pytest.mark.skipif(os.getuid() != 0, reason="the test above has built without root")
 def test_an_image_is_built_without_root(tmp_path):
-    granted = [line.split(":")[0] for line in Path("/etc/subuid").read_text().splitlines()]
+    subuid = Path("/etc/subuid")
+    granted = [line.split(":")[0] for line in subuid.read_text().splitlines()] if subuid.is_file() else []
     users = [user for user in pwd.getpwall() if user.pw_uid and user.pw_name in granted]
     if not users:
         pytest.skip("no user has lines in /etc/subuid and /etc/subgid here (`useradd` adds them)")
@@ -205,5 +229,6 @@ def test_an_image_is_built_without_root(tmp_path):
         command = [Path(folder, "containers", "build.sh"), Path(folder, "tests", "small.def"), "small.sif"]
         env = {"HOME": folder, "TMPDIR": folder}
         built = images.run("setpriv", *ids, *command, cwd=folder, timeout=300, **env)
-        assert built.returncode == 0, built.stdout[-3000:]
+        if built.returncode:
+            built_or_skipped(built.stdout)
         assert images.run("apptainer", "exec", Path(folder, "small.sif"), "python", "-c", "import six").returncode == 0

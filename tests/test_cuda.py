@@ -12,46 +12,43 @@ from hpc_train.doctor import software
 COMPILER = shutil.which("cc") or shutil.which("g++")
 pytestmark = pytest.mark.skipif(not COMPILER, reason="no C compiler here")
 
-FIND = """
-import ctypes
+# Of a name that no machine has.
+OPEN = """
+import ctypes, sys
 from hpc_train.parallel import cuda
+
+sys.path.insert(0, sys.argv[1])
+cuda.LIBRARIES["libnobodys.so.7"] = "nobodys"
 
 def found():
     try:
-        return bool(ctypes.CDLL("libcusolver.so.11"))
+        return bool(ctypes.CDLL("libnobodys.so.7"))
     except OSError:
         return False
 
 before = found()
-cuda._open_cusolver()
+cuda.open_library("libnobodys.so.7")
 print(before, found())
 """
 LIST = "from hpc_train.parallel.cuda import list_gpus; print('seen', len(list_gpus()))"
 
 
-def run(code: str, **variables: str) -> str:
-    ended = subprocess.run(
-        [sys.executable, "-c", code],
-        env=images.environment(**variables),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=120,
-    )
+def run(code: str, *arguments: str, **variables: str) -> str:
+    ended = images.run(sys.executable, "-c", code, *arguments, **variables)
     assert ended.returncode == 0, ended.stdout[-3000:]
     return ended.stdout
 
 
-def test_a_wheels_cusolver_is_found_by_its_name_once_it_is_open(tmp_path):
-    folder = tmp_path / "nvidia" / "cusolver" / "lib"
+def test_a_wheels_library_is_found_by_its_name_once_it_is_open(tmp_path):
+    name, folder = "libnobodys.so.7", tmp_path / "nvidia" / "nobodys" / "lib"
+    # Without the wheel there is nothing to open, and nothing is said.
+    assert run(OPEN, str(tmp_path)).split() == ["False", "False"]
     folder.mkdir(parents=True)
+    (tmp_path / "nvidia" / "__init__.py").touch()
     source = tmp_path / "empty.c"
     source.touch()
-    name = "libcusolver.so.11"
     subprocess.run([COMPILER, "-shared", f"-Wl,-soname,{name}", "-o", folder / name, source], check=True)
-    assert run(f"import sys; sys.path.insert(0, {str(tmp_path)!r})" + FIND).split() == ["False", "True"]
-    # Without the wheel there is nothing to open, and nothing is said.
-    assert run(FIND).split()[0] == "False"
+    assert run(OPEN, str(tmp_path)).split() == ["False", "True"]
 
 
 def test_tensorflow_opens_every_library_and_takes_a_gpu(tmp_path):

@@ -27,14 +27,16 @@ def test_the_shell_is_clean():
 
 
 def test_a_container_is_shown_the_folders_that_options_name(tmp_path):
-    data, link = tmp_path / "data", tmp_path / "link"
+    data, link, other = tmp_path / "data", tmp_path / "link", tmp_path / "other"
     (data / "train").mkdir(parents=True)
     link.symlink_to(data)
     text = (REPOSITORY / "slurm" / "common.sh").read_text()
     functions = "".join(re.findall(r"^(?:use_container|look_up|bind_folder)\(\) .*?^}\n", text, re.M | re.S))
     words = ["-m", "hpc_train.mnist", "--data", f"{data}/train/*.h5", f"--run={tmp_path}/new/run", "--epochs", "3"]
     words += ["--test-data", str(link), "--weights", "/", "--again", str(data / "train")]
-    words += ["--stage", "$OTHER/$SLURM_JOB_ID"]
+    # The image's own programs are in /opt and /usr.
+    words += ["--stage", "$OTHER/$SLURM_JOB_ID", "--report", "/opt/none-yet/x", "/usr/none-yet"]
+    other.mkdir()
     runtime = tmp_path / "bin" / "apptainer"
     runtime.parent.mkdir()
     runtime.write_text("#!/bin/sh\n")
@@ -45,8 +47,8 @@ def test_a_container_is_shown_the_folders_that_options_name(tmp_path):
             "PATH": f"{runtime.parent}:{os.environ['PATH']}",
             "HPC_TRAIN": str(REPOSITORY),
             "NODE_LOCAL": "$DISK",
-            "DISK": "/var",
-            "OTHER": "/opt",
+            "DISK": "/mnt",
+            "OTHER": f"{tmp_path}/other",
             "CONTAINER": str(runtime),
             "CONTAINER_OPTIONS": "--bind /proc --no-home",
             "SLURM_GPUS_ON_NODE": "4",
@@ -54,7 +56,7 @@ def test_a_container_is_shown_the_folders_that_options_name(tmp_path):
         capture_output=True,
         text=True,
     )
-    folders = (REPOSITORY, "/var", data / "train", tmp_path, link, "/opt")
+    folders = (REPOSITORY, "/mnt", data / "train", tmp_path, link, other)
     bound = [word for folder in folders for word in ("--bind", str(folder))]
     assert ended.stdout.splitlines() == [
         *(str(runtime), "exec", "--nv"), *bound, *("--bind", "/proc", "--no-home", str(runtime))

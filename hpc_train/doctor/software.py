@@ -5,11 +5,12 @@ import importlib.util
 import os
 import platform
 import site
+import subprocess
 import sys
 from pathlib import Path
 
 from hpc_train.doctor.findings import BUILD, Finding
-from hpc_train.parallel.cuda import LIBRARIES, refused, wheels_library
+from hpc_train.parallel.cuda import LIBRARIES
 from hpc_train.parallel.launcher import container
 from hpc_train.parallel.quiet import quiet_import
 
@@ -73,15 +74,21 @@ def judge_tensorflow(version: str, cuda: bool, keras: str, backend: str, version
 
 
 def cuda() -> Finding | None:
-    """Whether the CUDA libraries of a TensorFlow for GPUs load, as they must on a node without GPUs too; None where
-    it is built without. TensorFlow must be loaded.
+    """Whether the libraries of a TensorFlow for CUDA 12 load, as they do on a node without GPUs too; None for others.
+
+    TensorFlow must be loaded.
     """
     import tensorflow as tf
 
-    if not tf.test.is_built_with_cuda():
+    if not tf.sysconfig.get_build_info().get("cuda_version", "").startswith("12."):
         return None
-    problems = [refused(wheels_library(name) or name) for name in LIBRARIES]
-    return judge_cuda([brief(problem) for problem in problems if problem])
+    # In a process of its own: what is loaded here would be taken in place of what Horovod and TensorFlow would find.
+    asked = "from hpc_train.parallel import cuda; print(*cuda.problems(), sep='\\n')"
+    with subprocess.Popen(
+        [sys.executable, "-c", asked], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+    ) as process:
+        said, _ = process.communicate()
+    return judge_cuda([brief(line) for line in said.splitlines() if line])
 
 
 def judge_cuda(problems: list[str]) -> Finding:

@@ -4,7 +4,7 @@ import ctypes
 import importlib.util
 from pathlib import Path
 
-# What TensorFlow 2.21 must open before it takes a GPU, the wheel of each, and NCCL, which Horovod is linked with.
+# What a TensorFlow for CUDA 12 opens before it takes a GPU, and NCCL, which Horovod is linked with: the wheel of each.
 LIBRARIES = {
     "libcudart.so.12": "cuda_runtime",
     "libcublas.so.12": "cublas",
@@ -27,20 +27,24 @@ def list_gpus() -> list:
     import tensorflow as tf
 
     if tf.test.is_built_with_cuda():
-        _open_cusolver()
+        open_library("libcusolver.so.11")
     return tf.config.list_physical_devices("GPU")
 
 
-def _open_cusolver() -> None:
-    name = "libcusolver.so.11"
-    # First where TensorFlow would find it by itself.
-    for place in (name, wheels_library(name)):
+def open_library(name: str) -> None:
+    """Open one of `LIBRARIES`, first where TensorFlow would find it by itself, then in its wheel, if it is there."""
+    for place in (name, _wheels_library(name)):
         if place and not refused(place):
             return
 
 
-def wheels_library(name: str) -> Path | None:
-    """The file of a library (`LIBRARIES`) in NVIDIA's wheel in this environment; None where there is none."""
+def problems() -> list[str]:
+    """Why `LIBRARIES` do not load, a line for each that does not; this process keeps those that do."""
+    return [reason for reason in (refused(_wheels_library(name) or name) for name in LIBRARIES) if reason]
+
+
+def _wheels_library(name: str) -> Path | None:
+    """The file of a library in NVIDIA's wheel in this environment; None where there is none."""
     try:
         spec = importlib.util.find_spec(f"nvidia.{LIBRARIES[name]}")
     except ModuleNotFoundError:
