@@ -38,7 +38,7 @@ check() { # says all that is missing, not only the first
   done
   if ! apptainer=$(command -v apptainer || command -v singularity); then
     missing+=("no apptainer (https://apptainer.org/docs/admin/latest/installation.html)")
-  elif ! "$apptainer" build --help 2>&1 | grep -q -e --build-arg; then
+  elif [[ $("$apptainer" build --help 2>&1) != *--build-arg* ]]; then
     missing+=("$("$apptainer" --version) knows no --build-arg: Apptainer 1.2 or newer, SingularityCE 4 or newer")
   fi
   free=$(df -Pk "${TMPDIR:-/tmp}" | awk 'NR == 2 {print int($4 / 1e6)}')
