@@ -56,5 +56,5 @@ PATH += $(TOP)/nvvm/bin:$(_HERE_):
 INCLUDES += "-I$(TOP)/include" $(_SPACE_)
 LIBRARIES =+ $(_SPACE_) "-L$(TOP)/lib64"
 END
-"$folder/bin/nvcc" --version | grep -q "release $release" ||
+[[ $("$folder/bin/nvcc" --version) = *"release $release"* ]] ||
   { echo "error: Debian $suite no longer has CUDA $release: look for other wheels of its new version" >&2; exit 1; }

@@ -3,6 +3,7 @@
 import json
 import os
 import pwd
+import shlex
 import shutil
 import sys
 import zipfile
@@ -180,6 +181,14 @@ def test_the_hosts_mpi_mounted_in_takes_the_place_of_the_images(image, family, h
     assert summed.returncode == 0, summed.stdout
     assert f"({library}); the same: mpi4py" in summed.stdout
     assert "over 2 ranks" in summed.stdout
+
+
+def test_in_a_job_the_mpirun_inside_stays_on_its_node(image, cluster, place, digits):
+    command = [*inside(image, place, digits), "mpirun", "-np", "2", "hpc-train", "doctor"]
+    path = images.environment()["PATH"]
+    job = cluster.submit("-N2", "--ntasks-per-node=2", "--wrap", shlex.join(command), cwd=place, PATH=path)
+    assert cluster.wait(job, 120).status == 0, cluster.output(job)
+    assert "over 2 ranks" in cluster.output(job)
 
 
 @pytest.fixture
