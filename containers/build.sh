@@ -88,8 +88,9 @@ fakeroot=()
 recipe=$(realpath "$recipe") image=$(realpath "$image")
 cd "$project"
 began=$SECONDS
-# A variable, as versions before 1.4 do not know the option; they compress with gzip.
-export APPTAINER_MKSQUASHFS_ARGS='-comp zstd -Xcompression-level 15'
+# Level 15 would take seven times as long for 6 % less. A variable, as versions before 1.4 know no such option: they
+# compress with gzip.
+export APPTAINER_MKSQUASHFS_ARGS='-comp zstd -Xcompression-level 9'
 PATH=$PATH:/usr/sbin:/sbin "$apptainer" build "${fakeroot[@]}" "${binds[@]}" --build-arg "MIRROR=$mirror" \
   --build-arg "MPI=$mpi" --build-arg "REVISION=$revision" "$temporary/image.sif" "$recipe"
 mv "$temporary/image.sif" "$image"
