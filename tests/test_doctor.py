@@ -23,6 +23,7 @@ from hpc_train.doctor.facts import Facts, Place
 from hpc_train.doctor.findings import Finding, Report, some
 from hpc_train.doctor.launch import judge as judge_launch
 from hpc_train.doctor.supervise import Doing, watch
+from hpc_train.parallel.cuda import offered, visible
 from hpc_train.parallel.launcher import see, told
 from hpc_train.parallel.world import World
 
@@ -222,7 +223,10 @@ def test_more_cpus_than_a_node_has_and_far_fewer_are_worth_a_note():
     [(None, None), ("", []), ("0,1,2,3", list("0123")), ("2", ["2"]), ("0,-1,1", ["0"]), ("NoDevFiles", [])],
 )
 def test_visible_gpus_are_read_as_cuda_reads_them(text, shown):
-    assert gpus.visible({} if text is None else {"CUDA_VISIBLE_DEVICES": text}) == shown
+    env = {} if text is None else {"CUDA_VISIBLE_DEVICES": text}
+    assert visible(env) == shown
+    assert offered(env) == len(shown or ())
+    assert offered({**env, "SLURM_GPUS_ON_NODE": "4"}) == (4 if shown is None else len(shown))
 
 
 def test_a_rank_takes_its_own_gpu_whether_it_sees_all_or_one():

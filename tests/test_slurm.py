@@ -134,6 +134,8 @@ def test_mnist_goes_from_submission_to_accuracy(cluster, project, digits, resour
     said = cluster.output(number)
     assert (job.state, job.status) == ("COMPLETED", 0), said
     assert float(re.search(r"test accuracy (0\.\d+)", said)[1]) > 0.3
+    # The cluster's GPUs are none.
+    assert re.search(r"note: \S+ offers \d GPUs?, but TensorFlow sees none: it computes on CPUs", said)
     run = project / "runs" / f"{job.fields['JobName']}-{number}"
     assert (run / "model.keras").is_file()
     [start] = json.loads((run / "run.json").read_text())["starts"]

@@ -9,6 +9,7 @@ from hpc_train.doctor.facts import Facts, Place, cpu_facts
 from hpc_train.doctor.findings import Finding, Lost, Table
 from hpc_train.doctor.supervise import Doing
 from hpc_train.errors import UserError
+from hpc_train.parallel.cuda import given, visible
 from hpc_train.parallel.launcher import GLOO, Launcher, container, right_launch, wrong_size
 from hpc_train.parallel.world import World, node_name
 
@@ -159,7 +160,7 @@ class Examination:
         self.tell(allreduce.judge(world.size, ranks, *allreduce.speed(device), device))
 
     def _facts(self, world: World, places: tuple[Place | None, Place | None], with_tensorflow: bool) -> Facts:
-        shown, seen, bus = gpus.visible(), 0, None
+        shown, seen, bus = visible(), 0, None
         buses, no_driver = gpus.driver()
         if with_tensorflow:
             seen = gpus.pin(world)
@@ -172,7 +173,7 @@ class Examination:
             local_rank=world.local_rank,
             local_size=world.local_size,
             visible=shown,
-            given=gpus.given(),
+            given=given(),
             seen=seen,
             takes=name,
             bus=bus,

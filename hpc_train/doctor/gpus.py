@@ -1,35 +1,14 @@
 """GPUs: given by Slurm, seen by the driver and by TensorFlow, taken by a rank."""
 
 import ctypes
-import os
-from collections.abc import Mapping
 
 from hpc_train.doctor.facts import Facts
 from hpc_train.doctor.findings import Finding, some
 from hpc_train.errors import UserError
-from hpc_train.parallel.cuda import list_gpus
+from hpc_train.parallel.cuda import list_gpus, visible
 from hpc_train.parallel.world import World, choose_gpu, shared_gpus
 
 NAME = "GPUs"
-
-
-def visible(env: Mapping[str, str] = os.environ) -> list[str] | None:
-    """What CUDA_VISIBLE_DEVICES lists; None where it is not set, which shows all of the node's GPUs."""
-    text = env.get("CUDA_VISIBLE_DEVICES")
-    if text is None:
-        return None
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    # CUDA ignores an impossible name and all that follow it.
-    good = [name for name in names if name.isdigit() or name.startswith(("GPU-", "MIG-"))]
-    return names[: next((i for i, name in enumerate(names) if name not in good), len(names))]
-
-
-def given(env: Mapping[str, str] = os.environ) -> int:
-    """GPUs of this node that Slurm gave to the job or step; 0 where it does not say."""
-    if env.get("SLURM_GPUS_ON_NODE", "").isdigit():
-        return int(env["SLURM_GPUS_ON_NODE"])
-    listed = env.get("SLURM_STEP_GPUS") or env.get("SLURM_JOB_GPUS") or ""
-    return len([name for name in listed.split(",") if name])
 
 
 def take(shown: list[str] | None, seen: int, world: World) -> tuple[int | None, str | None, str]:

@@ -1,7 +1,9 @@
-"""GPUs as TensorFlow lists them, and the CUDA libraries without which it lists none."""
+"""GPUs as they are offered to a process and as TensorFlow lists them, and the CUDA libraries that it needs for that."""
 
 import ctypes
 import importlib.util
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 # What a TensorFlow for CUDA 12 opens before it takes a GPU, and NCCL, which Horovod is linked with: the wheel of each.
@@ -17,11 +19,36 @@ LIBRARIES = {
 }
 
 
+def visible(env: Mapping[str, str] = os.environ) -> list[str] | None:
+    """What CUDA_VISIBLE_DEVICES lists; None where it is not set, which shows all of the node's GPUs."""
+    text = env.get("CUDA_VISIBLE_DEVICES")
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    # CUDA ignores an impossible name and all that follow it.
+    good = [name for name in names if name.isdigit() or name.startswith(("GPU-", "MIG-"))]
+    return names[: next((i for i, name in enumerate(names) if name not in good), len(names))]
+
+
+def given(env: Mapping[str, str] = os.environ) -> int:
+    """GPUs of this node that Slurm gave to the job or step; 0 where it does not say."""
+    if env.get("SLURM_GPUS_ON_NODE", "").isdigit():
+        return int(env["SLURM_GPUS_ON_NODE"])
+    listed = env.get("SLURM_STEP_GPUS") or env.get("SLURM_JOB_GPUS") or ""
+    return len([name for name in listed.split(",") if name])
+
+
+def offered(env: Mapping[str, str] = os.environ) -> int:
+    """GPUs that this process could take, as far as Slurm and CUDA_VISIBLE_DEVICES say; 0 where neither says any."""
+    shown = visible(env)
+    return given(env) if shown is None else len(shown)
+
+
 def list_gpus() -> list:
     """The GPUs that TensorFlow sees (`tf.config.PhysicalDevice`); takes the place of its own list of them.
 
-    TensorFlow 2.21 opens cuSOLVER from libtensorflow_framework.so.2, whose run path has the folders of all of NVIDIA's
-    wheels but that one. So `pip install tensorflow[and-cuda]` alone sees no GPU, and ranks would train on CPUs. A
+    TensorFlow 2.21 opens cuSOLVER from libtensorflow_framework.so.2, whose run path names NVIDIA's wheels of all that
+    it opens but that one. So `pip install tensorflow[and-cuda]` alone sees no GPU, and ranks would train on CPUs. A
     library that is loaded already is found wherever it lies. To be called before TensorFlow has listed its devices.
     """
     import tensorflow as tf

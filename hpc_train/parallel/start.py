@@ -2,11 +2,13 @@
 
 import os
 import socket
+import sys
 import uuid
 
+from hpc_train.console import say
 from hpc_train.errors import UserError
 from hpc_train.parallel import failure
-from hpc_train.parallel.cuda import list_gpus
+from hpc_train.parallel.cuda import list_gpus, offered
 from hpc_train.parallel.launcher import see, wrong_size
 from hpc_train.parallel.quiet import quiet_import
 from hpc_train.parallel.world import World, choose_gpu, shared_gpus, threads_per_rank
@@ -89,6 +91,9 @@ def init(seed: int | None = None, threads: int | None = None, deterministic: boo
 
     failure.install(world, broadcast_object(uuid.uuid4().hex))
     everybody = gather_objects((world.rank, socket.gethostname(), gpu, problem))
+    if world.is_root and gpu is None and not problem and (idle := offered()):
+        where = f"{socket.gethostname()} offers {idle} GPU{'s' * (idle > 1)}"
+        say(f"note: {where}, but TensorFlow sees none: it computes on CPUs; `hpc-train doctor` tells why", sys.stderr)
     problems = [problem for *_, problem in everybody if problem]
     problem = problems[0] if problems else shared_gpus([owner for *owner, _ in everybody if owner[2]])
     if problem:
