@@ -1,7 +1,7 @@
 # make mnist                           set up, prepare data, train on 2 ranks
 # make mnist DATA=shards/x NP=4 MODEL=dropout ARGS='--epochs 20'
 # make test                            set up and run every test that this machine allows
-# make test-container [IMAGE=x.sif]    build the CPU image (10 minutes), or take one, and test it
+# make test-container [IMAGE=x.sif]    build the CPU image, or take one, and test it (6 minutes)
 # make venv | lint | clean             GPU=1 takes TensorFlow with CUDA and Horovod with NCCL
 
 PYTHON ?= python3
