@@ -51,6 +51,13 @@ check() { # says all that is missing, not only the first
   [ ${#missing[@]} = 0 ] || fail "$(printf '%s; ' "${missing[@]}" | sed 's/; $//')"
 }
 
+tidy_up() {
+  local mounted
+  # An interrupted debootstrap leaves /proc mounted.
+  for mounted in $(awk '{print $2}' /proc/mounts | grep -F "$temporary/" | tac); do umount "$mounted"; done
+  rm -rf --one-file-system "$temporary" 2>/dev/null || echo "note: not all of $temporary could be removed" >&2
+}
+
 mpi=mpich mirror='' force='' only_check=''
 words=()
 while [ $# -gt 0 ]; do
@@ -79,7 +86,7 @@ echo "building $image of $(basename "$recipe") with $mpi, Debian from $mirror"
 
 revision=$(git -C "$project" describe --always --dirty 2>/dev/null || echo unknown)
 temporary=$(mktemp -d)
-trap 'rm -rf "$temporary"' EXIT
+trap tidy_up EXIT
 mkdir "$temporary/lent"
 lend "$temporary/lent"
 fakeroot=()
@@ -88,6 +95,7 @@ fakeroot=()
 recipe=$(realpath "$recipe") image=$(realpath "$image")
 cd "$project"
 began=$SECONDS
+export APPTAINER_TMPDIR=$temporary SINGULARITY_TMPDIR=$temporary
 # Level 15 would take seven times as long for 6 % less. A variable, as versions before 1.4 know no such option: they
 # compress with gzip.
 export APPTAINER_MKSQUASHFS_ARGS='-comp zstd -Xcompression-level 9'

