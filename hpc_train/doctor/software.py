@@ -84,11 +84,10 @@ def cuda() -> Finding | None:
         return None
     # In a process of its own: what is loaded here would be taken in place of what Horovod and TensorFlow would find.
     asked = "from hpc_train.parallel import cuda; print(*cuda.problems(), sep='\\n')"
-    with subprocess.Popen(
-        [sys.executable, "-c", asked], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
-    ) as process:
-        said, _ = process.communicate()
-    return judge_cuda([brief(line) for line in said.splitlines() if line])
+    opened = subprocess.run([sys.executable, "-c", asked], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    if opened.returncode:
+        return judge_cuda([f"the process that opens them ended with status {opened.returncode}"])
+    return judge_cuda([brief(line) for line in opened.stdout.splitlines() if line])
 
 
 def judge_cuda(problems: list[str]) -> Finding:
