@@ -14,6 +14,9 @@ CONTAINERS = REPOSITORY / "containers"
 SMALL = REPOSITORY / "tests" / "small.def"
 # Where tests/install-apptainer.sh puts it, for CI.
 INSTALLED = Path("/opt/apptainer")
+COMPILER = shutil.which("cc") or shutil.which("g++")
+# For a Python before `mock_driver`.
+LIST_GPUS = "from hpc_train.parallel.cuda import list_gpus; print('seen', len(list_gpus()))"
 
 
 def environment(**changes: str) -> dict[str, str]:
@@ -68,10 +71,9 @@ def run(
 
 def mock_driver(folder: Path) -> None:
     """Put NVIDIA's driver of a machine with a GPU, which does nothing, into a folder for LD_LIBRARY_PATH."""
+    source = REPOSITORY / "tests" / "driver.c"
     for name in ("libcuda.so.1", "libnvidia-ml.so.1"):
-        compiler = shutil.which("cc") or shutil.which("g++")
-        source = REPOSITORY / "tests" / "driver.c"
-        subprocess.run([compiler, "-x", "c", "-shared", "-fPIC", "-o", folder / name, source], check=True)
+        subprocess.run([COMPILER, "-x", "c", "-shared", "-fPIC", "-o", folder / name, source], check=True)
 
 
 def labels(image: Path) -> dict[str, str]:

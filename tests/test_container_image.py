@@ -231,6 +231,5 @@ def test_tensorflow_for_gpus_opens_every_library_and_takes_a_gpu(image, place, d
     if asked.stdout.split()[-1] != "True":
         pytest.skip("an image for CPUs")
     images.mock_driver(tmp_path)
-    listing = "from hpc_train.parallel.cuda import list_gpus; print('seen', len(list_gpus()))"
-    listed = images.run(*container, "env", f"LD_LIBRARY_PATH={tmp_path}", "python", "-c", listing)
+    listed = images.run(*container, "env", f"LD_LIBRARY_PATH={tmp_path}", "python", "-c", images.LIST_GPUS)
     assert "seen 1" in listed.stdout, listed.stdout[-3000:]

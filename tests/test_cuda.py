@@ -1,6 +1,5 @@
 """TensorFlow for GPUs finds CUDA's libraries, in the wheels that it asks for."""
 
-import shutil
 import subprocess
 import sys
 
@@ -9,8 +8,7 @@ import pytest
 
 from hpc_train.doctor import software
 
-COMPILER = shutil.which("cc") or shutil.which("g++")
-pytestmark = pytest.mark.skipif(not COMPILER, reason="no C compiler here")
+pytestmark = pytest.mark.skipif(not images.COMPILER, reason="no C compiler here")
 
 # Of a name that no machine has.
 OPEN = """
@@ -30,7 +28,6 @@ before = found()
 cuda.open_library("libnobodys.so.7")
 print(before, found())
 """
-LIST = "from hpc_train.parallel.cuda import list_gpus; print('seen', len(list_gpus()))"
 
 
 def run(code: str, *arguments: str, **variables: str) -> str:
@@ -47,7 +44,7 @@ def test_a_wheels_library_is_found_by_its_name_once_it_is_open(tmp_path):
     (tmp_path / "nvidia" / "__init__.py").touch()
     source = tmp_path / "empty.c"
     source.touch()
-    subprocess.run([COMPILER, "-shared", f"-Wl,-soname,{name}", "-o", folder / name, source], check=True)
+    subprocess.run([images.COMPILER, "-shared", f"-Wl,-soname,{name}", "-o", folder / name, source], check=True)
     assert run(OPEN, str(tmp_path)).split() == ["False", "True"]
 
 
@@ -57,7 +54,7 @@ def test_tensorflow_opens_every_library_and_takes_a_gpu(tmp_path):
     if not tf.test.is_built_with_cuda():
         pytest.skip("TensorFlow is a CPU build here (`make venv GPU=1` installs the other)")
     images.mock_driver(tmp_path)
-    assert "seen 1" in run(LIST, LD_LIBRARY_PATH=str(tmp_path))
+    assert "seen 1" in run(images.LIST_GPUS, LD_LIBRARY_PATH=str(tmp_path))
 
 
 def test_a_library_that_does_not_load_is_named_with_the_remedy():
