@@ -31,7 +31,7 @@ debian_mirror() { # of bookworm or not: mirrors have all releases
 }
 
 check() { # says all that is missing, not only the first
-  local missing=() program free wanted=6
+  local missing=() program free home wanted=6
   ! grep -q ' gpu$' "$recipe" || wanted=13
   for program in debootstrap mksquashfs python3; do
     PATH=$PATH:/usr/sbin:/sbin command -v $program >/dev/null || missing+=("no $program")
@@ -44,6 +44,9 @@ check() { # says all that is missing, not only the first
   free=$(df -Pk "${TMPDIR:-/tmp}" | awk 'NR == 2 {print int($4 / 1e6)}')
   [ "$free" -ge $wanted ] || missing+=("only $free GB free in ${TMPDIR:-/tmp}, $wanted wanted: set TMPDIR")
   [ -w "$(dirname "$image")" ] || missing+=("cannot write to $(dirname "$image")")
+  # Apptainer binds the home that the system knows, whatever HOME says.
+  home=$(getent passwd "$(id -u)" | cut -d: -f6) || true
+  [ "$(id -u)" = 0 ] || [ -d "$home" ] || missing+=("no home folder '$home' on this machine: --fakeroot binds it")
   if [ "$(id -u)" != 0 ] && ! grep -qE "^($(id -un)|$(id -u)):" /etc/subuid 2>/dev/null &&
     ! command -v fakeroot >/dev/null; then
     missing+=("neither root, nor lines for $(id -un) in /etc/subuid and /etc/subgid, nor fakeroot")

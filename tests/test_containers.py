@@ -96,8 +96,12 @@ def test_a_mistake_is_one_line(arguments, complaint):
 def test_all_that_is_missing_is_said_before_anything_starts(tmp_path):
     few = tmp_path / "bin"
     few.mkdir()
-    for program in ("bash", "dirname", "basename", "df", "awk", "id", "grep", "sed", "python3"):
+    for program in ("bash", "dirname", "basename", "df", "awk", "cut", "grep", "sed", "python3"):
         (few / program).symlink_to(shutil.which(program))
+    # A user whose home another machine has.
+    for program, answer in (("id", "1234"), ("getent", "someone:x:1234:1234::/home/elsewhere:/bin/sh")):
+        (few / program).write_text(f"#!{shutil.which('bash')}\necho {answer}\n")
+        (few / program).chmod(0o755)
     ended = subprocess.run(
         [shutil.which("bash"), str(BUILD), "--check"],
         env={"PATH": str(few), "HOME": str(tmp_path)},
@@ -106,7 +110,8 @@ def test_all_that_is_missing_is_said_before_anything_starts(tmp_path):
     )
     assert ended.returncode == 1
     assert len(ended.stderr.splitlines()) == 1
-    assert "no apptainer" in ended.stderr
+    for complaint in ("no apptainer", "no home folder '/home/elsewhere'", "neither root"):
+        assert complaint in ended.stderr
 
 
 @pytest.mark.skipif(
@@ -217,9 +222,10 @@ def test_an_image_is_built_and_keeps_nothing_that_was_lent(tmp_path):
 def test_an_image_is_built_without_root(tmp_path):
     subuid = Path("/etc/subuid")
     granted = [line.split(":")[0] for line in subuid.read_text().splitlines()] if subuid.is_file() else []
-    users = [user for user in pwd.getpwall() if user.pw_uid and user.pw_name in granted]
+    named = [user for user in pwd.getpwall() if user.pw_uid and user.pw_name in granted]
+    users = [user for user in named if os.path.isdir(user.pw_dir)]
     if not users:
-        pytest.skip("no user has lines in /etc/subuid and /etc/subgid here (`useradd` adds them)")
+        pytest.skip("no user has a home, and lines in /etc/subuid and /etc/subgid, here (`useradd -m` adds them)")
     # Neither the project nor the tests' folders need be open to others.
     with tempfile.TemporaryDirectory() as folder:
         for name in ("containers", "tests"):
