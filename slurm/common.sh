@@ -31,7 +31,7 @@ read_site_settings() { # what stands in sbatch's environment wins: CONTAINER=x.s
   [ ${#given[@]} = 0 ] || export "${given[@]}"
 }
 
-use_container() { # container: what comes before the ranks' command; the arguments are the job's
+use_container() { # container: what comes before the ranks' command; the arguments are that command's
   local runtime words word
   [ -e "$CONTAINER" ] || fail "no container image $CONTAINER: mend CONTAINER, or unset it to use VENV"
   runtime=$(command -v apptainer || command -v singularity) ||
@@ -63,7 +63,7 @@ bind_folder() { # the folder of a file, a pattern, or what is yet to be made; by
   esac
 }
 
-activate_environment() { # modules, then the container or the virtual environment; the arguments are the job's
+activate_environment() { # modules, then the container or the virtual environment; the arguments are the ranks'
   container=()
   # Packages in ~/.local would come before those of the environment.
   export PYTHONNOUSERSITE=1
@@ -238,8 +238,14 @@ requeue() { # $1: what happened. A job that Slurm is ending already would be rev
 
 stopped_from_outside() { [ -n "$heard" ] || scontrol show job "$job" | grep -q 'PreemptTime=[0-9]'; }
 
+prepare() { # all that comes before the ranks; arguments: what they are started with
+  activate_environment "$@"
+  set_threads_and_binding
+}
+
 run_job() { # a trainer in its run folder: begun or resumed, and requeued where it is not finished
   local status
+  prepare "$@"
   check_program "$@"
   choose_run_folder "$@"
   say "$ranks ranks on $SLURM_JOB_NUM_NODES nodes ($SLURM_JOB_NODELIST); on a node: ranks $ranks_a_node," \
@@ -272,5 +278,3 @@ trap 'heard+=TERM' TERM
 # To scontrol, the SLURM_JOB_ID of an array's last task means the whole array.
 [ -z "${SLURM_ARRAY_JOB_ID:-}" ] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
 read_site_settings
-activate_environment "$@"
-set_threads_and_binding

@@ -20,4 +20,5 @@ common=${HPC_TRAIN:=${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}}/slurm/common.sh
 # shellcheck source=slurm/common.sh
 source "$common"
 
+prepare "$@"
 run_ranks python -m hpc_train.cli doctor "$@"

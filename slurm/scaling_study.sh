@@ -30,6 +30,7 @@ common=${HPC_TRAIN:=${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}}/slurm/common.sh
 source "$common"
 
 # Not run_job: a benchmark has no run folder and nothing to resume.
+prepare "$@"
 benchmark=(python -m hpc_train.cli bench throughput "$@")
 case " $* " in
   *" --output "* | *" --output="*)

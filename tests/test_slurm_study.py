@@ -1,6 +1,7 @@
 """The array of a sweep and the jobs of a scaling study, on a real Slurm."""
 
 import json
+import os
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -40,8 +41,8 @@ OPTIONS = """# rates
 def submit(cluster, tmp_path):
     """A function that submits a template from a folder of the test's own, one rank a node; the job's number."""
 
-    def one(*arguments):
-        site = {"HPC_TRAIN": str(REPOSITORY), "VENV": sys.prefix, "PYTHONPATH": str(REPOSITORY)}
+    def one(*arguments, **more):
+        site = {"HPC_TRAIN": str(REPOSITORY), "VENV": sys.prefix, "PYTHONPATH": str(REPOSITORY), **more}
         return cluster.submit("--ntasks-per-node=1", "--gpus-per-node=1", *arguments, cwd=tmp_path, **site)
 
     return one
@@ -72,6 +73,35 @@ def test_each_task_of_a_sweep_has_its_line_of_options_and_its_run_folder(cluster
         "error: sweep.sh: task 5: options.txt has options for 4 tasks (blank lines and comments do not count): "
         "sbatch --array=1-4\n",
     ]
+
+
+# It notes its options, then does without a container.
+RUNTIME = """#!/bin/sh
+echo "$@" >> {folder}/asked
+while [ "$1" != {folder}/x.sif ]; do shift; done
+shift
+exec "$@"
+"""
+
+
+def test_a_container_is_shown_the_folders_on_the_tasks_line_alone(cluster, submit, tmp_path):
+    (tmp_path / "trainer.py").write_text(TRAINER)
+    (tmp_path / "x.sif").touch()
+    for name in ("mine", "others", "every"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "options.txt").write_text(f"--data {tmp_path}/mine/*.h5\n--data {tmp_path}/others\n")
+    runtime = tmp_path / "bin" / "apptainer"
+    runtime.parent.mkdir()
+    runtime.write_text(RUNTIME.format(folder=tmp_path))
+    runtime.chmod(0o755)
+    programs = f"{runtime.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    more = {"CONTAINER": str(tmp_path / "x.sif"), "PATH": programs}
+    task = submit("--array=1", SWEEP, "trainer.py", "options.txt", "--weights", tmp_path / "every" / "w.h5", **more)
+    ended = cluster.wait(f"{task}_1", 120)
+    assert ended.status == 0, cluster.output(f"{task}_1")
+    asked = (tmp_path / "asked").read_text()
+    assert f"--bind {tmp_path}/mine --bind {tmp_path}/every" in asked
+    assert f"--bind {tmp_path}/others" not in asked
 
 
 @pytest.mark.parametrize(
