@@ -88,6 +88,8 @@ echo "building $image of $(basename "$recipe") with $mpi, Debian from $mirror"
 [ -z "$only_check" ] || exit 0
 
 revision=$(git -C "$project" describe --always --dirty 2>/dev/null || echo unknown)
+mask=$(umask)
+umask 022 # in the image, and apt's user must read what is lent
 temporary=$(mktemp -d)
 trap tidy_up EXIT
 mkdir "$temporary/lent"
@@ -104,5 +106,7 @@ export APPTAINER_TMPDIR=$temporary SINGULARITY_TMPDIR=$temporary
 export APPTAINER_MKSQUASHFS_ARGS='-comp zstd -Xcompression-level 9'
 PATH=$PATH:/usr/sbin:/sbin "$apptainer" build "${fakeroot[@]}" "${binds[@]}" --build-arg "MIRROR=$mirror" \
   --build-arg "MPI=$mpi" --build-arg "REVISION=$revision" "$temporary/image.sif" "$recipe"
+umask "$mask"
+chmod '=rwx' "$temporary/image.sif"
 mv "$temporary/image.sif" "$image"
 echo "$image: $(($(stat -c %s "$image") / 1000000)) MB, in $(((SECONDS - began + 59) / 60)) min"

