@@ -3,11 +3,11 @@
 import os
 import re
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 
 from hpc_train.doctor.findings import BUILD, Finding
+from hpc_train.horovod_build.shell import output
 from hpc_train.horovod_build.toolchain import MPICH_WHEEL
 from hpc_train.parallel.launcher import MPICH, OPEN_MPI, Launcher, right_launch
 
@@ -67,12 +67,12 @@ def loaded() -> Mpi | None:
 
 def horovods(library: str) -> Mpi | None:
     """The MPI that Horovod's binary is linked with, as the dynamic linker finds it here; None without MPI."""
-    return linked_with(_output(["ldd", library]))
+    return linked_with(output(["ldd", library])[1])
 
 
 def mpi4pys() -> Mpi | None:
     """The MPI that mpi4py takes, or None."""
-    said = _output([sys.executable, "-c", _MPI4PY]).splitlines()
+    said = output([sys.executable, "-c", _MPI4PY])[1].splitlines()
     mpi = library_among(said)
     return mpi and Mpi(mpi.family, mpi.path, " ".join(said[0].replace(" Version:", "").split(",")[0].split()))
 
@@ -82,7 +82,7 @@ def mpirun_on_path() -> Mpi | None:
     path = shutil.which("mpirun")
     if path is None:
         return None
-    said = _output([path, "--version"])
+    said = output([path, "--version"])[1]
     if found := re.search(r"\((?:Open MPI|OpenRTE)\) (\S+)", said):
         return Mpi(OPEN_MPI, path, f"Open MPI {found[1]}")
     if "Intel" in said:
@@ -131,18 +131,3 @@ def judge(horovod: Mpi | None, mpi4py: Mpi | None, mpirun: Mpi | None, launcher:
         return Finding("MPI", "note", value, how)
     others = [name for name, one in (("mpi4py", horovod and mpi4py), ("mpirun", mpirun)) if one]
     return Finding("MPI", "ok", value + (f"; the same: {' and '.join(others)}" if others else ""))
-
-
-def _output(command: list[str]) -> str:
-    try:
-        return subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=20,
-        ).stdout
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return str(error)
