@@ -1,5 +1,6 @@
 """The command line answers at once and names what was meant."""
 
+import os
 import subprocess
 import sys
 
@@ -44,6 +45,15 @@ def test_a_run_that_is_not_there_is_one_line(tmp_path):
     assert ended.returncode == 2
     assert ended.stderr.count("\n") == 1
     assert "not a run folder" in ended.stderr
+
+
+def test_a_reader_that_has_seen_enough_ends_a_command_quietly():
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "hpc_train.cli", "doctor"]
+    ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (141, "")
 
 
 def test_confusion_matrix_has_true_classes_in_rows():

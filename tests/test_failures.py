@@ -1,5 +1,8 @@
 """Whatever goes wrong, on one rank or on all: every rank ends within 30 s, non-zero, and one message says why."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -37,6 +40,18 @@ def test_a_rank_that_vanishes_ends_the_others(how):
     ended = launch(2, FAILS, how, timeout=PROMPTLY)
     assert ended.status != 0
     assert "went on" not in ended.output
+
+
+def test_a_trainer_whose_output_nothing_reads_any_more_says_so(blobs):
+    data = blobs()
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "hpc_train.mnist", "--data", data, "--model", "fc", "--run", f"{data}-run"]
+    ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(writer)
+    assert ended.returncode == 1
+    assert "nothing reads the output any more" in ended.stderr.splitlines()[-1]
+    assert "Traceback" not in ended.stderr
 
 
 def test_an_unknown_option_names_the_nearest_once():

@@ -1,5 +1,6 @@
 """How ranks end: one rank's failure ends them all, at once, with one message; or all end in good order."""
 
+import contextlib
 import os
 import socket
 import sys
@@ -7,7 +8,7 @@ import threading
 import time
 import traceback
 
-from hpc_train.console import HEARD, say
+from hpc_train.console import HEARD, say, unread
 from hpc_train.errors import UserError
 from hpc_train.parallel.world import World
 
@@ -38,6 +39,8 @@ def message(world: World, kind, error, trace) -> str | None:
         return f"error: {where}{error}"
     if issubclass(kind, KeyboardInterrupt):
         return "interrupted" if world.is_root else None
+    if issubclass(kind, BrokenPipeError) and unread():
+        return f"error: {where}nothing reads the output any more: the program behind the pipe has ended"
     if any(word in f"{kind.__name__} {error}" for word in _ELSEWHERE):
         return None
     return f"{''.join(traceback.format_exception(kind, error, trace))}error: {where}{kind.__name__}: {error}"
@@ -78,9 +81,10 @@ def _end(world: World, job: str, kind, error, trace) -> None:
         # Launchers end the job with the first rank that ends: let the one that speaks be that one.
         time.sleep(1)
     # Ranks that fail alike fail together. Other nodes' ranks are late, and by then the job has ended.
-    if text and first_of_node(job):
-        say(text, sys.stderr)
-    sys.stdout.flush()
+    with contextlib.suppress(OSError):
+        if text and first_of_node(job):
+            say(text, sys.stderr)
+        sys.stdout.flush()
     # Shutting Horovod down wakes the ranks that wait in a collective. It waits for them in turn, so not for long.
     import horovod.tensorflow as hvd
 
