@@ -21,18 +21,19 @@ usage() { sed -n '2,/^set /p' "$0" | sed '$d; s/^# \{0,1\}//'; }
 fail() { echo "error: $*" >&2; exit 1; }
 wrong() { echo "error: $*; see $0 --help" >&2; exit 2; }
 
-debian_mirror() { # of bookworm or not: mirrors have all releases
-  local uri=''
-  # shellcheck disable=SC2016 # apt-get's own variables
-  ! command -v apt-get >/dev/null ||
-    uri=$(apt-get indextargets --format '$(ORIGIN) $(REPO_URI)' 2>/dev/null |
-      awk '$1 == "Debian" && $2 !~ /security/ {print $2; exit}') || true
-  echo "${uri:-https://deb.debian.org/debian}"
+check_room() { # the folder $1 is to have $2 GB free; $3 is what it is
+  local free
+  if [ ! -w "$1" ]; then
+    missing+=("cannot write to $1, $3")
+  else
+    free=$(df -Pk "$1" | awk 'NR == 2 {print int($4 / 1e6)}')
+    [ "$free" -ge "$2" ] || missing+=("only $free GB free in $1, $3: $2 wanted")
+  fi
 }
 
 check() { # says all that is missing, not only the first
-  local missing=() program free home wanted=6
-  ! grep -q ' gpu$' "$recipe" || wanted=13
+  local missing=() program home wanted=6 large=1
+  ! grep -q ' gpu$' "$recipe" || wanted=13 large=4
   for program in debootstrap mksquashfs python3; do
     PATH=$PATH:/usr/sbin:/sbin command -v $program >/dev/null || missing+=("no $program")
   done
@@ -41,9 +42,8 @@ check() { # says all that is missing, not only the first
   elif [[ $("$apptainer" build --help 2>&1) != *--build-arg* ]]; then
     missing+=("$("$apptainer" --version) knows no --build-arg: Apptainer 1.2 or newer, SingularityCE 4 or newer")
   fi
-  free=$(df -Pk "${TMPDIR:-/tmp}" | awk 'NR == 2 {print int($4 / 1e6)}')
-  [ "$free" -ge $wanted ] || missing+=("only $free GB free in ${TMPDIR:-/tmp}, $wanted wanted: set TMPDIR")
-  [ -w "$(dirname "$image")" ] || missing+=("cannot write to $(dirname "$image")")
+  check_room "${TMPDIR:-/tmp}" $wanted "where it is built (TMPDIR names another place)"
+  check_room "$(dirname "$image")" $large "where the image goes"
   # Apptainer binds the home that the system knows, whatever HOME says.
   home=$(getent passwd "$(id -u)" | cut -d: -f6) || true
   [ "$(id -u)" = 0 ] || [ -d "$home" ] || missing+=("no home folder '$home' on this machine: --fakeroot binds it")
@@ -81,7 +81,7 @@ image=${words[1]:-$(basename "$recipe" .def).sif}
 case $mpi in mpich | openmpi) ;; *) wrong "--mpi $mpi: it is mpich or openmpi" ;; esac
 [ ! -d "$image" ] || wrong "$image is a folder: name a file in it"
 [ ! -e "$image" ] || [ -n "$force" ] || [ -n "$only_check" ] || wrong "$image is there: --force replaces it"
-mirror=${mirror:-$(debian_mirror)}
+mirror=${mirror:-$("$project/containers/mirror.sh")}
 [[ $mirror != *@* ]] || wrong "Debian's mirror, which the image will tell, holds a password: name another with --mirror"
 check
 echo "building $image of $(basename "$recipe") with $mpi, Debian from $mirror"
@@ -96,7 +96,7 @@ mkdir "$temporary/lent"
 lend "$temporary/lent"
 fakeroot=()
 [ "$(id -u)" = 0 ] || fakeroot=(--fakeroot)
-# Relative to the recipe's %files; beside itself an unfinished image would look finished.
+# Relative to the recipe's %files; under its own name an unfinished image would look finished.
 recipe=$(realpath "$recipe") image=$(realpath "$image")
 cd "$project"
 began=$SECONDS
@@ -108,5 +108,10 @@ PATH=$PATH:/usr/sbin:/sbin "$apptainer" build "${fakeroot[@]}" "${binds[@]}" --b
   --build-arg "MPI=$mpi" --build-arg "REVISION=$revision" "$temporary/image.sif" "$recipe"
 umask "$mask"
 chmod '=rwx' "$temporary/image.sif"
-mv "$temporary/image.sif" "$image"
+# On another file system it is copied, and a quota may end that.
+if ! mv "$temporary/image.sif" "$image.part" || ! mv "$image.part" "$image"; then
+  rm -f "$image.part"
+  trap - EXIT
+  fail "the image is built, but cannot be put into $(dirname "$image"): it is kept as $temporary/image.sif"
+fi
 echo "$image: $(($(stat -c %s "$image") / 1000000)) MB, in $(((SECONDS - began + 59) / 60)) min"

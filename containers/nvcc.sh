@@ -25,10 +25,8 @@ static=nvidia-cuda-runtime-cu12==12.9.79
 
 unpacked=$(mktemp -d)
 trap 'rm -rf "$unpacked"' EXIT
-# shellcheck disable=SC2016 # apt-get's own variables
-mirror=$(apt-get indextargets --format '$(ORIGIN) $(REPO_URI)' | awk '$1 == "Debian" && $2 !~ /security/ {print $2; exit}')
 mkdir -p "$unpacked/lists/partial"
-echo "deb [signed-by=$keyring] ${mirror:-https://deb.debian.org/debian} $suite non-free" >"$unpacked/sources.list"
+echo "deb [signed-by=$keyring] $("$(dirname "$0")/mirror.sh") $suite non-free" >"$unpacked/sources.list"
 aside() { # apt's own lists stay as they are
   apt-get -qq -o Dir::Etc::SourceList="$unpacked/sources.list" -o Dir::Etc::SourceParts=- -o Dir::Cache="$unpacked" \
     -o Dir::State::Lists="$unpacked/lists" -o Acquire::Languages=none -o APT::Sandbox::User=root "$@"

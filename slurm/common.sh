@@ -27,40 +27,8 @@ read_site_settings() { # what stands in sbatch's environment wins: CONTAINER=x.s
   set -a # the ranks get all of it
   # shellcheck source=/dev/null
   source "$site"
-  set +a
+  set +aeu # a script that ends at the first status that is not 0 could requeue nothing
   [ ${#given[@]} = 0 ] || export "${given[@]}"
-}
-
-use_container() { # container: what comes before the ranks' command; the arguments are that command's
-  local runtime words word
-  [ -e "$CONTAINER" ] || fail "no container image $CONTAINER: mend CONTAINER, or unset it to use VENV"
-  runtime=$(command -v apptainer || command -v singularity) ||
-    fail "CONTAINER is set, but there is no apptainer here: load it with MODULES"
-  container=("$runtime" exec)
-  [ "${SLURM_GPUS_ON_NODE:-0}" = 0 ] || container+=(--nv)
-  # Of its own accord it shows $HOME, /tmp and the working folder; data, runs and node-local disks may lie elsewhere.
-  for word in "$HPC_TRAIN" "${NODE_LOCAL-${TMPDIR:-}}" "$@"; do
-    [[ $word != --*=* ]] || word=${word#--*=}
-    [[ $word != *\$* ]] || word=$(look_up "$word")
-    [[ $word = -* ]] || bind_folder "$word"
-  done
-  read -ra words <<<"${CONTAINER_OPTIONS:-}"
-  container+=("${words[@]}" "$CONTAINER")
-}
-
-look_up() { # a path in which variables may stand, as this node knows them
-  python3 -c 'import os, sys; print(os.path.expandvars(sys.argv[1]))' "$1" 2>/dev/null || echo "$1"
-}
-
-bind_folder() { # the folder of a file, a pattern, or what is yet to be made; by the name that is used, links or not
-  local folder=${1%%[*?[]*}
-  [[ $folder = */* ]] || return 0
-  folder=$(realpath -ms "$folder")
-  until [ -d "$folder" ]; do folder=$(dirname "$folder"); done
-  case $folder in
-    / | /bin | /dev | /etc | /lib | /lib32 | /lib64 | /opt | /proc | /sbin | /sys | /usr | /var) ;; # the image has its own
-    *) [[ " ${container[*]} " = *" $folder "* ]] || container+=(--bind "$folder") ;;
-  esac
 }
 
 activate_environment() { # modules, then the container or the virtual environment; the arguments are the ranks'
@@ -72,6 +40,7 @@ activate_environment() { # modules, then the container or the virtual environmen
       "site's script for it (/etc/profile.d/modules.sh, lmod.sh) in slurm/site.env"
     # shellcheck disable=SC2086 # one word a module
     module load $MODULES || fail "\`module load $MODULES\` failed: mend MODULES in slurm/site.env"
+    set +eu
   fi
   if [ -n "${CONTAINER:-}" ]; then
     use_container "$@"
@@ -146,7 +115,7 @@ check_program() { # before any rank starts: is there such a trainer?
   fi
 }
 
-choose_run_folder() { # the user's --run, or one of this job's own; arguments: what the trainer is started with
+choose_run_folder() { # run: the user's --run, or one of this job's own; arguments: what the trainer is started with
   local i next
   run='' arguments=("$@" --resume)
   for ((i = 1; i <= $#; i++)); do
@@ -160,7 +129,6 @@ choose_run_folder() { # the user's --run, or one of this job's own; arguments: w
     run=runs/$SLURM_JOB_NAME-$job
     arguments+=(--run "$run")
   fi
-  mkdir -p "$run" || fail "cannot make the run folder $run: name one on the shared file system with --run"
 }
 
 check_progress() { # RESTARTS restarts in a row without a newer checkpoint end the job
@@ -245,9 +213,10 @@ prepare() { # all that comes before the ranks; arguments: what they are started 
 
 run_job() { # a trainer in its run folder: begun or resumed, and requeued where it is not finished
   local status
-  prepare "$@"
-  check_program "$@"
   choose_run_folder "$@"
+  prepare "${arguments[@]}"
+  check_program "$@"
+  mkdir -p "$run" || fail "cannot make the run folder $run: name one on the shared file system with --run"
   say "$ranks ranks on $SLURM_JOB_NUM_NODES nodes ($SLURM_JOB_NODELIST); on a node: ranks $ranks_a_node," \
     "cores $SLURM_CPUS_ON_NODE, GPUs ${SLURM_GPUS_ON_NODE:-0}; environment: $environment"
   check_progress
@@ -270,6 +239,8 @@ run_job() { # a trainer in its run folder: begun or resumed, and requeued where 
   exit "$status"
 }
 
+# shellcheck source=slurm/container.sh
+source "$HPC_TRAIN/slurm/container.sh"
 explain "$@"
 job=$SLURM_JOB_ID restart=${SLURM_RESTART_COUNT:-0} heard='' ranks_pid='' launcher=()
 # What comes before the ranks have started is for them as well.

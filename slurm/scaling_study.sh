@@ -30,7 +30,8 @@ common=${HPC_TRAIN:=${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}}/slurm/common.sh
 source "$common"
 
 # Not run_job: a benchmark has no run folder and nothing to resume.
-prepare "$@"
+study=studies/$SLURM_JOB_NAME
+prepare "$@" "$study"
 benchmark=(python -m hpc_train.cli bench throughput "$@")
 case " $* " in
   *" --output "* | *" --output="*)
@@ -38,7 +39,6 @@ case " $* " in
     exit
     ;;
 esac
-study=studies/$SLURM_JOB_NAME
 mkdir -p "$study" || fail "cannot make $study in $PWD; submit from a folder on the shared file system"
 run_ranks "${benchmark[@]}" --output "$study/$(printf 'ranks-%05d-job-%s' "$ranks" "$SLURM_JOB_ID").json"
 status=$?

@@ -22,8 +22,6 @@ LIST_GPUS = "from hpc_train.parallel.cuda import list_gpus; print('seen', len(li
 def environment(**changes: str) -> dict[str, str]:
     """This process's variables, with the Apptainer of the tests on PATH where there is none else."""
     env = {**os.environ, **changes}
-    # Which would lead into the container as well.
-    env.pop("PYTHONPATH", None)
     if not shutil.which("apptainer", path=env["PATH"]) and (INSTALLED / "environment").is_file():
         for line in (INSTALLED / "environment").read_text().splitlines():
             name, value = line.split("=", 1)

@@ -14,8 +14,7 @@ export DEBIAN_FRONTEND=noninteractive
 apt-get install -qq -y --no-install-recommends "${tools[@]}" >/dev/null
 
 # sid's packages, from the mirror that this machine has bookworm from; apt's own lists stay as they are.
-# shellcheck disable=SC2016 # apt-get's own variables
-mirror=$(apt-get indextargets --format '$(RELEASE) $(REPO_URI)' | awk '$1 == "bookworm" {print $2; exit}')
+mirror=$("$(dirname "$0")/../containers/mirror.sh")
 mkdir -p "$work/lists/partial" "$work/root"
 echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror sid main" >"$work/sid.list"
 sid() {

@@ -151,6 +151,11 @@ def test_of_a_process_its_mpi_is_what_it_has_mapped():
     assert mpi.library_among(["/usr/lib/libc.so.6"]) is None
 
 
+def test_of_the_libraries_that_a_file_is_linked_with_the_mpi_is_told():
+    ldd = "\tlibmpi_cxx.so.40 => /nowhere/libmpi_cxx.so.40 (0x7f)\n\tlibmpi.so.40 => /nowhere/libmpi.so.40 (0x7f)"
+    assert mpi.linked_with(ldd) == mpi.Mpi("Open MPI", "/nowhere/libmpi.so.40")
+
+
 def test_an_mpi_that_the_linker_does_not_find_is_said_to_be_missing():
     assert "not found" in str(mpi.linked_with("\tlibmpi.so.12 => not found"))
 
@@ -244,6 +249,10 @@ def test_gpus_that_tensorflow_does_not_see_are_wrong_and_the_cause_is_named():
     build = gpus.judge(shown, False, False, "")
     assert (build.verdict, "CPU build" in build.value, "and-cuda" in build.remedy) == ("wrong", True, True)
     assert "--nv" in gpus.judge(shown, True, True, "image.sif").remedy
+    driven = [dataclasses.replace(one, no_driver="") for one in shown]
+    for facts, cuda in ((shown, False), (driven, False), (driven, True)):
+        assert "containers/hpc-train-cuda.def" in gpus.judge(facts, cuda, True, "image.sif").remedy
+        assert "pip install" in gpus.judge(facts, cuda, True, "Docker").remedy
     assert "nvidia-smi" in gpus.judge(shown, True, True, "").remedy
     one = [dataclasses.replace(shown[0], seen=2), dataclasses.replace(shown[1], host="node7")]
     assert "on node7" in gpus.judge(one, True, True, "").value

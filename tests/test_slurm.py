@@ -11,7 +11,8 @@ import pytest
 from cluster_daemons import own_hostnames
 from launch import REPOSITORY
 
-TEMPLATES = sorted(path.name for path in (REPOSITORY / "slurm").glob("*.sh") if path.name != "common.sh")
+SHARED = {"common.sh", "container.sh"}
+TEMPLATES = sorted({path.name for path in (REPOSITORY / "slurm").glob("*.sh")} - SHARED)
 STAND_IN = REPOSITORY / "tests" / "ranks" / "stand_in.py"
 QUICK = ("--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=1", "slurm/train.sh", STAND_IN)
 
@@ -30,12 +31,11 @@ def test_a_container_is_shown_the_folders_that_options_name(tmp_path):
     data, link, other = tmp_path / "data", tmp_path / "link", tmp_path / "other"
     (data / "train").mkdir(parents=True)
     link.symlink_to(data)
-    text = (REPOSITORY / "slurm" / "common.sh").read_text()
-    functions = "".join(re.findall(r"^(?:use_container|look_up|bind_folder)\(\) .*?^}\n", text, re.M | re.S))
+    functions = (REPOSITORY / "slurm" / "container.sh").read_text()
     words = ["-m", "hpc_train.mnist", "--data", f"{data}/train/*.h5", f"--run={tmp_path}/new/run", "--epochs", "3"]
     words += ["--test-data", str(link), "--weights", "/", "--again", str(data / "train")]
     # The image's own programs are in /opt and /usr.
-    words += ["--stage", "$OTHER/$SLURM_JOB_ID", "--report", "/opt/none-yet/x", "/usr/none-yet"]
+    words += ["--stage", "${OTHER}/$SLURM_JOB_ID", "--report", "/opt/none-yet/x", "/usr/none-yet"]
     other.mkdir()
     runtime = tmp_path / "bin" / "apptainer"
     runtime.parent.mkdir()
@@ -56,7 +56,7 @@ def test_a_container_is_shown_the_folders_that_options_name(tmp_path):
         capture_output=True,
         text=True,
     )
-    folders = (REPOSITORY, "/mnt", data / "train", tmp_path, link, other)
+    folders = (REPOSITORY, "/mnt", data / "train", tmp_path, link, data, other)
     bound = [word for folder in folders for word in ("--bind", str(folder))]
     assert ended.stdout.splitlines() == [
         *(str(runtime), "exec", "--nv"), *bound, *("--bind", "/proc", "--no-home", str(runtime))

@@ -59,7 +59,8 @@ def busy(project, tmp_path_factory):
         (folder / "bin" / name).write_text(BUSY.replace("REAL", shutil.which(name)))
         (folder / "bin" / name).chmod(0o755)
     with open(folder / "slurm" / "site.env", "a") as file:
-        file.write(f"PATH='{folder}/bin':$PATH\n")
+        # Other people's scripts may end with the options that they began with.
+        file.write(f"PATH='{folder}/bin':$PATH\nset -eu\n")
     return folder
 
 

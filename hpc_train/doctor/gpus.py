@@ -101,6 +101,12 @@ def _reason(facts: Facts, cuda: bool) -> str:
 
 
 def _remedy(facts: Facts, cuda: bool, inside: str) -> str:
+    # Into Apptainer's images nothing can be installed.
+    sealed = inside not in ("", "Docker", "Podman")
+    if sealed and not cuda:
+        return "take the image of containers/hpc-train-cuda.def; or, to train on CPUs, ask for no GPUs"
+    if sealed and not facts.no_driver:
+        return "take an image with all of CUDA 12 and cuDNN, such as that of containers/hpc-train-cuda.def"
     if not cuda:
         return "pip install 'tensorflow[and-cuda]==2.21.*', then hpc-train build-horovod --gpu"
     if not facts.no_driver:

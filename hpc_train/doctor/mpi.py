@@ -54,11 +54,12 @@ def library_among(paths: list[str]) -> Mpi | None:
 
 def linked_with(ldd: str) -> Mpi | None:
     """The MPI library in what `ldd` says of a file; its path is `not found` where the linker finds none."""
-    needed = _NEEDED.search(ldd)
+    needed = _NEEDED.findall(ldd)
     if not needed:
         return None
-    path = f"{needed[1]}, not found" if needed[2] == "not found" else os.path.realpath(needed[2])
-    return Mpi(family_of(needed[1]), path)
+    # Open MPI's bindings for other languages may be named before it.
+    soname, found = next((one for one in needed if family_of(one[0])), needed[0])
+    return Mpi(family_of(soname), f"{soname}, not found" if found == "not found" else os.path.realpath(found))
 
 
 def loaded() -> Mpi | None:

@@ -1,0 +1,8 @@
+#!/bin/bash
+# Prints Debian's mirror of this machine, as its apt knows it; Debian's own where that is no address that other programs
+# take too.
+set -uo pipefail
+# shellcheck disable=SC2016 # apt-get's own variables
+! command -v apt-get >/dev/null || mirror=$(apt-get indextargets --format '$(ORIGIN)|$(REPO_URI)' 2>/dev/null |
+  awk -F'|' '$1 == "Debian" && $2 ~ "^https?://" && $2 !~ /security/ {print $2; exit}')
+echo "${mirror:-https://deb.debian.org/debian}"

@@ -1,0 +1,25 @@
+#!/bin/bash
+# Whether an image is sound: everything loads, CUDA's libraries and NCCL too where it is for GPUs, and 2 ranks of the MPI
+# inside sum right. install.sh puts it into the image; Apptainer runs it when the image is built, and `apptainer test`.
+set -euo pipefail
+
+# Of the machine that builds: folders that no container shows, the job that it is done in, packages.
+for name in $(compgen -e); do
+  case $name in
+    TMPDIR | SLURM_* | PMI_* | PMIX_* | CUDA_VISIBLE_DEVICES | PYTHONPATH | PYTHONHOME) unset "$name" ;;
+  esac
+done
+export TF_CPP_MIN_LOG_LEVEL=3 PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe
+
+hpc-train doctor
+# On the CPUs, as there may be one GPU, or none.
+mpirun -np 2 python -c '
+import horovod.tensorflow as hvd, tensorflow as tf
+hvd.init()
+assert hvd.nccl_built() or not tf.test.is_built_with_cuda(), "Horovod has no NCCL"
+with tf.device("/cpu:0"):
+    total = hvd.allreduce(tf.fill([1_000_000], hvd.rank() + 1.0), op=hvd.Sum)
+assert hvd.size() == 2 and tf.reduce_all(total == 3).numpy(), "a wrong sum"
+if hvd.rank() == 0:
+    print("the sum over 2 ranks is right")
+'
