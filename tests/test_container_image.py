@@ -163,20 +163,26 @@ def test_mpi_inside_the_hosts_launcher_and_no_container_make_the_same_weights(im
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
-def test_large_messages_of_an_ordinary_users_ranks_arrive(image, host_mpirun, place, digits):
+def test_an_ordinary_users_ranks_train_and_their_large_messages_arrive(image, host_mpirun, place, digits):
     user = pwd.getpwnam("nobody")
     become = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
-    for folder in (*place.parents, *image.parents):
-        if folder.owner() == "root" and folder.name.startswith(("pytest-", "image")):
+    for folder in (*place.parents, *image.parents, digits):
+        if folder.owner() == "root" and folder.name.startswith(("pytest-", "image", "digits")):
             folder.chmod(0o755)
     if images.run(*become, "test", "-r", image, "-a", "-x", shutil.which(host_mpirun[0])).returncode:
         pytest.skip(f"{user.pw_name} may not read {image}, or not run {host_mpirun[0]}")
     fuse = Path("/dev/fuse")
     unpacked = [] if fuse.exists() and fuse.stat().st_mode & 0o006 == 0o006 else ["--unsquash"]
     container = inside(image, place, digits, "--no-home", *unpacked)
-    ended = images.run(*become, *host_mpirun, "-np", "2", *container, "python", place / "sums.py", HOME=str(place))
+    start = (*become, *host_mpirun, "-np", "2", *container)
+    ended = images.run(*start, "python", place / "sums.py", HOME=str(place))
     assert ended.returncode == 0, ended.stdout
     assert ended.stdout.count("summed 2") == 2
+    command = (*start, *TRAIN, "--data", str(digits), "--run", str(place / "run"))
+    trained = images.run(*command, timeout=300, HOME=str(place), CUDA_VISIBLE_DEVICES="")
+    assert trained.returncode == 0, trained.stdout[-3000:]
+    assert weights(place / "run")
+    assert (place / "run").owner() == user.pw_name
 
 
 DOCTOR = ("hpc-train", "doctor", "--launch", "--ranks", "2")
