@@ -64,6 +64,12 @@ def refusal(function, *args):
     return message
 
 
+def test_digits_without_scikit_learn_are_one_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(UserError, match="pip install scikit-learn"):
+        prepare("digits", "--output", tmp_path / "digits")
+
+
 def test_digits_become_shards_of_a_stratified_split(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     prepare("digits")

@@ -43,9 +43,16 @@ class Source:
 
 
 def digits():
-    """scikit-learn's 1797 handwritten digits: (8, 8, 1) uint8 scaled to 0..255, a fifth for testing."""
-    from sklearn.datasets import load_digits
+    """scikit-learn's 1797 handwritten digits: (8, 8, 1) uint8 scaled to 0..255, a fifth for testing.
 
+    Raises:
+        UserError: no scikit-learn here.
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        how = "`pip install scikit-learn`, or prepare mnist or fashion-mnist"
+        raise UserError(f"digits: scikit-learn has them, but does not load ({error}): {how}") from error
     bunch = load_digits()
     inputs = np.rint(bunch.images[..., np.newaxis] * (255 / 16)).astype(np.uint8)
     splits = stratified_split(inputs, bunch.target.astype(np.uint8), 0.2)
