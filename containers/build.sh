@@ -108,9 +108,9 @@ PATH=$PATH:/usr/sbin:/sbin "$apptainer" build "${fakeroot[@]}" "${binds[@]}" --b
   --build-arg "MPI=$mpi" --build-arg "REVISION=$revision" "$temporary/image.sif" "$recipe"
 umask "$mask"
 chmod '=rwx' "$temporary/image.sif"
-# On another file system it is copied, and a quota may end that.
-if ! mv "$temporary/image.sif" "$image.part" || ! mv "$image.part" "$image"; then
-  rm -f "$image.part"
+# A quota may end the copy, and somebody else's file may bar its place.
+if ! cp "$temporary/image.sif" "$image.part" || ! mv -fT "$image.part" "$image"; then
+  rm -rf "$image.part" "$temporary/lent"
   trap - EXIT
   fail "the image is built, but cannot be put into $(dirname "$image"): it is kept as $temporary/image.sif"
 fi

@@ -10,7 +10,8 @@ set -euo pipefail
 source=${1:?the folder with setup.cfg} mpi=${2:?mpich or openmpi} kind=${3:?cpu or gpu}
 home=/opt/hpc-train lent=/mnt debian=https://deb.debian.org/debian
 umask 022
-export DEBIAN_FRONTEND=noninteractive HPC_TRAIN_CACHE=/var/tmp/hpc-train-build
+# In a folder of the image's own: /tmp and /var/tmp are those of the machine that builds.
+export DEBIAN_FRONTEND=noninteractive HPC_TRAIN_CACHE=/opt/hpc-train-build
 
 case $mpi-$kind in
   mpich-[cg]pu | openmpi-[cg]pu) ;;
@@ -66,4 +67,4 @@ apt-get clean
 take() { [ ! -f "$1" ] || sed -i "s|^deb [^ ]*|deb $2|" "$1"; }
 take /etc/apt/sources.list $debian
 take /etc/apt/sources.list.d/security.list $debian-security
-rm -rf "$HPC_TRAIN_CACHE" /var/lib/apt/lists/* /var/cache/apt/*.bin /var/log/bootstrap.log /root/.cache
+rm -rf "$HPC_TRAIN_CACHE" /var/lib/apt/lists/* /var/cache/apt/*.bin /var/log/bootstrap.log

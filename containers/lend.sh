@@ -11,7 +11,7 @@ lend() { # $1: an empty folder. binds: what `apptainer build` must mount
     [ ! -f "$file" ] || [ ! -r "$file" ] || { certificates=$file; break; }
   done
   if [ -n "$certificates" ]; then
-    cp "$certificates" "$1/certificates.crt"
+    cat "$certificates" >"$1/certificates.crt" # apt's user is to read it, whoever may read theirs
     printf 'export %s=/mnt/certificates.crt\n' SSL_CERT_FILE PIP_CERT >>"$1/environment"
     echo 'Acquire::https::CAInfo "/mnt/certificates.crt";' >"$1/apt.conf"
     echo 'export APT_CONFIG=/mnt/apt.conf' >>"$1/environment"

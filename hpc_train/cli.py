@@ -4,6 +4,8 @@ import difflib
 import importlib
 import sys
 
+from hpc_train.console import while_read
+
 _COMMANDS = {
     "build-horovod": (
         "hpc_train.horovod_build.command",
@@ -60,6 +62,7 @@ _COMMANDS = {
 }
 
 
+@while_read()
 def main() -> None:
     """Entry point of the console script."""
     words = sys.argv[1:3] if sys.argv[1:2] == ["bench"] or " ".join(sys.argv[1:3]) in _COMMANDS else sys.argv[1:2]

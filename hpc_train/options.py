@@ -2,12 +2,11 @@
 
 import contextlib
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
 
-from hpc_train.console import unread
+from hpc_train.console import while_read
 from hpc_train.errors import UserError
 from hpc_train.parallel.launcher import see
 from hpc_train.parallel.world import end_heard, exit_usage
@@ -31,6 +30,7 @@ def parse(options: type, prog: str, args: Sequence[str] | None = None):
             raise
 
 
+@while_read()
 def main(options: type, run: Callable, prog: str, args: Sequence[str] | None = None) -> None:
     """Parse, run, and turn a user's mistake into one line and a non-zero exit."""
     try:
@@ -43,9 +43,3 @@ def main(options: type, run: Callable, prog: str, args: Sequence[str] | None = N
         if sys.excepthook is not sys.__excepthook__:
             raise
         sys.exit(130)
-    except BrokenPipeError:
-        if sys.excepthook is not sys.__excepthook__ or not unread():
-            raise
-        # Nor is what Python would still write at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE)

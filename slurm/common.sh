@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # What the templates share. A site's settings belong in slurm/site.env (see site.env.example), a job's on sbatch's
-# command line; here is what is done with them, from top to bottom: settings, environment, threads and binding,
-# launcher, run folder, the run itself, requeue. No `set -eu`: modules and site.env are other people's shell code.
+# command line; here is what is done with them: settings, environment (of a container, container.sh), threads and
+# binding, launcher, run folder, the run itself, requeue. No `set -eu`: modules and site.env are other people's shell code.
 
 again=75 # the ranks' status when they stopped at a checkpoint, to be run again (EX_TEMPFAIL; hpc_train/stopping.py)
 
@@ -27,7 +27,7 @@ read_site_settings() { # what stands in sbatch's environment wins: CONTAINER=x.s
   set -a # the ranks get all of it
   # shellcheck source=/dev/null
   source "$site"
-  set +aeu # a script that ends at the first status that is not 0 could requeue nothing
+  set +aeu +o pipefail # a script that ends at the first status that is not 0 could requeue nothing
   [ ${#given[@]} = 0 ] || export "${given[@]}"
 }
 
@@ -40,7 +40,7 @@ activate_environment() { # modules, then the container or the virtual environmen
       "site's script for it (/etc/profile.d/modules.sh, lmod.sh) in slurm/site.env"
     # shellcheck disable=SC2086 # one word a module
     module load $MODULES || fail "\`module load $MODULES\` failed: mend MODULES in slurm/site.env"
-    set +eu
+    set +eu +o pipefail
   fi
   if [ -n "${CONTAINER:-}" ]; then
     use_container "$@"
@@ -102,17 +102,28 @@ choose_launcher() { # LAUNCHER, or the first under which the ranks find each oth
     say "${works:-rejected}: ${launcher[*]}: ${answer%%$'\n'*}"
     [ -z "$works" ] || return 0
   done
-  fail "no launcher makes $ranks ranks on $SLURM_JOB_NUM_NODES nodes find each other: load the MPI that Horovod was" \
+  [ -n "$heard" ] || fail "no launcher makes $ranks ranks on $SLURM_JOB_NUM_NODES nodes find each other: load the MPI that Horovod was" \
     "built with (MODULES), or name the launcher (LAUNCHER) in slurm/site.env"
 }
 
 check_program() { # before any rank starts: is there such a trainer?
+  local said status
   if [ "$2" != -m ]; then
     [ -f "$2" ] || fail "no file $2 in $PWD"
-  elif ! "${container[@]}" python -c "import importlib.util as u, sys; sys.exit(not u.find_spec('$3'))" \
-    2>/dev/null; then
-    fail "$environment has no module $3: is the name right, and hpc-train installed there?"
+    return
   fi
+  said=$("${container[@]}" python - "$3" 2>&1 <<'P'
+import importlib.util, sys
+try:
+    found = importlib.util.find_spec(sys.argv[1])
+except ModuleNotFoundError:
+    found = None
+sys.exit(0 if found else 3)
+P
+  )
+  status=$?
+  [ $status != 3 ] || fail "$environment has no module $3: is the name right, and hpc-train installed there?"
+  [ $status = 0 ] || [ -n "$heard" ] || fail "$environment cannot say whether it has $3: $(tail -n 1 <<<"$said")"
 }
 
 choose_run_folder() { # run: the user's --run, or one of this job's own; arguments: what the trainer is started with
@@ -206,7 +217,7 @@ requeue() { # $1: what happened. A job that Slurm is ending already would be rev
 
 stopped_from_outside() { [ -n "$heard" ] || scontrol show job "$job" | grep -q 'PreemptTime=[0-9]'; }
 
-prepare() { # all that comes before the ranks; arguments: what they are started with
+prepare() { # where and how ranks run; arguments: what they are started with
   activate_environment "$@"
   set_threads_and_binding
 }

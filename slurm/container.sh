@@ -2,7 +2,7 @@
 # The container that the ranks run in, and what it is shown of the node; for common.sh.
 
 use_container() { # container: what comes before the ranks' command; the arguments are that command's
-  local runtime words word said
+  local runtime words word path said
   # shellcheck disable=SC2153 # a setting of the user's
   [ -e "$CONTAINER" ] || fail "no container image $CONTAINER: mend CONTAINER, or unset it to use VENV"
   runtime=$(command -v apptainer || command -v singularity) ||
@@ -13,11 +13,13 @@ use_container() { # container: what comes before the ranks' command; the argumen
   for word in "$HPC_TRAIN" "${NODE_LOCAL-${TMPDIR:-}}" "$@"; do
     [[ $word != --*=* ]] || word=${word#--*=}
     word=$(look_up "$word")
-    [[ $word = -* ]] || show_folder "$word"
+    # The folder of a pattern. A word without slashes is nothing of another folder, unless it is a link.
+    path=${word%%[*?[]*}
+    [[ $word = -* ]] || [[ $path != */* && ! -L $path ]] || show "$(realpath -ms "$path")"
   done
   read -ra words <<<"${CONTAINER_OPTIONS:-}"
   container+=("${words[@]}" "$CONTAINER")
-  said=$("${container[@]}" true 2>&1) ||
+  said=$("${container[@]}" true 2>&1) || [ -n "${heard:-}" ] ||
     fail "a container of $CONTAINER does not start: $(sed -n 's/^FATAL: *//p' <<<"$said" | grep . || tail -n 1 <<<"$said")"
 }
 
@@ -30,21 +32,29 @@ look_up() { # a path in which variables may stand, as this node knows them
   echo "$found$left"
 }
 
-show_folder() { # the folder of a file, a pattern, or what is yet to be made
-  local folder=${1%%[*?[]*} name
-  [[ $folder = */* || -L $folder ]] || return 0
-  folder=$(realpath -ms "$folder")
-  until [ -d "$folder" ]; do folder=$(dirname "$folder"); done
-  # By the name that is used, and where that leads: a link in a folder that is shown would lead to nothing.
-  for name in "$folder" "$(realpath "$folder")"; do
-    case $name in
-      / | /bin | /dev | /etc | /lib | /lib32 | /lib64 | /opt | /proc | /sbin | /sys | /usr | /var) ;; # the image has its own
-      /opt/hpc-train | /opt/hpc-train/*) fail "$name would hide what the image has there: move it to another folder" ;;
-      *)
-        name=${name//,/\\,}
-        name=${name//:/\\:}
-        [[ " ${container[*]} " = *" $name "* ]] || container+=(--bind "$name")
-        ;;
-    esac
+show() { # an absolute path, or what of it is there already, and each that links on the way make of it: container
+  local path=$1 folder link='' to
+  until [ -e "$path" ]; do path=$(dirname "$path"); done
+  if [ -d "$path" ]; then bind "$path"; else bind "$(dirname "$path")"; fi
+  # A link in a folder that is shown leads nowhere inside, unless what it leads to is shown as well.
+  folder=$path
+  until [ "$folder" = / ]; do
+    [ ! -L "$folder" ] || link=$folder
+    folder=$(dirname "$folder")
   done
+  [ -n "$link" ] || return 0
+  to=$(readlink "$link")
+  [[ $to = /* ]] || to=$(dirname "$link")/$to
+  show "$(realpath -ms "$to${path#"$link"}")"
+}
+
+bind() { # a folder, unless the image has its own: container
+  local folder=$1
+  case $folder in
+    / | /bin | /dev | /etc | /lib | /lib32 | /lib64 | /opt | /proc | /sbin | /sys | /usr | /var) return 0 ;;
+    /opt/hpc-train | /opt/hpc-train/*) fail "$folder would hide what the image has there: move it to another folder" ;;
+  esac
+  folder=${folder//,/\\,}
+  folder=${folder//:/\\:}
+  [[ " ${container[*]} " = *" $folder "* ]] || container+=(--bind "$folder")
 }

@@ -47,10 +47,11 @@ def test_a_run_that_is_not_there_is_one_line(tmp_path):
     assert "not a run folder" in ended.stderr
 
 
-def test_a_reader_that_has_seen_enough_ends_a_command_quietly():
+@pytest.mark.parametrize("words", ["doctor", "--help", "--version", "bench --help", "inspect --help"])
+def test_a_reader_that_has_seen_enough_ends_a_command_quietly(words):
     reader, writer = os.pipe()
     os.close(reader)
-    command = [sys.executable, "-m", "hpc_train.cli", "doctor"]
+    command = [sys.executable, "-m", "hpc_train.cli", *words.split()]
     ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
     os.close(writer)
     assert (ended.returncode, ended.stderr) == (141, "")

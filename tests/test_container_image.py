@@ -105,7 +105,8 @@ def same(first: dict, second: dict) -> bool:
 
 def test_its_own_test_passes_whatever_machine_builds_it(image):
     # One core, a folder for temporary files that no container shows, a job with GPUs, Python packages of a module.
-    machine = {"TMPDIR": "/scratch/mine", "SLURM_GPUS_ON_NODE": "4", "CUDA_VISIBLE_DEVICES": "0", "PYTHONPATH": "/site"}
+    machine = {"SLURM_GPUS_ON_NODE": "4", "CUDA_VISIBLE_DEVICES": "0", "PYTHONPATH": "/site"}
+    machine |= {"TMPDIR": "/scratch/mine", "NODE_LOCAL": "/scratch/node"}
     tested = images.run("taskset", "--cpu-list", "0", "apptainer", "test", image, timeout=300, **machine)
     assert tested.returncode == 0, tested.stdout
     assert "nothing is wrong" in tested.stdout

@@ -209,9 +209,9 @@ def small(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("small")
     image, certificates = folder / "small.sif", folder / "site.crt"
     known = Path(os.environ.get("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt"))
+    before = os.umask(0o077)
     certificates.write_text("lent.example: a secret of the site\n" + known.read_text())
     lent = {"no_proxy": "lent.example", "PIP_TRUSTED_HOST": "lent.example", "PIP_CERT": str(certificates)}
-    before = os.umask(0o077)
     try:
         # A mirror for which apt needs the certificates.
         status, output = build("--mirror", "https://deb.debian.org/debian", images.SMALL, image, **lent)
@@ -244,30 +244,33 @@ def test_an_image_keeps_nothing_that_was_lent(small):
     assert status == 0, output
 
 
-# It takes no time, and mv stops in the middle as where a quota ends.
+# It takes no time, and another program stops in the middle, as where a quota ends.
 APPTAINER = """#!/bin/sh
 case "$*" in *--help*) echo --build-arg ;; *) shift $(($# - 2)); echo an image >"$1" ;; esac
 """
-MV = """#!/bin/sh
-echo an >"$2"
+STOPS = """#!/bin/sh
+while [ $# -gt 1 ]; do shift; done
+echo an >"$1"
 exit 1
 """
 
 
 @pytest.mark.skipif(bool(needed), reason=needed)
-def test_an_image_that_cannot_be_put_into_its_place_is_kept(tmp_path):
+@pytest.mark.parametrize("program", ["cp", "mv"])
+def test_an_image_that_cannot_be_put_into_its_place_is_kept(tmp_path, program):
     for folder in ("bin", "temporary", "images"):
         (tmp_path / folder).mkdir()
-    for program, text in (("apptainer", APPTAINER), ("mv", MV)):
-        (tmp_path / "bin" / program).write_text(text)
-        (tmp_path / "bin" / program).chmod(0o755)
+    for name, text in (("apptainer", APPTAINER), (program, STOPS)):
+        (tmp_path / "bin" / name).write_text(text)
+        (tmp_path / "bin" / name).chmod(0o755)
     path = f"{tmp_path / 'bin'}:{images.environment()['PATH']}"
     status, output = build(images.SMALL, tmp_path / "images" / "x.sif", PATH=path, TMPDIR=str(tmp_path / "temporary"))
     (kept,) = (tmp_path / "temporary").glob("*/image.sif")
     assert status == 1
     assert output.splitlines()[-1].endswith(f"cannot be put into {tmp_path}/images: it is kept as {kept}")
     assert kept.read_text() == "an image\n"
-    assert not list((tmp_path / "images").iterdir())
+    assert not (kept.parent / "lent").exists()
+    assert not list((tmp_path / "images").glob("*.part"))
 
 
 IN_A_JOB = """
@@ -275,7 +278,7 @@ fail() { echo "error: $*" >&2; exit 1; }
 . "$1"/slurm/container.sh
 shift
 use_container "$@"
-"${container[@]}" sh -c 'cat shards/mnist/data "$WEIGHTS/data"; touch runs/made'
+"${container[@]}" sh -c 'cat shards/mnist/data w.h5 "$MORE/data"; touch runs/made'
 """
 
 
@@ -286,20 +289,27 @@ def in_a_job(image: Path, project: Path, *options: str | Path, **variables: str)
     return images.run(*command, cwd=project, **settings)
 
 
-def test_ranks_in_a_container_find_data_behind_links_and_strange_names(small):
-    # Not in /tmp, which containers are shown anyway.
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
-        scratch, project, weights = Path(folder, "scratch"), Path(folder, "project"), Path(folder, "a,b:c d")
-        for path in (scratch / "shards" / "mnist", scratch / "runs", project, weights):
-            path.mkdir(parents=True)
-        (scratch / "shards" / "mnist" / "data").write_text("behind a link\n")
-        (weights / "data").write_text("of a strange name\n")
-        (project / "shards").symlink_to(scratch / "shards")
-        (project / "runs").symlink_to(scratch / "runs")
-        options = ("--data", "shards/mnist/*", "--run=runs/new", "--weights", "$WEIGHTS/x.h5")
-        ended = in_a_job(small, project, *options, WEIGHTS=str(weights))
-        assert ended.stdout == "behind a link\nof a strange name\n"
-        assert (scratch / "runs" / "made").exists()
+def test_ranks_in_a_container_find_data_behind_links_and_strange_names(small, tmp_path):
+    scratch, site, weights = tmp_path / "scratch", tmp_path / "site", tmp_path / "a,b:c d"
+    project = tmp_path / "project"
+    for path in (scratch / "me" / "mnist", scratch / "me" / "runs", project, weights):
+        path.mkdir(parents=True)
+    (scratch / "me" / "mnist" / "data").write_text("behind three links\n")
+    (scratch / "me" / "w.h5").write_text("a file behind two\n")
+    (weights / "data").write_text("of a strange name\n")
+    # A site's own name for its file system, and a user's links in folders of links.
+    site.symlink_to(scratch)
+    (project / "shards").mkdir()
+    (project / "shards" / "mnist").symlink_to(site / "me" / "data")
+    (scratch / "me" / "data").symlink_to("mnist")
+    (project / "w.h5").symlink_to("../site/me/w.h5")
+    (project / "runs").symlink_to(site / "me" / "runs")
+    options = ("--data", "shards/mnist/*", "--run=runs/new", "--weights", "w.h5", "--more", "$MORE/x.h5")
+    # Containers are shown all of /tmp, unless they are told not to.
+    variables = {"MORE": str(weights), "CONTAINER_OPTIONS": "--no-mount tmp"}
+    ended = in_a_job(small, project, *options, **variables)
+    assert ended.stdout == "behind three links\na file behind two\nof a strange name\n"
+    assert (scratch / "me" / "runs" / "made").exists()
 
 
 def test_a_container_that_does_not_start_ends_the_job_with_the_reason(small, tmp_path):

@@ -59,9 +59,10 @@ def test_tensorflow_opens_every_library_and_takes_a_gpu(tmp_path):
 
 def test_a_library_that_does_not_load_is_named_with_the_remedy():
     reason = "libcudnn.so.9: cannot open shared object file: No such file or directory"
-    found = software.judge_cuda([reason, "libnccl.so.2: no"])
+    found = software.judge_cuda([reason, "libnccl.so.2: no"], "")
     assert found.verdict == "wrong"
     assert reason in found.value
     assert found.value.endswith("nor do 1 more")
     assert "pip install 'tensorflow[and-cuda]" in found.remedy
-    assert software.judge_cuda([]).verdict == "ok"
+    assert "containers/hpc-train-cuda.def" in software.judge_cuda([reason], "image.sif").remedy
+    assert software.judge_cuda([], "").verdict == "ok"

@@ -262,6 +262,7 @@ def test_each_rank_has_a_gpu_of_its_own_or_it_is_wrong():
     own = [rank(i, 1, 2, visible=["0", "1"], given=2, seen=2, takes=str(i), bus=f"0000:0{i}:00.0") for i in range(2)]
     assert gpus.judge(own, True, True, "").verdict == "ok"
     assert gpus.judge(own, True, False, "").remedy == "hpc-train build-horovod --gpu"
+    assert "containers/hpc-train-cuda.def" in gpus.judge(own, True, False, "image.sif").remedy
     shared = gpus.judge([own[0], dataclasses.replace(own[1], bus=own[0].bus)], True, True, "")
     assert (shared.verdict, "ranks 0, 1 share GPU 0000:00:00.0" in shared.remedy) == ("wrong", True)
     idle = gpus.judge([rank(0, visible=list("0123"), given=4, seen=4, takes="0", bus="a")], True, True, "")

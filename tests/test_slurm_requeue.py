@@ -60,7 +60,7 @@ def busy(project, tmp_path_factory):
         (folder / "bin" / name).chmod(0o755)
     with open(folder / "slurm" / "site.env", "a") as file:
         # Other people's scripts may end with the options that they began with.
-        file.write(f"PATH='{folder}/bin':$PATH\nset -eu\n")
+        file.write(f"PATH='{folder}/bin':$PATH\nset -euo pipefail\n")
     return folder
 
 

@@ -11,6 +11,16 @@ from hpc_train.console import say
 BUILD = "hpc-train build-horovod"
 
 
+def unless_sealed(inside: str, remedy: str) -> str:
+    """What would bring an environment CUDA: another image, where it is one of Apptainer's, which cannot be changed.
+
+    Args:
+        inside: the container, or empty.
+        remedy: what to install elsewhere.
+    """
+    return remedy if inside in ("", "Docker", "Podman") else "take the image of containers/hpc-train-cuda.def"
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing that was looked at."""

@@ -3,7 +3,7 @@
 import ctypes
 
 from hpc_train.doctor.facts import Facts
-from hpc_train.doctor.findings import Finding, some
+from hpc_train.doctor.findings import Finding, some, unless_sealed
 from hpc_train.errors import UserError
 from hpc_train.parallel.cuda import list_gpus, visible
 from hpc_train.parallel.world import World, choose_gpu, shared_gpus
@@ -85,7 +85,7 @@ def judge(everybody: list[Facts], cuda: bool, nccl: bool, inside: str, alone: bo
         return Finding(NAME, "note", value, "which rank takes which is settled only when the ranks know each other")
     value += f"; each rank takes one of its own, rank 0 {everybody[0].takes}"
     if len(everybody) > 1 and not nccl:
-        how = "hpc-train build-horovod --gpu"
+        how = unless_sealed(inside, "hpc-train build-horovod --gpu")
         return Finding(NAME, "note", f"{value}; Horovod has no NCCL and sums on the CPU", how)
     idle = [facts for facts in everybody if facts.local_rank == 0 and len(facts.visible or ()) > facts.local_size]
     if idle:
@@ -101,16 +101,12 @@ def _reason(facts: Facts, cuda: bool) -> str:
 
 
 def _remedy(facts: Facts, cuda: bool, inside: str) -> str:
-    # Into Apptainer's images nothing can be installed.
-    sealed = inside not in ("", "Docker", "Podman")
-    if sealed and not cuda:
-        return "take the image of containers/hpc-train-cuda.def; or, to train on CPUs, ask for no GPUs"
-    if sealed and not facts.no_driver:
-        return "take an image with all of CUDA 12 and cuDNN, such as that of containers/hpc-train-cuda.def"
     if not cuda:
-        return "pip install 'tensorflow[and-cuda]==2.21.*', then hpc-train build-horovod --gpu"
+        how = unless_sealed(inside, "pip install 'tensorflow[and-cuda]==2.21.*', then hpc-train build-horovod --gpu")
+        return f"{how}; or, to train on CPUs, ask for no GPUs"
     if not facts.no_driver:
-        return "pip install 'tensorflow[and-cuda]==2.21.*', or load the CUDA 12 and cuDNN modules that it needs"
+        how = "pip install 'tensorflow[and-cuda]==2.21.*', or load the CUDA 12 and cuDNN modules that it needs"
+        return unless_sealed(inside, how)
     if inside:
         return "start the container with --nv (Docker: --gpus all)"
     return (

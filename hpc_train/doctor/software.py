@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hpc_train.doctor.findings import BUILD, Finding
+from hpc_train.doctor.findings import BUILD, Finding, unless_sealed
 from hpc_train.parallel.cuda import LIBRARIES
 from hpc_train.parallel.launcher import container
 from hpc_train.parallel.quiet import quiet_import
@@ -86,16 +86,23 @@ def cuda() -> Finding | None:
     asked = "from hpc_train.parallel import cuda; print(*cuda.problems(), sep='\\n')"
     opened = subprocess.run([sys.executable, "-c", asked], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
     if opened.returncode:
-        return judge_cuda([f"the process that opens them ended with status {opened.returncode}"])
-    return judge_cuda([brief(line) for line in opened.stdout.splitlines() if line])
+        return judge_cuda([f"the process that opens them ended with status {opened.returncode}"], container())
+    return judge_cuda([brief(line) for line in opened.stdout.splitlines() if line], container())
 
 
-def judge_cuda(problems: list[str]) -> Finding:
-    """What to make of the loader's reasons, which name the library, for those that do not load."""
+def judge_cuda(problems: list[str], inside: str) -> Finding:
+    """What to make of the loader's reasons, which name the library, for those that do not load.
+
+    Args:
+        problems: those reasons.
+        inside: the container, or empty.
+    """
     if not problems:
         return Finding("CUDA", "ok", f"the {len(LIBRARIES)} libraries that TensorFlow and Horovod open are here")
     more = f", nor do {len(problems) - 1} more" if len(problems) > 1 else ""
-    how = "pip install 'tensorflow[and-cuda]==2.21.*', or load the modules of CUDA 12, cuDNN 9 and NCCL"
+    how = unless_sealed(
+        inside, "pip install 'tensorflow[and-cuda]==2.21.*', or load the modules of CUDA 12, cuDNN 9 and NCCL"
+    )
     return Finding("CUDA", "wrong", f"a library does not load: {problems[0]}{more}", how)
 
 
