@@ -6,7 +6,9 @@ set -euo pipefail
 # Of the machine that builds: folders that no container shows, the job that it is done in, packages.
 for name in $(compgen -e); do
   case $name in
-    TMPDIR | NODE_LOCAL | LOCAL_SCRATCH | SLURM_* | PMI_* | PMIX_* | CUDA_VISIBLE_DEVICES | PYTHONPATH | PYTHONHOME) unset "$name" ;;
+    TMPDIR | NODE_LOCAL | LOCAL_SCRATCH | SLURM_* | PMI_* | PMIX_* | CUDA_VISIBLE_DEVICES | PYTHONPATH | PYTHONHOME)
+      unset "$name"
+      ;;
   esac
 done
 export TF_CPP_MIN_LOG_LEVEL=3 PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe

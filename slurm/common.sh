@@ -102,8 +102,8 @@ choose_launcher() { # LAUNCHER, or the first under which the ranks find each oth
     say "${works:-rejected}: ${launcher[*]}: ${answer%%$'\n'*}"
     [ -z "$works" ] || return 0
   done
-  [ -n "$heard" ] || fail "no launcher makes $ranks ranks on $SLURM_JOB_NUM_NODES nodes find each other: load the MPI that Horovod was" \
-    "built with (MODULES), or name the launcher (LAUNCHER) in slurm/site.env"
+  [ -n "$heard" ] || fail "no launcher makes $ranks ranks on $SLURM_JOB_NUM_NODES nodes find each other: load the MPI" \
+    "that Horovod was built with (MODULES), or name the launcher (LAUNCHER) in slurm/site.env"
 }
 
 check_program() { # before any rank starts: is there such a trainer?
