@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # What the templates share. A site's settings belong in slurm/site.env (see site.env.example), a job's on sbatch's
-# command line; here is what is done with them: settings, environment (of a container, container.sh), threads and
-# binding, launcher, run folder, the run itself, requeue. No `set -eu`: modules and site.env are other people's shell code.
+# command line; here is what is done with them: settings, environment (of a container: container.sh), threads and
+# binding, launcher, run folder, the run itself, requeue. No `set -eu`: modules and site.env are other people's code.
 
 again=75 # the ranks' status when they stopped at a checkpoint, to be run again (EX_TEMPFAIL; hpc_train/stopping.py)
 

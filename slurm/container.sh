@@ -19,8 +19,8 @@ use_container() { # container: what comes before the ranks' command; the argumen
   done
   read -ra words <<<"${CONTAINER_OPTIONS:-}"
   container+=("${words[@]}" "$CONTAINER")
-  said=$("${container[@]}" true 2>&1) || [ -n "${heard:-}" ] ||
-    fail "a container of $CONTAINER does not start: $(sed -n 's/^FATAL: *//p' <<<"$said" | grep . || tail -n 1 <<<"$said")"
+  said=$("${container[@]}" true 2>&1) || [ -n "${heard:-}" ] || fail "a container of $CONTAINER does not start:" \
+    "$(sed -n 's/^FATAL: *//p' <<<"$said" | grep . || tail -n 1 <<<"$said")"
 }
 
 look_up() { # a path in which variables may stand, as this node knows them
