@@ -1,6 +1,6 @@
 #!/bin/bash
 # Whether an image is sound: everything loads, where it is for GPUs CUDA's libraries and NCCL too, and 2 ranks of the
-# MPI inside sum right. install.sh puts it into the image; Apptainer runs it once the image is built, and `apptainer test`.
+# MPI inside sum right. install.sh puts it into the image; Apptainer runs it after the build, and for `apptainer test`.
 set -euo pipefail
 
 # Of the machine that builds: folders that no container shows, the job that it is done in, packages.
