@@ -13,7 +13,7 @@ trap 'rm -rf "$work"' EXIT
 export DEBIAN_FRONTEND=noninteractive
 apt-get install -qq -y --no-install-recommends "${tools[@]}" >/dev/null
 
-# sid's packages, from the mirror that this machine has bookworm from; apt's own lists stay as they are.
+# sid's packages, from this machine's mirror; apt's own lists stay as they are.
 mirror=$("$(dirname "$0")/../containers/mirror.sh")
 mkdir -p "$work/lists/partial" "$work/root"
 echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror sid main" >"$work/sid.list"

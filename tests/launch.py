@@ -80,6 +80,17 @@ def launch(ranks: int, *arguments: str, timeout: float = 240, **kwargs) -> Ended
     return finish(start(ranks, *arguments, **kwargs), timeout)
 
 
+def unread(*arguments: str | Path, timeout: float = 60) -> subprocess.CompletedProcess:
+    """`python ARGUMENTS` whose output goes into a pipe that nothing reads any more; what it says on stderr."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        command = [sys.executable, *arguments]
+        return subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=timeout)
+    finally:
+        os.close(writer)
+
+
 def outcomes_of(script: Path, ranks: int, folder: Path) -> dict[str, str]:
     """What a script of `ranks/` tells of each of its statements, started once: what failed, or nothing."""
     path = folder / "outcomes.json"

@@ -1,11 +1,11 @@
 """The command line answers at once and names what was meant."""
 
-import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from launch import unread
 
 from hpc_train.predict import confusion_matrix, softmax, table
 
@@ -49,11 +49,7 @@ def test_a_run_that_is_not_there_is_one_line(tmp_path):
 
 @pytest.mark.parametrize("words", ["doctor", "--help", "--version", "bench --help", "inspect --help"])
 def test_a_reader_that_has_seen_enough_ends_a_command_quietly(words):
-    reader, writer = os.pipe()
-    os.close(reader)
-    command = [sys.executable, "-m", "hpc_train.cli", *words.split()]
-    ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
-    os.close(writer)
+    ended = unread("-m", "hpc_train.cli", *words.split())
     assert (ended.returncode, ended.stderr) == (141, "")
 
 

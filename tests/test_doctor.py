@@ -1,34 +1,23 @@
-"""What the doctor says of made-up environments and facts, and how it ends when what it looks at hangs or crashes."""
+"""What the doctor says of made-up environments and facts."""
 
 import dataclasses
 import importlib.metadata
-import json
 import os
-import signal
 import site
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from launch import REPOSITORY, environment, finish, start_mpi
 from packaging.specifiers import SpecifierSet
 
 from hpc_train.doctor import allreduce, gpus, mpi, placement, software, storage
 from hpc_train.doctor.facts import Facts, Place
 from hpc_train.doctor.findings import Finding, Report, some
 from hpc_train.doctor.launch import judge as judge_launch
-from hpc_train.doctor.supervise import Doing, watch
 from hpc_train.parallel.cuda import offered, visible
 from hpc_train.parallel.launcher import see, told
 from hpc_train.parallel.world import World
-
-PROGRAM = "from hpc_train import options; from hpc_train.doctor.command import Doctor, run; "
-PROGRAM += "import sys; options.main(Doctor, run, 'hpc-train doctor', sys.argv[1:])"
 
 # What ranks were seen to have in an allocation of 2 nodes x 4 tasks (Slurm 22.05).
 JOB = {"SLURM_JOB_ID": "2", "SLURM_JOB_NUM_NODES": "2", "SLURM_GPUS_ON_NODE": "4"}
@@ -430,130 +419,3 @@ def test_a_report_is_a_line_each_and_a_status(capsys):
     assert Report(speaks=False, json=True).close() == 0
     assert capsys.readouterr().out == ""
     assert some(["a", "b", "c", "d", "e"]) == "a, b, c and 2 more"
-
-
-def _hang(tell):
-    tell(Doing("waiting for nobody", 0.5, "start somebody"))
-    # As a library that waits with Python's lock held.
-    import ctypes
-
-    ctypes.PyDLL(None).pause()
-
-
-def _crash(tell):
-    tell("before")
-    tell(Doing("dividing", 30))
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _fail(tell):
-    tell(Doing("thinking", 30))
-    os.write(2, b"last words\n")
-    raise ValueError("no thought")
-
-
-def test_what_hangs_crashes_or_fails_is_named_and_what_was_found_before_is_kept():
-    heard = []
-    began = time.monotonic()
-    broken = watch(_hang, heard.append)
-    assert (broken.text, broken.remedy) == ("waiting for nobody: no end of it after 0.5 s", "start somebody")
-    assert time.monotonic() - began < 20
-    assert watch(_crash, heard.append).text == "dividing: the process was ended by SIGKILL"
-    assert heard == ["before"]
-    failed = watch(_fail, heard.append, quiet=True).text
-    assert failed.startswith("thinking: ValueError: no thought (test_doctor.py, line ")
-    assert "last words" in failed
-    assert watch(lambda tell: tell("well"), heard.append) is None
-    assert heard == ["before", "well"]
-
-
-def doctor(*arguments: str, **variables: str) -> subprocess.CompletedProcess:
-    """`hpc-train doctor ARGUMENTS` as a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-c", PROGRAM, *arguments],
-        env=environment(PYTHONPATH=str(REPOSITORY), **variables),
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
-
-
-def test_without_horovod_it_says_so_and_looks_at_the_rest(tmp_path):
-    (tmp_path / "horovod").mkdir()
-    (tmp_path / "horovod" / "__init__.py").touch()
-    ended = subprocess.run(
-        [sys.executable, "-c", PROGRAM, "--json", "--data", str(tmp_path / "absent")],
-        env=environment(PYTHONPATH=f"{tmp_path}{os.pathsep}{REPOSITORY}"),
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=180,
-    )
-    assert ended.returncode == 1
-    told = json.loads(ended.stdout)
-    found = {finding["what"]: finding for finding in told["findings"]}
-    assert (found["Horovod"]["verdict"], found["Horovod"]["remedy"]) == ("wrong", "hpc-train build-horovod")
-    assert (found["data"]["verdict"], "no such file" in found["data"]["value"]) == ("wrong", True)
-    assert found["Python"]["verdict"] == "ok"
-    assert {"CPUs", "local storage"} <= set(found)
-    assert [row["rank"] for row in told["ranks"]] == [0]
-
-
-def test_a_mistaken_option_is_one_line():
-    ended = doctor("--timeout", "0")
-    assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr == "error: --timeout is 0.0; it must be more than 0\n"
-
-
-def test_the_launch_check_counts_real_ranks():
-    ended = finish(start_mpi(3, "-c", PROGRAM, "--launch"), 60)
-    assert ended.status == 0, ended.output
-    assert [line for line in ended.output.splitlines() if line] == [ended.output.strip()]
-    assert ended.output.startswith("launch        ok     3 ranks, started by ")
-
-
-def test_the_launch_check_finds_jobs_of_size_one():
-    launcher = "SLURM_STEP_NUM_TASKS"
-    pytest.importorskip("mpi4py")
-    ended = doctor("--launch", **{launcher: "8", "SLURM_PROCID": "0", "SLURM_STEP_ID": "0"})
-    assert ended.returncode == 1
-    assert ended.stdout.startswith(
-        "launch        wrong  srun --mpi=none started 8 processes, but each is a job of size 1"
-    )
-    silent = doctor("--launch", **{launcher: "8", "SLURM_PROCID": "3", "SLURM_STEP_ID": "0"})
-    assert (silent.returncode, silent.stdout, silent.stderr) == (0, "", "")
-
-
-def test_interrupted_it_ends_at_once_and_leaves_no_process():
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM],
-        env=environment(PYTHONPATH=str(REPOSITORY)),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        # Where the tests run in the background, programs are born deaf to Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    try:
-        assert process.stdout.readline().startswith("Python ")
-        os.killpg(process.pid, signal.SIGINT)
-        _, said = process.communicate(timeout=30)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-    assert (process.returncode, said) == (130, "interrupted\n")
-    deadline = time.monotonic() + 5  # a program that it had asked something dies of Ctrl-C on its own
-    while (left := _members(process.pid)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert left == []
-
-
-def _members(group: int) -> list[str]:
-    return [path.parent.name for path in Path("/proc").glob("[0-9]*/stat") if _group(path) == group]
-
-
-def _group(stat: Path) -> int:
-    try:
-        return int(stat.read_text().rpartition(")")[2].split()[2])
-    except (OSError, IndexError):
-        return -1

@@ -1,14 +1,11 @@
 """Whatever goes wrong, on one rank or on all: every rank ends within 30 s, non-zero, and one message says why."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from launch import launch
+from launch import launch, unread
 
 FAILS = str(Path(__file__).parent / "ranks" / "fails.py")
 PROMPTLY = 30
@@ -44,11 +41,7 @@ def test_a_rank_that_vanishes_ends_the_others(how):
 
 def test_a_trainer_whose_output_nothing_reads_any_more_says_so(blobs):
     data = blobs()
-    reader, writer = os.pipe()
-    os.close(reader)
-    command = [sys.executable, "-m", "hpc_train.mnist", "--data", data, "--model", "fc", "--run", f"{data}-run"]
-    ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60)
-    os.close(writer)
+    ended = unread("-m", "hpc_train.mnist", "--data", data, "--model", "fc", "--run", f"{data}-run")
     assert ended.returncode == 1
     assert "nothing reads the output any more" in ended.stderr.splitlines()[-1]
     assert "Traceback" not in ended.stderr
