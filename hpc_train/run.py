@@ -1,12 +1,12 @@
 """A run is a folder: options and versions, metrics, checkpoints, models. Everything that draws or compares reads it.
 
-    run.json                options, versions, ranks, and one entry for every (re)start
-    metrics.jsonl           one line an epoch, exact over the ranks
-    tensorboard/            scalars, graph, weight histograms, profiles
-    checkpoints/step-*.h5   where `--resume` goes on
-    best.keras              the best model so far, in plain Keras
-    model.keras             the model at the end, in plain Keras
-    restarts                of a Slurm job: how many in a row without a newer checkpoint (slurm/common.sh)
+run.json                options, versions, ranks, and one entry for every (re)start
+metrics.jsonl           one line an epoch, exact over the ranks
+tensorboard/            scalars, graph, weight histograms, profiles
+checkpoints/step-*.h5   where `--resume` goes on
+best.keras              the best model so far, in plain Keras
+model.keras             the model at the end, in plain Keras
+restarts                of a Slurm job: how many in a row without a newer checkpoint (slurm/common.sh)
 """
 
 import dataclasses

@@ -18,8 +18,9 @@ from hpc_train.horovod_build import cache, command, diagnose, gpu, patches, prov
 from hpc_train.horovod_build.command import BuildHorovod, run
 
 TENSORFLOW = toolchain.TensorFlow("tensorflow-cpu", "2.21.0", Path("/tf/include"), None)
-SITE_MPI = toolchain.Mpi(Path("/opt/mpi/bin/mpicxx"), Path("/opt/mpi/bin/mpirun"), "mpirun (Open MPI) 4.1.4",
-                         None, ("/opt/mpi/lib",))
+SITE_MPI = toolchain.Mpi(
+    Path("/opt/mpi/bin/mpicxx"), Path("/opt/mpi/bin/mpirun"), "mpirun (Open MPI) 4.1.4", None, ("/opt/mpi/lib",)
+)
 CUDA = gpu.Cuda(Path("/opt/cuda"), "12.5")
 NCCL = gpu.Nccl(Path("/opt/nccl/include"), Path("/opt/nccl/lib/libnccl.so"), "2.27.3", ("/opt/nccl/lib",))
 
@@ -93,9 +94,11 @@ def test_each_thing_that_changes_the_binary_changes_the_key(monkeypatch):
 def test_a_wheels_mpi_has_one_key_in_every_environment():
     """The library finds it beside itself, so where the building environment was does not matter."""
     here, there = (
-        toolchain.Mpi(Path(home) / "bin/mpicxx", Path(home) / "bin/mpirun", "mpich 4.3.2", "mpich",
-                      ("$ORIGIN/../../../..",))
-        for home in ("/home/a/.venv", "/home/b/.venv"))
+        toolchain.Mpi(
+            Path(home) / "bin/mpicxx", Path(home) / "bin/mpirun", "mpich 4.3.2", "mpich", ("$ORIGIN/../../../..",)
+        )
+        for home in ("/home/a/.venv", "/home/b/.venv")
+    )
     assert key(mpi=here) == key(mpi=there)
 
 
@@ -221,38 +224,79 @@ def test_the_build_names_its_mpirun(tmp_path, monkeypatch):
 # Failed builds
 
 
-@pytest.mark.parametrize(("log", "error", "remedy"), [
-    ("In file included from a.h:3:\n/s/horovod/tensorflow/mpi_ops.cc:12:10: fatal error: tensorflow/core/x.h: No "
-     "such file or directory\n   12 | #include\ncompilation terminated.\nmake: *** [all] Error 2\n",
-     "/s/horovod/tensorflow/mpi_ops.cc:12:10: fatal error: tensorflow/core/x.h: No such file or directory",
-     "tensorflow 2.21"),
-    ("x.cc:1:1: warning: unused [-Wunused]\n/s/a.cc:7:5: error: 'foo' was not declared\n/s/b.cc:9:9: error: late\n",
-     "/s/a.cc:7:5: error: 'foo' was not declared", "see the log"),
-    ("/s/a.cc:7:10: fatal error: Python.h: No such file or directory\n",
-     "/s/a.cc:7:10: fatal error: Python.h: No such file or directory", "python3-dev"),
-    ("x.cc:1:1: note: in expansion\nc++: fatal error: Killed signal terminated program cc1plus\n"
-     "compilation terminated.\n", "c++: fatal error: Killed signal terminated program cc1plus", "memory"),
-    ("/tmp/cc.s: Assembler messages:\n/tmp/cc.s: Fatal error: can't write 12 bytes: No space left on device\n",
-     "/tmp/cc.s: Fatal error: can't write 12 bytes: No space left on device", "disk is full"),
-    ("-- x\nCMake Error at third_party/gloo/CMakeLists.txt:1 (cmake_minimum_required):\n  Compatibility with CMake "
-     "< 3.5 has been removed from CMake.\n\n  Update the VERSION argument\n",
-     "CMake Error at third_party/gloo/CMakeLists.txt:1 (cmake_minimum_required): Compatibility with CMake < 3.5 "
-     "has been removed from CMake.", "cmake is too old or too new"),
-    ("CMake Error at FindPackageHandleStandardArgs.cmake:230 (message):\n  Could NOT find MPI (missing: "
-     "MPI_CXX_FOUND)\n", "CMake Error at FindPackageHandleStandardArgs.cmake:230 (message): Could NOT find MPI "
-     "(missing: MPI_CXX_FOUND)", "MPICXX"),
-    ("CMake Error at CMakeLists.txt:18 (project):\n  No CMAKE_CXX_COMPILER could be found.\n",
-     "CMake Error at CMakeLists.txt:18 (project): No CMAKE_CXX_COMPILER could be found.", "gcc and g++"),
-    ("/cuda/include/crt/host_config.h:143:2: error: #error -- unsupported GNU version! gcc versions later than 12 "
-     "are not supported!\n", "/cuda/include/crt/host_config.h:143:2: error: #error -- unsupported GNU version! gcc "
-     "versions later than 12 are not supported!", "--cuda-archs"),
-    ("k.cu(41): error: identifier \"x\" is undefined\n", "k.cu(41): error: identifier \"x\" is undefined",
-     "see the log"),
-    ("/usr/bin/ld: cannot find -lnccl: No such file\ncollect2: error: ld returned 1 exit status\n",
-     "/usr/bin/ld: cannot find -lnccl: No such file", "--nccl-home"),
-    ("Could NOT find it\nerror: invalid command 'bdist_wheel'\n", "error: invalid command 'bdist_wheel'",
-     "see the log"),
-])
+@pytest.mark.parametrize(
+    ("log", "error", "remedy"),
+    [
+        (
+            "In file included from a.h:3:\n/s/horovod/tensorflow/mpi_ops.cc:12:10: fatal error: tensorflow/core/x.h: No "
+            "such file or directory\n   12 | #include\ncompilation terminated.\nmake: *** [all] Error 2\n",
+            "/s/horovod/tensorflow/mpi_ops.cc:12:10: fatal error: tensorflow/core/x.h: No such file or directory",
+            "tensorflow 2.21",
+        ),
+        (
+            "x.cc:1:1: warning: unused [-Wunused]\n/s/a.cc:7:5: error: 'foo' was not declared\n/s/b.cc:9:9: error: late\n",
+            "/s/a.cc:7:5: error: 'foo' was not declared",
+            "see the log",
+        ),
+        (
+            "/s/a.cc:7:10: fatal error: Python.h: No such file or directory\n",
+            "/s/a.cc:7:10: fatal error: Python.h: No such file or directory",
+            "python3-dev",
+        ),
+        (
+            "x.cc:1:1: note: in expansion\nc++: fatal error: Killed signal terminated program cc1plus\n"
+            "compilation terminated.\n",
+            "c++: fatal error: Killed signal terminated program cc1plus",
+            "memory",
+        ),
+        (
+            "/tmp/cc.s: Assembler messages:\n/tmp/cc.s: Fatal error: can't write 12 bytes: No space left on device\n",
+            "/tmp/cc.s: Fatal error: can't write 12 bytes: No space left on device",
+            "disk is full",
+        ),
+        (
+            "-- x\nCMake Error at third_party/gloo/CMakeLists.txt:1 (cmake_minimum_required):\n  Compatibility with CMake "
+            "< 3.5 has been removed from CMake.\n\n  Update the VERSION argument\n",
+            "CMake Error at third_party/gloo/CMakeLists.txt:1 (cmake_minimum_required): Compatibility with CMake < 3.5 "
+            "has been removed from CMake.",
+            "cmake is too old or too new",
+        ),
+        (
+            "CMake Error at FindPackageHandleStandardArgs.cmake:230 (message):\n  Could NOT find MPI (missing: "
+            "MPI_CXX_FOUND)\n",
+            "CMake Error at FindPackageHandleStandardArgs.cmake:230 (message): Could NOT find MPI "
+            "(missing: MPI_CXX_FOUND)",
+            "MPICXX",
+        ),
+        (
+            "CMake Error at CMakeLists.txt:18 (project):\n  No CMAKE_CXX_COMPILER could be found.\n",
+            "CMake Error at CMakeLists.txt:18 (project): No CMAKE_CXX_COMPILER could be found.",
+            "gcc and g++",
+        ),
+        (
+            "/cuda/include/crt/host_config.h:143:2: error: #error -- unsupported GNU version! gcc versions later than 12 "
+            "are not supported!\n",
+            "/cuda/include/crt/host_config.h:143:2: error: #error -- unsupported GNU version! gcc "
+            "versions later than 12 are not supported!",
+            "--cuda-archs",
+        ),
+        (
+            'k.cu(41): error: identifier "x" is undefined\n',
+            'k.cu(41): error: identifier "x" is undefined',
+            "see the log",
+        ),
+        (
+            "/usr/bin/ld: cannot find -lnccl: No such file\ncollect2: error: ld returned 1 exit status\n",
+            "/usr/bin/ld: cannot find -lnccl: No such file",
+            "--nccl-home",
+        ),
+        (
+            "Could NOT find it\nerror: invalid command 'bdist_wheel'\n",
+            "error: invalid command 'bdist_wheel'",
+            "see the log",
+        ),
+    ],
+)
 def test_a_failed_build_is_told_by_its_first_error_and_the_remedy(log, error, remedy):
     padding = "[ 12%] Building CXX object horovod/common/common.cc.o\n" * 1000
     text = diagnose.explain(padding + log + padding, Path("/cache/build.log"))
@@ -298,7 +342,8 @@ def test_an_mpicxx_without_mpi_headers_gives_way_to_the_wheel(bare_machine, tmp_
 
 
 def test_mpicxx_of_the_variable_comes_before_that_of_the_environment_before_that_of_path(
-        bare_machine, tmp_path, monkeypatch):
+    bare_machine, tmp_path, monkeypatch
+):
     on_path = program(bare_machine / "mpicxx", "true")
     assert toolchain.find_mpi().mpicxx == on_path
     in_environment = program(tmp_path / "env" / "bin" / "mpicxx", "true")
@@ -375,8 +420,7 @@ def an_nccl(home: Path, library: str = "lib/libnccl.so") -> Path:
     (home / library).parent.mkdir(parents=True)
     (home / library).touch()
     (home / "include").mkdir()
-    (home / "include" / "nccl.h").write_text(
-        "#define NCCL_MAJOR 2\n#define NCCL_MINOR 27\n#define NCCL_PATCH 3\n")
+    (home / "include" / "nccl.h").write_text("#define NCCL_MAJOR 2\n#define NCCL_MINOR 27\n#define NCCL_PATCH 3\n")
     return home
 
 
@@ -455,8 +499,9 @@ def test_the_default_architectures_are_known_to_the_toolkit():
 def test_the_build_links_nccl_by_the_name_that_the_linker_asks_for(tmp_path):
     nccl = gpu.find_nccl(an_nccl(tmp_path / "nccl", "lib/libnccl.so.2"))
     (tmp_path / "source").mkdir()
-    env = wheel.build_environment(tmp_path / "source", TENSORFLOW, SITE_MPI, Path("/usr/bin/g++"), Path("cmake"),
-                                  (CUDA, nccl, "80,90"))
+    env = wheel.build_environment(
+        tmp_path / "source", TENSORFLOW, SITE_MPI, Path("/usr/bin/g++"), Path("cmake"), (CUDA, nccl, "80,90")
+    )
     assert (Path(env["HOROVOD_NCCL_LIB"]) / "libnccl.so").resolve() == nccl.library
     assert env["HPC_TRAIN_RPATH"] == f"/opt/mpi/lib;{tmp_path}/nccl/lib"
     assert env["HOROVOD_BUILD_CUDA_CC_LIST"] == "80,90"
@@ -482,15 +527,22 @@ def launcher(tmp_path, monkeypatch):
 
 
 def ranks_report(size=2, total=(0, 3, 6, 9), mean=(1.5,), on_gpu=False) -> str:
-    report = {"size": size, "sum": total, "mean": mean, "mpi": True, "gloo": True, "nccl": on_gpu, "gpus": 0,
-              "on_gpu": on_gpu}
+    report = {
+        "size": size,
+        "sum": total,
+        "mean": mean,
+        "mpi": True,
+        "gloo": True,
+        "nccl": on_gpu,
+        "gpus": 0,
+        "on_gpu": on_gpu,
+    }
     return f"print('[0] noise\\n[0] hpc-train-proof ' + {json.dumps(json.dumps(report))} + '[0] ')"
 
 
 def test_right_sums_prove_a_build(launcher):
     launcher(ranks_report())
-    assert prove.prove(gpu=False) == (
-        "2-rank all-reduce right over MPI and Gloo; built: mpi yes, gloo yes, nccl no")
+    assert prove.prove(gpu=False) == ("2-rank all-reduce right over MPI and Gloo; built: mpi yes, gloo yes, nccl no")
 
 
 def test_ranks_that_do_not_know_each_other_are_an_error(launcher):
@@ -526,7 +578,8 @@ def test_a_gpu_build_without_nccl_is_an_error(launcher):
 
 
 def test_the_package_imports_without_tensorflow_or_horovod():
-    code = ("import sys, hpc_train.horovod_build.command; "
-            "assert not {'tensorflow', 'horovod', 'keras'} & set(sys.modules)")
+    code = (
+        "import sys, hpc_train.horovod_build.command; assert not {'tensorflow', 'horovod', 'keras'} & set(sys.modules)"
+    )
     root = Path(command.__file__).parents[2]
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": str(root)})

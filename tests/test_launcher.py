@@ -85,12 +85,14 @@ def launcher(request, tmp_path_factory):
     patches.apply(tree, "test", mpirun, files=(patches.MPI_RUN, "horovod/runner/launch.py"))
     (tree / "horovod" / "tensorflow").mkdir()
     (tree / "horovod" / "tensorflow" / "__init__.py").write_text(
-        "def mpi_built(): return True\ndef gloo_built(): return True\n")
+        "def mpi_built(): return True\ndef gloo_built(): return True\n"
+    )
     script = tree / "horovodrun"
     script.write_text(
         f"import sys\nsys.path.insert(0, {str(tree)!r})\n"
         "from horovod.runner.launch import run_commandline\n"
-        "if __name__ == '__main__':\n    run_commandline()\n")
+        "if __name__ == '__main__':\n    run_commandline()\n"
+    )
     yield script
     if request.param in WHEELS:
         shutil.rmtree(mpirun.parent.parent)
@@ -103,8 +105,15 @@ def horovodrun(script: Path, *arguments: str, **variables: str) -> subprocess.Co
     for name in ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "HOROVOD_RANK"):
         env.pop(name, None)
     command = [sys.executable, str(script), *arguments]
-    with subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, start_new_session=True) as process:
+    with subprocess.Popen(
+        command,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
         try:
             text, _ = process.communicate(timeout=60)
         except subprocess.TimeoutExpired:
@@ -120,8 +129,9 @@ def test_there_is_an_mpi_to_test():
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: " ".join(mode) or "default")
 def test_every_rank_starts_once_with_its_arguments_and_environment(launcher, mode):
     # Three ranks: more than the cores of the smallest machine that this has to work on.
-    done = horovodrun(launcher, "-np", "3", *mode, sys.executable, "-c", PRINT_RANK, "a b", "$HOME;",
-                      TRICKY="it's; \"so\" $x")
+    done = horovodrun(
+        launcher, "-np", "3", *mode, sys.executable, "-c", PRINT_RANK, "a b", "$HOME;", TRICKY='it\'s; "so" $x'
+    )
     assert done.returncode == 0, done.stdout
     for rank in range(3):
         line = f"this is rank {rank} given ['a b', '$HOME;'] it's; \"so\" $x"
@@ -142,7 +152,16 @@ def test_the_mpirun_that_horovod_was_built_for_is_taken_not_the_first_on_path(la
     other = tmp_path / "mpirun"
     other.write_text("#!/bin/sh\necho 'mpirun (Open MPI) of another MPI'\n")
     other.chmod(0o755)
-    done = horovodrun(launcher, "-np", "2", "--mpi", sys.executable, "-c", PRINT_RANK, TRICKY="",
-                      PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    done = horovodrun(
+        launcher,
+        "-np",
+        "2",
+        "--mpi",
+        sys.executable,
+        "-c",
+        PRINT_RANK,
+        TRICKY="",
+        PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+    )
     assert "another MPI" not in done.stdout
     assert done.stdout.count("this is rank") == 2, done.stdout

@@ -23,10 +23,14 @@ def main() -> None:
         large = hvd.allreduce(tf.fill([1 << 18], float(hvd.rank() + 1)), op=hvd.Average)
     if hvd.rank() == 0:
         result = {
-            "size": hvd.size(), "sum": small.numpy().tolist(),
+            "size": hvd.size(),
+            "sum": small.numpy().tolist(),
             "mean": sorted({float(value) for value in large.numpy()}),
-            "mpi": bool(hvd.mpi_built()), "gloo": bool(hvd.gloo_built()), "nccl": bool(hvd.nccl_built()),
-            "gpus": len(gpus), "on_gpu": on_gpu,
+            "mpi": bool(hvd.mpi_built()),
+            "gloo": bool(hvd.gloo_built()),
+            "nccl": bool(hvd.nccl_built()),
+            "gpus": len(gpus),
+            "on_gpu": on_gpu,
         }
         # One write, or the launcher may put its rank tag into the middle of the line.
         sys.stdout.write(MARK + json.dumps(result) + "\n")

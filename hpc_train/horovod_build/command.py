@@ -69,8 +69,11 @@ def run(options: BuildHorovod) -> None:
                 gpu.check_gpu(found_gpu[0], compiler, tensorflow, found_gpu[2])
             cmake, cmake_version = toolchain.find_cmake()
             source.install_requirements()
-            print(f"building with {compiler_version}, cmake {cmake_version}, {wheel.jobs()} jobs "
-                  "(about 3 min on 2 cores) ...", flush=True)
+            print(
+                f"building with {compiler_version}, cmake {cmake_version}, {wheel.jobs()} jobs "
+                "(about 3 min on 2 cores) ...",
+                flush=True,
+            )
             built = wheel.build_wheel(Path(folder), key, tensorflow, mpi, compiler, cmake, found_gpu)
             print(f"cached as {cache.store_wheel(key, built, parts)}", flush=True)
         _proved_record().unlink(missing_ok=True)
@@ -95,7 +98,9 @@ def _find_gpu(options: BuildHorovod) -> tuple[gpu.Cuda, gpu.Nccl, str] | None:
 
 
 def key_parts(
-    tensorflow: toolchain.TensorFlow, mpi: toolchain.Mpi, compiler_version: str,
+    tensorflow: toolchain.TensorFlow,
+    mpi: toolchain.Mpi,
+    compiler_version: str,
     found_gpu: tuple[gpu.Cuda, gpu.Nccl, str] | None,
 ) -> dict[str, str]:
     """Everything that changes the binary, in clear."""

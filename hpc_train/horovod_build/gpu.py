@@ -68,13 +68,15 @@ def find_nccl(told: Path | None = None, cuda: Cuda | None = None) -> Nccl:
         homes += [home for home in (wheel, cuda and cuda.home, Path("/usr"), Path("/usr/local")) if home]
     for home in homes:
         header = home / "include" / "nccl.h"
-        libraries = [home / folder / name for folder in ("lib", "lib64", multiarch)
-                     for name in ("libnccl.so", "libnccl.so.2")]
+        libraries = [
+            home / folder / name for folder in ("lib", "lib64", multiarch) for name in ("libnccl.so", "libnccl.so.2")
+        ]
         library = next((path for path in libraries if path.is_file()), None)
         if not header.is_file() or library is None:
             continue
-        numbers = [re.search(rf"#define NCCL_{part}\s+(\d+)", header.read_text())
-                   for part in ("MAJOR", "MINOR", "PATCH")]
+        numbers = [
+            re.search(rf"#define NCCL_{part}\s+(\d+)", header.read_text()) for part in ("MAJOR", "MINOR", "PATCH")
+        ]
         version = ".".join(found[1] for found in numbers if found)
         if home == wheel:
             rpath = (relative_rpath(library.parent),)
@@ -106,14 +108,16 @@ def check_gpu(cuda: Cuda, compiler: Path, tensorflow: TensorFlow, archs: str) ->
     if tensorflow.cuda.split(".")[0] != cuda.version.split(".")[0]:
         print(
             f"note: TensorFlow is built for CUDA {tensorflow.cuda}, this toolkit is {cuda.version}; "
-            "should the result fail, name a matching toolkit with --cuda-home", flush=True,
+            "should the result fail, name a matching toolkit with --cuda-home",
+            flush=True,
         )
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "empty.cu"
         source.write_text("__global__ void nothing() {}\n")
         targets = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in archs.split(",")]
-        code, text = output([cuda.home / "bin" / "nvcc", "-ccbin", compiler, *targets, "-c", source,
-                             "-o", Path(folder) / "empty.o"])
+        code, text = output(
+            [cuda.home / "bin" / "nvcc", "-ccbin", compiler, *targets, "-c", source, "-o", Path(folder) / "empty.o"]
+        )
     if code:
         errors = [line for line in text.splitlines() if "error" in line.lower() or "fatal" in line.lower()]
         raise UserError(

@@ -150,8 +150,8 @@ PATCHES = (
     ),
     Patch(
         "horovod/tensorflow/mpi_ops.cc",
-        "#include \"tensorflow/stream_executor/stream.h\"\n#endif // TENSORFLOW_VERSION >= 2011000000\n",
-        "#include \"tensorflow/stream_executor/stream.h\"\n#endif // TENSORFLOW_VERSION >= 2011000000\n"
+        '#include "tensorflow/stream_executor/stream.h"\n#endif // TENSORFLOW_VERSION >= 2011000000\n',
+        '#include "tensorflow/stream_executor/stream.h"\n#endif // TENSORFLOW_VERSION >= 2011000000\n'
         "inline GpuStreamHandle stream_executor::gpu::AsGpuStreamValue(Stream* stream) {\n"
         "  return static_cast<GpuStreamHandle>(stream->platform_specific_handle().stream);\n}\n",
         "TensorFlow exports this function no more: a GPU build compiles without it, but cannot be loaded",
@@ -197,7 +197,7 @@ PATCHES = (
     Patch(
         "CMakeLists.txt",
         "    find_package(MPI ${MPI_REQUIRED})\n",
-        "    set(MPI_CXX_COMPILER $ENV{MPICXX} CACHE FILEPATH \"\")\n    find_package(MPI ${MPI_REQUIRED})\n",
+        '    set(MPI_CXX_COMPILER $ENV{MPICXX} CACHE FILEPATH "")\n    find_package(MPI ${MPI_REQUIRED})\n',
         "CMake must take the MPI that we chose, whatever else is on PATH",
     ),
     Patch(
@@ -208,10 +208,10 @@ PATCHES = (
     ),
     Patch(
         "horovod/tensorflow/CMakeLists.txt",
-        "set_target_properties(${TF_TARGET_LIB} PROPERTIES OUTPUT_NAME \"mpi_lib\")\n",
-        "set_target_properties(${TF_TARGET_LIB} PROPERTIES OUTPUT_NAME \"mpi_lib\")\n"
+        'set_target_properties(${TF_TARGET_LIB} PROPERTIES OUTPUT_NAME "mpi_lib")\n',
+        'set_target_properties(${TF_TARGET_LIB} PROPERTIES OUTPUT_NAME "mpi_lib")\n'
         "set_target_properties(${TF_TARGET_LIB} PROPERTIES\n"
-        "        BUILD_WITH_INSTALL_RPATH TRUE INSTALL_RPATH \"$ENV{HPC_TRAIN_RPATH}\")\n",
+        '        BUILD_WITH_INSTALL_RPATH TRUE INSTALL_RPATH "$ENV{HPC_TRAIN_RPATH}")\n',
         "the library must find MPI from wherever the wheel is installed, not from where it was built",
     ),
 )

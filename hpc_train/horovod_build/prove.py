@@ -42,21 +42,25 @@ def prove(gpu: bool, timeout: float = 240) -> str:
 def _run_ranks(options: tuple[str, ...], timeout: float) -> dict:
     """One horovodrun of the all-reduces; what rank 0 reports."""
     horovodrun = Path(sysconfig.get_path("scripts")) / "horovodrun"
-    command = [sys.executable, str(horovodrun), "-np", str(RANKS), *options,
-               sys.executable, "-m", allreduce.__name__]
+    command = [sys.executable, str(horovodrun), "-np", str(RANKS), *options, sys.executable, "-m", allreduce.__name__]
     name = " ".join(["horovodrun -np", str(RANKS), *options])
     env = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
-        command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, errors="replace", start_new_session=True,
+        command,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
     ) as process:
         try:
             text, _ = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
             text = _end(process)
             raise UserError(
-                f"Horovod is installed but `{name}` hung for {timeout:.0f} s; its last lines:\n"
-                f"{last_lines(text)}"
+                f"Horovod is installed but `{name}` hung for {timeout:.0f} s; its last lines:\n{last_lines(text)}"
             ) from None
     found = text.partition(allreduce.MARK)[2].partition("\n")[0]
     if process.returncode or not found:

@@ -13,8 +13,15 @@ def output(command: Sequence[str | Path], timeout: float = 60, **options) -> tup
     """Exit code and stdout with stderr of `command`; 127 where it cannot start or takes too long (s)."""
     try:
         done = subprocess.run(
-            [str(word) for word in command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, errors="replace", timeout=timeout, check=False, **options,
+            [str(word) for word in command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            check=False,
+            **options,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return 127, str(error)

@@ -29,8 +29,18 @@ def fetch_sdist() -> Path:
         return sdist
     sdist.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".download.", dir=sdist.parent) as folder:
-        pip("download", "--quiet", "--no-deps", "--no-binary", ":all:", "--no-build-isolation",
-            "--dest", folder, f"horovod=={HOROVOD}", what=f"download the source of Horovod {HOROVOD}")
+        pip(
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--no-binary",
+            ":all:",
+            "--no-build-isolation",
+            "--dest",
+            folder,
+            f"horovod=={HOROVOD}",
+            what=f"download the source of Horovod {HOROVOD}",
+        )
         download = Path(folder) / sdist.name
         if not download.is_file() or (found := _sha256(download)) != SDIST_SHA256:
             raise UserError(

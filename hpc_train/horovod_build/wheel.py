@@ -35,15 +35,22 @@ def _read(path: str) -> str:
 
 
 def build_environment(
-    source: Path, tensorflow: TensorFlow, mpi: Mpi, compiler: Path, cmake: Path,
+    source: Path,
+    tensorflow: TensorFlow,
+    mpi: Mpi,
+    compiler: Path,
+    cmake: Path,
     gpu: tuple[Cuda, Nccl, str] | None,
 ) -> dict[str, str]:
     """The environment that Horovod's build reads; nothing of the caller's own HOROVOD_… stays in it.
 
     `gpu` is the toolkit, NCCL and the architectures ("80,90"), None for a CPU build.
     """
-    env = {name: value for name, value in os.environ.items()
-           if not name.startswith(("HOROVOD_", "CMAKE_")) and name not in ("MAKEFLAGS", "MFLAGS")}
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("HOROVOD_", "CMAKE_")) and name not in ("MAKEFLAGS", "MFLAGS")
+    }
     external = tensorflow.include / "external"
     includes = [external / "highwayhash", external / "farmhash_archive" / "src", source / "compat"]
     rpath = list(mpi.rpath)
@@ -54,8 +61,11 @@ def build_environment(
         "MAKEFLAGS": f"-j{jobs()}",
         "HOROVOD_CMAKE": str(cmake),
         "HOROVOD_BUILD_ARCH_FLAGS": cpu_flags(),
-        "HOROVOD_WITH_TENSORFLOW": "1", "HOROVOD_WITHOUT_PYTORCH": "1", "HOROVOD_WITHOUT_MXNET": "1",
-        "HOROVOD_WITH_MPI": "1", "HOROVOD_WITH_GLOO": "1",
+        "HOROVOD_WITH_TENSORFLOW": "1",
+        "HOROVOD_WITHOUT_PYTORCH": "1",
+        "HOROVOD_WITHOUT_MXNET": "1",
+        "HOROVOD_WITH_MPI": "1",
+        "HOROVOD_WITH_GLOO": "1",
         # Gloo asks for CMake 2.8, which CMake 4 refuses.
         "CMAKE_POLICY_VERSION_MINIMUM": "3.5",
         "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -68,20 +78,27 @@ def build_environment(
         (link / "libnccl.so").symlink_to(nccl.library)
         rpath += nccl.rpath
         env |= {
-            "HOROVOD_GPU_OPERATIONS": "NCCL", "HOROVOD_CUDA_HOME": str(cuda.home),
-            "HOROVOD_BUILD_CUDA_CC_LIST": archs, "HOROVOD_NCCL_LINK": "SHARED",
-            "HOROVOD_NCCL_INCLUDE": str(nccl.include), "HOROVOD_NCCL_LIB": str(link),
+            "HOROVOD_GPU_OPERATIONS": "NCCL",
+            "HOROVOD_CUDA_HOME": str(cuda.home),
+            "HOROVOD_BUILD_CUDA_CC_LIST": archs,
+            "HOROVOD_NCCL_LINK": "SHARED",
+            "HOROVOD_NCCL_INCLUDE": str(nccl.include),
+            "HOROVOD_NCCL_LIB": str(link),
         }
         # Horovod asks the nvcc on PATH, not its CUDA home's, for some of its flags.
         env["PATH"] = os.pathsep.join([str(cuda.home / "bin"), env["PATH"]])
-    env["CPLUS_INCLUDE_PATH"] = os.pathsep.join(
-        [*map(str, includes), *filter(None, [env.get("CPLUS_INCLUDE_PATH")])])
+    env["CPLUS_INCLUDE_PATH"] = os.pathsep.join([*map(str, includes), *filter(None, [env.get("CPLUS_INCLUDE_PATH")])])
     env["HPC_TRAIN_RPATH"] = ";".join(rpath)
     return env
 
 
 def build_wheel(
-    folder: Path, key: str, tensorflow: TensorFlow, mpi: Mpi, compiler: Path, cmake: Path,
+    folder: Path,
+    key: str,
+    tensorflow: TensorFlow,
+    mpi: Mpi,
+    compiler: Path,
+    cmake: Path,
     gpu: tuple[Cuda, Nccl, str] | None,
 ) -> Path:
     """Builds the wheel in the empty `folder`; raises UserError with the first error where it fails."""
@@ -90,8 +107,20 @@ def build_wheel(
     env = build_environment(source, tensorflow, mpi, compiler, cmake, gpu)
     log = cache_folder() / "logs" / f"horovod-{key}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--verbose", "--no-deps",
-               "--no-build-isolation", "--no-cache-dir", "--wheel-dir", str(folder / "dist"), str(source)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "wheel",
+        "--verbose",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-cache-dir",
+        "--wheel-dir",
+        str(folder / "dist"),
+        str(source),
+    ]
     started = time.monotonic()
     code = _run_logged(command, env, folder, log)
     wheels = list((folder / "dist").glob("horovod-*.whl"))
@@ -106,8 +135,16 @@ def _run_logged(command: list[str], env: dict[str, str], folder: Path, log: Path
     with (
         # Another build of the same key must not write into this log.
         tempfile.NamedTemporaryFile("w", dir=log.parent, prefix=f".{log.name}.", delete=False) as lines,
-        subprocess.Popen(command, env=env, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                         stderr=subprocess.STDOUT, text=True, errors="replace") as process,
+        subprocess.Popen(
+            command,
+            env=env,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        ) as process,
     ):
         for line in process.stdout:
             lines.write(line)
