@@ -23,6 +23,7 @@ from hpc_train.parallel.sync import average_local_state
 from hpc_train.parallel.world import World
 from hpc_train.run import Run
 from hpc_train.stopping import Agreement, Requests, Stopped
+from hpc_train.units import rate
 from hpc_train.work import Work
 
 
@@ -231,8 +232,3 @@ class Report(keras.callbacks.Callback):
     def _pairs(self, logs) -> str:
         shown = {name: value for name, value in (logs or {}).items() if name.removeprefix("val_") in self.shown}
         return "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
-
-
-def rate(samples_per_s: float) -> str:
-    """For people: whole samples, and three digits where there are few."""
-    return f"{samples_per_s:.0f}" if samples_per_s >= 100 else f"{samples_per_s:.3g}"

@@ -78,11 +78,11 @@ def main() -> None:
 
         print(f"hpc-train {__version__}")
     elif name in _COMMANDS:
-        from hpc_train import options
+        from hpc_train import command_line
 
         module, dataclass, _ = _COMMANDS[name]
         home = importlib.import_module(module)
-        options.main(getattr(home, dataclass), home.run, f"hpc-train {name}", sys.argv[1 + len(words) :])
+        command_line.main(getattr(home, dataclass), home.run, f"hpc-train {name}", sys.argv[1 + len(words) :])
     else:
         near = difflib.get_close_matches(name, _COMMANDS, 1)
         hint = f"did you mean `hpc-train {near[0]}`?" if near else "`hpc-train --help` lists the commands"

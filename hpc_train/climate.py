@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Literal
 
-from hpc_train import options, train
+from hpc_train import command_line, train
 from hpc_train.data.fields import FieldOptions
 from hpc_train.errors import UserError
 from hpc_train.losses.options import LossOptions
@@ -156,4 +156,4 @@ def _statistics(chosen: Options):
 
 
 if __name__ == "__main__":
-    options.main(Options, run, "python -m hpc_train.climate")
+    command_line.main(Options, run, "python -m hpc_train.climate")

@@ -12,9 +12,8 @@ from hpc_train.data.layout import HELD_OUT, find_splits
 from hpc_train.data.options import DataOptions
 from hpc_train.data.order import BLOCKS_IN_WINDOW, BlockOrder, FullOrder, Order, from_dict
 from hpc_train.data.plan import TrainPlan, ValidationPlan
-from hpc_train.data.survey import on_root
 from hpc_train.errors import UserError
-from hpc_train.parallel.mpi import communicator
+from hpc_train.parallel.mpi import communicator, on_root
 from hpc_train.parallel.world import World
 from hpc_train.synthetic import SYNTHETIC, Synthetic
 

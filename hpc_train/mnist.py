@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from hpc_train import options, train
+from hpc_train import command_line, train
 from hpc_train.errors import UserError
 from hpc_train.task import Task
 
@@ -41,4 +41,4 @@ def task(chosen: Options) -> Task:
 
 
 if __name__ == "__main__":
-    options.main(Options, run, "python -m hpc_train.mnist")
+    command_line.main(Options, run, "python -m hpc_train.mnist")

@@ -43,8 +43,9 @@ def make_ready(options: Options, task: Task, world: "World") -> Ready:
 
     from hpc_train import parallel
     from hpc_train.data.plan import TrainPlan, ValidationPlan
-    from hpc_train.data.survey import on_root
     from hpc_train.feed import open_feed, staged
+    from hpc_train.parallel.mpi import on_root
+    from hpc_train.parallel.wire import check_adasum
 
     if options.precision != "float32":
         keras.config.set_dtype_policy(f"mixed_{options.precision}")
@@ -52,7 +53,7 @@ def make_ready(options: Options, task: Task, world: "World") -> Ready:
     # What is collective in here fails on every rank or on none, so the ranks stay together.
     with parallel.agree(world):
         if options.reduction == "adasum":
-            _check_adasum(world)
+            check_adasum(world)
         feed = open_feed(local, world)
         training = feed.training
         order = feed.order(on_root(feed.comm, lambda: _recorded_order(options)))
@@ -66,16 +67,6 @@ def make_ready(options: Options, task: Task, world: "World") -> Ready:
     schedule = _schedule(options, plan.global_batch)
     compile_model(model, options, judged, parallel.DistributedOptimizer)
     return Ready(feed, plan, validation, model, schedule, notes, facts)
-
-
-def _check_adasum(world: "World") -> None:
-    """UserError where Horovod cannot do it."""
-    import horovod.tensorflow as hvd
-
-    if world.size & (world.size - 1):
-        raise UserError(f"--reduction adasum pairs the ranks: start 2, 4, 8, ... of them, not {world.size}")
-    if world.size > 1 and not hvd.mpi_enabled():
-        raise UserError("--reduction adasum needs MPI, and the ranks were started with Gloo: horovodrun --mpi")
 
 
 def network(options: Options, task: Task, catalogue):

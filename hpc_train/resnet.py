@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from hpc_train import options, train
+from hpc_train import command_line, train
 from hpc_train.errors import UserError
 from hpc_train.task import Task
 
@@ -121,4 +121,4 @@ def _normalise(x, statistics: Path | None, catalogue):
 
 
 if __name__ == "__main__":
-    options.main(Options, run, "python -m hpc_train.resnet")
+    command_line.main(Options, run, "python -m hpc_train.resnet")

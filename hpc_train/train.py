@@ -34,11 +34,12 @@ def train(options: Options, task: Task) -> None:
     import tensorflow as tf
 
     from hpc_train import checkpoint
-    from hpc_train.callbacks import Best, Checkpoints, Position, Report, rate
+    from hpc_train.callbacks import Best, Checkpoints, Position, Report
     from hpc_train.input_wait import InputWait
     from hpc_train.optim.averaging import Averages, EvaluateAverages
     from hpc_train.ready import make_ready
     from hpc_train.run import Run
+    from hpc_train.units import rate
     from hpc_train.work import Work
 
     ready = make_ready(options, task, world)

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from packaging.specifiers import SpecifierSet
 
 from hpc_train.doctor import allreduce, gpus, mpi, placement, software, storage
+from hpc_train.doctor.container import told
 from hpc_train.doctor.facts import Facts, Place
 from hpc_train.doctor.findings import Finding, Report, some
 from hpc_train.doctor.launch import judge as judge_launch
 from hpc_train.parallel.cuda import offered, visible
-from hpc_train.parallel.launcher import see, told
+from hpc_train.parallel.launcher import see
 from hpc_train.parallel.world import World
 
 # What ranks were seen to have in an allocation of 2 nodes x 4 tasks (Slurm 22.05).

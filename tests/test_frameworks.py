@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from launch import REPOSITORY, environment
 
-from hpc_train import mnist, options, resnet
+from hpc_train import command_line, mnist, resnet
 from hpc_train.bench import frameworks
 from hpc_train.bench.frameworks import group, networks
 from hpc_train.bench.frameworks.figures import measurement
@@ -171,7 +171,7 @@ def test_the_command_line_says_what_was_asked_for(tmp_path):
     argv, _ = frameworks.command(ranks=4, **asked)
     program, words = argv[:5], argv[5:]
     assert program == [sys.executable, "-m", "hpc_train.cli", "bench", "frameworks"]
-    assert options.parse(FrameworkBench, "x", words) == FrameworkBench(np=4, **asked)
+    assert command_line.parse(FrameworkBench, "x", words) == FrameworkBench(np=4, **asked)
 
 
 @pytest.mark.parametrize(

@@ -228,13 +228,14 @@ def test_the_build_names_its_mpirun(tmp_path, monkeypatch):
     ("log", "error", "remedy"),
     [
         (
-            "In file included from a.h:3:\n/s/horovod/tensorflow/mpi_ops.cc:12:10: fatal error: tensorflow/core/x.h: No "
-            "such file or directory\n   12 | #include\ncompilation terminated.\nmake: *** [all] Error 2\n",
+            "In file included from a.h:3:\n/s/horovod/tensorflow/mpi_ops.cc:12:10: fatal error: tensorflow/core/x.h: "
+            "No such file or directory\n   12 | #include\ncompilation terminated.\nmake: *** [all] Error 2\n",
             "/s/horovod/tensorflow/mpi_ops.cc:12:10: fatal error: tensorflow/core/x.h: No such file or directory",
             "tensorflow 2.21",
         ),
         (
-            "x.cc:1:1: warning: unused [-Wunused]\n/s/a.cc:7:5: error: 'foo' was not declared\n/s/b.cc:9:9: error: late\n",
+            "x.cc:1:1: warning: unused [-Wunused]\n/s/a.cc:7:5: error: 'foo' was not declared\n"
+            "/s/b.cc:9:9: error: late\n",
             "/s/a.cc:7:5: error: 'foo' was not declared",
             "see the log",
         ),
@@ -255,8 +256,8 @@ def test_the_build_names_its_mpirun(tmp_path, monkeypatch):
             "disk is full",
         ),
         (
-            "-- x\nCMake Error at third_party/gloo/CMakeLists.txt:1 (cmake_minimum_required):\n  Compatibility with CMake "
-            "< 3.5 has been removed from CMake.\n\n  Update the VERSION argument\n",
+            "-- x\nCMake Error at third_party/gloo/CMakeLists.txt:1 (cmake_minimum_required):\n  Compatibility with "
+            "CMake < 3.5 has been removed from CMake.\n\n  Update the VERSION argument\n",
             "CMake Error at third_party/gloo/CMakeLists.txt:1 (cmake_minimum_required): Compatibility with CMake < 3.5 "
             "has been removed from CMake.",
             "cmake is too old or too new",
@@ -274,8 +275,8 @@ def test_the_build_names_its_mpirun(tmp_path, monkeypatch):
             "gcc and g++",
         ),
         (
-            "/cuda/include/crt/host_config.h:143:2: error: #error -- unsupported GNU version! gcc versions later than 12 "
-            "are not supported!\n",
+            "/cuda/include/crt/host_config.h:143:2: error: #error -- unsupported GNU version! gcc versions later than "
+            "12 are not supported!\n",
             "/cuda/include/crt/host_config.h:143:2: error: #error -- unsupported GNU version! gcc "
             "versions later than 12 are not supported!",
             "--cuda-archs",

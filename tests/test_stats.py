@@ -53,7 +53,7 @@ def write_cam5(folder, inputs, targets):
 def mpirun(ranks, *arguments):
     """`mpirun -np RANKS hpc-train stats ARGUMENTS`."""
     command = (
-        "from hpc_train.data.stats import Stats, run; from hpc_train.options import main; main(Stats, run, 'stats')"
+        "from hpc_train.data.stats import Stats, run; from hpc_train.command_line import main;main(Stats, run, 'stats')"
     )
     return finish(start_mpi(ranks, "-c", command, *arguments), timeout=100)
 

@@ -326,7 +326,7 @@ def test_a_sample_depends_on_seed_split_and_number_alone(tmp_path):
     assert not set(other.values()) & set(alone.values())
     script = (
         "from hpc_train.data.synthetic_climate.command import ClimateSynthetic, run; "
-        "from hpc_train.options import main; main(ClimateSynthetic, run, 'prepare')"
+        "from hpc_train.command_line import main; main(ClimateSynthetic, run, 'prepare')"
     )
     arguments = ["--size", "32", "48", "--train", "3", "--validation", "2", "--test", "1"]
     ended = finish(start_mpi(2, "-c", script, "--output", tmp_path / "ranks", *arguments), timeout=200)

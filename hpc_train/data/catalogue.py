@@ -14,9 +14,9 @@ from hpc_train.data.hdf5 import reason
 from hpc_train.data.layout import CAM5, CAM5_CHANNELS, PAPER, SHARDS, Layout, find_files, recognise, split_name
 from hpc_train.data.shard_rules import broken_sequence, mixed_generations, shard_paths
 from hpc_train.data.shards import parse_shard_name
-from hpc_train.data.survey import on_root, survey
+from hpc_train.data.survey import survey
 from hpc_train.errors import UserError
-from hpc_train.parallel.mpi import Alone
+from hpc_train.parallel.mpi import Alone, on_root
 
 # Side of the images that encoded shards are decoded to where nobody says.
 IMAGE_SIZE = 224

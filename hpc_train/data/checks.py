@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from hpc_train.data.filters import MIB
 from hpc_train.errors import UserError
+from hpc_train.units import MIB
 
 _PIECE_BYTES = 64 * MIB
 _NONE = np.empty(0, np.int64)

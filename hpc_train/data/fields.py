@@ -118,8 +118,7 @@ class FieldOptions(LabelOptions):
         Standard normal with --data synthetic. None where there are none beside the data and --normalise is none.
         Raises UserError, on every rank, when they are missing or cannot be read.
         """
-        from hpc_train.data.survey import on_root
-        from hpc_train.parallel.mpi import Alone
+        from hpc_train.parallel.mpi import Alone, on_root
 
         return on_root(comm or Alone(), self._load_statistics)
 
@@ -154,8 +153,7 @@ class FieldOptions(LabelOptions):
     def _grid(self, stored, comm):
         """Where the maps lie; UserError where --augment takes them for another part of the Earth."""
         from hpc_train.data.grid import read_grid
-        from hpc_train.data.survey import on_root
-        from hpc_train.parallel.mpi import Alone
+        from hpc_train.parallel.mpi import Alone, on_root
 
         path = stored.files[0]
         grid = on_root(comm or Alone(), lambda: read_grid(path, *stored.target_shape))

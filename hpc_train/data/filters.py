@@ -5,7 +5,8 @@ from math import prod
 
 import h5py
 
-MIB = 2**20
+from hpc_train.units import MIB
+
 COMPRESSIONS = ("none", "gzip", "lzf", "zstd", "lz4", "bitshuffle", "blosc", "blosc2")
 NOT_COMPRESSING = frozenset({"shuffle", "fletcher32"})
 # https://github.com/HDFGroup/hdf5_plugins/blob/master/docs/RegisteredFilterPlugins.md

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from hpc_train.console import say
+from hpc_train.console import ProgressLine, say
 from hpc_train.data.encoded_writer import EncodedWriter
 from hpc_train.data.filters import Storage
 from hpc_train.data.hdf5 import reason
@@ -19,7 +19,6 @@ from hpc_train.data.image_files import BadImage, Treatment, prepare_image
 from hpc_train.data.image_folder import find_images
 from hpc_train.data.image_lists import shown
 from hpc_train.data.permutation import permute
-from hpc_train.data.progress import Progress
 from hpc_train.data.shards import check_space, default_shards
 from hpc_train.data.spooled_writer import SpooledWriter
 from hpc_train.data.streamed_split import StreamedSplit
@@ -105,7 +104,7 @@ class _Split:
     def write(self) -> None:
         """Decode all images, and write those that are good as long as they may be of use."""
         paths, targets = self.images.paths, self.images.targets
-        progress = Progress(self.split, len(paths), unit="images")
+        progress = ProgressLine(self.split, len(paths), unit="images")
         threads = len(os.sched_getaffinity(0))
         pool = ThreadPoolExecutor(threads)
         try:

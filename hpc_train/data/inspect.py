@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from hpc_train.console import say
 from hpc_train.data.options import DataOptions
 from hpc_train.errors import UserError
+from hpc_train.units import size
 
 
 @dataclass(frozen=True)
@@ -182,12 +183,3 @@ def _foreign_lines(report: dict) -> list[str]:
 
 def _files(report: dict) -> str:
     return f"{report['files']} file{'s' * (report['files'] != 1)}"
-
-
-def size(count: float) -> str:
-    """Bytes for people, such as 56.6 MB."""
-    for unit in ("bytes", "kB", "MB", "GB", "TB"):
-        if count < 1000 or unit == "TB":
-            return f"{count:.3g} {unit}" if unit != "bytes" else f"{count:.0f} {unit}"
-        count /= 1000
-    raise AssertionError

@@ -69,10 +69,10 @@ def _splits(options: Shard) -> list[str]:
 
 
 def _repack(options: Shard, split: str, comm) -> None:
+    from hpc_train.console import ProgressLine
     from hpc_train.data.convert import loss_warnings
-    from hpc_train.data.progress import Progress
     from hpc_train.data.split_shards import source_hash
-    from hpc_train.data.survey import on_root
+    from hpc_train.parallel.mpi import on_root
 
     catalogue = options.catalogue(split, comm)
     catalogue.stored_only("`hpc-train shard`")
@@ -81,7 +81,7 @@ def _repack(options: Shard, split: str, comm) -> None:
     kept = on_root(comm, work.begin)
     mine = [shard for shard in range(work.shards) if shard not in kept][comm.rank :: comm.size]
     left = sum(map(work.samples, mine))
-    progress = Progress(split, left, comm.rank == 0)
+    progress = ProgressLine(split, left, comm.rank == 0)
     for shard in mine:
         work.check_space(left * comm.size)
         work.write(shard, progress)
@@ -103,8 +103,9 @@ def _repack(options: Shard, split: str, comm) -> None:
 
 def _plan(options: Shard, catalogue, source: str):
     from hpc_train.data.convert import Conversion
-    from hpc_train.data.filters import MIB, Storage
+    from hpc_train.data.filters import Storage
     from hpc_train.data.split_shards import SplitShards
+    from hpc_train.units import MIB
 
     if not catalogue.layout.targets:
         raise UserError(

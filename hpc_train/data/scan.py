@@ -9,11 +9,12 @@ import numpy as np
 from hpc_train.data.checks import bad_label, rows_not_finite, rows_outside
 from hpc_train.data.encoded_scan import scan_images
 from hpc_train.data.file_info import FileInfo, inspect_file
-from hpc_train.data.filters import MIB, load_plugins
+from hpc_train.data.filters import load_plugins
 from hpc_train.data.hdf5 import open_hdf5, reason
 from hpc_train.data.layout import SHARDS, Layout, split_name
 from hpc_train.data.shard_writer import Checksums
 from hpc_train.errors import UserError
+from hpc_train.units import MIB
 
 _BLOCK_BYTES = 16 * MIB
 _MOST_RANGES = 8

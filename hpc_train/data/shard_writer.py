@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
-from hpc_train.data.filters import MIB, Storage
+from hpc_train.data.filters import Storage
 from hpc_train.data.hdf5 import fixed_length, open_hdf5
+from hpc_train.units import MIB
 
 FORMAT = "hpc-train shard"
 VERSION = 2

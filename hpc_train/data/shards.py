@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from hpc_train.data.checks import check_arrays, pieces
-from hpc_train.data.filters import COMPRESSIONS, MIB, Storage
+from hpc_train.data.filters import COMPRESSIONS, Storage
 from hpc_train.data.hdf5 import reason
 from hpc_train.data.shard_writer import ShardWriter, sync
 from hpc_train.errors import UserError
+from hpc_train.units import MIB
 
 _FILE_NAME = re.compile(r"(?P<split>[a-z][a-z0-9_]*)-(?P<shard>\d{5,})-of-(?P<shards>\d{5,})\.h5")
 _TARGET_BYTES = 256 * MIB

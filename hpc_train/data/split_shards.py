@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from hpc_train.data.convert import Conversion
-from hpc_train.data.filters import MIB, Storage
+from hpc_train.data.filters import Storage
 from hpc_train.data.grid import read_grid
 from hpc_train.data.hdf5 import open_hdf5, reason
 from hpc_train.data.shard_writer import ShardWriter
@@ -22,6 +22,7 @@ from hpc_train.data.shards import (
     temporary_name,
 )
 from hpc_train.errors import UserError
+from hpc_train.units import MIB
 
 _PIECE_BYTES = 32 * MIB
 _WHOLE = ".whole"

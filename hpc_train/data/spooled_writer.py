@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hpc_train.data.filters import MIB
 from hpc_train.data.shard_writer import ShardWriter
+from hpc_train.units import MIB
 
 PIECE = 16 * MIB
 

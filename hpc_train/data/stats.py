@@ -13,9 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hpc_train.console import say
+from hpc_train.console import ProgressLine, say
 from hpc_train.data.label_options import LabelOptions
-from hpc_train.data.progress import Progress
 from hpc_train.errors import UserError
 from hpc_train.parallel.world import threads_per_rank
 
@@ -53,7 +52,7 @@ def run(options: Stats) -> None:
         first, last = (catalogue.samples * (comm.rank + part) // comm.size for part in (0, 1))
         threads = _threads(comm)
         # Rank 0's share stands for all: the ranks have equal ones.
-        with closing(Progress(options.split, last - first, comm.rank == 0)) as progress:
+        with closing(ProgressLine(options.split, last - first, comm.rank == 0)) as progress:
             mine = count(catalogue, first, last, options.skip_nan, threads, progress.add, options.ignore_label)
         parts = comm.gather(mine)
         if comm.rank == 0:

@@ -64,20 +64,6 @@ def survey(files: list[str], layout: Layout, split: str | None, comm) -> tuple[l
     return [info for _, _, info in entries], np.array([size for size, _, _ in entries], np.int64)
 
 
-def on_root(comm, function):
-    """function() of rank 0, on every rank; its UserError is raised on every rank. Collective."""
-    value, text = None, None
-    if comm.rank == 0:
-        try:
-            value = function()
-        except UserError as error:
-            text = str(error)
-    value, text = comm.bcast((value, text))
-    if text is not None:
-        raise UserError(text).agreed()
-    return value
-
-
 class _Cache:
     """The cache of one split's files and layout: one JSON file, {file: [size, mtime_ns, FileInfo]}."""
 

@@ -45,14 +45,14 @@ def run(options: Verify) -> None:
 
 def verify(options: Verify, split: str, comm) -> list[str]:
     """What is broken in a split, a line each, the same on every rank; prints a line where nothing is. Collective."""
-    from hpc_train.data.progress import Progress
+    from hpc_train.console import ProgressLine
     from hpc_train.data.scan import scan
-    from hpc_train.data.survey import on_root
+    from hpc_train.parallel.mpi import on_root
 
     began = time.perf_counter()
     files, layout, problems = on_root(comm, lambda: _files(options, split))
     mine = files[comm.rank :: comm.size]
-    progress = Progress(f"{split}:", max(1, len(mine)), comm.rank == 0, "files")
+    progress = ProgressLine(f"{split}:", max(1, len(mine)), comm.rank == 0, "files")
     scans = []
     for path in mine:
         scans.append(scan(path, layout, split, options.classes or 0))

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from hpc_train.console import say
 from hpc_train.doctor import launch
+from hpc_train.doctor.container import told
 from hpc_train.doctor.examine import Examination
 from hpc_train.doctor.findings import Finding, Report
 from hpc_train.doctor.supervise import Broken, watch
 from hpc_train.errors import UserError
 from hpc_train.parallel.failure import first_of_node
-from hpc_train.parallel.launcher import Launcher, see, told
+from hpc_train.parallel.launcher import Launcher, see
 
 # Seconds that a rank which cannot go on leaves to rank 0, which may have the same trouble and tells it better.
 _PATIENCE = 10.0

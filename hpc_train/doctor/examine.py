@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc_train.doctor import allreduce, gpus, mpi, placement, software, storage
+from hpc_train.doctor.container import container
 from hpc_train.doctor.facts import Facts, Place, cpu_facts
 from hpc_train.doctor.findings import Finding, Lost, Table
 from hpc_train.doctor.supervise import Doing
 from hpc_train.errors import UserError
 from hpc_train.parallel.cuda import given, visible
-from hpc_train.parallel.launcher import GLOO, Launcher, container, right_launch, wrong_size
+from hpc_train.parallel.launcher import GLOO, Launcher, right_launch, wrong_size
 from hpc_train.parallel.world import World, node_name
 
 

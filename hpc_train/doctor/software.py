@@ -9,9 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from hpc_train.doctor.container import container
 from hpc_train.doctor.findings import BUILD, Finding, unless_sealed
 from hpc_train.parallel.cuda import LIBRARIES
-from hpc_train.parallel.launcher import container
 from hpc_train.parallel.quiet import quiet_import
 
 

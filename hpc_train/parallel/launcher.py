@@ -7,7 +7,7 @@ innermost launcher says comes first, and Slurm's step counts only where srun its
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 MPICH, OPEN_MPI = "MPICH", "Open MPI"
 GLOO = "horovodrun --gloo"
@@ -54,22 +54,6 @@ def see(env: Mapping[str, str] = os.environ) -> Launcher:
     if number("PMIX_RANK") is not None:
         return Launcher("a PMIx launcher", None, 0, number("PMIX_RANK"), None)
     return Launcher("", None, 1, 0, 0)
-
-
-def told(launcher: Launcher, ranks: int) -> Launcher:
-    """The launcher where the user says how many ranks it starts: a container may hide even that there is one."""
-    if launcher.name:
-        return replace(launcher, size=ranks)
-    return replace(launcher, name="the launcher", size=ranks, kept_out=bool(container()))
-
-
-def container(env: Mapping[str, str] = os.environ) -> str:
-    """The container that this process runs in; empty outside of one."""
-    for name in ("APPTAINER_CONTAINER", "SINGULARITY_CONTAINER"):
-        if env.get(name):
-            return env[name]
-    marks = {"/.dockerenv": "Docker", "/run/.containerenv": "Podman"}
-    return next((name for mark, name in marks.items() if os.path.exists(mark)), "")
 
 
 def right_launch(family: str | None) -> str:

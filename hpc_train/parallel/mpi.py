@@ -163,3 +163,17 @@ def _abort(comm, status: int) -> None:
     # All is said: MPI's own account of the abort would bury it.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     comm.Abort(status)
+
+
+def on_root(comm, function):
+    """function() of rank 0, on every rank; its UserError is raised on every rank. Collective."""
+    value, text = None, None
+    if comm.rank == 0:
+        try:
+            value = function()
+        except UserError as error:
+            text = str(error)
+    value, text = comm.bcast((value, text))
+    if text is not None:
+        raise UserError(text).agreed()
+    return value

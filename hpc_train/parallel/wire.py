@@ -3,6 +3,9 @@
 import horovod.tensorflow as hvd
 import tensorflow as tf
 
+from hpc_train.errors import UserError
+from hpc_train.parallel.world import World
+
 
 def average(tensors: list[tf.Tensor], name: str, wire_dtype: str | None = None) -> list[tf.Tensor]:
     """Means over the ranks of dense tensors of one dtype, in one grouped all-reduce. Collective.
@@ -55,3 +58,11 @@ def average_sparse(slices: tf.IndexedSlices, name: str) -> tf.IndexedSlices:
     values = hvd.allgather(slices.values / hvd.size(), name=f"{name}.values")
     indices = hvd.allgather(slices.indices, name=f"{name}.indices")
     return tf.IndexedSlices(values, indices, slices.dense_shape)
+
+
+def check_adasum(world: World) -> None:
+    """Raises UserError where Horovod cannot combine the gradients of these ranks by Adasum."""
+    if world.size & (world.size - 1):
+        raise UserError(f"--reduction adasum pairs the ranks: start 2, 4, 8, ... of them, not {world.size}")
+    if world.size > 1 and not hvd.mpi_enabled():
+        raise UserError("--reduction adasum needs MPI, and the ranks were started with Gloo: horovodrun --mpi")

@@ -99,8 +99,8 @@ class _Pictures:
     """Draws samples beside the output."""
 
     def __init__(self, output: Path, source: MapSource, shown, names, region):
+        from hpc_train.plotting import new_figure
         from hpc_train.predict import coastlines
-        from hpc_train.report.figures import new_figure
 
         # Found out before the first prediction rather than after it.
         new_figure(1, 1)

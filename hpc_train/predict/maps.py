@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from hpc_train.data.grid import Grid
+from hpc_train.plotting import COLOURS, new_figure, save
 from hpc_train.predict.coastlines import coastlines
-from hpc_train.report.figures import COLOURS, new_figure, save
 
 # The warm colour is for class 1, the storms of climate data, the blue one for class 2, the rivers.
 _CLASS_COLOURS = (COLOURS[1], COLOURS[0], COLOURS[2], COLOURS[3], COLOURS[4], COLOURS[5])

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from textwrap import fill
 
-from hpc_train.report.figures import clean, new_figure
+from hpc_train.plotting import clean, new_figure
 from hpc_train.report.looks import look
 from hpc_train.report.step import PARTS
 from hpc_train.report.study import Series

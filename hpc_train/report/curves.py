@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from hpc_train.report.figures import COLOURS, clean, new_figure, save
+from hpc_train.plotting import COLOURS, clean, new_figure, save
 
 _COLUMNS = 3
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hpc_train.report.figures import COLOURS
+from hpc_train.plotting import COLOURS
 
 _MARKERS = "os^DvPX*"
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from hpc_train.plotting import save
 from hpc_train.report import charts, looks
-from hpc_train.report.figures import save
 from hpc_train.report.forecast import Forecast
 from hpc_train.report.study import MODES, Series
 

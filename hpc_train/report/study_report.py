@@ -8,9 +8,9 @@ from pathlib import Path
 from hpc_train.bench.study.measurements import OURS
 from hpc_train.errors import UserError
 from hpc_train.files import atomic_path
+from hpc_train.plotting import svg
 from hpc_train.report import charts, looks, page, timelines
 from hpc_train.report import study_tables as tables
-from hpc_train.report.figures import svg
 from hpc_train.report.forecast import Forecast, forecasts
 from hpc_train.report.study import MODES, Series, Study, open_studies
 from hpc_train.report.study_pictures import write_pictures

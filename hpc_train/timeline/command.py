@@ -8,11 +8,11 @@ from typing import Annotated
 import tyro
 
 from hpc_train.console import say
-from hpc_train.data.inspect import size
 from hpc_train.errors import UserError
 from hpc_train.timeline.advice import duration, some
 from hpc_train.timeline.stages import STAGES
 from hpc_train.timeline.summary import summarise
+from hpc_train.units import size
 
 # s; what ends in less is no news.
 _NOTABLE = 0.1

@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from hpc_train import mnist, options, parallel
+from hpc_train import command_line, mnist, parallel
 
 
 def callbacks_with_pause(*arguments):
@@ -23,4 +23,4 @@ if __name__ == "__main__":
     # Not the restart count: a start may have been ended before it had trained at all.
     if not list(Path(sys.argv[sys.argv.index("--run") + 1]).glob("checkpoints/step-*.h5")):
         parallel.callbacks = callbacks_with_pause
-    options.main(mnist.Options, mnist.run, "paused_mnist.py")
+    command_line.main(mnist.Options, mnist.run, "paused_mnist.py")

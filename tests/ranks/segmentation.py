@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc_train import options, train
+from hpc_train import command_line, train
 from hpc_train.task import Task
 
 
@@ -33,4 +33,4 @@ def run(chosen):
 
 
 if __name__ == "__main__":
-    options.main(Options, run, "segmentation.py")
+    command_line.main(Options, run, "segmentation.py")

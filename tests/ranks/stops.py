@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 
-from hpc_train import mnist, options
+from hpc_train import command_line, mnist
 
 number, where, step = signal.Signals[sys.argv[1]], sys.argv[2], int(sys.argv[3])
 
@@ -33,4 +33,4 @@ def run(chosen):
     mnist.run(chosen)
 
 
-options.main(mnist.Options, run, "stops.py", sys.argv[4:])
+command_line.main(mnist.Options, run, "stops.py", sys.argv[4:])

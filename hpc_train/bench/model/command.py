@@ -7,12 +7,12 @@ from typing import Annotated, Literal
 
 import tyro
 
-from hpc_train.bench.model.describe import number
 from hpc_train.bench.model.fit import Fitted, fit_study
 from hpc_train.bench.model.published import SPREAD, table
 from hpc_train.bench.study.plan import sizes_of
 from hpc_train.console import say
 from hpc_train.errors import UserError
+from hpc_train.units import number
 
 # Besides the sizes measured.
 _SIZES = (8, 64, 512, 4096, 27360)

@@ -4,6 +4,7 @@ import math
 
 from hpc_train.bench.model.fit import Fitted
 from hpc_train.bench.model.network import Link
+from hpc_train.units import number
 
 
 def lines(fitted: Fitted) -> list[str]:
@@ -76,8 +77,3 @@ def _holdout(fitted: Fitted) -> str:
 
 def _ms(seconds: float) -> str:
     return f"{number(1e3 * seconds)} ms"
-
-
-def number(value: float) -> str:
-    """For people: three figures, and all of those before the point."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -14,10 +14,10 @@ def parsed(words: Sequence[str]):
     Raises:
         UserError: values that make no sense.
     """
-    from hpc_train import options, train_options
+    from hpc_train import command_line, train_options
     from hpc_train.bench.throughput.options import Throughput
 
-    found = options.parse(Throughput, PROGRAM, words)
+    found = command_line.parse(Throughput, PROGRAM, words)
     found.check_bench()
     train_options.check(found.of_trainer())
     return found

@@ -7,8 +7,8 @@ import numpy as np
 
 from hpc_train.bench.hardware import shared
 from hpc_train.bench.throughput.figures import mean_and_error
-from hpc_train.callbacks import rate
 from hpc_train.console import say
+from hpc_train.units import rate
 
 
 def report(found: dict, work, path) -> None:

@@ -80,8 +80,7 @@ class StormTracks:
 def run(options: StormTracks) -> None:
     """Write the shards and lists of storms of all splits, and print two lines each; raises UserError."""
     from hpc_train.data.storm_tracks.convert import convert
-    from hpc_train.data.survey import on_root
-    from hpc_train.parallel.mpi import job
+    from hpc_train.parallel.mpi import job, on_root
 
     def on_one_rank():
         options.check()

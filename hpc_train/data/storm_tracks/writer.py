@@ -7,10 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hpc_train.console import say
+from hpc_train.console import ProgressLine, say
 from hpc_train.data.filters import Storage
 from hpc_train.data.hdf5 import reason
-from hpc_train.data.progress import Progress
 from hpc_train.data.shard_writer import ShardWriter
 from hpc_train.data.shards import default_shards, shard_edges
 from hpc_train.data.storm_tracks.fields import FieldFile
@@ -66,7 +65,7 @@ class SplitWriter:
 
     def write(self) -> None:
         """Write all maps, one after the other."""
-        progress = Progress(self.name, len(self.maps), unit="maps")
+        progress = ProgressLine(self.name, len(self.maps), unit="maps")
         path, file = None, None
         with ExitStack() as stack:
             for one in self.maps:

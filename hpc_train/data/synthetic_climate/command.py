@@ -86,7 +86,7 @@ def _numbers(options: ClimateSynthetic) -> dict[str, int]:
 
 
 def _write_all(options: ClimateSynthetic, comm) -> None:
-    from hpc_train.data.survey import on_root
+    from hpc_train.parallel.mpi import on_root
 
     kept = on_root(comm, lambda: _begin(options))
     for split, samples in _numbers(options).items():
@@ -95,7 +95,7 @@ def _write_all(options: ClimateSynthetic, comm) -> None:
 
 
 def _write_split(options: ClimateSynthetic, split: str, samples: int, kept: set[str], comm) -> None:
-    from hpc_train.data.progress import Progress
+    from hpc_train.console import ProgressLine
     from hpc_train.data.synthetic_climate.grid import Grid
     from hpc_train.data.synthetic_climate.weather import make
     from hpc_train.data.synthetic_climate.writer import file_name, write
@@ -106,7 +106,7 @@ def _write_split(options: ClimateSynthetic, split: str, samples: int, kept: set[
     mine = [number for number in range(samples) if file_name(number) not in kept][comm.rank :: comm.size]
     pixels = np.zeros(3, np.int64)
     # A rank that cannot write says so when the others have done their share, which is then kept.
-    with agree(comm), closing(Progress(split, len(mine), comm.rank == 0)) as progress:
+    with agree(comm), closing(ProgressLine(split, len(mine), comm.rank == 0)) as progress:
         for number in mine:
             weather = make(grid, options.seed, split, number, options.cyclones, options.rivers)
             size = write(options.output / split / file_name(number), grid, weather)
