@@ -4,15 +4,14 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Literal
 
-from hpc_train import command_line, train
+from hpc_train import command_line, training
 from hpc_train.data.fields import FieldOptions
 from hpc_train.errors import UserError
 from hpc_train.losses.options import LossOptions
-from hpc_train.task import Task
 
 
 @dataclass(frozen=True)
-class Options(LossOptions, FieldOptions, train.Options):
+class Options(LossOptions, FieldOptions, training.Options):
     """Find tropical cyclones and atmospheric rivers in maps of the weather, one process a GPU.
 
     The networks and, unless options change it, the recipe of Kurth et al., "Exascale Deep Learning for Climate
@@ -37,17 +36,17 @@ class Options(LossOptions, FieldOptions, train.Options):
 
 def run(chosen: Options) -> None:
     """Train as chosen; every rank calls it."""
-    train.train(chosen, task(chosen))
+    training.train(chosen, task(chosen))
 
 
-def task(chosen: Options) -> Task:
+def task(chosen: Options) -> training.Task:
     """The network that the options ask for, its loss and its scores; UserError for options that make no sense."""
     chosen.check_loss()
     chosen.check_fields()
     for option in ("fields", "normalise"):
         if chosen.init and getattr(chosen, option) != getattr(Options, option):
             raise UserError(f"--{option} is for a new network; that of --init stays as it is: leave one of the two out")
-    return Task(
+    return training.Task(
         chosen.model,
         partial(build, chosen),
         partial(_loss, chosen),

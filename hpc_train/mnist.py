@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from hpc_train import command_line, train
+from hpc_train import command_line, training
 from hpc_train.errors import UserError
-from hpc_train.task import Task
 
 
 @dataclass(frozen=True)
-class Options(train.Options):
+class Options(training.Options):
     """Train one of the MNIST networks on a folder of shards, one process a GPU."""
 
     model: Literal["fc", "cnn", "deep", "dropout", "batchnorm", "residual"] = "deep"
@@ -20,10 +19,10 @@ class Options(train.Options):
 
 def run(chosen: Options) -> None:
     """Train as chosen; every rank calls it."""
-    train.train(chosen, task(chosen))
+    training.train(chosen, task(chosen))
 
 
-def task(chosen: Options) -> Task:
+def task(chosen: Options) -> training.Task:
     """The network that the options ask for."""
 
     def build(catalogue):
@@ -37,7 +36,7 @@ def task(chosen: Options) -> Task:
         shape, dtype = catalogue.input_shape, catalogue.input_dtype.name
         return mnist.build(chosen.model, shape, dtype, catalogue.classes, chosen.augment)
 
-    return Task(f"mnist-{chosen.model}", build)
+    return training.Task(f"mnist-{chosen.model}", build)
 
 
 if __name__ == "__main__":

@@ -5,16 +5,15 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from hpc_train import command_line, train
+from hpc_train import command_line, training
 from hpc_train.errors import UserError
-from hpc_train.task import Task
 
 # Of ImageNet's pixels, in 0..255: the usual ones for natural images. Others get (x - 127.5) / 127.5.
 _RGB_MEAN, _RGB_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
 @dataclass(frozen=True)
-class Options(train.Options):
+class Options(training.Options):
     """Train a ResNet of the CIFAR or the ImageNet family on images, one process a GPU.
 
     The defaults are the recipe of Goyal et al., "Accurate, Large Minibatch SGD" (2017), section 5.1, with a cosine.
@@ -53,12 +52,12 @@ class Options(train.Options):
 
 def run(chosen: Options) -> None:
     """Train as chosen; every rank calls it."""
-    train.train(chosen, task(chosen))
+    training.train(chosen, task(chosen))
 
 
-def task(chosen: Options) -> Task:
+def task(chosen: Options) -> training.Task:
     """The network that the options ask for."""
-    return Task(chosen.model.replace(":", "-"), partial(build, chosen), facts=partial(_facts, chosen))
+    return training.Task(chosen.model.replace(":", "-"), partial(build, chosen), facts=partial(_facts, chosen))
 
 
 def build(chosen: Options, catalogue):

@@ -3,7 +3,7 @@
 # command line; here is what is done with them: settings, environment (of a container: container.sh), threads and
 # binding, launcher, run folder, the run itself, requeue. No `set -eu`: modules and site.env are other people's code.
 
-again=75 # the ranks' status when they stopped at a checkpoint, to be run again (EX_TEMPFAIL; hpc_train/stopping.py)
+again=75 # the ranks' status when they stopped at a checkpoint, to be run again (EX_TEMPFAIL; hpc_train/training/stopping.py)
 
 say() { echo "[$SLURM_JOB_NAME $job] $*"; }
 fail() { echo "error: $*" >&2; exit 1; }

@@ -15,7 +15,7 @@
 #   sbatch --job-name=mine --nodes=4 slurm/train.sh my_script.py --data fields/
 #
 # The rest is handed to it, and `--resume`, and `--run runs/NAME-JOBID` where no --run is given. A trainer that is sent
-# SIGUSR1 writes a checkpoint and ends with status 75, which means: run me again. That is what hpc_train.train does;
+# SIGUSR1 writes a checkpoint and ends with status 75, which means: run me again. That is what hpc_train.training.fit does;
 # a script that knows nothing of it is ended by the time limit like any other.
 # Options for sbatch, time limits, site.env: see `slurm/mnist_8gpu.sh --help`.
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from launch import launch
 
-from hpc_train import climate, transfer
+from hpc_train import climate
 from hpc_train.data.catalogue import Catalogue
 from hpc_train.data.stats import Stats
 from hpc_train.data.stats import run as count
@@ -17,6 +17,7 @@ from hpc_train.data.synthetic_climate.command import run as prepare
 from hpc_train.errors import UserError
 from hpc_train.predict import Predict
 from hpc_train.predict import run as predict
+from hpc_train.training import transfer
 
 TRAIN = ("-m", "hpc_train.climate", "--model", "tiramisu-small", "--epochs", "6", "--batch-size", "2", "--lr", "5e-3")
 TRAIN += ("--base-batch", "4", "--lag", "1", "--augment", "roll", "flip", "--peak-tflops", "1", "--no-histograms")

@@ -40,9 +40,9 @@ def chosen():
 
 
 def synthetic(chosen, rank=0):
-    from hpc_train.feed import open_feed
     from hpc_train.parallel.world import World
-    from hpc_train.synthetic import Synthetic
+    from hpc_train.training.feed import open_feed
+    from hpc_train.training.synthetic import Synthetic
 
     feed = open_feed(chosen, World(rank, 2))
     assert isinstance(feed, Synthetic)
@@ -106,7 +106,7 @@ def test_options_of_images_that_would_do_nothing_are_one_line_on_every_rank(opti
 
 
 def test_synthetic_data_cannot_be_staged(chosen):
-    from hpc_train.feed import staged
+    from hpc_train.training.feed import staged
 
     assert staged(chosen) is chosen
     chosen.stage = "/tmp"

@@ -23,6 +23,7 @@ from hpc_train.bench.study.measurements import read
 from hpc_train.data.catalogue import Catalogue
 from hpc_train.data.shards import write_shards
 from hpc_train.errors import UserError
+from hpc_train.training.task import cross_entropy
 
 SCRIPTS = Path(frameworks.__file__).parent / "scripts"
 TRAINERS = {"mnist": mnist, "resnet": resnet}
@@ -87,7 +88,7 @@ def test_the_pytorch_networks_make_our_steps(tmp_path, digits, photos, with_torc
 
     inputs, targets = Reader(catalogue).read(np.arange(16))
     targets = targets.astype(np.int64)
-    network.compile(recipe.optimizer(chosen, 0.05), recipe.loss(chosen), jit_compile=False)
+    network.compile(recipe.optimizer(chosen, 0.05), cross_entropy(chosen), jit_compile=False)
     settings = {"model": model, "input_shape": catalogue.input_shape, "classes": catalogue.classes, "steps": 3}
     settings |= {"rate": 0.05, "momentum": chosen.momentum, "nesterov": chosen.nesterov}
     settings["weight_decay"] = chosen.weight_decay

@@ -13,10 +13,11 @@ keras = pytest.importorskip("keras")
 tf = pytest.importorskip("tensorflow")
 pytest.importorskip("horovod.tensorflow")
 
-from hpc_train import checkpoint  # noqa: E402
 from hpc_train.optim.loss_scale import StaticLossScale  # noqa: E402
 from hpc_train.optim.wrapper import unwrap  # noqa: E402
 from hpc_train.parallel import optimizer as home  # noqa: E402
+from hpc_train.training import checkpoint  # noqa: E402
+from hpc_train.training.task import cross_entropy  # noqa: E402
 
 STEPS = 6
 DRAW = np.random.default_rng(8)
@@ -242,7 +243,7 @@ def test_adam_larc_lag_and_float16_stay_finite_and_learn():
     finally:
         keras.config.set_dtype_policy("float32")
     optimizer = home.DistributedOptimizer(recipe.optimizer(options, 0.02), lag=1)
-    model.compile(optimizer, recipe.loss(options), metrics=["accuracy"], auto_scale_loss=False, jit_compile=False)
+    model.compile(optimizer, cross_entropy(options), metrics=["accuracy"], auto_scale_loss=False, jit_compile=False)
     data = tf.data.Dataset.from_tensor_slices((inputs, targets)).batch(32).repeat()
     history = model.fit(data, steps_per_epoch=100, epochs=3, verbose=0).history
     assert all(np.isfinite(value).all() for value in model.get_weights())

@@ -16,6 +16,7 @@ tf = pytest.importorskip("tensorflow")
 from hpc_train.optim.averaging import Averages, EvaluateAverages  # noqa: E402
 from hpc_train.optim.wrapper import unwrap  # noqa: E402
 from hpc_train.parallel.saving import save_model  # noqa: E402
+from hpc_train.training.task import cross_entropy  # noqa: E402
 
 DRAW = np.random.default_rng(5)
 INPUTS = DRAW.normal(size=(40, 6)).astype("float32")
@@ -34,7 +35,7 @@ def network():
 def compiled(options, rate=0.1, multipliers=None):
     model = network()
     chain = recipe.optimizer(options, rate, multipliers)
-    model.compile(chain, recipe.loss(options), metrics=["accuracy"], auto_scale_loss=False, jit_compile=False)
+    model.compile(chain, cross_entropy(options), metrics=["accuracy"], auto_scale_loss=False, jit_compile=False)
     model.optimizer.build(model.trainable_variables)
     return model
 
@@ -79,7 +80,7 @@ def test_the_options_reach_the_rules():
     assert (
         recipe.optimizer(RecipeOptions(optimizer="adam", weight_decay=0.05), 0.1).inner_optimizer.weight_decay == 0.05
     )
-    assert recipe.loss(RecipeOptions(label_smoothing=0.2)).smoothing == 0.2
+    assert cross_entropy(RecipeOptions(label_smoothing=0.2)).smoothing == 0.2
 
 
 def test_the_whole_chain_is_what_numpy_computes():

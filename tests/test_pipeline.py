@@ -168,8 +168,8 @@ def test_input_wait_is_the_time_that_steps_wait_for_their_batches(monkeypatch):
     import keras
     import tensorflow as tf
 
-    from hpc_train import input_wait
-    from hpc_train.input_wait import InputWait
+    from hpc_train.training import input_wait
+    from hpc_train.training.input_wait import InputWait
 
     monkeypatch.setattr(input_wait, "sum_arrays", lambda arrays, name: arrays)
 

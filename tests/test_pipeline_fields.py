@@ -243,8 +243,8 @@ class Chosen(FieldOptions):
 
 
 def test_synthetic_fields_have_every_class_and_the_statistics_they_say():
-    from hpc_train.feed import open_feed
     from hpc_train.parallel.world import World
+    from hpc_train.training.feed import open_feed
 
     chosen = Chosen(Path("synthetic"), field_size=(64, 96))
     feed = open_feed(chosen, World())
@@ -276,9 +276,9 @@ class Training(ReadOptions, FieldOptions):
 
 def test_held_out_maps_have_the_channels_of_those_for_training_in_their_order(tmp_path, monkeypatch):
     from hpc_train import parallel
-    from hpc_train.feed import open_feed
     from hpc_train.parallel.mpi import Alone
     from hpc_train.parallel.world import World
+    from hpc_train.training.feed import open_feed
 
     # One process, without Horovod.
     monkeypatch.setattr(parallel, "Ranks", lambda world: Alone())

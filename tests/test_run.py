@@ -9,7 +9,7 @@ import pytest
 from hpc_train.errors import UserError
 from hpc_train.files import atomic_path, write_json
 from hpc_train.parallel import World
-from hpc_train.run import Run
+from hpc_train.training.run_folder import Run
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from launch import environment, finish, start_mpi
 from test_resume import OPTIONS, final_variables, metrics, train
 
 from hpc_train.parallel.world import World
-from hpc_train.run import Run
+from hpc_train.training.run_folder import Run
 
 STOPS = str(Path(__file__).parent / "ranks" / "stops.py")
 UNFINISHED = 75
@@ -61,8 +61,8 @@ def test_a_run_stopped_in_training_and_in_validation_goes_on_bit_for_bit(digits,
 
 def agreements(monkeypatch, ranks, requests):
     """One Agreement a rank, whose collective is a meeting of the threads that stand for the ranks."""
-    from hpc_train import stopping
     from hpc_train.parallel import collectives
+    from hpc_train.training import stopping
 
     barrier, given, me = threading.Barrier(ranks, timeout=20), {}, threading.local()
 
@@ -122,7 +122,7 @@ def test_every_rank_learns_of_a_signal_before_the_same_step(monkeypatch, signall
 
 def child(body):
     """A process without ranks that takes requests to stop, and says when it is ready."""
-    script = f"import time\nfrom hpc_train.stopping import Requests\nrequests = Requests()\n{body}"
+    script = f"import time\nfrom hpc_train.training.stopping import Requests\nrequests = Requests()\n{body}"
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=environment())
     assert process.stdout.readline() == "ready\n"
     return process

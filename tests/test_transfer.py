@@ -7,7 +7,7 @@ import pytest
 from launch import launch
 
 from hpc_train.errors import UserError
-from hpc_train.transfer import TransferOptions, build
+from hpc_train.training.transfer import TransferOptions, build
 
 keras = pytest.importorskip("keras")
 

@@ -133,8 +133,9 @@ class FieldOptions(LabelOptions):
         return ClassMap.of("the statistics", stored, self.class_map, self.ignore_label).counts(statistics.class_counts)
 
     def _load_statistics(self):
+        from hpc_train.data.options import SYNTHETIC
         from hpc_train.data.statistics import Statistics
-        from hpc_train.synthetic import SYNTHETIC, field_statistics
+        from hpc_train.training.synthetic import field_statistics
 
         if str(self.data) == SYNTHETIC and not self.statistics:
             return field_statistics(self)

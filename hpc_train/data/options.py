@@ -6,6 +6,8 @@ from typing import Literal
 
 from hpc_train.errors import UserError
 
+SYNTHETIC = "synthetic"
+
 
 @dataclass(frozen=True)
 class DataOptions:
@@ -100,3 +102,8 @@ class ReadOptions:
                     f"--{name.replace('_', '-')} is for JPEG shards, but --data holds arrays, which are taken as they "
                     "are; leave it out"
                 ).agreed()
+
+
+def is_synthetic(options) -> bool:
+    """Whether the options ask for made-up data; a folder of that name is given by its absolute path."""
+    return str(options.data) == SYNTHETIC

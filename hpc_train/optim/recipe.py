@@ -116,14 +116,3 @@ def optimizer(options: RecipeOptions, rate: float, multipliers: dict[str, float]
     if options.loss_scale is not None:
         return loss_scale.StaticLossScale(chain, options.loss_scale)
     return keras.optimizers.LossScaleOptimizer(chain) if options.precision == "float16" else chain
-
-
-def loss(options: RecipeOptions):
-    """Cross-entropy of integer classes and logits, with label smoothing where `options` ask for it."""
-    import keras
-
-    if not options.label_smoothing:
-        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    from hpc_train.losses import SmoothedCrossEntropy
-
-    return SmoothedCrossEntropy(options.label_smoothing)

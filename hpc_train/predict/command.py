@@ -54,7 +54,7 @@ def run(options: Predict) -> None:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from hpc_train.parallel.quiet import quiet_import
-    from hpc_train.run import Run
+    from hpc_train.training.run_folder import Run
 
     folder = Run.open(options.run)
     path = folder.best if options.which == "best" else folder.model

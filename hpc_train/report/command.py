@@ -54,7 +54,7 @@ def run(options: ReportRuns) -> None:
 def _draw_runs(options: ReportRuns) -> None:
     from hpc_train.report.confusion import draw_confusion, load_confusion
     from hpc_train.report.curves import draw_curves
-    from hpc_train.run import Run
+    from hpc_train.training.run_folder import Run
 
     runs = [Run.open(path) for path in options.runs]
     output = _folder(options)

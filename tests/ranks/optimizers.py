@@ -16,7 +16,6 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-from hpc_train import checkpoint  # noqa: E402
 from hpc_train.optim import recipe  # noqa: E402
 from hpc_train.optim.accumulate import accumulate  # noqa: E402
 from hpc_train.optim.averaging import Averages, EvaluateAverages  # noqa: E402
@@ -25,6 +24,8 @@ from hpc_train.parallel import wire  # noqa: E402
 from hpc_train.parallel.collectives import gather_objects  # noqa: E402
 from hpc_train.parallel.sync import average_local_state  # noqa: E402
 from hpc_train.parallel.variables import everything, is_seed, optimizer_variables  # noqa: E402
+from hpc_train.training import checkpoint  # noqa: E402
+from hpc_train.training.task import cross_entropy  # noqa: E402
 
 PARTS, MICRO, STEPS = 3, 4, 2
 BATCH = PARTS * MICRO
@@ -46,7 +47,7 @@ def network():
 
 def prepared(model, options, rate=0.1, multipliers=None):
     chain = parallel.DistributedOptimizer(recipe.optimizer(options, rate, multipliers), lag=options.lag)
-    model.compile(chain, recipe.loss(options), metrics=["accuracy"], auto_scale_loss=False, jit_compile=False)
+    model.compile(chain, cross_entropy(options), metrics=["accuracy"], auto_scale_loss=False, jit_compile=False)
     chain.build(model.trainable_variables)
     accumulate(model, options.accumulate)
     return model

@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc_train import command_line, train
-from hpc_train.task import Task
+from hpc_train import command_line, training
 
 
 @dataclass(frozen=True)
-class Options(train.Options):
+class Options(training.Options):
     """Train a small segmentation network."""
 
     width: int = 8
@@ -29,7 +28,7 @@ def run(chosen):
             x = layers.Conv2D(chosen.width, 3, padding="same", activation="relu")(x)
         return Model(inputs, layers.Conv2D(catalogue.classes, 1, dtype="float32")(x))
 
-    train.train(chosen, Task("segmentation", build))
+    training.train(chosen, training.Task("segmentation", build))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ number, where, step = signal.Signals[sys.argv[1]], sys.argv[2], int(sys.argv[3])
 
 
 def run(chosen):
-    from hpc_train.callbacks import Checkpoints
+    from hpc_train.training.callbacks import Checkpoints
 
     method = f"on_{where}_batch_begin"
     original = getattr(Checkpoints, method)

@@ -162,7 +162,7 @@ def _measure(chosen: AllreduceBench, ways: list, world) -> dict[str, dict[int, l
 
 
 def _circumstances(chosen: AllreduceBench, ranks: int, nodes: list[dict]) -> dict:
-    from hpc_train.run import versions
+    from hpc_train.training.run_folder import versions
 
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

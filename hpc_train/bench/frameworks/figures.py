@@ -10,7 +10,7 @@ from hpc_train.bench.hardware import by_host, shared
 from hpc_train.bench.throughput import FORMAT
 from hpc_train.bench.throughput.figures import communication_share, mean_and_error, of_steps, ratios
 from hpc_train.console import say
-from hpc_train.run import versions
+from hpc_train.training.run_folder import versions
 
 
 def measurement(told: dict, ranks: list[dict]) -> dict:

@@ -68,7 +68,7 @@ def run(chosen: FrameworkBench) -> None:
     check(chosen.framework, chosen.trainer, model, chosen.peers_python)
     from hpc_train.bench.frameworks.figures import measurement, report
     from hpc_train.parallel.world import threads_per_rank
-    from hpc_train.run import Run
+    from hpc_train.training.run_folder import Run
 
     cores = len(os.sched_getaffinity(0))
     threads = chosen.threads or threads_per_rank(chosen.np, cores, os.cpu_count() or 1)

@@ -14,12 +14,13 @@ def parsed(words: Sequence[str]):
     Raises:
         UserError: values that make no sense.
     """
-    from hpc_train import command_line, train_options
+    from hpc_train import command_line
     from hpc_train.bench.throughput.options import Throughput
+    from hpc_train.training import options
 
     found = command_line.parse(Throughput, PROGRAM, words)
     found.check_bench()
-    train_options.check(found.of_trainer())
+    options.check(found.of_trainer())
     return found
 
 

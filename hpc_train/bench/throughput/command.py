@@ -28,7 +28,6 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from hpc_train import train_options
 from hpc_train.bench.throughput import FORMAT
 from hpc_train.bench.throughput.options import BenchOptions, Throughput
 from hpc_train.bench.throughput.timeline import record, start_mpi
@@ -44,7 +43,7 @@ def run(chosen: BenchOptions) -> None:
     names = chosen.measured_ways()
     options = chosen.of_trainer()
     task = chosen.MODULE.task(options)
-    train_options.check(options)
+    options.check(options)
     from hpc_train import parallel
 
     again = chosen.timeline and start_mpi()
@@ -54,8 +53,8 @@ def run(chosen: BenchOptions) -> None:
     from hpc_train.bench.throughput.fit import reading_errors
     from hpc_train.bench.throughput.report import report
     from hpc_train.bench.throughput.ways import make_ways
-    from hpc_train.ready import make_ready
-    from hpc_train.run import Run
+    from hpc_train.training.assembly import make_ready
+    from hpc_train.training.run_folder import Run
     from hpc_train.work import Work
 
     nodes = hardware.nodes()
@@ -118,8 +117,8 @@ def _figures(chosen: BenchOptions, options, ready, world, nodes: list[dict], wor
 
     from hpc_train.bench.throughput import figures
     from hpc_train.bench.throughput.ranks import over_ranks, peak_memory
-    from hpc_train.feed import is_synthetic
-    from hpc_train.run import versions
+    from hpc_train.data.options import is_synthetic
+    from hpc_train.training.run_folder import versions
 
     rates, seconds, waits = measured
     return {

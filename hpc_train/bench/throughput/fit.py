@@ -10,8 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hpc_train.input_wait import InputWait
 from hpc_train.parallel import DistributedOptimizer
+from hpc_train.training.input_wait import InputWait
 
 
 @dataclass(frozen=True)

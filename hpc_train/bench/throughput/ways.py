@@ -8,12 +8,12 @@ import tensorflow as tf
 from hpc_train import parallel
 from hpc_train.bench.throughput.bare import Bare
 from hpc_train.bench.throughput.fit import Alone, Fit, Reading, Resident, Timed
-from hpc_train.callbacks import Position
-from hpc_train.checkpoint import Progress
-from hpc_train.input_wait import InputWait
 from hpc_train.optim import recipe
-from hpc_train.ready import Ready, compile_model, network
-from hpc_train.task import Task
+from hpc_train.training.assembly import Ready, compile_model, network
+from hpc_train.training.callbacks import Position
+from hpc_train.training.checkpoint import Progress
+from hpc_train.training.input_wait import InputWait
+from hpc_train.training.task import Task
 
 
 def make_ways(names: Sequence[str], options, task: Task, ready: Ready, world) -> dict[str, Callable[..., Timed]]:

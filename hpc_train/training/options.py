@@ -8,7 +8,7 @@ from typing import Literal
 from hpc_train.data.options import DataOptions, ReadOptions
 from hpc_train.errors import UserError
 from hpc_train.optim.recipe import RecipeOptions
-from hpc_train.transfer import TransferOptions
+from hpc_train.training.transfer import TransferOptions
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,17 +3,17 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hpc_train import transfer
 from hpc_train.errors import UserError
-from hpc_train.task import Task
-from hpc_train.train_options import Options
+from hpc_train.training import transfer
+from hpc_train.training.options import Options
+from hpc_train.training.task import Task
 
 if TYPE_CHECKING:
     from hpc_train.data.plan import TrainPlan, ValidationPlan
-    from hpc_train.feed import Feed
     from hpc_train.optim.schedule import Schedule
     from hpc_train.parallel.world import World
-    from hpc_train.synthetic import Synthetic
+    from hpc_train.training.feed import Feed
+    from hpc_train.training.synthetic import Synthetic
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ def make_ready(options: Options, task: Task, world: "World") -> Ready:
 
     from hpc_train import parallel
     from hpc_train.data.plan import TrainPlan, ValidationPlan
-    from hpc_train.feed import open_feed, staged
     from hpc_train.parallel.mpi import on_root
     from hpc_train.parallel.wire import check_adasum
+    from hpc_train.training.feed import open_feed, staged
 
     if options.precision != "float32":
         keras.config.set_dtype_policy(f"mixed_{options.precision}")
@@ -118,7 +118,7 @@ def _schedule(options: Options, global_batch: int) -> "Schedule":
 
 
 def _recorded_order(options: Options) -> dict | None:
-    from hpc_train.run import Run
+    from hpc_train.training.run_folder import Run
 
     earlier = Run(options.run) if options.resume else None
     return earlier.record()["facts"].get("order") if earlier and earlier.record_file.is_file() else None

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hpc_train.optim.recipe import RecipeOptions
+
 if TYPE_CHECKING:
     from hpc_train.data.catalogue import Catalogue
 
@@ -39,12 +41,21 @@ class Task:
         """`loss` and `metrics` for Keras's `compile`."""
         import keras
 
-        from hpc_train.optim import recipe
-
         if self.metrics:
             metrics = self.metrics(catalogue)
         else:
             metrics = ["accuracy"]
             if catalogue.classes >= _MANY_CLASSES:
                 metrics.append(keras.metrics.SparseTopKCategoricalAccuracy(5, name="top5"))
-        return {"loss": self.loss(catalogue) if self.loss else recipe.loss(options), "metrics": metrics}
+        return {"loss": self.loss(catalogue) if self.loss else cross_entropy(options), "metrics": metrics}
+
+
+def cross_entropy(options: RecipeOptions):
+    """Cross-entropy of integer classes and logits, with label smoothing where `options` ask for it."""
+    import keras
+
+    if not options.label_smoothing:
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    from hpc_train.losses import SmoothedCrossEntropy
+
+    return SmoothedCrossEntropy(options.label_smoothing)

@@ -8,12 +8,9 @@ import time
 import keras
 import numpy as np
 
-from hpc_train import checkpoint
-from hpc_train.checkpoint import Progress
 from hpc_train.console import say
 from hpc_train.data.plan import TrainPlan
 from hpc_train.errors import UserError
-from hpc_train.input_wait import InputWait
 from hpc_train.optim.averaging import Averages
 from hpc_train.optim.schedule import Schedule
 from hpc_train.parallel.collectives import sum_arrays
@@ -21,8 +18,11 @@ from hpc_train.parallel.metrics import assign_states, states
 from hpc_train.parallel.saving import save_model
 from hpc_train.parallel.sync import average_local_state
 from hpc_train.parallel.world import World
-from hpc_train.run import Run
-from hpc_train.stopping import Agreement, Requests, Stopped
+from hpc_train.training import checkpoint
+from hpc_train.training.checkpoint import Progress
+from hpc_train.training.input_wait import InputWait
+from hpc_train.training.run_folder import Run
+from hpc_train.training.stopping import Agreement, Requests, Stopped
 from hpc_train.units import rate
 from hpc_train.work import Work
 

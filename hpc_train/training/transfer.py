@@ -134,7 +134,7 @@ def freeze(model, patterns: Sequence[str]) -> None:
 def _load(path: Path):
     import keras
 
-    from hpc_train.run import Run
+    from hpc_train.training.run_folder import Run
 
     if path.is_dir():
         run = Run.open(path)

@@ -8,12 +8,12 @@ from hpc_train import parallel
 from hpc_train.data.catalogue import Catalogue
 from hpc_train.data.fields import CLIMATE_CLASSES, FieldOptions
 from hpc_train.data.layout import CAM5, CAM5_CHANNELS, SHARDS
+from hpc_train.data.options import SYNTHETIC
 from hpc_train.data.order import FullOrder, Order
 from hpc_train.data.plan import TrainPlan, ValidationPlan
 from hpc_train.errors import UserError
 from hpc_train.parallel.world import World
 
-SYNTHETIC = "synthetic"
 _CLASSES = 1000
 _OF_FILES = ("class_map", "ignore_label", "annotation", "augment", "random_crop", "meridional")
 

@@ -9,13 +9,13 @@ from hpc_train.data.catalogue import Catalogue
 from hpc_train.data.encoded_reader import open_reader
 from hpc_train.data.fields import FieldOptions
 from hpc_train.data.layout import HELD_OUT, find_splits
-from hpc_train.data.options import DataOptions
+from hpc_train.data.options import DataOptions, is_synthetic
 from hpc_train.data.order import BLOCKS_IN_WINDOW, BlockOrder, FullOrder, Order, from_dict
 from hpc_train.data.plan import TrainPlan, ValidationPlan
 from hpc_train.errors import UserError
 from hpc_train.parallel.mpi import communicator, on_root
 from hpc_train.parallel.world import World
-from hpc_train.synthetic import SYNTHETIC, Synthetic
+from hpc_train.training.synthetic import Synthetic
 
 # What a window may take of a rank's memory where nobody says: two are held at a time.
 _WINDOW_BYTES = 2**29
@@ -24,11 +24,6 @@ _WINDOW_BYTES = 2**29
 def open_feed(options, world: World) -> "Feed | Synthetic":
     """What `options.data` names: `Feed` of files, or `Synthetic` for --data synthetic. Collective; raises UserError."""
     return (Synthetic if is_synthetic(options) else Feed)(options, world)
-
-
-def is_synthetic(options) -> bool:
-    """Whether the options ask for made-up data; a folder of that name is given by its absolute path."""
-    return str(options.data) == SYNTHETIC
 
 
 class Feed:

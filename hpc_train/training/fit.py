@@ -4,10 +4,10 @@ import gc
 import math
 import socket
 
-from hpc_train import transfer
 from hpc_train.console import say
-from hpc_train.task import Task
-from hpc_train.train_options import Options, check
+from hpc_train.training import transfer
+from hpc_train.training.options import Options, check
+from hpc_train.training.task import Task
 
 
 def train(options: Options, task: Task) -> None:
@@ -26,19 +26,19 @@ def train(options: Options, task: Task) -> None:
     check(options)
     name = f"transfer-{options.init.stem}" if options.init else task.name
     from hpc_train import parallel
-    from hpc_train.stopping import Requests, Stopped
+    from hpc_train.training.stopping import Requests, Stopped
 
     requests = Requests()
     world = parallel.init(options.seed, options.threads, options.deterministic)
 
     import tensorflow as tf
 
-    from hpc_train import checkpoint
-    from hpc_train.callbacks import Best, Checkpoints, Position, Report
-    from hpc_train.input_wait import InputWait
     from hpc_train.optim.averaging import Averages, EvaluateAverages
-    from hpc_train.ready import make_ready
-    from hpc_train.run import Run
+    from hpc_train.training import checkpoint
+    from hpc_train.training.assembly import make_ready
+    from hpc_train.training.callbacks import Best, Checkpoints, Position, Report
+    from hpc_train.training.input_wait import InputWait
+    from hpc_train.training.run_folder import Run
     from hpc_train.units import rate
     from hpc_train.work import Work
 
@@ -141,8 +141,8 @@ def _end_unfinished(world, stopped, callbacks) -> None:
     import keras
 
     from hpc_train import parallel
-    from hpc_train.input_wait import InputWait
-    from hpc_train.stopping import UNFINISHED
+    from hpc_train.training.input_wait import InputWait
+    from hpc_train.training.stopping import UNFINISHED
 
     for callback in callbacks:
         if isinstance(callback, (keras.callbacks.TensorBoard, InputWait)):
