@@ -5,7 +5,7 @@ from functools import lru_cache, partial
 from typing import Literal
 
 from hpc_train import command_line, training
-from hpc_train.data.fields import FieldOptions
+from hpc_train.data.fields.options import FieldOptions
 from hpc_train.errors import UserError
 from hpc_train.losses.options import LossOptions
 

@@ -94,7 +94,7 @@ def build(chosen: Options, catalogue):
 
 
 def _facts(chosen: Options, catalogue) -> dict:
-    from hpc_train.data.statistics import Statistics
+    from hpc_train.data.statistics.moments import Statistics
 
     return {"statistics": Statistics.load(chosen.statistics).digest} if chosen.statistics else {}
 
@@ -106,7 +106,7 @@ def _leave(x):
 def _normalise(x, statistics: Path | None, catalogue):
     from keras import layers
 
-    from hpc_train.data.statistics import Statistics
+    from hpc_train.data.statistics.moments import Statistics
     from hpc_train.models.inputs import normalise
 
     if statistics:

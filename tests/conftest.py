@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from launch import REPOSITORY
 
-from hpc_train.data.shards import write_shards
+from hpc_train.data.shards.arrays import write_shards
 
 
 def pytest_configure():

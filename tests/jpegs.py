@@ -5,7 +5,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from hpc_train.data.encoded_writer import write_encoded_shards
+from hpc_train.data.shards.encoded import write_encoded_shards
 
 
 def encode(pixels, kind="JPEG", **options):

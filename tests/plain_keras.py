@@ -8,7 +8,7 @@ import numpy as np
 from launch import environment
 
 from hpc_train.data.catalogue import Catalogue
-from hpc_train.data.reader import Reader
+from hpc_train.data.reading.reader import Reader
 
 SCRIPT = """
 import sys

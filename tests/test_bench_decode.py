@@ -12,8 +12,8 @@ from PIL import Image
 from hpc_train.bench.decode import DecodeBench, run
 from hpc_train.bench.photos import write_photos
 from hpc_train.data.catalogue import Catalogue
-from hpc_train.data.encoded_reader import EncodedReader
-from hpc_train.data.shards import write_shards
+from hpc_train.data.reading.encoded_reader import EncodedReader
+from hpc_train.data.shards.arrays import write_shards
 from hpc_train.errors import UserError
 
 

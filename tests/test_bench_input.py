@@ -15,10 +15,10 @@ from hpc_train.bench.slow import SlowStorage
 from hpc_train.bench.steps import Steps
 from hpc_train.bench.ways import Copy
 from hpc_train.data.catalogue import Catalogue
-from hpc_train.data.hdf5 import open_hdf5
+from hpc_train.data.hdf5.access import open_hdf5
+from hpc_train.data.hdf5.raw_file import File
 from hpc_train.data.plan import TrainPlan
-from hpc_train.data.reader import Reader
-from hpc_train.data.storage import File
+from hpc_train.data.reading.reader import Reader
 from hpc_train.errors import UserError
 
 WAIT = 20  # seconds until a test that would hang fails instead
@@ -204,7 +204,7 @@ def test_reads_in_flight_reach_the_read_ahead(tmp_path, monkeypatch):
     storage = Meeting(latency=0)
     catalogue = Catalogue.open(tmp_path / "data")
     steps = Steps(catalogue, TrainPlan(24, 1, 1, seed=0))
-    monkeypatch.setattr("hpc_train.data.read_ahead._GROUP_BYTES", 1)
+    monkeypatch.setattr("hpc_train.data.reading.read_ahead._GROUP_BYTES", 1)
     # Two reads a sample, of inputs and of labels: two samples ahead are four reads.
     loader = steps.loader(Reader(catalogue, open_file=storage.open), 0, 24, threads=4, read_ahead=2)
     order = np.concatenate(list(steps.batches(0, 24)))

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hpc_train.data.chunks import ChunkedArray, ChunkError, reason_not
-from hpc_train.data.storage import File
+from hpc_train.data.hdf5.chunks import ChunkedArray, ChunkError, reason_not
+from hpc_train.data.hdf5.raw_file import File
 
 FILTERS = {
     "none": {},

@@ -14,7 +14,7 @@ import tyro
 from hpc_train.data.catalogue import Catalogue
 from hpc_train.data.cifar import cifar
 from hpc_train.data.prepare import Prepare, run
-from hpc_train.data.reader import Reader
+from hpc_train.data.reading.reader import Reader
 from hpc_train.errors import UserError
 
 ROWS = 3

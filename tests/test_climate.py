@@ -10,8 +10,8 @@ from launch import launch
 
 from hpc_train import climate
 from hpc_train.data.catalogue import Catalogue
-from hpc_train.data.stats import Stats
-from hpc_train.data.stats import run as count
+from hpc_train.data.statistics.command import Stats
+from hpc_train.data.statistics.command import run as count
 from hpc_train.data.synthetic_climate.command import ClimateSynthetic
 from hpc_train.data.synthetic_climate.command import run as prepare
 from hpc_train.errors import UserError

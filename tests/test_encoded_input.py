@@ -10,9 +10,9 @@ from PIL import Image
 from realdata import real_data
 
 from hpc_train.data.catalogue import Catalogue
-from hpc_train.data.encoded_reader import EncodedReader
-from hpc_train.data.encoded_writer import write_encoded_shards
 from hpc_train.data.plan import TrainPlan, ValidationPlan
+from hpc_train.data.reading.encoded_reader import EncodedReader
+from hpc_train.data.shards.encoded import write_encoded_shards
 from hpc_train.errors import UserError
 
 SIZE = 16
@@ -25,7 +25,7 @@ def images(tmp_path_factory):
 
 
 def opened(folder, split="train", size=SIZE, **options):
-    from hpc_train.data.jpeg_input import JpegInput
+    from hpc_train.data.tensors.jpeg_input import JpegInput
 
     return JpegInput(EncodedReader(Catalogue.open(folder, split).resized(size)), threads=2, **options)
 
@@ -67,7 +67,7 @@ def window_of(draws, height, width):
 def test_random_parts_are_those_of_the_paper(height, width):
     import tensorflow as tf
 
-    from hpc_train.data.decode import random_window
+    from hpc_train.data.tensors.jpeg import random_window
 
     found, fallen_back = [], 0
     draws = np.random.default_rng(0).random((200, 40), np.float32)
@@ -98,7 +98,7 @@ def test_random_parts_are_those_of_the_paper(height, width):
 
 @pytest.mark.parametrize(("height", "width", "size"), [(48, 64, 16), (64, 40, 32), (128, 96, 16)])
 def test_validation_takes_seven_eighths_of_the_shorter_side_from_the_centre(height, width, size):
-    from hpc_train.data.decode import validation_transform
+    from hpc_train.data.tensors.jpeg import validation_transform
 
     file = jpeg(smooth(height, width), quality=100, subsampling=0)
     side = round(min(height, width) * 224 / 256)
@@ -115,7 +115,7 @@ def test_validation_takes_seven_eighths_of_the_shorter_side_from_the_centre(heig
 
 
 def test_an_image_of_the_size_that_is_wanted_is_taken_as_it_is():
-    from hpc_train.data.decode import training_transform, validation_transform
+    from hpc_train.data.tensors.jpeg import training_transform, validation_transform
 
     file = jpeg(smooth(32, 32), subsampling=0)
     np.testing.assert_array_equal(validation_transform(32)(file), pixels(file))
@@ -125,7 +125,7 @@ def test_an_image_of_the_size_that_is_wanted_is_taken_as_it_is():
 def test_training_resizes_the_random_part_and_mirrors_half_of_the_images():
     import tensorflow as tf
 
-    from hpc_train.data.decode import training_transform
+    from hpc_train.data.tensors.jpeg import training_transform
 
     file = jpeg(smooth(30, 25), quality=100, subsampling=0)
     transform = training_transform(SIZE)
@@ -148,7 +148,7 @@ def test_training_resizes_the_random_part_and_mirrors_half_of_the_images():
 
 @pytest.mark.parametrize("mode", ["L", "CMYK", "progressive"])
 def test_jpegs_of_other_kinds_become_rgb(mode):
-    from hpc_train.data.decode import training_transform, validation_transform
+    from hpc_train.data.tensors.jpeg import training_transform, validation_transform
 
     image = Image.fromarray(smooth(40, 50))
     file = jpeg(image, progressive=True) if mode == "progressive" else jpeg(image.convert(mode))
@@ -189,8 +189,8 @@ def test_a_sample_is_cut_otherwise_in_every_epoch(images):
 
 @pytest.mark.parametrize("blocks", [False, True])
 def test_labels_go_with_their_images_in_the_order_of_the_plan(images, blocks):
-    from hpc_train.data.decode import validation_transform
-    from hpc_train.data.order import BlockOrder
+    from hpc_train.data.plan.order import BlockOrder
+    from hpc_train.data.tensors.jpeg import validation_transform
 
     folder, files = images
     order = BlockOrder(24, 5, block=3, window=6, lanes=1, stride=6) if blocks else None
@@ -208,7 +208,7 @@ def test_labels_go_with_their_images_in_the_order_of_the_plan(images, blocks):
 # In the last case one rank has no share.
 @pytest.mark.parametrize(("samples", "batch", "ranks"), [(11, 4, 1), (11, 4, 3), (2, 1, 3)])
 def test_validation_gives_every_image_once_and_can_be_repeated(images, samples, batch, ranks):
-    from hpc_train.data.decode import validation_transform
+    from hpc_train.data.tensors.jpeg import validation_transform
 
     folder, files = images
     source, transform = opened(folder, "test"), validation_transform(SIZE)
@@ -253,7 +253,7 @@ def test_no_error_is_made_up_when_another_operation_fails(images):
 
 
 def test_read_as_arrays_they_are_what_validation_sees_and_damage_is_named(tmp_path):
-    from hpc_train.data.decode import DecodedReader, validation_transform
+    from hpc_train.data.tensors.jpeg import DecodedReader, validation_transform
 
     files = write(tmp_path)
     reader = DecodedReader(EncodedReader(Catalogue.open(tmp_path, "test").resized(SIZE)))
@@ -271,8 +271,8 @@ def test_read_as_arrays_they_are_what_validation_sees_and_damage_is_named(tmp_pa
 
 
 def test_statistics_are_of_the_decoded_images(images):
-    from hpc_train.data.decode import validation_transform
-    from hpc_train.data.stats import count
+    from hpc_train.data.statistics.command import count
+    from hpc_train.data.tensors.jpeg import validation_transform
 
     folder, files = images
     total = count(Catalogue.open(folder, "test").resized(SIZE), 0, 11)
@@ -287,7 +287,7 @@ def test_a_trained_model_predicts_images_decoded_to_the_size_that_it_takes(image
     import keras
 
     from hpc_train import predict
-    from hpc_train.data.decode import validation_transform
+    from hpc_train.data.tensors.jpeg import validation_transform
 
     folder, files = images
     run = tmp_path / "run"
@@ -313,7 +313,7 @@ def test_shards_of_one_image_can_be_read(tmp_path):
 
 
 def test_real_photographs_are_what_another_decoder_makes_of_them(tmp_path):
-    from hpc_train.data.decode import DecodedReader
+    from hpc_train.data.tensors.jpeg import DecodedReader
 
     with np.load(real_data("cifar10_jpeg") / "cifar10_test_jpeg.npz") as held:
         content, offset, labels = held["jpeg"], held["offset"], held["label"]

@@ -10,12 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jpegs import flipped, hollow, overwrite, without_checksums, write
 
-from hpc_train.data import inspect, repack, survey, verify
-from hpc_train.data.catalogue import Catalogue
-from hpc_train.data.encoded_reader import EncodedReader, open_reader
-from hpc_train.data.loader import Loader
-from hpc_train.data.reader import Reader
-from hpc_train.data.shards import write_shards
+from hpc_train.data.catalogue import Catalogue, survey
+from hpc_train.data.inspect import command as inspect
+from hpc_train.data.reading.encoded_reader import EncodedReader, open_reader
+from hpc_train.data.reading.loader import Loader
+from hpc_train.data.reading.reader import Reader
+from hpc_train.data.repack import command as repack
+from hpc_train.data.shards.arrays import write_shards
+from hpc_train.data.verify import command as verify
 from hpc_train.errors import UserError
 
 
@@ -59,7 +61,7 @@ def test_any_samples_come_as_the_bytes_that_were_written(images, indices, how):
 
 
 def test_neighbours_are_one_request(images):
-    from hpc_train.data.storage import File
+    from hpc_train.data.hdf5.raw_file import File
 
     requests = []
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from launch import launch
 
-from hpc_train.data import stats
+from hpc_train.data.statistics import command as stats
 
 SEGMENTATION = str(Path(__file__).parent / "ranks" / "segmentation.py")
 SHAPE = (48, 64)

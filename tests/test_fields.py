@@ -6,13 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpc_train.data import stats
-from hpc_train.data.class_map import IGNORED, ClassMap
-from hpc_train.data.fields import FieldOptions, chosen_channels
-from hpc_train.data.layout import CAM5_CHANNELS
-from hpc_train.data.meridional import is_meridional
-from hpc_train.data.reader import Reader
-from hpc_train.data.shards import write_shards
+from hpc_train.data.catalogue.class_map import IGNORED, ClassMap
+from hpc_train.data.catalogue.layout import CAM5_CHANNELS
+from hpc_train.data.fields.options import FieldOptions, chosen_channels, is_meridional
+from hpc_train.data.reading.reader import Reader
+from hpc_train.data.shards.arrays import write_shards
+from hpc_train.data.statistics import command as stats
 from hpc_train.errors import UserError
 
 SHAPE = (4, 6)

@@ -12,12 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpc_train.data import survey
-from hpc_train.data.catalogue import Catalogue
-from hpc_train.data.layout import Layout, find_splits, list_files
+from hpc_train.data.catalogue import Catalogue, survey
+from hpc_train.data.catalogue.layout import Layout, find_splits, list_files
 from hpc_train.data.options import DataOptions
-from hpc_train.data.reader import Reader
-from hpc_train.data.shards import write_shards
+from hpc_train.data.reading.reader import Reader
+from hpc_train.data.shards.arrays import write_shards
 from hpc_train.errors import UserError
 
 DTYPES = ["u1", "<i2", ">i2", "<f2", ">f2", "<f4", ">f4", "<f8", ">f8", "<u4", "<i8"]
@@ -338,7 +337,7 @@ def test_a_request_of_many_files_holds_few_of_them_open(tmp_path, monkeypatch):
     with_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     cam5(tmp_path / "train", 120, shape=(2, 3, 1))
     catalogue = Catalogue.open(tmp_path)
-    monkeypatch.setattr("hpc_train.data.reader._OPEN_FILES", 8)
+    monkeypatch.setattr("hpc_train.data.reading.reader._OPEN_FILES", 8)
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 40, with_limit[1]))
     try:
         inputs, _ = Reader(catalogue).read(np.arange(120)[::-1])

@@ -21,7 +21,7 @@ from hpc_train.bench.frameworks.measure import FrameworkBench
 from hpc_train.bench.frameworks.start import interpreter
 from hpc_train.bench.study.measurements import read
 from hpc_train.data.catalogue import Catalogue
-from hpc_train.data.shards import write_shards
+from hpc_train.data.shards.arrays import write_shards
 from hpc_train.errors import UserError
 from hpc_train.training.task import cross_entropy
 
@@ -83,7 +83,7 @@ def test_the_pytorch_networks_make_our_steps(tmp_path, digits, photos, with_torc
     data = {"mnist": digits, "resnet": photos}[trainer]
     catalogue = Catalogue.open(data, "train")
     chosen, network = ours(trainer, model, data, **CHANGED[trainer])
-    from hpc_train.data.reader import Reader
+    from hpc_train.data.reading.reader import Reader
     from hpc_train.optim import recipe
 
     inputs, targets = Reader(catalogue).read(np.arange(16))

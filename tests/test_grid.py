@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from hpc_train.data.grid import Grid, global_grid, read_grid, read_time
+from hpc_train.data.fields.grid import Grid, global_grid, read_grid, read_time
 from hpc_train.errors import UserError
 
 

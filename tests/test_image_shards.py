@@ -8,8 +8,8 @@ import pytest
 import xxhash
 from image_trees import jpeg, prepare, read, refusal, shards, tree, write
 
-from hpc_train.data.encoded_writer import EncodedWriter, write_encoded_shards
-from hpc_train.data.streamed_split import StreamedSplit
+from hpc_train.data.shards.encoded import EncodedWriter, write_encoded_shards
+from hpc_train.data.shards.streamed import StreamedSplit
 from hpc_train.errors import UserError
 
 

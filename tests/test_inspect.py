@@ -9,8 +9,8 @@ import pytest
 import tyro
 from realdata import real_data
 
-from hpc_train.data.inspect import Inspect, run
-from hpc_train.data.shards import write_shards
+from hpc_train.data.inspect.command import Inspect, run
+from hpc_train.data.shards.arrays import write_shards
 from hpc_train.errors import UserError
 from hpc_train.units import size
 

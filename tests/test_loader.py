@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpc_train.data.buffers import Buffers
 from hpc_train.data.catalogue import Catalogue
-from hpc_train.data.loader import Loader
-from hpc_train.data.order import BlockOrder
+from hpc_train.data.hdf5.raw_file import File
 from hpc_train.data.plan import TrainPlan
-from hpc_train.data.reader import Reader
-from hpc_train.data.shards import write_shards
-from hpc_train.data.storage import File
+from hpc_train.data.plan.order import BlockOrder
+from hpc_train.data.reading.buffers import Buffers
+from hpc_train.data.reading.loader import Loader
+from hpc_train.data.reading.reader import Reader
+from hpc_train.data.shards.arrays import write_shards
 from hpc_train.errors import UserError
 
 SAMPLES = 60

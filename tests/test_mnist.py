@@ -12,7 +12,7 @@ from launch import environment, launch
 from plain_keras import evaluate
 
 from hpc_train.data.catalogue import Catalogue
-from hpc_train.data.reader import Reader
+from hpc_train.data.reading.reader import Reader
 
 
 @pytest.fixture(scope="module")

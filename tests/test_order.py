@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from hpc_train.bench.plan import Plan, run
-from hpc_train.data.order import BlockOrder, FullOrder, from_dict
-from hpc_train.data.permutation import permute
 from hpc_train.data.plan import TrainPlan
+from hpc_train.data.plan.order import BlockOrder, FullOrder, from_dict
+from hpc_train.data.plan.permutation import permute
 from hpc_train.data.randomness import displacement, measure, neighbour_distance, same_block
 from hpc_train.errors import UserError
 

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from hpc_train.data.shards import write_shards
+from hpc_train.data.shards.arrays import write_shards
 from hpc_train.errors import UserError
 
 SAMPLES = 40
@@ -24,8 +24,8 @@ def shards(tmp_path_factory):
 
 def opened(folder, **options):
     from hpc_train.data.catalogue import Catalogue
-    from hpc_train.data.pipeline import Input
-    from hpc_train.data.reader import Reader
+    from hpc_train.data.reading.reader import Reader
+    from hpc_train.data.tensors.pipeline import Input
 
     return Input(Reader(Catalogue.open(folder)), **options)
 
@@ -33,8 +33,8 @@ def opened(folder, **options):
 @pytest.mark.parametrize("batch", [1, 4, 40])
 @pytest.mark.parametrize("blocks", [False, True])
 def test_epochs_follow_each_other_in_the_order_of_the_plan(shards, batch, blocks):
-    from hpc_train.data.order import BlockOrder
     from hpc_train.data.plan import TrainPlan
+    from hpc_train.data.plan.order import BlockOrder
 
     folder, inputs = shards
     order = BlockOrder(SAMPLES, 5, block=4, window=12, lanes=1, stride=batch) if blocks else None
@@ -70,8 +70,8 @@ def test_validation_gives_every_sample_once_and_can_be_repeated(shards, batch, r
 
 
 def test_a_large_batch_is_the_readers_own_memory(tmp_path, monkeypatch):
-    from hpc_train.data.buffers import Buffers
     from hpc_train.data.plan import TrainPlan
+    from hpc_train.data.reading.buffers import Buffers
 
     inputs = np.random.default_rng(0).normal(size=(6, 512, 512)).astype("f4")
     write_shards(tmp_path, "train", inputs, np.zeros(6, int), classes=1)
@@ -92,9 +92,9 @@ def test_a_large_batch_is_the_readers_own_memory(tmp_path, monkeypatch):
 @pytest.mark.parametrize("read_ahead", [1, 3, 8])
 @pytest.mark.parametrize("blocks", [False, True])
 def test_no_more_memory_is_made_than_is_stated(tmp_path, monkeypatch, read_ahead, blocks):
-    from hpc_train.data import buffers
-    from hpc_train.data.order import BlockOrder
     from hpc_train.data.plan import TrainPlan
+    from hpc_train.data.plan.order import BlockOrder
+    from hpc_train.data.reading import buffers
 
     samples = 60
     write_shards(tmp_path, "train", np.zeros((samples, 512, 256), "f4"), np.zeros(samples, int), classes=1)

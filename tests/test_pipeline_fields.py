@@ -8,11 +8,11 @@ import h5py
 import numpy as np
 import pytest
 
-from hpc_train.data.fields import FieldOptions
+from hpc_train.data.fields.options import FieldOptions
 from hpc_train.data.options import ReadOptions
 from hpc_train.data.plan import TrainPlan, ValidationPlan
-from hpc_train.data.reader import Reader
-from hpc_train.data.shards import write_shards
+from hpc_train.data.reading.reader import Reader
+from hpc_train.data.shards.arrays import write_shards
 from hpc_train.errors import UserError
 
 SAMPLES, SHAPE, SEED = 12, (10, 16), 3
@@ -63,7 +63,7 @@ def packed(tmp_path_factory):
 
 def opened(stored, **options):
     """(the transform, the input) for the options."""
-    from hpc_train.data.pipeline import Input
+    from hpc_train.data.tensors.pipeline import Input
 
     turned = stored.options if "flip" in options.get("augment", ()) else {**stored.options, "meridional": ()}
     chosen = FieldOptions(stored.folder, **(turned | options))
@@ -180,8 +180,8 @@ def test_maps_that_nothing_is_asked_of_come_as_they_are_stored(floats):
 
 def test_a_mirrored_cyclone_turns_the_other_way():
     """By the curl of the wind, taken with NumPy: a mirror image has the opposite one at the opposite latitude."""
-    from hpc_train.data.class_map import ClassMap
-    from hpc_train.data.field_transform import FieldTransform
+    from hpc_train.data.catalogue.class_map import ClassMap
+    from hpc_train.data.tensors.field_transform import FieldTransform
 
     y, x = np.meshgrid(np.arange(12.0), np.arange(20.0), indexing="ij")
     bump = np.exp(-((y - 3) ** 2 + (x - 9) ** 2) / 8)

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from hpc_train.data.permutation import derive, inverse, permute
 from hpc_train.data.plan import TrainPlan, ValidationPlan
+from hpc_train.data.plan.permutation import derive, inverse, permute
 from hpc_train.errors import UserError
 
 # No deadline: a slow or busy machine must not fail a property.

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from hpc_train import predict
-from hpc_train.data.grid import global_grid
-from hpc_train.data.layout import CAM5_CHANNELS
+from hpc_train.data.catalogue.layout import CAM5_CHANNELS
+from hpc_train.data.fields.grid import global_grid
 from hpc_train.data.options import DataOptions
-from hpc_train.data.shards import write_shards
+from hpc_train.data.shards.arrays import write_shards
 from hpc_train.errors import UserError
 from hpc_train.predict import scores
 from hpc_train.predict.coastlines import coastlines

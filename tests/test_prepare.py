@@ -14,7 +14,7 @@ from realdata import real_data
 from hpc_train.data import sources
 from hpc_train.data.catalogue import Catalogue
 from hpc_train.data.prepare import Prepare, run
-from hpc_train.data.reader import Reader
+from hpc_train.data.reading.reader import Reader
 from hpc_train.errors import UserError
 
 IDX_NAMES = {

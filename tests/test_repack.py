@@ -19,18 +19,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from launch import mpirun
 
-from hpc_train.data import repack, split_shards
 from hpc_train.data.catalogue import Catalogue
-from hpc_train.data.checks import first_outside
-from hpc_train.data.filters import COMPRESSIONS, Storage
-from hpc_train.data.reader import Reader
-from hpc_train.data.repack import Shard
-from hpc_train.data.shard_writer import ShardWriter
-from hpc_train.data.shards import write_shards
+from hpc_train.data.reading.reader import Reader
+from hpc_train.data.repack import command as repack
+from hpc_train.data.repack import split
+from hpc_train.data.repack.command import Shard
+from hpc_train.data.sample_checks import first_outside
+from hpc_train.data.shards.arrays import write_shards
+from hpc_train.data.shards.compression import COMPRESSIONS, Storage
+from hpc_train.data.shards.writer import ShardWriter
 from hpc_train.errors import UserError
 
 REPOSITORY = Path(__file__).parents[1]
-SHARD = "from hpc_train import options; from hpc_train.data.repack import Shard, run; options.main(Shard, run, 'shard')"
+SHARD = (
+    "from hpc_train import command_line; from hpc_train.data.repack.command import Shard, run;"
+    "command_line.main(Shard, run, 'shard')"
+)
 
 
 def shard(*arguments):
@@ -181,7 +185,7 @@ def read_all(folder):
 
 
 def test_shards_written_as_the_description_of_the_format_shows_are_read(tmp_path, monkeypatch):
-    text = (REPOSITORY / "hpc_train" / "data" / "FORMAT.md").read_text()
+    text = (REPOSITORY / "hpc_train" / "data" / "shards" / "FORMAT.md").read_text()
     code = textwrap.dedent(text.split("## Writing one\n\n")[1].split("\n\n`alignment")[0])
     monkeypatch.chdir(tmp_path)
     images, labels = np.random.default_rng(0).random((10, 4, 4, 2), "f4"), np.arange(10, dtype="u1") % 3
@@ -233,8 +237,8 @@ def test_labels_outside_the_classes_are_found_in_any_shape_and_type(targets, exp
 def test_a_folder_of_one_sample_files_becomes_shards(tmp_path, capsys, compression):
     train, test = cam5(tmp_path / "cam5"), cam5(tmp_path / "cam5", "validation", 3)
     shard("--data", tmp_path / "cam5", "--output", tmp_path / "out", "--compression", compression, "--classes", 3)
-    for split, (inputs, labels) in (("train", train), ("validation", test)):
-        got = contents(tmp_path / "out", split)
+    for name, (inputs, labels) in (("train", train), ("validation", test)):
+        got = contents(tmp_path / "out", name)
         np.testing.assert_array_equal(got[0], inputs)
         np.testing.assert_array_equal(got[1], labels)
         catalogue = Catalogue.open(tmp_path / "out", split)
@@ -374,7 +378,7 @@ def test_shards_of_about_the_size_asked_for(tmp_path):
 def test_a_full_disk_is_foreseen(tmp_path, monkeypatch):
     one_file(tmp_path / "a.h5", rows=64, shape=(128, 128))
     usage = namedtuple("usage", "free")(free=2**20)
-    monkeypatch.setattr("hpc_train.data.shards.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("hpc_train.data.shards.arrays.shutil.disk_usage", lambda path: usage)
     arguments = ("--data", tmp_path / "a.h5", *OWN, "--output", tmp_path / "out")
     assert "the shards need 4 MiB but 1 MiB are free" in refusal(*arguments)
     assert names(tmp_path / "out") == []
@@ -386,7 +390,7 @@ def test_a_run_that_failed_goes_on_and_other_options_begin_again(tmp_path, capsy
     inputs, _ = one_file(tmp_path / "a.h5")
     arguments = ("--data", tmp_path / "a.h5", *OWN, "--output", tmp_path / "out", "--shards", 4)
     written = []
-    write = split_shards.SplitShards.write
+    write = split.SplitShards.write
 
     def interrupted(self, number, progress):
         if len(written) == 2:
@@ -394,13 +398,13 @@ def test_a_run_that_failed_goes_on_and_other_options_begin_again(tmp_path, capsy
         written.append(number)
         write(self, number, progress)
 
-    monkeypatch.setattr(split_shards.SplitShards, "write", interrupted)
+    monkeypatch.setattr(split.SplitShards, "write", interrupted)
     with pytest.raises(KeyboardInterrupt):
         shard(*arguments)
     assert "give the same command to go on" in capsys.readouterr().err
     assert names(tmp_path / "out") == [f".train-0000{k}-of-00004.h5.whole" for k in (0, 1)]
     times = [os.stat(tmp_path / "out" / name).st_mtime_ns for name in names(tmp_path / "out")]
-    monkeypatch.setattr(split_shards.SplitShards, "write", write)
+    monkeypatch.setattr(split.SplitShards, "write", write)
     shard(*arguments)
     assert "4 shards in" in (said := capsys.readouterr().out)
     assert "2 of them already there" in said

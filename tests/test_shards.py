@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpc_train.data import shards as shards_module
 from hpc_train.data.catalogue import Catalogue
-from hpc_train.data.file_info import NOT_CONTIGUOUS
-from hpc_train.data.reader import Reader
-from hpc_train.data.shards import default_shards, parse_shard_name, write_shards
+from hpc_train.data.catalogue.file_info import NOT_CONTIGUOUS
+from hpc_train.data.reading.reader import Reader
+from hpc_train.data.shards import arrays as shards_module
+from hpc_train.data.shards.arrays import write_shards
+from hpc_train.data.shards.names import default_shards, parse_shard_name
 from hpc_train.errors import UserError
 
 CLASSES = 5
@@ -190,7 +191,7 @@ def test_bad_data_are_refused_and_change_nothing(folder, case):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_writing_names_the_sample_that_is_not_finite(tmp_path, value, dtype, monkeypatch):
-    monkeypatch.setattr("hpc_train.data.checks._PIECE_BYTES", 100)
+    monkeypatch.setattr("hpc_train.data.sample_checks._PIECE_BYTES", 100)
     inputs, targets = samples(40, dtype)
     inputs[31, 2, 1, 0] = value
     message = refusal(write_shards, tmp_path, "test", inputs, targets, classes=CLASSES)
@@ -436,7 +437,7 @@ def test_reader_returns_arrays_of_the_callers_own(either):
 
 
 def test_reader_serves_many_threads(either, monkeypatch):
-    monkeypatch.setattr("hpc_train.data.reader._OPEN_FILES", 2)
+    monkeypatch.setattr("hpc_train.data.reading.reader._OPEN_FILES", 2)
     inputs, targets = samples(22)
     reader = Reader(Catalogue.open(either, "train"))
     batches = [np.random.default_rng(k).integers(0, 22, 16) for k in range(200)]
@@ -447,7 +448,7 @@ def test_reader_serves_many_threads(either, monkeypatch):
 
 
 def test_reader_keeps_few_files_open(folder, monkeypatch):
-    monkeypatch.setattr("hpc_train.data.reader._OPEN_FILES", 2)
+    monkeypatch.setattr("hpc_train.data.reading.reader._OPEN_FILES", 2)
     reader = Reader(Catalogue.open(folder, "train"))
     before = len(os.listdir("/proc/self/fd"))
     reader.read(np.arange(22))

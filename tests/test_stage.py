@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from launch import finish, mpirun, start_mpi
 
-from hpc_train.data import copying, transfer
-from hpc_train.data.nodes import deal
-from hpc_train.data.stage import Stage, run
-from hpc_train.data.staging import stage
+from hpc_train.data.staging import broadcast, copying
+from hpc_train.data.staging.command import Stage, run
+from hpc_train.data.staging.nodes import deal
+from hpc_train.data.staging.stage import stage
 from hpc_train.errors import UserError
 from hpc_train.parallel.mpi import Alone
 
@@ -244,7 +244,7 @@ def alone(source, to, **options):
 
 
 def test_one_process_stages_as_well(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(transfer, "PIECE", 2**16)
+    monkeypatch.setattr(broadcast, "PIECE", 2**16)
     copier = Reads()
     staged, lines = alone(source, tmp_path / "to", copier=copier)
     assert files_below(tmp_path / "to") == files_below(source)
@@ -423,12 +423,12 @@ def test_files_are_dealt_evenly(sizes, count):
 
 @given(st.lists(st.integers(0, 5 * 2**16), max_size=30), st.integers(1, 9))
 def test_a_schedule_covers_every_file_in_order_with_few_open_at_a_time(sizes, width):
-    whole, open_files = transfer.PIECE, set()
-    transfer.PIECE = 2**16
+    whole, open_files = broadcast.PIECE, set()
+    broadcast.PIECE = 2**16
     try:
-        pieces = list(transfer.schedule(sizes, width))
+        pieces = list(broadcast.schedule(sizes, width))
     finally:
-        transfer.PIECE = whole
+        broadcast.PIECE = whole
     reached = dict.fromkeys(range(len(sizes)), 0)
     for piece in pieces:
         open_files.add(piece.number)

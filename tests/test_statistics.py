@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from realdata import real_data
 
-from hpc_train.data.statistics import WEIGHT_POWERS, BadSample, Statistics, class_weights
-from hpc_train.data.statistics_file import write_all
+from hpc_train.data.statistics.file import write_all
+from hpc_train.data.statistics.moments import WEIGHT_POWERS, BadSample, Statistics, class_weights
 from hpc_train.errors import UserError
 
 

@@ -11,9 +11,9 @@ from launch import finish, start_mpi
 from realdata import real_data
 
 from hpc_train.data.options import DataOptions
-from hpc_train.data.shards import write_shards
-from hpc_train.data.statistics import Statistics
-from hpc_train.data.stats import Stats, count, run
+from hpc_train.data.shards.arrays import write_shards
+from hpc_train.data.statistics.command import Stats, count, run
+from hpc_train.data.statistics.moments import Statistics
 from hpc_train.errors import UserError
 
 FILES = ("statistics.h5", "stats.h5", "stats_paper.h5")
@@ -53,7 +53,8 @@ def write_cam5(folder, inputs, targets):
 def mpirun(ranks, *arguments):
     """`mpirun -np RANKS hpc-train stats ARGUMENTS`."""
     command = (
-        "from hpc_train.data.stats import Stats, run; from hpc_train.command_line import main;main(Stats, run, 'stats')"
+        "from hpc_train import command_line; from hpc_train.data.statistics.command import Stats, run;"
+        "command_line.main(Stats, run, 'stats')"
     )
     return finish(start_mpi(ranks, "-c", command, *arguments), timeout=100)
 
@@ -222,7 +223,7 @@ def test_small_batches_in_many_threads_give_the_same_as_one(tmp_path, monkeypatc
     inputs, targets = climate(samples=9)
     catalogue = DataOptions(write_cam5(tmp_path / "train", inputs, targets)).catalogue("train")
     shown = []
-    monkeypatch.setattr("hpc_train.data.stats._BATCH_BYTES", catalogue.sample_bytes)
+    monkeypatch.setattr("hpc_train.data.statistics.command._BATCH_BYTES", catalogue.sample_bytes)
     statistics = count(catalogue, 0, 9, threads=4, add=lambda *done: shown.append(done))
     assert_statistics(statistics, inputs, targets)
     assert shown == [(1, inputs[0].nbytes + targets[0].nbytes)] * 9

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from realdata import real_data
 
 from hpc_train.data.catalogue import Catalogue
-from hpc_train.data.grid import read_grid
+from hpc_train.data.fields.grid import read_grid
 from hpc_train.data.options import DataOptions
-from hpc_train.data.reader import Reader
-from hpc_train.data.shards import write_shards
+from hpc_train.data.reading.reader import Reader
+from hpc_train.data.shards.arrays import write_shards
 from hpc_train.data.storm_tracks.command import StormTracks, run
 from hpc_train.data.storm_tracks.great_circle import along_great_circle, disc, distance, km_to_degrees
 from hpc_train.data.storm_tracks.splits import parse_splits

@@ -10,7 +10,7 @@ from launch import finish, start_mpi
 from realdata import real_data
 
 from hpc_train.data.catalogue import Catalogue
-from hpc_train.data.layout import CAM5_CHANNELS
+from hpc_train.data.catalogue.layout import CAM5_CHANNELS
 from hpc_train.data.synthetic_climate import command, compare, rules, weather
 from hpc_train.data.synthetic_climate.background import AIR_DENSITY, State, background
 from hpc_train.data.synthetic_climate.channels import diagnose, saturation

@@ -14,15 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from launch import mpirun
 
-from hpc_train.data.layout import SHARDS, Layout
-from hpc_train.data.scan import ranges, scan
-from hpc_train.data.shards import write_shards
-from hpc_train.data.verify import Verify, run
+from hpc_train.data.catalogue.layout import SHARDS, Layout
+from hpc_train.data.shards.arrays import write_shards
+from hpc_train.data.verify.command import Verify, run
+from hpc_train.data.verify.scan import ranges, scan
 from hpc_train.errors import UserError
 
 REPOSITORY = Path(__file__).parents[1]
 VERIFY = (
-    "from hpc_train import options; from hpc_train.data.verify import Verify, run; options.main(Verify, run, 'verify')"
+    "from hpc_train import command_line; from hpc_train.data.verify.command import Verify, run;"
+    "command_line.main(Verify, run, 'verify')"
 )
 SHARD = "train-00001-of-00003.h5"
 

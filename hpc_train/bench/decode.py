@@ -99,9 +99,9 @@ def _open(data: Path, chosen: DecodeBench):
 
 def _measure(chosen: DecodeBench, catalogue) -> dict:
     from hpc_train.bench import rounds, ways
-    from hpc_train.data.encoded_reader import EncodedReader
-    from hpc_train.data.jpeg_input import JpegInput
     from hpc_train.data.plan import TrainPlan
+    from hpc_train.data.reading.encoded_reader import EncodedReader
+    from hpc_train.data.tensors.jpeg_input import JpegInput
 
     reader = EncodedReader(catalogue.resized(chosen.image_size))
     plan = TrainPlan(catalogue.samples, chosen.batch_size, 1, chosen.seed)

@@ -116,9 +116,9 @@ def _measure(chosen: InputBench, kinds: Sequence[str], catalogue) -> dict:
     from hpc_train.bench.peers import H5py
     from hpc_train.bench.slow import SlowStorage
     from hpc_train.bench.steps import Steps
-    from hpc_train.data.hdf5 import open_hdf5
-    from hpc_train.data.reader import Reader
-    from hpc_train.data.storage import File
+    from hpc_train.data.hdf5.access import open_hdf5
+    from hpc_train.data.hdf5.raw_file import File
+    from hpc_train.data.reading.reader import Reader
 
     cores = len(os.sched_getaffinity(0))
     steps = Steps(catalogue, _plan(chosen, catalogue))
@@ -160,8 +160,8 @@ def _measure(chosen: InputBench, kinds: Sequence[str], catalogue) -> dict:
 
 
 def _plan(chosen: InputBench, catalogue):
-    from hpc_train.data.order import BlockOrder
     from hpc_train.data.plan import TrainPlan
+    from hpc_train.data.plan.order import BlockOrder
 
     order = None
     if chosen.shuffle == "blocks":

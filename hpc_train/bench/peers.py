@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from hpc_train.data.catalogue import Catalogue
-from hpc_train.data.layout import split_name
+from hpc_train.data.catalogue.layout import split_name
 
 Batch = tuple[np.ndarray, np.ndarray]
 _OPEN_FILES = 256

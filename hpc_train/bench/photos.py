@@ -14,7 +14,7 @@ def write_photos(directory: Path, count: int, height: int, width: int, quality: 
     Noise whose amplitude falls with frequency as it does in photographs (1/f; Field 1987), in three channels that go
     together; 64 different ones, which are repeated: at 500 x 375 and quality 90 of about 117 kB each.
     """
-    from hpc_train.data.encoded_writer import write_encoded_shards
+    from hpc_train.data.shards.encoded import write_encoded_shards
 
     files = [_photo(np.random.default_rng(number), height, width, quality) for number in range(min(count, _DISTINCT))]
     images = [files[number % len(files)] for number in range(count)]

@@ -62,8 +62,8 @@ def run(chosen: Plan) -> None:
 
 
 def _plan(chosen: Plan, shuffle: str):
-    from hpc_train.data.order import BlockOrder
     from hpc_train.data.plan import TrainPlan
+    from hpc_train.data.plan.order import BlockOrder
 
     shape = chosen.samples, chosen.batch_size, chosen.ranks, chosen.seed
     if shuffle == "full":

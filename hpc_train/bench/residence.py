@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hpc_train.bench.steps import Steps
-from hpc_train.data.reader import Reader
+from hpc_train.data.reading.reader import Reader
 
 
 def measure(steps: Steps, reader: Reader, threads: int, read_ahead: int | None) -> dict[str, int]:

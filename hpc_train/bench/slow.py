@@ -6,8 +6,8 @@ import threading
 import time
 from contextlib import contextmanager
 
-from hpc_train.data.hdf5 import open_hdf5
-from hpc_train.data.storage import File
+from hpc_train.data.hdf5.access import open_hdf5
+from hpc_train.data.hdf5.raw_file import File
 
 
 class SlowStorage:

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from hpc_train.data.catalogue import Catalogue
-from hpc_train.data.loader import Loader
 from hpc_train.data.plan import TrainPlan
-from hpc_train.data.read_ahead import ReadAhead
-from hpc_train.data.reader import Reader
+from hpc_train.data.reading.loader import Loader
+from hpc_train.data.reading.read_ahead import ReadAhead
+from hpc_train.data.reading.reader import Reader
 
 
 class Steps:

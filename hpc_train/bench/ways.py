@@ -12,7 +12,7 @@ import numpy as np
 from hpc_train.bench.peers import Batch, H5py, TorchLoader
 from hpc_train.bench.steps import Steps
 from hpc_train.data.catalogue import Catalogue
-from hpc_train.data.reader import Reader
+from hpc_train.data.reading.reader import Reader
 
 _PIECE = 4 * 2**20
 _OPEN_FILES = 256
@@ -124,7 +124,7 @@ def _arrays(steps: Steps, reader: Reader, threads: int, read_ahead: int | None) 
 
 
 def _tf_data(steps: Steps, reader: Reader, threads: int, read_ahead: int | None) -> Callable:
-    from hpc_train.data.pipeline import Input
+    from hpc_train.data.tensors.pipeline import Input
 
     def deliver(epoch: int, count: int) -> Iterable:
         return Input(reader, threads, read_ahead).training(steps.plan, 0, epoch, 0, count)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hpc_train.data.hdf5 import reason
+from hpc_train.data.hdf5.access import reason
 from hpc_train.data.sources import Source, download
 from hpc_train.errors import UserError
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from hpc_train.data.encoded_writer import JPEG_START
-from hpc_train.data.hdf5 import reason
+from hpc_train.data.hdf5.access import reason
+from hpc_train.data.shards.format import JPEG_START
 
 # Pillow's other formats are not met among photographs, and some start programs.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")

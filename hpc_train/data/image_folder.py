@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from hpc_train.data.hdf5 import reason
+from hpc_train.data.hdf5.access import reason
 from hpc_train.data.image_lists import class_lines, list_lines, shown
-from hpc_train.data.shards import parse_shard_name, shard_name
+from hpc_train.data.shards.names import parse_shard_name, shard_name
 from hpc_train.data.sources import stratified_split
 from hpc_train.errors import UserError
 

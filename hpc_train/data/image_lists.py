@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from hpc_train.data.hdf5 import reason
+from hpc_train.data.hdf5.access import reason
 from hpc_train.errors import UserError
 
 

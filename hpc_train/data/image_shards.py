@@ -12,16 +12,16 @@ import numpy as np
 from PIL import Image
 
 from hpc_train.console import ProgressLine, say
-from hpc_train.data.encoded_writer import EncodedWriter
-from hpc_train.data.filters import Storage
-from hpc_train.data.hdf5 import reason
+from hpc_train.data.hdf5.access import reason
 from hpc_train.data.image_files import BadImage, Treatment, prepare_image
 from hpc_train.data.image_folder import find_images
 from hpc_train.data.image_lists import shown
-from hpc_train.data.permutation import permute
-from hpc_train.data.shards import check_space, default_shards
-from hpc_train.data.spooled_writer import SpooledWriter
-from hpc_train.data.streamed_split import StreamedSplit
+from hpc_train.data.plan.permutation import permute
+from hpc_train.data.shards.compression import Storage
+from hpc_train.data.shards.encoded import EncodedWriter
+from hpc_train.data.shards.names import check_space, default_shards
+from hpc_train.data.shards.spooled import SpooledWriter
+from hpc_train.data.shards.streamed import StreamedSplit
 from hpc_train.errors import UserError
 from hpc_train.files import atomic_path
 

@@ -58,7 +58,7 @@ def run(options):
     else:
         made = _prepare_arrays(options, output)
 
-    from hpc_train.data.layout import find_splits
+    from hpc_train.data.catalogue.layout import find_splits
 
     # A trainer might take them for its held-out data.
     if others := sorted(set(find_splits(output)) - set(made)):
@@ -72,7 +72,7 @@ def _prepare_arrays(options, output):
 
     _check_same_kind(source)
 
-    from hpc_train.data.shards import write_shards
+    from hpc_train.data.shards.arrays import write_shards
 
     for split, (inputs, targets) in source.splits.items():
         paths = write_shards(

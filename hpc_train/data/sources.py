@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hpc_train.data.permutation import permute
+from hpc_train.data.plan.permutation import permute
 from hpc_train.errors import UserError
 
 DIGIT_NAMES = tuple("0123456789")

@@ -101,7 +101,7 @@ def bytes_of(path: Path) -> tuple[int, int]:
 
     Raises UserError where there are none.
     """
-    from hpc_train.data.layout import list_files
+    from hpc_train.data.catalogue.layout import list_files
 
     files = list_files(path)
     return len(files), sum(os.stat(file).st_size for file in files)
@@ -154,7 +154,7 @@ def judge_local(places: dict[str, Place], size: int | None) -> Finding:
     if len(places) > 1:
         value += f" ({name})"
     if size is not None:
-        from hpc_train.data.staging import margin
+        from hpc_train.data.staging.stage import margin
 
         needed = {name: size - place.held for name, place in places.items() if size > place.held}
         if full := [name for name, more in needed.items() if more + margin(more) > places[name].free]:
@@ -185,7 +185,7 @@ def _system(path: str) -> str:
 
 
 def _held(folder: Path) -> int:
-    from hpc_train.data.manifest import Manifest
+    from hpc_train.data.staging.manifest import Manifest
 
     try:
         return sum(record["size"] for record in Manifest(folder).records().values() if "size" in record)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hpc_train.data.statistics import class_weights
+from hpc_train.data.statistics.moments import class_weights
 
 POWERS = {"none": 0.0, "deepcam": -0.125, "inverse-sqrt": -0.5, "inverse": -1.0}
 

@@ -68,13 +68,13 @@ def open_npy(path: Path):
 
 def _open_shards(options, input_shape: tuple):
     from hpc_train.data.catalogue import Catalogue
-    from hpc_train.data.encoded_reader import open_reader
+    from hpc_train.data.reading.encoded_reader import open_reader
 
     catalogue = Catalogue.open(options.data, options.split)
     names = list(catalogue.class_names) or [str(i) for i in range(catalogue.classes)]
     if not catalogue.encoding:
         return catalogue.samples, catalogue.input_shape, names, open_reader(catalogue).read
-    from hpc_train.data.decode import DecodedReader
+    from hpc_train.data.tensors.jpeg import DecodedReader
 
     # To what the model takes; its caller compares the shapes.
     catalogue = catalogue.resized(input_shape[1] or catalogue.input_shape[0]) if len(input_shape) == 4 else catalogue

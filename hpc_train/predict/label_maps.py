@@ -9,7 +9,7 @@ import numpy as np
 
 from hpc_train import __version__
 from hpc_train.console import say
-from hpc_train.data.fields import CLIMATE_CLASSES
+from hpc_train.data.catalogue.layout import CLIMATE_CLASSES
 from hpc_train.errors import UserError
 from hpc_train.files import write_json
 from hpc_train.predict import fields, scores

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hpc_train.data.fields import FieldOptions
-from hpc_train.data.grid import Grid, global_grid, read_grid, read_time
+from hpc_train.data.fields.grid import Grid, global_grid, read_grid, read_time
+from hpc_train.data.fields.options import FieldOptions
 from hpc_train.errors import UserError
 
 
@@ -54,7 +54,7 @@ def open_data(data: Path, split: str, recorded: dict) -> MapSource:
     recorded: the options in run.json; those of `FieldOptions` among them count: layout, class map, ignored label, ...
     Raises UserError for data that cannot be read as label maps.
     """
-    from hpc_train.data.encoded_reader import open_reader
+    from hpc_train.data.reading.encoded_reader import open_reader
 
     known = {field.name for field in dataclass_fields(FieldOptions)} & recorded.keys() - {"data", "statistics"}
     options = {name: tuple(value) if isinstance(value, list) else value for name, value in recorded.items()}

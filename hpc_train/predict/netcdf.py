@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hpc_train.data.grid import Grid
+from hpc_train.data.fields.grid import Grid
 from hpc_train.errors import UserError
 from hpc_train.files import atomic_path
 

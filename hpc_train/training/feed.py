@@ -6,12 +6,12 @@ from pathlib import Path
 
 from hpc_train import parallel
 from hpc_train.data.catalogue import Catalogue
-from hpc_train.data.encoded_reader import open_reader
-from hpc_train.data.fields import FieldOptions
-from hpc_train.data.layout import HELD_OUT, find_splits
+from hpc_train.data.catalogue.layout import HELD_OUT, find_splits
+from hpc_train.data.fields.options import FieldOptions
 from hpc_train.data.options import DataOptions, is_synthetic
-from hpc_train.data.order import BLOCKS_IN_WINDOW, BlockOrder, FullOrder, Order, from_dict
 from hpc_train.data.plan import TrainPlan, ValidationPlan
+from hpc_train.data.plan.order import BLOCKS_IN_WINDOW, BlockOrder, FullOrder, Order, from_dict
+from hpc_train.data.reading.encoded_reader import open_reader
 from hpc_train.errors import UserError
 from hpc_train.parallel.mpi import communicator, on_root
 from hpc_train.parallel.world import World
@@ -99,8 +99,8 @@ class Feed:
         return [*read, f"{threads} reading threads, at most {held:.0f} MiB of samples in memory"]
 
     def _input(self, reader):
-        from hpc_train.data.jpeg_input import JpegInput
-        from hpc_train.data.pipeline import Input
+        from hpc_train.data.tensors.jpeg_input import JpegInput
+        from hpc_train.data.tensors.pipeline import Input
 
         options, device = self.options, "/gpu:0" if _gpus() else None
         how = reader, options.read_threads, options.read_ahead, device
@@ -135,7 +135,7 @@ def staged(options):
         return options
     if is_synthetic(options):
         raise UserError("--stage copies files, and --data synthetic has none; leave one of the two out").agreed()
-    from hpc_train.data.stage import Stage, stage_to
+    from hpc_train.data.staging.command import Stage, stage_to
 
     comm = communicator()
     moved = {}

@@ -6,11 +6,12 @@ import numpy as np
 
 from hpc_train import parallel
 from hpc_train.data.catalogue import Catalogue
-from hpc_train.data.fields import CLIMATE_CLASSES, FieldOptions
-from hpc_train.data.layout import CAM5, CAM5_CHANNELS, SHARDS
+from hpc_train.data.catalogue.layout import SHARDS
+from hpc_train.data.fields.options import FieldOptions
+from hpc_train.data.fields.synthetic import sample_of_fields
 from hpc_train.data.options import SYNTHETIC
-from hpc_train.data.order import FullOrder, Order
 from hpc_train.data.plan import TrainPlan, ValidationPlan
+from hpc_train.data.plan.order import FullOrder, Order
 from hpc_train.errors import UserError
 from hpc_train.parallel.world import World
 
@@ -90,7 +91,7 @@ class Synthetic:
             at=np.zeros((1, 2), np.int64),
             packing=((1.0, 0.0),),
             channels="last",
-            **(_field(options) if self.maps else image),
+            **(sample_of_fields(options) if self.maps else image),
         )
 
     def _repeated(self, batch_size: int, steps: int):
@@ -108,41 +109,3 @@ class Synthetic:
         if tf.config.list_logical_devices("GPU"):
             return data.apply(tf.data.experimental.prefetch_to_device("/gpu:0", 2))
         return data
-
-
-def field_statistics(options: FieldOptions):
-    """The `data.statistics.Statistics` that the synthetic fields are drawn by: normal, each class as often."""
-    from hpc_train.data.statistics import Statistics
-
-    field = _field(options)
-    pixels = np.int64(options.synthetic_samples * np.prod(field["target_shape"]))
-    ones = np.ones(len(CAM5_CHANNELS))
-    return Statistics(
-        samples=options.synthetic_samples,
-        count=np.full(len(ones), pixels),
-        mean=0 * ones,
-        m2=pixels * ones,
-        # Hardly any value lies beyond.
-        min=-6 * ones,
-        max=6 * ones,
-        not_finite=np.zeros(len(ones), np.int64),
-        class_counts=np.full(field["classes"], pixels // field["classes"]),
-        channel_names=CAM5_CHANNELS,
-        class_names=field["class_names"],
-    )
-
-
-def _field(options: FieldOptions) -> dict:
-    """What the catalogue of synthetic fields says of a sample."""
-    shape, classes = tuple(options.field_size), options.classes or len(CLIMATE_CLASSES)
-    return {
-        "layout": CAM5,
-        "input_shape": (*shape, len(CAM5_CHANNELS)),
-        "input_dtype": np.dtype(np.float32),
-        "target_shape": shape,
-        "target_dtype": np.dtype(np.uint8),
-        "classes": classes,
-        "class_names": CLIMATE_CLASSES if classes == len(CLIMATE_CLASSES) else (),
-        "fingerprint": f"{SYNTHETIC} {options.synthetic_samples} {shape} {classes}",
-        "channel_names": CAM5_CHANNELS,
-    }

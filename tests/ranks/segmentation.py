@@ -20,7 +20,7 @@ def run(chosen):
     def build(catalogue):
         from keras import Model, layers
 
-        from hpc_train.data.statistics import Statistics
+        from hpc_train.data.statistics.moments import Statistics
         from hpc_train.models.inputs import network_input
 
         inputs, x = network_input(catalogue, chosen.statistics and Statistics.load(chosen.statistics))

@@ -9,14 +9,14 @@ import sys
 import time
 from pathlib import Path
 
-from hpc_train.data import staging, transfer
-from hpc_train.data.copying import Copier
-from hpc_train.data.layout import list_files
+from hpc_train.data.catalogue.layout import list_files
+from hpc_train.data.staging import broadcast, stage
+from hpc_train.data.staging.copying import Copier
 from hpc_train.parallel.mpi import job
 
 source, storage, log = map(Path, sys.argv[1:4])
 options = json.loads(sys.argv[4])
-transfer.PIECE = 2**16
+broadcast.PIECE = 2**16
 
 
 class Counting(Copier):
@@ -50,7 +50,7 @@ with job() as comm:
     files = list_files(source) if comm.rank == 0 else []
     if missing := options.pop("missing", None):
         files.append(str(source / missing))
-    staged = staging.stage(files, str(source), storage / node, comm, copier=copier, **options)
+    staged = stage.stage(files, str(source), storage / node, comm, copier=copier, **options)
     told = comm.gather((node, staged.bytes, staged.reused, staged.read, sorted(staged.files)))
     if comm.rank == 0:
         print("told", json.dumps(told))

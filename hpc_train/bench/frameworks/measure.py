@@ -96,7 +96,7 @@ def _prepare(chosen: FrameworkBench, model: str, threads: int, folder: Path):
     import numpy as np
 
     from hpc_train.data.catalogue import Catalogue
-    from hpc_train.data.reader import Reader
+    from hpc_train.data.reading.reader import Reader
 
     catalogue = Catalogue.open(chosen.data, "train")
     catalogue.stored_only("this command")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from hpc_train.console import say
-from hpc_train.data.shards import check_space
+from hpc_train.data.shards.names import check_space
 from hpc_train.data.storm_tracks.fields import FieldFile, find_fields
 from hpc_train.data.storm_tracks.labels import Grid
 from hpc_train.data.storm_tracks.splits import parse_splits

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hpc_train.data.grid import in_order
-from hpc_train.data.hdf5 import reason
+from hpc_train.data.fields.grid import in_order
+from hpc_train.data.hdf5.access import reason
 from hpc_train.errors import UserError
 
 _NORTH = ("degrees_north", "degree_north", "degree_n", "degrees_n", "degreen", "degreesn")

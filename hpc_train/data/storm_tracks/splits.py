@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from hpc_train.data.shards import parse_shard_name, shard_name
+from hpc_train.data.shards.names import parse_shard_name, shard_name
 from hpc_train.errors import UserError
 
 _DATE = r"\d{4}(?:-\d{2}(?:-\d{2})?)?"

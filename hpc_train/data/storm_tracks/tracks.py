@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hpc_train.data.hdf5 import reason
+from hpc_train.data.hdf5.access import reason
 from hpc_train.data.storm_tracks.great_circle import along_great_circle
 from hpc_train.errors import UserError
 

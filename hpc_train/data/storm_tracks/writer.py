@@ -8,14 +8,14 @@ from typing import NamedTuple
 import numpy as np
 
 from hpc_train.console import ProgressLine, say
-from hpc_train.data.filters import Storage
-from hpc_train.data.hdf5 import reason
-from hpc_train.data.shard_writer import ShardWriter
-from hpc_train.data.shards import default_shards, shard_edges
+from hpc_train.data.hdf5.access import reason
+from hpc_train.data.shards.compression import Storage
+from hpc_train.data.shards.names import default_shards, shard_edges
+from hpc_train.data.shards.streamed import StreamedSplit
+from hpc_train.data.shards.writer import ShardWriter
 from hpc_train.data.storm_tracks.fields import FieldFile
 from hpc_train.data.storm_tracks.labels import Grid
 from hpc_train.data.storm_tracks.tracks import Storm
-from hpc_train.data.streamed_split import StreamedSplit
 from hpc_train.errors import UserError
 from hpc_train.files import atomic_path
 

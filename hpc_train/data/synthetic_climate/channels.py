@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hpc_train.data.layout import CAM5_CHANNELS
+from hpc_train.data.catalogue.layout import CAM5_CHANNELS
 from hpc_train.data.synthetic_climate.background import GAS_CONSTANT, GRAVITY, State
 from hpc_train.data.synthetic_climate.geography import Geography
 

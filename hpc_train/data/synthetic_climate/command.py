@@ -125,8 +125,8 @@ def _write_split(options: ClimateSynthetic, split: str, samples: int, kept: set[
 
 def _begin(options: ClimateSynthetic) -> dict[str, set[str]]:
     """Make the folders, and name the samples that are already there; UserError where the folder holds other data."""
-    from hpc_train.data.hdf5 import reason
-    from hpc_train.data.shards import check_space
+    from hpc_train.data.hdf5.access import reason
+    from hpc_train.data.shards.names import check_space
     from hpc_train.data.synthetic_climate.writer import file_name
 
     recipe = {

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from hpc_train.console import say
-from hpc_train.data.layout import CAM5_CHANNELS
+from hpc_train.data.catalogue.layout import CAM5_CHANNELS
 from hpc_train.data.options import DataOptions
 from hpc_train.errors import UserError
 
@@ -55,7 +55,7 @@ def run(options: ClimateComparison) -> None:
 
 def channel_table(catalogue, most: int, real=None) -> str:
     """Markdown: mean, standard deviation, minimum and maximum of each channel, and the same of `real` statistics."""
-    from hpc_train.data.stats import count
+    from hpc_train.data.statistics.command import count
 
     made = count(catalogue, 0, min(most, catalogue.samples))
     sources = [("synthetic", made)] + ([("real", real)] if real else [])
@@ -138,7 +138,7 @@ def rule_table(train: Callable[[], Iterable], test: Callable[[], Iterable], name
 
 
 def _load_real(options: ClimateComparison, names: tuple[str, ...]):
-    from hpc_train.data.statistics_file import load
+    from hpc_train.data.statistics.file import load
 
     real = load(options.deepcam_stats) if options.deepcam_stats else None
     # DeepCAM's file has CAM5's channels, and does not name them.
@@ -157,7 +157,7 @@ def _labelled(catalogue):
 
 def _batches(catalogue, most: int) -> Callable[[], Iterable]:
     """A function that goes through the samples: inputs (1, height, width, channels), labels (1, height, width)."""
-    from hpc_train.data.encoded_reader import open_reader
+    from hpc_train.data.reading.encoded_reader import open_reader
 
     def read():
         with closing(open_reader(catalogue)) as reader:

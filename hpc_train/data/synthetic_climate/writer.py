@@ -5,7 +5,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from hpc_train.data.hdf5 import reason
+from hpc_train.data.hdf5.access import reason
 from hpc_train.data.synthetic_climate.grid import Grid
 from hpc_train.data.synthetic_climate.weather import Moment, Weather
 from hpc_train.errors import UserError

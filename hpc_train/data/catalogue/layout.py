@@ -1,0 +1,212 @@
+"""Layouts: which files belong to a split, and which data sets in a file hold its inputs and targets."""
+
+import glob
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+
+from hpc_train.data.hdf5.access import open_hdf5, reason
+from hpc_train.data.shards.format import FORMAT
+from hpc_train.data.shards.names import parse_shard_name
+from hpc_train.errors import UserError
+
+# The classes of the published climate data, in the order that Kurth et al. (2018) and DeepCAM number them.
+CLIMATE_CLASSES = ("background", "tc", "ar")
+
+
+# Statistics lie beside the data that they are of.
+STATISTICS_FILES = ("statistics.h5", "stats.h5", "stats_paper.h5")
+SUFFIXES = (".h5", ".hdf5", ".hdf", ".he5", ".nc", ".nc4", ".cdf")
+HELD_OUT = ("validation", "val", "test")
+# The order of the published CAM5 data, for the variables of ClimateNet files.
+CAM5_CHANNELS = ("TMQ", "U850", "V850", "UBOT", "VBOT", "QREFHT", "PS", "PSL")
+CAM5_CHANNELS += ("T200", "T500", "PRECT", "TS", "TREFHT", "Z1000", "Z200", "ZBOT")
+_MOST_NAMES = 12
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where in a file the samples are.
+
+    inputs, targets: data sets; several are stacked on a new first axis of the sample; a name that ends in [k] takes
+    index k of the first axis of a sample; rows: the first axis of the data sets counts the samples, otherwise a file
+    is one sample; channels: "first" or "last" axis of an input sample.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    targets: tuple[str, ...]
+    rows: bool
+    channels: str
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Inputs, then targets."""
+        return self.inputs + self.targets
+
+
+SHARDS = Layout("shards", ("inputs",), ("targets",), rows=True, channels="last")
+CAM5 = Layout("cam5", ("climate/data",), ("climate/labels_0",), rows=False, channels="last")
+PAPER = Layout("paper", ("climate/data",), ("climate/labels",), rows=False, channels="first")
+
+
+def split_name(dataset: str) -> tuple[str, int | None]:
+    """("climate/labels", 0) of "climate/labels[0]"; ("climate/data", None) of a name without an index."""
+    match = re.fullmatch(r"(.+)\[(\d+)\]", dataset)
+    return (match[1], int(match[2])) if match else (dataset, None)
+
+
+def find_splits(data) -> list[str]:
+    """Names of the splits that a folder has: those of its shards, or its sub-folders of data files; may be empty."""
+    folder = Path(data)
+    if not folder.is_dir():
+        return []
+    names = listed(folder)
+    shards = {parsed[0] for parsed in map(parse_shard_name, names) if parsed}
+    known = [name for name in ("train", *HELD_OUT) if (folder / name).is_dir() and _data_files(folder / name)]
+    return sorted(shards) or known
+
+
+def find_files(data, split: str | None) -> list[str]:
+    """Data files of `split` in `data`, sorted; not for shards, whose names tell more.
+
+    data: a file, a pattern with * or ?, a folder with sub-folders named like the splits, or a folder of files, which
+    are then the training split. split None: whatever `data` holds, where it is not divided.
+    Raises UserError when there is none.
+    """
+    path = Path(data)
+    if path.is_file():
+        return [os.fspath(path)]
+    if path.is_dir():
+        below = path / split if split else path
+        if below != path and below.is_dir():
+            return _some(_data_files(below), below)
+        here = _data_files(path)
+        if here and split in (None, "train"):
+            return here
+        splits = find_splits(path)
+        if splits:
+            raise UserError(f"{path}: no split {split!r}, but {', '.join(splits)}; name one of these")
+        if here:
+            raise UserError(f"{path}: has no sub-folder {split!r}; give the data of this split by itself")
+        return _some(here, path)
+    if glob.has_magic(os.fspath(data)):
+        matches = sorted(glob.glob(os.fspath(data), recursive=True))
+        found = [name for name in matches if os.path.isfile(name) and os.path.basename(name) not in STATISTICS_FILES]
+        if not found:
+            raise UserError(f"{data}: no file matches this pattern; check it, and put it in quotes")
+        return found
+    raise UserError(
+        f"{data}: no such file or folder; give a folder (`hpc-train prepare` makes one), a file, or a quoted pattern"
+    )
+
+
+def list_files(data) -> list[str]:
+    """All data files in `data`, in every split and sub-folder: what staging copies."""
+    path = Path(data)
+    if not path.is_dir():
+        return find_files(data, None)
+    found = []
+    for folder, folders, names in os.walk(path):
+        folders.sort()
+        found += [os.path.join(folder, name) for name in sorted(names) if _is_data(name)]
+    return _some(found, path)
+
+
+def recognise(path: str) -> Layout:
+    """The layout of a file; UserError, which names the data sets it has, when it is none that the suite knows."""
+    try:
+        with open_hdf5(path) as file:
+            return _recognise(file, path)
+    except (OSError, RuntimeError) as error:
+        raise UserError(unreadable(path, error)) from error
+
+
+def unreadable(path: str, error: Exception) -> str:
+    """One line on why a file could not be opened as HDF5."""
+    if getattr(error, "errno", None):
+        return f"{path}: cannot be read ({reason(error)}); check the path and its permissions"
+    try:
+        with open(path, "rb") as file:
+            start = file.read(4)
+    except OSError:
+        start = b""
+    if start[:3] == b"CDF":
+        return f"{path}: classic NetCDF, not HDF5; convert it with `nccopy -k nc4 in.nc out.nc`"
+    return f"{path}: truncated, damaged or not an HDF5 file; fetch or write it again"
+
+
+def datasets_of(file: h5py.File) -> dict[str, h5py.Dataset]:
+    """All data sets of a file by their paths."""
+    found = {}
+
+    def visit(name, item):
+        if isinstance(item, h5py.Dataset):
+            found[name] = item
+
+    file.visititems(visit)
+    return found
+
+
+def _recognise(file: h5py.File, path: str) -> Layout:
+    said = file.attrs.get("format")
+    said = said.decode() if isinstance(said, bytes) else said
+    if said == FORMAT:
+        return SHARDS
+    if said == "hpc-train statistics":
+        raise UserError(f"{path}: holds statistics, not samples; give the data that they are of")
+    if "climate/data" in file:
+        return PAPER if "climate/labels" in file else CAM5
+    if "LABELS" in file and "TMQ" in file:
+        return _climatenet(file, path)
+    there = [f"{name} {dataset.shape}" for name, dataset in datasets_of(file).items()]
+    more = f" and {len(there) - _MOST_NAMES} more" if len(there) > _MOST_NAMES else ""
+    raise UserError(
+        f"{path}: no layout that the suite knows; name its data sets with --inputs and --targets, from "
+        f"{', '.join(there[:_MOST_NAMES]) or 'none'}{more}"
+    )
+
+
+def _climatenet(file: h5py.File, path: str) -> Layout:
+    """One time a file; a variable may have an axis of length 1 for it, and its LABELS none."""
+    shapes = {name: dataset.shape for name, dataset in file.items() if isinstance(dataset, h5py.Dataset)}
+    labels = shapes["LABELS"]
+    alike = [name for name in CAM5_CHANNELS if shapes.get(name, ())[-2:] == labels[-2:]]
+    leading = {shapes[name][:-2] for name in alike}
+    if len(leading) != 1 or not (leading == {labels[:-2]} or leading | {labels[:-2]} == {(), (1,)}):
+        raise UserError(f"{path}: LABELS {labels} does not fit the fields; name them with --inputs and --targets")
+    if leading == {labels[:-2]}:
+        return Layout("climatenet", tuple(alike), ("LABELS",), rows=len(labels) > 2, channels="first")
+    # Index 0 of the time that one of the two has.
+    fields = tuple(name if len(shapes[name]) == 2 else f"{name}[0]" for name in alike)
+    return Layout("climatenet", fields, ("LABELS" if len(labels) == 2 else "LABELS[0]",), rows=False, channels="first")
+
+
+def listed(folder: Path) -> list[str]:
+    """Names in a folder, sorted; UserError when it cannot be read."""
+    try:
+        return sorted(os.listdir(folder))
+    except OSError as error:
+        raise UserError(
+            f"{folder}: the folder cannot be read ({reason(error)}); check the path and its permissions"
+        ) from error
+
+
+def _data_files(folder: Path) -> list[str]:
+    return [os.path.join(folder, name) for name in listed(folder) if _is_data(name)]
+
+
+def _is_data(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".") and name not in STATISTICS_FILES
+
+
+def _some(found: list[str], folder: Path) -> list[str]:
+    if not found:
+        raise UserError(
+            f"{folder}: no data files ({' '.join(SUFFIXES)}) in this folder; give the right one, or make it with "
+            "`hpc-train prepare`"
+        )
+    return found

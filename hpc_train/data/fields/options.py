@@ -1,0 +1,214 @@
+"""The options of trainers on fields: maps of several channels with a class a pixel, such as climate data."""
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from hpc_train.data.catalogue.class_map import IGNORED, ClassMap
+from hpc_train.data.catalogue.layout import CLIMATE_CLASSES, STATISTICS_FILES
+from hpc_train.data.options import LabelOptions
+from hpc_train.errors import UserError
+
+# Winds to the north (v, va, vas, vwnd, vgrd, VBOT), currents (vo), stress (tauy) and vorticity (vo, vor, vort), with
+# or without a level (V850, v@850, v10m, va_500hPa) or before it (10v).
+_SHORT = re.compile(r"(v|va|vas|vbot|vwnd|vgrd|vo|vor|vort|tauy)([_@]?\d+(\.\d+)?(m|hpa|mb)?)?|\d+v", re.IGNORECASE)
+_LONG = re.compile(r"northward|meridional|v[-_]component|vorticity", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class FieldOptions(LabelOptions):
+    """Which channels and classes of the fields are used, and how they are normalised and varied."""
+
+    fields: tuple[str, ...] = ()
+    """Channels that the network takes, by name and in this order, such as TMQ U850 V850; by default all."""
+    class_map: tuple[int, ...] = ()
+    """Class of each stored label: 0 2 1 makes label 1 class 2; -1: its pixels count for nothing. By default a label is
+    its class."""
+    normalise: Literal["mean-std", "min-max", "none"] = "mean-std"
+    """Bring each channel to mean 0 and standard deviation 1, or its range to 0..1, by --statistics; or do neither."""
+    statistics: Path | None = None
+    """File of `hpc-train stats`, or a stats.h5 as published with the data; by default the one beside the data."""
+    augment: tuple[Literal["roll", "flip"], ...] = ()
+    """How training varies a global map: roll turns it in longitude by any number of columns, flip mirrors every other
+    one at the equator, with the sign of winds that blow north (--meridional) turned."""
+    random_crop: tuple[int, int] | None = None
+    """Height and width of the random part of each map that training takes, which may go across the left and right edge
+    of a global map; validation takes whole maps."""
+    meridional: tuple[str, ...] = ()
+    """Channels whose sign --augment flip turns; by default winds to the north and vorticity, as they are usually
+    named: V850, VBOT, v10, v@850, va, vo, ..."""
+    field_size: tuple[int, int] = (768, 1152)
+    """With --data synthetic: height and width of the maps."""
+
+    def check_fields(self) -> None:
+        """UserError for values and combinations that make no sense."""
+        for name in ("random_crop", "field_size"):
+            size = getattr(self, name)
+            if size and min(size) < 1:
+                raise UserError(f"--{name.replace('_', '-')} {size[0]} {size[1]}: give a height and width of 1 or more")
+        self.check_annotation()
+        if twice := sorted({name for name in self.fields if self.fields.count(name) > 1}):
+            raise UserError(f"--fields names {twice[0]} twice; leave one of them out")
+        if self.class_map and (min(self.class_map) < IGNORED or max(self.class_map) < 0):
+            raise UserError(
+                f"--class-map {' '.join(map(str, self.class_map))}: give the class of each stored label, from 0, or -1 "
+                "for pixels that do not count"
+            )
+        if self.class_map and self.classes and self.classes != len(self.class_map):
+            raise UserError(
+                f"--class-map tells of {len(self.class_map)} stored labels, --classes of {self.classes}; leave "
+                "--classes out"
+            )
+        if self.meridional and "flip" not in self.augment:
+            raise UserError("--meridional is for --augment flip; give both or leave it out")
+
+    @property
+    def ignored(self) -> int | None:
+        """The class of pixels that count for nothing, as the loss and the scores see it; None where all count."""
+        some = self.ignore_label is not None or IGNORED in self.class_map
+        return IGNORED if some else None
+
+    def catalogue(self, split: str | None = "train", comm=None, data: Path | None = None, classes: int | None = None):
+        """The catalogue of `split` with one label map a sample, as `DataOptions.catalogue`; collective over `comm`.
+
+        Its targets are as stored: labels in [0, classes), besides --ignore-label; `classes_of` says what they become.
+        Files of CAM5, the paper and ClimateNet have 3 classes unless told otherwise, and names for them where their
+        order is settled, which it is not with ClimateNet. classes: of the stored labels, where it is known.
+        Raises UserError, on every rank, for samples that are no maps (height, width, channels) with a label a pixel.
+        """
+        mapped = bool(self.class_map) or self.ignore_label is not None
+        # Labels that the files know and the map leaves out are told by the first sample that has one.
+        plain = replace(self, classes=None) if mapped else self
+        found = super(FieldOptions, plain).catalogue(split, comm, data, None if mapped else classes)
+        found.stored_only("a trainer on fields")
+        found = self.one_label_map(found, comm)
+        _check_maps(found)
+        published = found.layout.name in ("cam5", "paper", "climatenet")
+        stored = classes or self.classes or found.classes or len(CLIMATE_CLASSES) * published
+        if not (stored or self.class_map):
+            raise UserError(f"{found.files[0]}: does not say how many classes there are; give --classes").agreed()
+        try:
+            stored = ClassMap.of(found.files[0], stored, self.class_map, self.ignore_label).stored
+        except UserError as error:
+            raise error.agreed() from None
+        named = published and found.layout.name != "climatenet" and stored == len(CLIMATE_CLASSES)
+        return replace(found, classes=stored, class_names=CLIMATE_CLASSES if named else found.class_names)
+
+    def classes_of(self, stored) -> ClassMap:
+        """What the labels of a catalogue of `catalogue` become."""
+        return ClassMap.of(stored.files[0], stored.classes, self.class_map, self.ignore_label)
+
+    def transform(self, stored, comm=None):
+        """The `data.sphere.FieldTransform` of samples of a catalogue of `catalogue`; None where they stay as stored.
+
+        Collective over `comm`. Raises UserError, on every rank, when they cannot be varied as --augment and
+        --random-crop ask.
+        """
+        from hpc_train.data.tensors.field_transform import FieldTransform
+
+        grid = self._grid(stored, comm) if self.augment or self.random_crop else None
+        classes, flip = self.classes_of(stored), "flip" in self.augment
+        turned = self._turned(stored) if flip else ()
+        wraps = grid is None or grid.goes_round
+        made = FieldTransform(stored, classes, "roll" in self.augment, flip, self.random_crop, turned, wraps)
+        return made if made.varies or classes.changes else None
+
+    def load_statistics(self, comm=None):
+        """The `data.statistics.Statistics` of the channels and classes as stored, read by rank 0; collective.
+
+        Standard normal with --data synthetic. None where there are none beside the data and --normalise is none.
+        Raises UserError, on every rank, when they are missing or cannot be read.
+        """
+        from hpc_train.parallel.mpi import Alone, on_root
+
+        return on_root(comm or Alone(), self._load_statistics)
+
+    def class_counts(self, statistics, classes: int):
+        """Pixels of each of the `classes` that the network has, int64 (classes,); None where the statistics have none.
+
+        Raises UserError when the classes are not those of the statistics.
+        """
+        if statistics is None or not len(statistics.class_counts):
+            return None
+        stored = len(self.class_map) or classes
+        return ClassMap.of("the statistics", stored, self.class_map, self.ignore_label).counts(statistics.class_counts)
+
+    def _load_statistics(self):
+        from hpc_train.data.fields.synthetic import field_statistics
+        from hpc_train.data.options import SYNTHETIC
+        from hpc_train.data.statistics.moments import Statistics
+
+        if str(self.data) == SYNTHETIC and not self.statistics:
+            return field_statistics(self)
+        folder = self.data if self.data.is_dir() else self.data.parent
+        beside = next((folder / name for name in STATISTICS_FILES if (folder / name).is_file()), None)
+        path = self.statistics or beside
+        if path:
+            return Statistics.load(path)
+        if self.normalise == "none":
+            return None
+        raise UserError(
+            f"{folder}: no {' or '.join(STATISTICS_FILES[:2])} to normalise the channels with; make it with `hpc-train "
+            f"stats --data {self.data}`, name one with --statistics, or give --normalise none"
+        )
+
+    def _grid(self, stored, comm):
+        """Where the maps lie; UserError where --augment takes them for another part of the Earth."""
+        from hpc_train.data.fields.grid import read_grid
+        from hpc_train.parallel.mpi import Alone, on_root
+
+        path = stored.files[0]
+        grid = on_root(comm or Alone(), lambda: read_grid(path, *stored.target_shape))
+        for option, fits, axis, what in (
+            ("roll", grid.goes_round, grid.longitudes, "longitudes, which do not go round the globe in even steps"),
+            ("flip", grid.mirrored, grid.latitudes, "latitudes, which are not mirrored at the equator"),
+        ):
+            if option in self.augment and not fits:
+                raise UserError(
+                    f"{path}: has {len(axis)} {what} ({axis[0]:g} to {axis[-1]:g}); leave --augment {option} out"
+                ).agreed()
+        return grid
+
+    def _turned(self, stored) -> tuple[int, ...]:
+        """Numbers of the channels whose sign a mirrored map turns."""
+        try:
+            if self.meridional:
+                return tuple(chosen_channels(stored, self.meridional, "--meridional"))
+        except UserError as error:
+            raise error.agreed() from None
+        if not stored.channel_names:
+            raise UserError(
+                f"{stored.files[0]}: does not name its channels, so --augment flip cannot tell the winds whose sign it "
+                "must turn; leave flip out, or give data that name them"
+            ).agreed()
+        return tuple(number for number, name in enumerate(stored.channel_names) if is_meridional(name))
+
+
+def _check_maps(catalogue) -> None:
+    axis, shape = catalogue.channel_axis, catalogue.input_shape
+    where = shape[1:] if axis == 0 else shape[:-1]
+    if len(shape) != 3 or catalogue.target_shape != where:
+        raise UserError(
+            f"{catalogue.files[0]}: inputs {shape} and targets {catalogue.target_shape} of a sample are not a map of "
+            "channels, (height, width, channels) or with --channels first (channels, height, width), and a label a "
+            "pixel, (height, width)"
+        ).agreed()
+
+
+def chosen_channels(catalogue, fields: tuple[str, ...], option: str = "--fields") -> list[int]:
+    """Numbers of the channels that are named in `fields`, in its order; UserError for one that is not there."""
+    names = catalogue.channel_names
+    where = catalogue.files[0]
+    if fields and not names:
+        raise UserError(
+            f"{where}: does not name its channels; leave --fields out, or give data whose channels are named"
+        )
+    if missing := [name for name in fields if name not in names]:
+        raise UserError(f"{where}: has no channel {missing[0]!r} for {option}; there are {', '.join(names)}")
+    return [names.index(name) for name in fields]
+
+
+def is_meridional(name: str) -> bool:
+    """Whether a channel of that name turns its sign: a vector's part to the north, or a rotation."""
+    return bool(_SHORT.fullmatch(name) or _LONG.search(name))

@@ -1,0 +1,45 @@
+"""The fields of `--data synthetic`: what a sample is, and the statistics that it is drawn by."""
+
+import numpy as np
+
+from hpc_train.data.catalogue.layout import CAM5, CAM5_CHANNELS, CLIMATE_CLASSES
+from hpc_train.data.fields.options import FieldOptions
+from hpc_train.data.options import SYNTHETIC
+
+
+def field_statistics(options: FieldOptions):
+    """The `data.statistics.Statistics` that the synthetic fields are drawn by: normal, each class as often."""
+    from hpc_train.data.statistics.moments import Statistics
+
+    field = sample_of_fields(options)
+    pixels = np.int64(options.synthetic_samples * np.prod(field["target_shape"]))
+    ones = np.ones(len(CAM5_CHANNELS))
+    return Statistics(
+        samples=options.synthetic_samples,
+        count=np.full(len(ones), pixels),
+        mean=0 * ones,
+        m2=pixels * ones,
+        # Hardly any value lies beyond.
+        min=-6 * ones,
+        max=6 * ones,
+        not_finite=np.zeros(len(ones), np.int64),
+        class_counts=np.full(field["classes"], pixels // field["classes"]),
+        channel_names=CAM5_CHANNELS,
+        class_names=field["class_names"],
+    )
+
+
+def sample_of_fields(options: FieldOptions) -> dict:
+    """What the catalogue of synthetic fields says of a sample."""
+    shape, classes = tuple(options.field_size), options.classes or len(CLIMATE_CLASSES)
+    return {
+        "layout": CAM5,
+        "input_shape": (*shape, len(CAM5_CHANNELS)),
+        "input_dtype": np.dtype(np.float32),
+        "target_shape": shape,
+        "target_dtype": np.dtype(np.uint8),
+        "classes": classes,
+        "class_names": CLIMATE_CLASSES if classes == len(CLIMATE_CLASSES) else (),
+        "fingerprint": f"{SYNTHETIC} {options.synthetic_samples} {shape} {classes}",
+        "channel_names": CAM5_CHANNELS,
+    }

@@ -1,0 +1,78 @@
+"""Where the chunks of an HDF5 data set are in its file, how long they are, and which filters each was written without.
+
+H5Pset_chunk_opts: https://support.hdfgroup.org/documentation/hdf5/latest/group___d_c_p_l.html
+"""
+
+import h5py
+import numpy as np
+
+from hpc_train.data.hdf5.access import reason
+
+NEVER_WRITTEN = -1
+# A filter mask that leaves every filter out.
+_NO_FILTER = 2**32 - 1
+
+
+def read_index(dataset: h5py.Dataset, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Address (int64, NEVER_WRITTEN without bytes), stored bytes (int64) and filter mask (uint32) of each chunk.
+
+    All on the grid of chunks; size: bytes of a decoded chunk. Uses HDF5. Raises OSError where the index is damaged.
+    """
+    grid = tuple(-(-extent // step) for extent, step in zip(dataset.shape, dataset.chunks, strict=True))
+    addresses = np.full(grid, NEVER_WRITTEN, np.int64)
+    sizes, masks = np.zeros(grid, np.int64), np.zeros(grid, np.uint32)
+
+    def add(info):
+        cell = tuple(at // step for at, step in zip(info.chunk_offset, dataset.chunks, strict=True))
+        addresses[cell], sizes[cell], masks[cell] = info.byte_offset, info.size, info.filter_mask
+
+    try:
+        if hasattr(dataset.id, "chunk_iter"):
+            dataset.id.chunk_iter(add)
+        else:
+            for number in range(dataset.id.get_num_chunks()):
+                add(dataset.id.get_chunk_info(number))
+    except (OSError, RuntimeError, ValueError, IndexError) as error:
+        name = dataset.name.lstrip("/")
+        raise OSError(f"data set {name!r}: its chunk index cannot be read ({reason(error)})") from error
+    if has_edge(dataset) and dataset.id.get_create_plist().get_nfilters():
+        edge = _edge(dataset, grid)
+        if _not_filtered(dataset, np.argwhere(edge & (masks == 0) & (sizes == size))):
+            masks[edge] = _NO_FILTER
+    return addresses, sizes, masks
+
+
+def has_edge(dataset: h5py.Dataset) -> bool:
+    """Whether there are chunks that the data set does not fill."""
+    return any(extent % step for extent, step in zip(dataset.shape, dataset.chunks, strict=True))
+
+
+def _edge(dataset, grid):
+    """Which chunks of the grid those are."""
+    edge = np.zeros(grid, bool)
+    for axis, (extent, step) in enumerate(zip(dataset.shape, dataset.chunks, strict=True)):
+        if extent % step:
+            edge[(slice(None),) * axis + (-1,)] = True
+    return edge
+
+
+def _not_filtered(dataset, cells):
+    """Whether the chunks at the edge are not filtered, an option of the data set that their masks do not show.
+
+    h5py does not tell it, but HDF5 knows: its values of one chunk that is as long as it would then be (the first of
+    `cells`) are compared with the stored bytes.
+    """
+    if not len(cells):
+        return False
+    offset = tuple(int(at) * step for at, step in zip(cells[0], dataset.chunks, strict=True))
+    place = tuple(
+        slice(at, min(at + step, extent))
+        for at, step, extent in zip(offset, dataset.chunks, dataset.shape, strict=True)
+    )
+    try:
+        values = dataset[place]
+        stored = np.frombuffer(dataset.id.read_direct_chunk(offset)[1], dataset.dtype).reshape(dataset.chunks)
+    except (OSError, RuntimeError, ValueError):
+        # Filtered, and damaged or by a filter that HDF5 lacks: plain bytes can always be read.
+        return False
+    return values.tobytes() == stored[tuple(map(slice, values.shape))].tobytes()

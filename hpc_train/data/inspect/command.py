@@ -1,0 +1,185 @@
+"""`hpc-train inspect`: what a data set holds, how it is stored, and what the reader will do with it."""
+
+import json
+from dataclasses import dataclass
+
+from hpc_train.console import say
+from hpc_train.data.options import DataOptions
+from hpc_train.errors import UserError
+from hpc_train.units import size
+
+
+@dataclass(frozen=True)
+class Inspect(DataOptions):
+    """Show what a data set holds, how it is stored, how the reader takes it, and what would be faster.
+
+    For HDF5 files of no known layout: the data sets in them, and the options that name them.
+    """
+
+    split: str | None = None
+    """Split to show; default: all that the data have."""
+    json: bool = False
+    """Print the same as JSON."""
+
+
+def run(options: Inspect) -> None:
+    """Print the report; raises UserError for data that cannot be opened."""
+    from hpc_train.data.catalogue.layout import find_splits
+
+    splits = [options.split] if options.split else find_splits(options.data) or ["train"]
+    reports = [inspect(options, split) for split in splits]
+    if options.json:
+        say(json.dumps({"data": str(options.data), "splits": reports}, indent=2))
+        return
+    for report in reports:
+        say("\n".join(_foreign_lines(report) if report["layout"] is None else _lines(report)))
+
+
+def inspect(options: Inspect, split: str) -> dict:
+    """What there is to say of a split: plain values. `layout` is None for files of no known layout.
+
+    Raises UserError for data that cannot be opened, or whose files do not fit each other.
+    """
+    from hpc_train.data.catalogue.layout import find_files, recognise
+    from hpc_train.data.inspect.storage_report import foreign, stored
+
+    try:
+        catalogue = options.catalogue(split)
+    except UserError:
+        if options.layout_of_files() is not None:
+            raise
+        files = find_files(options.data, split)
+        report = foreign(files)
+        if report is None:
+            raise
+        try:
+            recognise(files[0])
+        except UserError:
+            return {"split": split, "layout": None, **report}
+        # The layout is known: something else is wrong.
+        raise
+    datasets = stored(catalogue)
+    report = {
+        "split": split,
+        "layout": catalogue.layout.name,
+        "channels": {None: None, 0: "first"}.get(catalogue.channel_axis, "last"),
+        "files": len(catalogue.files),
+        "samples": catalogue.samples,
+        "bytes": int(catalogue.sizes.sum()),
+        "inputs": {"shape": list(catalogue.input_shape), "dtype": catalogue.input_dtype.name},
+        "targets": {"shape": list(catalogue.target_shape), "dtype": catalogue.target_dtype.name},
+        "channel_names": list(catalogue.channel_names),
+        "classes": catalogue.classes,
+        "class_names": list(catalogue.class_names),
+        "fingerprint": catalogue.fingerprint,
+        "encoding": catalogue.encoding or None,
+        "image_bytes": round(int(catalogue.sizes.sum()) / catalogue.samples) if catalogue.encoding else None,
+        "first_file": catalogue.files[0],
+        "datasets": datasets,
+    }
+    if not catalogue.layout.targets:
+        report["targets"] = None
+    return report | {"advice": _advice(catalogue, datasets)}
+
+
+def _advice(catalogue, datasets: list[dict]) -> list[str]:
+    # Data sets of which the same is to be said share a line.
+    about: dict[str, list[str]] = {}
+    for entry in datasets:
+        for text in _advice_on(entry, catalogue.layout.rows):
+            about.setdefault(text, []).append(entry["name"])
+    advice = [f"{', '.join(names)}: {text}" for text, names in about.items()]
+    count, mean = len(catalogue.files), catalogue.sizes.mean()
+    if count > 64 and mean < 2**18:
+        advice.append(
+            f"{count} files of {size(mean)}: opening them costs more than reading them; `hpc-train shard` makes few "
+            "large ones"
+        )
+    return advice
+
+
+def _advice_on(entry: dict, rows: bool):
+    chunks = entry["chunks"]
+    if entry["packed"]:
+        scale, offset = entry["packed"]
+        yield (
+            f"packed, and delivered as stored: value = stored * {scale:g} + {offset:g}; `hpc-train shard` stores the "
+            "values, as float32"
+        )
+    if chunks and rows and chunks[0] > 1 and entry["filters"]:
+        yield (
+            f"chunks of {chunks[0]} samples, {'compressed' if entry['compressed'] else 'filtered'}: a whole-epoch "
+            f"shuffle decodes {chunks[0]} samples to use one; use --shuffle blocks, or `hpc-train shard` without "
+            "compression or with smaller chunks"
+        )
+    if "through h5py" in entry["reading"]:
+        yield "read by one thread at a time; `hpc-train shard` stores it for parallel reading"
+    if chunks and entry["chunks_a_sample"] > 16 and entry["chunk_bytes"] < 2**16:
+        yield (
+            f"a sample lies in {entry['chunks_a_sample']} chunks of {size(entry['chunk_bytes'])}; `hpc-train shard` "
+            "makes fewer, larger ones"
+        )
+    if "gzip" in entry["filters"]:
+        yield "gzip decodes slowly; `hpc-train shard --compression zstd`, or none, reads faster"
+
+
+def _lines(report: dict) -> list[str]:
+    inputs, targets = (
+        f"{tuple(part['shape'])} {part['dtype']}" if part else "none" for part in (report["inputs"], report["targets"])
+    )
+    channels = f", channels {report['channels']}" if report["channels"] else ""
+    names = f": {', '.join(report['class_names'])}" if report["class_names"] else ""
+    decoded = ", once decoded (--image-size)" if report["encoding"] else ""
+    lines = [
+        f"{report['split']}: layout {report['layout']}, {report['samples']} samples in {_files(report)}, "
+        f"{size(report['bytes'])}",
+        f"  a sample: inputs {inputs}{channels}{decoded}; targets {targets}",
+        f"  classes: {report['classes'] or 'not known; give --classes'}{names}",
+    ]
+    if report["channel_names"]:
+        lines.append(f"  channels: {' '.join(report['channel_names'])}")
+    if report["encoding"]:
+        lines.append(
+            f"  encoding: {report['encoding']}, {size(report['image_bytes'])} an image in the mean; training decodes a "
+            "random part of each and resizes it, validation its centre; in threads, ahead of the step (--read-threads)"
+        )
+    lines.append(f"  in {report['first_file']}:")
+    for entry in report["datasets"]:
+        lines += [f"    {entry['name']}: {_storage(entry)}", f"      is read: {entry['reading']}"]
+        if entry["differs"]:
+            lines.append(f"      stored otherwise in {', '.join(entry['differs'])}")
+    return lines + [f"  advice: {text}" for text in report["advice"]]
+
+
+def _storage(entry: dict) -> str:
+    parts = [f"{tuple(entry['shape'])} {entry['dtype']}"]
+    if entry["byte_order"]:
+        parts.append(f"{entry['byte_order']} endian")
+    if entry["chunks"]:
+        parts.append(f"chunks {tuple(entry['chunks'])} of {size(entry['chunk_bytes'])}")
+        parts.append(" + ".join(entry["filters"]) or "no filters")
+    else:
+        parts.append(entry["storage"])
+    if entry["ratio"] is not None and entry["filters"]:
+        parts.append(f"{entry['ratio']:.2f} times smaller than its values")
+    if entry["resizable"]:
+        parts.append("resizable")
+    if entry["fill_value"] is not None:
+        parts.append(f"fill value {entry['fill_value']:g}")
+    return ", ".join(parts)
+
+
+def _foreign_lines(report: dict) -> list[str]:
+    from hpc_train.data.inspect.storage_report import suggestion
+
+    names = [entry["name"] for entry in report["datasets"]]
+    width = max(map(len, names))
+    lines = [f"{report['split']}: {_files(report)} of no layout that the suite knows; {report['file']} holds"]
+    for entry in report["datasets"]:
+        packed = " (packed: scale_factor, add_offset)" if entry["packed"] else ""
+        lines.append(f"  {entry['name']:{width}}  {_storage(entry)}{packed}")
+    return [*lines, *suggestion(report)]
+
+
+def _files(report: dict) -> str:
+    return f"{report['files']} file{'s' * (report['files'] != 1)}"

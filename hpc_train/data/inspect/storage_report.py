@@ -1,0 +1,125 @@
+"""How data sets are stored, as plain values for `hpc-train inspect`."""
+
+import re
+import sys
+from math import prod
+
+import h5py
+import numpy as np
+
+from hpc_train.data.catalogue.layout import datasets_of, split_name
+from hpc_train.data.hdf5.access import missing_value, open_hdf5, packing
+from hpc_train.data.hdf5.filters import NOT_COMPRESSING, filter_names, load_plugins
+
+# Opening more would take long, and files of one data set are mostly alike.
+_LOOKED_AT = 8
+_LABELS = re.compile(r"label|target|mask|class|truth|^y(_|$)", re.IGNORECASE)
+
+
+def stored(catalogue) -> list[dict]:
+    """One entry a data set of the layout, from the first file, and the files looked at that store it otherwise."""
+    from hpc_train.data.reading.encoded_reader import open_reader
+
+    load_plugins()
+    numbers = np.unique(np.linspace(0, len(catalogue.files) - 1, _LOOKED_AT).astype(int))
+    tables = [_file_table(catalogue.files[number], catalogue.layout.datasets) for number in numbers]
+    reader = open_reader(catalogue)
+    entries = []
+    for place, (name, line) in enumerate(zip(catalogue.layout.datasets, reader.describe(), strict=True)):
+        entry, row = tables[0][place], prod(tables[0][place]["shape"][1:])
+        entry["name"], entry["reading"] = name, line.removeprefix(f"{name}: ")
+        entry["differs"] = [
+            catalogue.files[number]
+            for number, table in zip(numbers, tables, strict=True)
+            if any(table[place][key] != entry[key] for key in ("storage", "chunks", "filters", "byte_order"))
+        ]
+        sample = row if catalogue.layout.rows else prod(entry["shape"])
+        chunk = prod(entry["chunks"] or [1])
+        entry["chunks_a_sample"] = -(-sample // chunk) if entry["chunks"] else 0
+        entries.append(entry)
+    reader.close()
+    return entries
+
+
+def foreign(files: list[str]) -> dict | None:
+    """The data sets in the first file that opens, for files of no known layout; None where none opens."""
+    load_plugins()
+    for path in files:
+        try:
+            with open_hdf5(path) as file:
+                found = [(name, dataset) for name, dataset in datasets_of(file).items()]
+                entries = [{"name": name, **entry(dataset)} for name, dataset in found]
+        # What h5py raises for damaged metadata is of many kinds.
+        except (OSError, RuntimeError, KeyError, TypeError, ValueError):
+            continue
+        return {"files": len(files), "file": path, "datasets": entries} if entries else None
+    return None
+
+
+def entry(dataset: h5py.Dataset) -> dict:
+    """How one data set is stored."""
+    filters = filter_names(dataset)
+    number = dataset.dtype.kind in "uif"
+    size = dataset.dtype.itemsize
+    held = dataset.id.get_storage_size()
+    order = {"<": "little", ">": "big", "=": sys.byteorder}.get(dataset.dtype.byteorder)
+    if dataset.chunks:
+        storage = "chunked"
+    elif dataset.is_virtual:
+        storage = "virtual"
+    elif dataset.external:
+        storage = "external"
+    else:
+        storage = "contiguous" if dataset.id.get_offset() is not None else "compact or never written"
+    scale = packing(dataset) if number else (1.0, 0.0)
+    missing = missing_value(dataset) if number else None
+    return {
+        "shape": list(dataset.shape or ()),
+        "dtype": dataset.dtype.name if number else str(dataset.dtype),
+        "number": number,
+        "byte_order": order if number and size > 1 else None,
+        "storage": storage,
+        "chunks": list(dataset.chunks) if dataset.chunks else None,
+        "chunk_bytes": prod(dataset.chunks) * size if dataset.chunks else None,
+        "filters": filters,
+        "compressed": bool(set(filters) - NOT_COMPRESSING),
+        "ratio": dataset.size * size / held if held and dataset.size else None,
+        "resizable": bool(dataset.chunks) and dataset.maxshape != dataset.shape,
+        "fill_value": None if missing is None else float(missing),
+        "packed": list(scale) if scale != (1.0, 0.0) else None,
+        "scale_of_dimension": bool(dataset.is_scale),
+    }
+
+
+def suggestion(report: dict) -> list[str]:
+    """Lines that tell a newcomer which options to give for a file of no known layout."""
+    usable = [entry for entry in report["datasets"] if entry["number"] and entry["shape"]]
+    fields = [entry for entry in usable if not entry["scale_of_dimension"]] or usable
+    labels = [entry for entry in fields if _LABELS.search(entry["name"].rsplit("/", 1)[-1])]
+    inputs = [entry for entry in fields if entry not in labels]
+    if not inputs:
+        return ["No data set holds arrays of numbers that could be inputs."]
+    largest = max(inputs, key=lambda entry: prod(entry["shape"]))
+    alike = [e for e in inputs if (e["shape"], e["dtype"]) == (largest["shape"], largest["dtype"])]
+    rows = [entry for entry in fields if entry["shape"][0] == largest["shape"][0] and entry not in alike]
+    targets = [entry for entry in labels if entry in rows] or labels or rows
+    names = [f"--inputs {' '.join(entry['name'] for entry in alike)}"]
+    if targets:
+        names.append(f"--targets {targets[0]['name']}")
+    lines = [
+        "Name the data sets to use, for example " + " ".join(names),
+        f"This takes the first axis for the samples ({largest['shape'][0]} in this file); if the file is one sample, "
+        "add --samples files.",
+    ]
+    if len(alike) > 1:
+        lines.append("Several inputs are stacked as channels, on a new first axis of a sample.")
+    elif len(largest["shape"]) > 3:
+        lines.append("Channels are on the last axis of a sample; if on its first, add --channels first.")
+    if not targets:
+        lines.append("No data set looks like targets: prediction and statistics need none.")
+    return lines
+
+
+def _file_table(path: str, names) -> list[dict]:
+    with open_hdf5(path) as file:
+        return [entry(file[split_name(name)[0]]) for name in names]

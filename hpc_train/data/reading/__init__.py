@@ -1,0 +1,1 @@
+"""Bytes to arrays, in threads; no TensorFlow."""

@@ -1,0 +1,192 @@
+"""The reader of encoded shards: JPEG files by the numbers of their samples, as bytes; decoding is for others."""
+
+from collections.abc import Callable
+from functools import cached_property
+
+import numpy as np
+import xxhash
+
+from hpc_train.data.catalogue.file_info import JPEG, NOT_CONTIGUOUS
+from hpc_train.data.hdf5.contiguous import LARGE_SAMPLE
+from hpc_train.data.hdf5.raw_file import File
+from hpc_train.data.reading.reader import Reader
+from hpc_train.data.shards.format import JPEG_END, JPEG_START
+from hpc_train.errors import UserError
+
+# Neighbours are read together up to so many bytes.
+_PIECE = 4 * 2**20
+# Images gathered from a map by one job, and requests to the file system in one.
+_GATHERED, _REQUESTS = 256, 8
+
+
+def open_reader(catalogue, **options) -> Reader:
+    """The reader for a catalogue: an `EncodedReader` for encoded images, else a `Reader`; options: as of these."""
+    return (EncodedReader if catalogue.encoding else Reader)(catalogue, **options)
+
+
+class EncodedReader(Reader):
+    """Reads encoded images as object arrays (b,) of `bytes`, each a JPEG file; otherwise as `Reader`.
+
+    check: compare each image with its checksum, which costs a thousandth of its decoding; where the shards have none,
+    look for the markers that a JPEG file begins and ends with. how: "map" or "read"; "auto" takes small images from a
+    map and large ones by positioned reads.
+    Raises UserError, which names file and row, for an image that is damaged.
+    """
+
+    encoding = JPEG
+
+    def __init__(self, catalogue, check: bool = True, how: str = "auto", open_file: Callable[[str], File] = File):
+        if how == "h5py":
+            raise UserError("--reader h5py is not for encoded images; leave it out, or give map or read").agreed()
+        super().__init__(catalogue, check, how, open_file)
+        # Every image is looked at whenever it is read: labels cost nothing beside that.
+        self._looked = None
+
+    @cached_property
+    def sample_bytes(self) -> int:
+        """Bytes of an image as it is stored, in the mean, and of its target."""
+        # Of whole files: what else there is in them is small.
+        return max(1, int(self.catalogue.sizes.sum()) // self.catalogue.samples)
+
+    def empty(self, samples: int, allocate: Callable) -> tuple[np.ndarray, np.ndarray]:
+        """Arrays for so many samples; that of the targets is made by allocate(shape, dtype)."""
+        catalogue = self.catalogue
+        dtype = catalogue.target_dtype.newbyteorder("=")
+        return np.empty(samples, object), allocate((samples, *catalogue.target_shape), dtype)
+
+    def _open_file(self, number: int) -> list:
+        catalogue = self.catalogue
+        file = self._open_storage(catalogue.files[number])
+        targets = int(catalogue.at[number][1])
+        rows, first = int(catalogue.rows[number]), int(catalogue.offsets[number])
+        images = EncodedArray(file, catalogue.at[number], rows, self._mapped(), self.check)
+        images.where = lambda row: f"{file.path}: row {row} (sample {first + row} of {catalogue.split!r})"
+        shape, dtype = catalogue.target_shape, catalogue.target_dtype
+        return [images, self._contiguous("targets", file, targets, rows, shape, dtype, None)]
+
+    def _mapped(self) -> bool:
+        return self.how == "map" or (self.how == "auto" and self.sample_bytes < LARGE_SAMPLE)
+
+
+class EncodedArray:
+    """The images of one shard.
+
+    file: where they are; at: byte offsets of images, targets, extents and checksums, -1 where there are no checksums;
+    rows: how many; mapped: take them from a map in memory; check: see `EncodedReader`.
+    where: gives file and row for messages. Extents and checksums are looked up in a map of the file, so that of any
+    number of images none are held in memory.
+    """
+
+    rows_together = 1
+
+    def __init__(self, file: File, at: np.ndarray, rows: int, mapped: bool, check: bool):
+        self.file, self._check = file, check
+        self._start, _, extents, checksums = map(int, at)
+        self._extents = _Column(file, extents, rows + 1, "<i8")
+        self._checksums = None if checksums == NOT_CONTIGUOUS else _Column(file, checksums, rows, "<u8")
+        self._memory = file.map() if mapped else None
+        self._bytes = int(self._extents[np.array([rows])][0])
+        self._mean = self._bytes // rows
+        _check_size(file, self._start + self._bytes)
+        self.where: Callable[[int], str] = lambda row: f"{file.path}: row {row}"
+
+    @property
+    def quick(self) -> bool:
+        """Whether a job costs so little that it should not be one by itself."""
+        return self._memory is not None
+
+    @property
+    def description(self) -> str:
+        """How they are read."""
+        how = "positioned reads, in threads" if self._memory is None else "taken from a map of the file in memory"
+        checked = ", compared with their checksums" if self._check and self._checksums else ""
+        return f"JPEG files of {self._mean} bytes in the mean: {how}{checked}"
+
+    def jobs(self, rows: np.ndarray, places: np.ndarray, out: np.ndarray, look) -> list[Callable[[], None]]:
+        """Functions that together make out[places[i]] the image rows[i], `bytes`; for any threads, in any order.
+
+        rows, places: int64 (k,), rows sorted; out: object array.
+        """
+        starts, stops = self._extents[rows], self._extents[rows + 1]
+        sums = self._checksums[rows] if self._checksums and self._check else None
+        if (bad := (starts < 0) | (stops <= starts) | (stops > self._bytes)).any():
+            raise self._damaged(int(rows[np.argmax(bad)]), "has no place among the images")
+        # A run of neighbours is one request.
+        if self._memory is None:
+            edges = np.flatnonzero((starts[1:] != stops[:-1]) | (stops[1:] // _PIECE != stops[:-1] // _PIECE)) + 1
+        else:
+            edges = np.arange(_GATHERED, len(rows), _GATHERED)
+        runs = np.split(np.arange(len(rows)), edges)
+
+        def take(run: np.ndarray) -> None:
+            read = self._read if self._memory is None else self._gather
+            for i, image in zip(run, read(starts[run], stops[run]), strict=True):
+                if self._check:
+                    self._examine(int(rows[i]), image, None if sums is None else int(sums[i]))
+                out[places[i]] = image
+
+        share = 1 if self._memory is not None else max(1, min(_REQUESTS, len(runs) // 16))
+        return [lambda some=runs[k : k + share]: [take(run) for run in some] for k in range(0, len(runs), share)]
+
+    def _read(self, starts, stops) -> list[bytes]:
+        begin, end = int(starts[0]), int(stops[-1])
+        buffer = bytearray(end - begin)
+        self.file.read_into(self._start + begin, buffer)
+        view = memoryview(buffer)
+        return [bytes(view[start - begin : stop - begin]) for start, stop in zip(starts, stops, strict=True)]
+
+    def _gather(self, starts, stops) -> list[bytes]:
+        _check_size(self.file, self._start + int(stops.max()))
+        begin = self._start
+        return [self._memory[begin + start : begin + stop] for start, stop in zip(starts, stops, strict=True)]
+
+    def _examine(self, row: int, image: bytes, checksum: int | None) -> None:
+        if checksum is not None:
+            if xxhash.xxh3_64_intdigest(image) != checksum:
+                raise self._damaged(row, "differs from what was written (checksum)")
+        elif problem := misshapen(image):
+            raise self._damaged(row, problem)
+
+    def _damaged(self, row: int, what: str) -> UserError:
+        return damaged(self.where(row), what)
+
+
+def misshapen(image: bytes) -> str | None:
+    """What is wrong with the markers that a JPEG file begins and ends with; None where nothing is."""
+    if not image.startswith(JPEG_START):
+        return "does not begin as a JPEG file does"
+    # Some writers append zeros.
+    if not image.rstrip(b"\0").endswith(JPEG_END):
+        return "does not end as a JPEG file does"
+    return None
+
+
+def damaged(where: str, what: str) -> UserError:
+    """The error for an image that is not what it should be. where: file and row."""
+    return UserError(f"{where} {what}; `hpc-train verify` names all such images, fetch or write their files again")
+
+
+class _Column:
+    """A contiguous data set of numbers of 8 bytes, looked up where it is in the file."""
+
+    def __init__(self, file: File, at: int, count: int, dtype: str):
+        self._file, self._stop = file, at + 8 * count
+        memory = file.map()
+        if memory is None:
+            values = np.empty(count, dtype)
+            file.read_into(at, values)
+        else:
+            _check_size(file, self._stop)
+            values = np.frombuffer(memory, dtype, count, at)
+        self._values, self._mapped = values, memory is not None
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        # Beyond the end of a file that has shrunk, touching the map would kill the process with SIGBUS.
+        if self._mapped:
+            _check_size(self._file, self._stop)
+        return self._values[rows]
+
+
+def _check_size(file: File, needed: int) -> None:
+    if (size := file.size_now()) < needed:
+        raise OSError(f"the file ends at byte {size}, but its data at {needed}")

@@ -1,0 +1,249 @@
+"""The reader: samples by their numbers to arrays, as jobs for any number of threads."""
+
+from collections.abc import Callable
+from functools import lru_cache, partial
+from itertools import pairwise
+from math import prod
+from typing import Literal
+
+import numpy as np
+
+from hpc_train.data.catalogue.file_info import NOT_CONTIGUOUS
+from hpc_train.data.catalogue.layout import split_name
+from hpc_train.data.hdf5.access import lies_in, open_hdf5, reason
+from hpc_train.data.hdf5.chunks import ChunkedArray, reason_not
+from hpc_train.data.hdf5.contiguous import LARGE_SAMPLE, ContiguousArray
+from hpc_train.data.hdf5.filters import load_plugins
+from hpc_train.data.hdf5.raw_file import File
+from hpc_train.data.hdf5.through_h5py import Hdf5Array
+from hpc_train.data.sample_checks import all_finite, first_problem
+from hpc_train.errors import UserError
+
+How = Literal["auto", "map", "read", "h5py"]
+# A mapped file takes two of the 1,024 descriptors that most systems allow a process.
+_OPEN_FILES = 128
+# A request that spans more files opens them in its jobs, of which there are at most so many.
+_FEW_FILES, _MOST_JOBS = 8, 64
+
+
+class Reader:
+    """Reads samples of a catalogue by their numbers; one reader serves all threads of a process.
+
+    check: look at what was read, for NaN and infinity in floating inputs and for labels outside the classes; at a
+    large sample once, when it is first read.
+    how: "auto" takes contiguous data from a map of the file where samples are small and with positioned reads where
+    they are large, decodes chunks outside HDF5 where it can, and leaves the rest to h5py; "map" and "read" say how to
+    take contiguous data; "h5py" reads all with h5py. open_file: gives a `storage.File` of a path. ignore: a label
+    that may stand beside the classes.
+    Raises UserError for encoded images: those are for `encoded_reader.EncodedReader`.
+    """
+
+    encoding = ""
+
+    def __init__(self, catalogue, check=True, how: How = "auto", open_file=File, ignore: int | None = None):
+        if catalogue.encoding != self.encoding:
+            catalogue.stored_only("this command")
+        self.catalogue, self.check, self.how, self._open_storage = catalogue, check, how, open_file
+        self._ignore = ignore
+        # A file that the cache drops while a thread reads from it is closed when that thread lets go of it.
+        self._open = lru_cache(maxsize=_OPEN_FILES)(self._open_file)
+        # A look takes as long as a copy of the sample does: one bit a sample says that it has been taken.
+        large = check and catalogue.sample_bytes >= LARGE_SAMPLE
+        self._looked = np.zeros(-(-catalogue.samples // 8), np.uint8) if large else None
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of a sample as `read` gives it."""
+        return self.catalogue.sample_bytes
+
+    def read(self, indices) -> tuple[np.ndarray, np.ndarray]:
+        """(inputs (b, ...), targets (b, ...)) of the b samples in `indices`, in that order, freshly allocated.
+
+        Dtypes are the catalogue's, in native byte order. Raises UserError, which names file and data set, row or
+        chunk, when a sample cannot be read or does not pass the check; IndexError for an index outside the split.
+        """
+        inputs, targets = self.empty(len(indices), np.empty)
+        jobs, finish = self.begin(indices, inputs, targets)
+        for job in jobs:
+            job()
+        finish()
+        return inputs, targets
+
+    def empty(self, samples: int, allocate: Callable) -> tuple[np.ndarray, np.ndarray]:
+        """Arrays for so many samples, made by allocate(shape, dtype)."""
+        catalogue = self.catalogue
+        return (
+            allocate((samples, *catalogue.input_shape), catalogue.input_dtype.newbyteorder("=")),
+            allocate((samples, *catalogue.target_shape), catalogue.target_dtype.newbyteorder("=")),
+        )
+
+    def begin(self, indices, inputs: np.ndarray, targets: np.ndarray) -> tuple[list[Callable[[], None]], Callable]:
+        """(jobs, finish): jobs read the samples `indices` into the arrays, in any threads and order; then finish().
+
+        Opens files that are not open. This method and all jobs raise UserError for what cannot be read; `finish`
+        raises it for samples that do not pass the check.
+        """
+        indices = self.catalogue.checked(indices)
+        request = _Request(indices, inputs, targets)
+        # In the order of the files, so that a file is opened once and read forwards.
+        order = np.argsort(indices)
+        numbers = np.searchsorted(self.catalogue.offsets, indices[order], side="right") - 1
+        edges = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(order)]
+        parts = [(int(numbers[start]), order[start:stop]) for start, stop in pairwise(edges) if start < stop]
+        if len(parts) > _FEW_FILES:
+            # A job opens its files and lets go of them: else one request might hold more than a process may.
+            share = -(-len(parts) // _MOST_JOBS)
+            jobs = [partial(self._read_files, parts[k : k + share], request) for k in range(0, len(parts), share)]
+        else:
+            made = [pair for part in parts for pair in self._jobs(*part, request)]
+            jobs = [job for quick, job in made if not quick]
+            gathers = [job for quick, job in made if quick]
+            jobs += [lambda: [gather() for gather in gathers]] if gathers else []
+        return jobs, lambda: self._examine(request)
+
+    def _jobs(self, number: int, places: np.ndarray, request: "_Request") -> list[tuple[bool, Callable[[], None]]]:
+        """[(quick, job)] for the samples of one file that belong at `places` of the request."""
+        named = self._named(number)
+        arrays = named(self._open, number)
+        indices = request.indices[places]
+        rows = indices - self.catalogue.offsets[number]
+        looks = [_nothing if self._is_known(indices) else request.look] * len(self.catalogue.layout.inputs)
+        looks += [_nothing] * len(self.catalogue.layout.targets)
+        outputs = self._outputs(request.inputs, request.targets)
+        return [
+            (array.quick, partial(named, job))
+            for array, out, look in zip(arrays, outputs, looks, strict=True)
+            for job in named(array.jobs, rows, places, out, look)
+        ]
+
+    def _read_files(self, parts: list[tuple[int, np.ndarray]], request: "_Request") -> None:
+        for part in parts:
+            for _, job in self._jobs(*part, request):
+                job()
+
+    def _is_known(self, indices: np.ndarray) -> bool:
+        """Whether these samples need no look."""
+        if self._looked is None:
+            return not self.check
+        return bool((self._looked[indices >> 3] >> (indices & 7).astype(np.uint8) & 1).all())
+
+    def _examine(self, request: "_Request") -> None:
+        if self._is_known(request.indices):
+            return
+        catalogue = self.catalogue
+        inputs = request.inputs if request.suspect else None
+        targets = request.targets if catalogue.classes and catalogue.layout.targets else None
+        place, what = first_problem(inputs, targets, catalogue.classes, self._ignore)
+        if place is None:
+            if self._looked is not None:
+                bits = np.uint8(1) << (request.indices & 7).astype(np.uint8)
+                np.bitwise_or.at(self._looked, request.indices >> 3, bits)
+            return
+        files, rows = catalogue.locate(request.indices)
+        number, row = int(files[place]), int(rows[place])
+        shards = catalogue.layout.name == "shards"
+        remedy = "mend it in the source data and run `hpc-train prepare` again" if shards else "mend it or leave it out"
+        raise UserError(
+            f"{catalogue.files[number]}: row {row} (sample {int(request.indices[place])} of "
+            f"{catalogue.split!r}) {what}; {remedy}"
+        )
+
+    def describe(self, number: int = 0) -> list[str]:
+        """How file `number` is read and why so: one line for each data set, in the order of the layout."""
+        arrays = self._named(number)(self._open, number)
+        names = self.catalogue.layout.datasets
+        return [f"{name}: {array.description}" for name, array in zip(names, arrays, strict=True)]
+
+    def samples_together(self, number: int = 0) -> int:
+        """How many samples of file `number` must be decoded to get at one of them."""
+        return max(array.rows_together for array in self._named(number)(self._open, number))
+
+    def close(self) -> None:
+        """Let go of the open files."""
+        self._open.cache_clear()
+
+    def _outputs(self, inputs, targets) -> list[np.ndarray]:
+        outputs = []
+        for names, array in ((self.catalogue.layout.inputs, inputs), (self.catalogue.layout.targets, targets)):
+            outputs += [array] if len(names) == 1 else [array[:, place] for place in range(len(names))]
+        return outputs
+
+    def _named(self, number: int):
+        path = self.catalogue.files[number]
+
+        def call(function, *args):
+            try:
+                return function(*args)
+            # h5py raises RuntimeError, ValueError and KeyError where metadata are damaged.
+            except (OSError, RuntimeError, ValueError, KeyError) as error:
+                raise UserError(
+                    f"{path}: cannot be read ({reason(error)}); check the file "
+                    "system and, if the data changed since the run began, start it again"
+                ) from error
+
+        return call
+
+    def _open_file(self, number: int) -> list:
+        """The open data sets of a file, in the order of the layout; they keep the file open."""
+        catalogue = self.catalogue
+        file = self._open_storage(catalogue.files[number])
+        layout, at, rows = catalogue.layout, catalogue.at[number], int(catalogue.rows[number])
+        parts = [split_name(name) for name in layout.datasets]
+        if self.how != "h5py" and NOT_CONTIGUOUS not in at and all(select is None for _, select in parts):
+            # The catalogue knows all of it: HDF5 need not open the file.
+            shapes = self._stored_shapes()
+            return [
+                self._contiguous(name, file, int(start), rows, *shape, None)
+                for (name, _), start, shape in zip(parts, at, shapes, strict=True)
+            ]
+        hdf5 = open_hdf5(catalogue.files[number])
+        arrays = []
+        for (name, select), start in zip(parts, at, strict=True):
+            dataset = hdf5[name]
+            why = "asked for" if self.how == "h5py" else reason_not(dataset)
+            if not lies_in(hdf5, dataset):
+                why = "a link to another file"
+            if start != NOT_CONTIGUOUS and self.how != "h5py":
+                shape = dataset.shape[1:] if layout.rows else dataset.shape
+                arrays.append(self._contiguous(name, file, int(start), rows, shape, dataset.dtype, select))
+            elif why is None:
+                arrays.append(ChunkedArray(dataset, file, layout.rows, select))
+            else:
+                load_plugins()
+                arrays.append(Hdf5Array(dataset, layout.rows, select, why))
+        if not any(isinstance(array, Hdf5Array) for array in arrays):
+            hdf5.close()
+        return arrays
+
+    def _stored_shapes(self) -> list[tuple[tuple[int, ...], np.dtype]]:
+        """Shape and dtype of a sample in each data set, where none takes an index."""
+        catalogue, layout = self.catalogue, self.catalogue.layout
+        shapes = []
+        for names, shape, dtype in (
+            (layout.inputs, catalogue.input_shape, catalogue.input_dtype),
+            (layout.targets, catalogue.target_shape, catalogue.target_dtype),
+        ):
+            shapes += [(shape[1:] if len(names) > 1 else shape, dtype)] * len(names)
+        return shapes
+
+    def _contiguous(self, name, file: File, at: int, rows: int, shape, dtype, select) -> ContiguousArray:
+        small = prod(shape) * dtype.itemsize < LARGE_SAMPLE
+        mapped = self.how == "map" or (self.how == "auto" and small)
+        return ContiguousArray(name, file, at, rows, shape, dtype, select, mapped)
+
+
+class _Request:
+    """Samples that are read together, and whether a number among their inputs was found not to be finite."""
+
+    def __init__(self, indices: np.ndarray, inputs: np.ndarray, targets: np.ndarray):
+        self.indices, self.inputs, self.targets = indices, inputs, targets
+        self.suspect = False
+
+    def look(self, values: np.ndarray) -> None:
+        """Look at inputs that have just been read."""
+        if not all_finite(values):
+            self.suspect = True
+
+
+def _nothing(values: np.ndarray) -> None:
+    """Look at nothing."""

@@ -1,0 +1,1 @@
+"""`hpc-train shard`: any data that the suite reads, as shards."""

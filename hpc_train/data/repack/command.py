@@ -1,0 +1,129 @@
+"""`hpc-train shard`: repack any data set that the suite reads into shards."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hpc_train.console import say
+from hpc_train.data.options import DataOptions
+from hpc_train.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard(DataOptions):
+    """Repack a data set into shards: alone, or over ranks with `mpirun -np 4 hpc-train shard ...`.
+
+    A command that was interrupted goes on where it was when it is given again: shards that are whole are kept.
+    """
+
+    output: Path
+    """Folder for the shards."""
+    split: str | None = None
+    """Split to repack; default: all that the data have."""
+    shards: int | None = None
+    """Files a split; default: about 256 MiB each, at least 4."""
+    shard_mib: float | None = None
+    """Size of a shard before compression, in MiB, instead of their number."""
+    compression: Literal["none", "gzip", "lzf", "zstd", "lz4", "bitshuffle", "blosc", "blosc2"] = "none"
+    """none: the fastest to read. Else chunks compressed with this filter: zstd is small and fast."""
+    chunk_mib: float = 1.0
+    """Size of a compressed chunk before compression, in MiB: what is decoded to read any sample in it."""
+    float16: bool = False
+    """Store floating inputs in half precision: half the bytes, three digits, values up to 65504."""
+    shuffle_seed: int | None = None
+    """Store the samples in a random order, which this number selects; default: in the order of the source."""
+
+
+def run(options: Shard) -> None:
+    """Write the shards of every split, and print one line each; raises UserError."""
+    from hpc_train.parallel.mpi import job
+
+    _check_options(options)
+    with job() as comm:
+        try:
+            for split in _splits(options):
+                _repack(options, split, comm)
+        except KeyboardInterrupt:
+            if comm.rank == 0:
+                say("\ninterrupted: shards that are whole are kept; give the same command to go on", sys.stderr)
+            raise
+
+
+def _check_options(options: Shard) -> None:
+    from hpc_train.data.shards.names import parse_shard_name, shard_name
+
+    if options.shards is not None and options.shard_mib is not None:
+        raise UserError("--shards and --shard-mib both say how many shards there are; give one of them")
+    for name, value in (("shards", options.shards), ("shard-mib", options.shard_mib), ("chunk-mib", options.chunk_mib)):
+        if value is not None and not 0 < value < float("inf"):
+            raise UserError(f"--{name} is {value}; give a number above 0")
+    if options.split is not None and parse_shard_name(shard_name(options.split, 0, 1)) is None:
+        raise UserError(f"--split {options.split!r} is no name for shards; use small letters, digits and _")
+
+
+def _splits(options: Shard) -> list[str]:
+    from hpc_train.data.catalogue.layout import find_splits
+
+    return [options.split] if options.split else find_splits(options.data) or ["train"]
+
+
+def _repack(options: Shard, split: str, comm) -> None:
+    from hpc_train.console import ProgressLine
+    from hpc_train.data.repack.conversion import loss_warnings
+    from hpc_train.data.repack.split import source_hash
+    from hpc_train.parallel.mpi import on_root
+
+    catalogue = options.catalogue(split, comm)
+    catalogue.stored_only("`hpc-train shard`")
+    work = _plan(options, catalogue, on_root(comm, lambda: source_hash(catalogue)))
+    # Before any rank writes, so that all agree on what is whole.
+    kept = on_root(comm, work.begin)
+    mine = [shard for shard in range(work.shards) if shard not in kept][comm.rank :: comm.size]
+    left = sum(map(work.samples, mine))
+    progress = ProgressLine(split, left, comm.rank == 0)
+    for shard in mine:
+        work.check_space(left * comm.size)
+        work.write(shard, progress)
+        left -= work.samples(shard)
+    progress.close()
+    losses = sum(comm.allgather(work.conversion.losses))
+    size = on_root(comm, work.publish)
+    if comm.rank == 0:
+        raw = catalogue.samples * work.sample_bytes
+        smaller = "" if options.compression == "none" else f", {raw / size:.2f} times smaller by {options.compression}"
+        there = f", {len(kept)} of them already there" if kept else ""
+        say(
+            f"{split}: {catalogue.samples} samples of {catalogue.input_shape} {work.conversion.input_dtype.name}, "
+            f"{size / 1e6:.1f} MB{smaller}, {work.shards} shards in {options.output}{there}"
+        )
+        for warning in loss_warnings(losses):
+            say(f"warning: {split}: {warning}", sys.stderr)
+
+
+def _plan(options: Shard, catalogue, source: str):
+    from hpc_train.data.repack.conversion import Conversion
+    from hpc_train.data.repack.split import SplitShards
+    from hpc_train.data.shards.compression import Storage
+    from hpc_train.units import MIB
+
+    if not catalogue.layout.targets:
+        raise UserError(
+            f"{options.data}: shards have targets; name the data sets of the targets with --targets"
+        ).agreed()
+    if options.output.resolve() in {Path(path).resolve().parent for path in catalogue.files}:
+        raise UserError(f"--output {options.output}: the source is in this folder; give another")
+
+    def shards(sample_bytes: int) -> int:
+        total = catalogue.samples * sample_bytes
+        return options.shards or min(catalogue.samples, max(1, round(total / (options.shard_mib * MIB))))
+
+    return SplitShards(
+        catalogue,
+        source,
+        f"{len(catalogue.files)} {catalogue.layout.name} files of {options.data.resolve().name}",
+        options.output,
+        Conversion(catalogue, options.float16, options.shuffle_seed),
+        Storage(options.compression, max(1, int(options.chunk_mib * MIB))),
+        shards if options.shards or options.shard_mib else None,
+    )

@@ -1,0 +1,174 @@
+"""The shards of one split that `hpc-train shard` makes: which there are to be, which are whole, writing one."""
+
+import os
+from contextlib import suppress
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+
+from hpc_train.data.fields.grid import read_grid
+from hpc_train.data.hdf5.access import open_hdf5, reason
+from hpc_train.data.repack.conversion import Conversion
+from hpc_train.data.shards.compression import Storage
+from hpc_train.data.shards.names import (
+    check_space,
+    default_shards,
+    publish,
+    remove_stale,
+    shard_edges,
+    shard_name,
+    temporary_name,
+)
+from hpc_train.data.shards.writer import ShardWriter
+from hpc_train.errors import UserError
+from hpc_train.units import MIB
+
+_PIECE_BYTES = 32 * MIB
+_WHOLE = ".whole"
+
+
+class SplitShards:
+    """The shards of a catalogue's split in a folder.
+
+    A shard is written under one temporary name, whole under another, and has its own name when all are whole. Each
+    carries a hash of its source and of the options, its recipe, by which a later run knows it for its own.
+
+    source: `source_hash` of the catalogue; provenance: one line on where the data came from; shards: a function that
+    gives the number of shards for so many bytes a sample, by default `default_shards`.
+    """
+
+    def __init__(self, catalogue, source, provenance, output, conversion: Conversion, storage: Storage, shards=None):
+        self.catalogue, self.output, self.conversion, self.storage = catalogue, output, conversion, storage
+        kinds = (catalogue.input_shape, conversion.input_dtype), (catalogue.target_shape, conversion.target_dtype)
+        self.sample_bytes = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in kinds)
+        self.shards = shards(self.sample_bytes) if shards else default_shards(catalogue.samples, self.sample_bytes)
+        if self.shards > catalogue.samples:
+            raise UserError(
+                f"{catalogue.split}: {catalogue.samples} samples do not fill {self.shards} shards; "
+                f"use at most {catalogue.samples}"
+            )
+        self.edges = shard_edges(catalogue.samples, self.shards)
+        self.paths = [output / shard_name(catalogue.split, shard, self.shards) for shard in range(self.shards)]
+        self.provenance = provenance
+        content = f"{catalogue.identity} {conversion.input_dtype.str} {conversion.seed}"
+        # Shards of the same samples in the same order, however stored, have the fingerprint of their source.
+        same = catalogue.fingerprint and not conversion.changes
+        self.fingerprint = catalogue.fingerprint if same else _hash(content)
+        labels = f"{catalogue.classes} {catalogue.class_names} {catalogue.channel_names}"
+        self._coordinates = coordinates_of(catalogue)
+        self.recipe = _hash(f"{content} {source} {labels} {self.shards} {storage}")
+        self._written = [0, 0]
+
+    def samples(self, shard: int) -> int:
+        """Samples that belong to a shard."""
+        return self.edges[shard + 1] - self.edges[shard]
+
+    def begin(self) -> set[int]:
+        """Make the folder, remove what other runs left unfinished, and return the shards that are whole."""
+        try:
+            self.output.mkdir(parents=True, exist_ok=True)
+            whole = {shard for shard, path in enumerate(self.paths) if self._is_whole(path, shard)}
+            waiting = {
+                shard for shard, path in enumerate(self.paths) if self._is_whole(temporary_name(path, _WHOLE), shard)
+            }
+            # Published shards of another generation stay until this one is whole.
+            keep = {name for name in os.listdir(self.output) if not name.startswith(".")}
+            keep |= {temporary_name(self.paths[shard], _WHOLE).name for shard in waiting}
+            remove_stale(self.output, self.catalogue.split, keep)
+        except OSError as error:
+            raise self._cannot_write(self.output, error) from error
+        return whole | waiting
+
+    def check_space(self, samples: int) -> None:
+        """UserError unless the disk holds so many samples more, compressed as those written so far."""
+        before, after = self._written
+        # How far samples shrink is not known before some were written.
+        share = 1.0 if self.storage.compression == "none" else after / before if before else 0.0
+        check_space(self.output, share * samples * self.sample_bytes)
+
+    def write(self, shard: int, progress) -> None:
+        """Write one shard, and give it the name of a whole one when it is on the disk."""
+        path = self.paths[shard]
+        temporary = temporary_name(path)
+        kinds = (
+            self.catalogue.input_shape,
+            self.conversion.input_dtype,
+            self.catalogue.target_shape,
+            self.conversion.target_dtype,
+        )
+        rows = max(1, _PIECE_BYTES // max(self.sample_bytes, self.catalogue.sample_bytes))
+        try:
+            told = self._attributes(shard), self.storage, self._coordinates
+            with ShardWriter(temporary, self.samples(shard), *kinds, *told) as writer:
+                for inputs, targets in self.conversion.pieces(*self.edges[shard : shard + 2], rows):
+                    writer.write(inputs, targets)
+                    progress.add(len(inputs), len(inputs) * self.sample_bytes)
+            self._written[0] += self.samples(shard) * self.sample_bytes
+            self._written[1] += temporary.stat().st_size
+            os.replace(temporary, temporary_name(path, _WHOLE))
+        # h5py raises RuntimeError where HDF5 cannot flush a file.
+        except (OSError, RuntimeError) as error:
+            raise self._cannot_write(path, error) from error
+        finally:
+            with suppress(OSError):
+                temporary.unlink()
+
+    def publish(self) -> int:
+        """Give all shards, which are whole, their own names; returns the bytes of their files."""
+        try:
+            publish(self.paths, _WHOLE)
+            return sum(path.stat().st_size for path in self.paths)
+        except OSError as error:
+            raise self._cannot_write(self.output, error) from error
+
+    def _is_whole(self, path: Path, shard: int) -> bool:
+        try:
+            with open_hdf5(path) as file:
+                said = file.attrs["recipe"], file.attrs["shard"], len(file["inputs"]), len(file["targets"])
+        # What h5py raises for damaged metadata is of many kinds.
+        except (OSError, RuntimeError, KeyError, TypeError, ValueError):
+            return False
+        return said == (self.recipe.encode(), shard, self.samples(shard), self.samples(shard))
+
+    def _attributes(self, shard: int) -> dict:
+        catalogue = self.catalogue
+        return {
+            "split": catalogue.split,
+            "shard": shard,
+            "shards": self.shards,
+            "first": self.edges[shard],
+            "total": catalogue.samples,
+            "classes": catalogue.classes,
+            "class_names": list(catalogue.class_names),
+            "channels": "first" if catalogue.channel_axis == 0 else "last",
+            **({"channel_names": list(catalogue.channel_names)} if catalogue.channel_names else {}),
+            "source": self.provenance,
+            "fingerprint": self.fingerprint,
+            "recipe": self.recipe,
+        }
+
+    def _cannot_write(self, path: Path, error: Exception) -> UserError:
+        return UserError(
+            f"{path}: cannot be written ({reason(error)}); free space or choose another output folder, then give the "
+            "same command to go on"
+        )
+
+
+def coordinates_of(catalogue) -> dict:
+    """Latitudes and longitudes of the source's maps, where its files say them."""
+    if len(catalogue.target_shape) != 2:
+        return {}
+    grid = read_grid(catalogue.files[0], *catalogue.target_shape)
+    return {} if grid.assumed else {"latitude": grid.latitudes, "longitude": grid.longitudes}
+
+
+def source_hash(catalogue) -> str:
+    """Tells one state of the source from another: by its own fingerprint, else by the times of its files."""
+    if catalogue.fingerprint:
+        return catalogue.fingerprint
+    return _hash(str([os.stat(path).st_mtime_ns for path in catalogue.files]))
+
+
+def _hash(text: str) -> str:
+    return blake2b(text.encode(), digest_size=16).hexdigest()

@@ -1,0 +1,113 @@
+"""A split whose samples come one after the other, and whose number is known only at the end."""
+
+from contextlib import contextmanager, suppress
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+
+from hpc_train.data.hdf5.access import open_hdf5, reason
+from hpc_train.data.shards.names import parse_shard_name, publish, shard_edges, shard_name, temporary_name
+from hpc_train.data.shards.writer import set_attributes, sync
+from hpc_train.errors import UserError
+
+
+class StreamedSplit:
+    """A context that writes a split as shards, under temporary names until `publish`; what is not published goes away.
+
+    expected: samples that will come at most; shards: number of files if all of them come, else the last ones are
+    shorter or left out; open_shard(path, attributes): a context with `write(inputs, targets)`; attributes: those that
+    all shards share and that are known beforehand.
+    Raises UserError for a number of shards that cannot be filled, and for a folder that cannot be written.
+    """
+
+    def __init__(self, directory, split, expected, shards, open_shard, attributes):
+        if parse_shard_name(shard_name(split, 0, 1)) is None:
+            raise ValueError(f"{split!r} is no name for a split")
+        if not 1 <= shards <= expected:
+            raise UserError(f"{split} data: {expected} samples do not fill {shards} shards; use 1 to {expected}")
+        self.directory, self.split, self.samples = Path(directory), split, 0
+        self._edges, self._open_shard, self._attributes = shard_edges(expected, shards), open_shard, attributes
+        self._writer, self._written, self._digest = None, [], blake2b(digest_size=16)
+        self._made = not self.directory.exists()
+
+    def __enter__(self):
+        return self
+
+    def write(self, inputs, targets):
+        """Append samples: inputs, a sequence of b byte strings or arrays; targets (b, ...) whole numbers."""
+        targets = np.ascontiguousarray(targets)
+        for data, target in zip(inputs, targets, strict=True):
+            view = memoryview(data)
+            # As text, arrays are shortened.
+            self._digest.update(
+                f"{view.nbytes} ".encode() + (target.tobytes() if target.ndim else f"{target} ".encode())
+            )
+            self._digest.update(view)
+        start = 0
+        while start < len(inputs):
+            with self._writable():
+                if self._writer is None:
+                    self._begin_shard()
+                stop = min(len(inputs), start + self._edges[len(self._written)] - self.samples)
+                self._writer.write(inputs[start:stop], targets[start:stop])
+                self.samples += stop - start
+                start = stop
+                if self.samples == self._edges[len(self._written)]:
+                    self._end_shard()
+
+    def finish(self):
+        """Complete the shards and tell them their number: what is left to do may fail only in the renaming."""
+        with self._writable():
+            if self._writer is not None:
+                self._end_shard()
+            shards = len(self._written)
+            last = {"shards": shards, "total": self.samples, "fingerprint": self._digest.hexdigest()}
+            for shard, path in enumerate(self._written):
+                with open_hdf5(path, "r+", libver=("v108", "v110")) as file:
+                    set_attributes(file, last)
+                sync(path)
+                named = temporary_name(self.directory / shard_name(self.split, shard, shards))
+                self._written[shard] = path.rename(named)
+
+    def publish(self):
+        """Give the finished shards their names, remove what else there is of the split, and return their paths."""
+        shards = len(self._written)
+        paths = [self.directory / shard_name(self.split, shard, shards) for shard in range(shards)]
+        with self._writable():
+            publish(paths)
+        return paths
+
+    def __exit__(self, kind, error, traceback):
+        if self._writer is not None:
+            # Even without an error: a shard that is not published need not become whole.
+            self._writer.__exit__(kind or GeneratorExit, error, traceback)
+        for path in self._written:
+            with suppress(OSError):
+                path.unlink()
+        if self._made:
+            # It stays where something is in it.
+            with suppress(OSError):
+                self.directory.rmdir()
+
+    def _begin_shard(self):
+        self.directory.mkdir(parents=True, exist_ok=True)
+        shard, shards = len(self._written), len(self._edges) - 1
+        path = temporary_name(self.directory / shard_name(self.split, shard, shards))
+        own = {"split": self.split, "shard": shard, "first": self.samples}
+        self._writer = self._open_shard(path, self._attributes | own)
+        self._written.append(path)
+
+    def _end_shard(self):
+        writer, self._writer = self._writer, None
+        writer.__exit__(None, None, None)
+
+    @contextmanager
+    def _writable(self):
+        try:
+            yield
+        # h5py raises RuntimeError where HDF5 cannot flush a file.
+        except (OSError, RuntimeError) as error:
+            raise UserError(
+                f"{self.directory}: cannot be written ({reason(error)}); free space or choose another output folder"
+            ) from error

@@ -1,0 +1,167 @@
+"""One shard, written in pieces. FORMAT.md says what is in the file and why."""
+
+import os
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import xxhash
+
+from hpc_train.data.hdf5.access import fixed_length, open_hdf5
+from hpc_train.data.shards.compression import Storage
+from hpc_train.data.shards.format import COORDINATES, FORMAT, VERSION
+from hpc_train.units import MIB
+
+
+class ShardWriter:
+    """A context that writes one shard, whose samples come in pieces, and keeps none of them.
+
+    path: file to be made; samples: how many will come; input_shape, target_shape: of one sample; dtypes: u, i or f,
+    stored little endian; attributes: those of the format that are known beforehand; coordinates: any of
+    {"latitude": (h,), "longitude": (w,), "time": (samples,)} in degrees and as datetime64 in UTC.
+
+    Leaving the context without an error writes checksums and attributes and brings the file to the disk. After an
+    error the file stays unfinished and is no shard. Raises OSError and RuntimeError of h5py.
+    """
+
+    def __init__(
+        self,
+        path,
+        samples,
+        input_shape,
+        input_dtype,
+        target_shape,
+        target_dtype,
+        attributes,
+        storage=None,
+        coordinates=None,
+    ):
+        self.path, self.samples, self.attributes = Path(path), samples, attributes
+        self.coordinates = coordinates or {}
+        storage = storage or Storage()
+        self._file = open_hdf5(path, "w", **file_options(storage))
+        try:
+            self._arrays = [
+                _Array(self._file, name, (samples, *shape), np.dtype(dtype).newbyteorder("<"), storage)
+                for name, shape, dtype in (
+                    ("inputs", input_shape, input_dtype),
+                    ("targets", target_shape, target_dtype),
+                )
+            ]
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self):
+        return self
+
+    def write(self, inputs, targets):
+        """Append samples: inputs (b, *input_shape), targets (b, *target_shape); converted to the shard's dtypes."""
+        if len(inputs) != len(targets):
+            raise ValueError(f"{len(inputs)} inputs but {len(targets)} targets")
+        for array, piece in zip(self._arrays, (inputs, targets), strict=True):
+            array.append(piece)
+
+    def __exit__(self, kind, error, traceback):
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            self._file.close()
+        if kind is None:
+            sync(self.path)
+
+    def _finish(self):
+        inputs, targets = self._arrays
+        if inputs.rows != self.samples:
+            raise ValueError(f"{self.path}: {inputs.rows} of {self.samples} samples were written")
+        for array in self._arrays:
+            checksums = self._file.create_dataset(f"checksums/{array.name}", data=array.checksums.values())
+            checksums.attrs["rows"] = array.checksums.run
+        for name, values in self.coordinates.items():
+            values = np.asarray(values)
+            values = values.astype("datetime64[s]") if name == "time" else values
+            dataset = self._file.create_dataset(name, data=values.astype("<i8" if name == "time" else "<f8"))
+            dataset.attrs["units"] = fixed_length(COORDINATES[name])
+        low, high = (int(targets.low), int(targets.high)) if self.attributes["classes"] else (0, -1)
+        known = {"format": FORMAT, "version": VERSION, "target_min": low, "target_max": high}
+        set_attributes(self._file, known | self.attributes)
+
+
+class _Array:
+    """One data set, its running checksums and its range."""
+
+    def __init__(self, file, name, shape, dtype, storage):
+        self.name, self.dtype = name, dtype
+        self.checksums = Checksums(storage.run(prod(shape[1:]) * dtype.itemsize))
+        self.rows, self.low, self.high = 0, None, None
+        # Compressing class numbers saves next to nothing, and to read one would mean to decode thousands.
+        compressed = name == "inputs" or len(shape) > 1
+        creation = storage.creation(shape, dtype.itemsize) if compressed else {}
+        self._dataset = file.create_dataset(name, shape, dtype, **creation)
+
+    def append(self, piece):
+        piece = np.ascontiguousarray(piece, self.dtype)
+        if not len(piece):
+            return
+        self._dataset[self.rows : self.rows + len(piece)] = piece
+        if self.name == "targets":
+            low, high = piece.min(), piece.max()
+            self.low = low if self.low is None else min(self.low, low)
+            self.high = high if self.high is None else max(self.high, high)
+        self.checksums.update(piece)
+        self.rows += len(piece)
+
+
+class Checksums:
+    """xxh3_64 of each run of `run` rows of an array that comes in pieces: little endian, C-contiguous."""
+
+    def __init__(self, run: int):
+        self.run, self._rows, self._done, self._hash = run, 0, [], xxhash.xxh3_64()
+
+    def update(self, piece: np.ndarray) -> None:
+        """Append rows."""
+        start = 0
+        while start < len(piece):
+            stop = min(len(piece), start + self.run - self._rows % self.run)
+            self._hash.update(piece[start:stop])
+            self._rows += stop - start
+            if self._rows % self.run == 0:
+                self._close_run()
+            start = stop
+
+    def values(self) -> np.ndarray:
+        """uint64 (runs,), the last of which may be short."""
+        if self._rows % self.run:
+            self._close_run()
+            self._rows = 0
+        return np.array(self._done, "<u8")
+
+    def _close_run(self):
+        self._done.append(self._hash.intdigest())
+        self._hash.reset()
+
+
+def set_attributes(file, attributes):
+    """Set root attributes: numbers as they are, strings and lists of strings at fixed length."""
+    for name, value in attributes.items():
+        file.attrs[name] = value if isinstance(value, (int, float, np.generic)) else fixed_length(value)
+
+
+def sync(path):
+    """Bring a file, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def file_options(storage):
+    """Arguments of `open_hdf5` for a new shard."""
+    # The oldest file format in which all metadata have checksums: in older ones damage can make HDF5 loop for ever.
+    if storage.compression == "none":
+        # Page-aligned data can also be read past the page cache.
+        return {"libver": ("v108", "v108"), "alignment_threshold": 4096, "alignment_interval": 4096}
+    # A chunk stays in the cache until all its rows have come.
+    return {"libver": ("v110", "v110"), "rdcc_nbytes": 4 * max(MIB, storage.chunk_bytes)}

@@ -1,0 +1,1 @@
+"""`hpc-train stage`: copies of the data on the nodes' own storage."""

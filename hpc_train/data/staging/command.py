@@ -1,0 +1,82 @@
+"""`hpc-train stage`: a data set on every node's own storage."""
+
+import glob
+import itertools
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpc_train.errors import UserError
+from hpc_train.parallel.mpi import agree, job
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Copy a data set to node-local storage, from any number of ranks on any number of nodes.
+
+    Start it as `mpirun -np 8 hpc-train stage ...` or `srun hpc-train stage ...`; two to four ranks a node do. Each file
+    is read from the shared file system once and goes to the other nodes over MPI; copies are verified by checksum, and
+    a job that was stopped goes on with what is missing when it is started again. The folder then holds these data
+    and no others: copies of earlier data are removed, and data files that were not staged there are an error. Where
+    node-local storage has no file locks, programs other than this suite may need HDF5_USE_FILE_LOCKING=FALSE to open
+    the copies; this suite opens its data with locking off.
+    """
+
+    data: Path
+    """Folder, file, or a pattern in quotes ('runs/*/*.h5'); of a folder, its HDF5 and NetCDF-4 files."""
+    to: str
+    """Folder of the node's own storage. A variable in quotes ('$TMPDIR/data') is looked up on each node."""
+    part: bool = False
+    """Give each node its part of the files, instead of all."""
+    verify: bool = False
+    """Read copies that are there already, and bring those again whose checksum is wrong."""
+    retries: int = 3
+    """How often a copy that failed or arrived damaged is made again."""
+
+
+def run(options: Stage) -> None:
+    """Stage; rank 0 prints.
+
+    Raises:
+        UserError: see `staging.stage`; no such data; a destination inside the data or with an unknown variable.
+    """
+    with job() as comm:
+        stage_to(options, comm)
+
+
+def stage_to(options: Stage, comm) -> Path:
+    """Stage, and return where `options.data` then lies on this node. Collective; raises as `run` does."""
+    files: list[str] = []
+    with agree(comm):
+        to = _destination(options)
+        if comm.rank == 0:
+            from hpc_train.data.catalogue.layout import list_files
+
+            files = list_files(options.data)
+    from hpc_train.data.staging.stage import stage
+
+    root = _root(options.data)
+    staged = stage(files, root, to, comm, options.part, options.verify, options.retries)
+    return staged.directory / options.data.relative_to(root)
+
+
+def _destination(options: Stage) -> Path:
+    if options.retries < 0:
+        raise UserError(f"--retries is {options.retries}; it must be 0 or more")
+    to = Path(os.path.expandvars(options.to))
+    if "$" in str(to):
+        raise UserError(f"--to {options.to}: this variable is not set on every rank; name the folder itself")
+    inside = Path(os.path.realpath(to))
+    if options.data.is_dir() and inside.is_relative_to(os.path.realpath(options.data)):
+        raise UserError(f"--to {to} lies inside the data {options.data}; stage to a folder outside")
+    return to
+
+
+def _root(data: Path) -> str:
+    if data.is_dir():
+        return str(data)
+    if data.is_file():
+        return str(data.parent)
+    # Of a pattern, the folders before the first wildcard.
+    plain = itertools.takewhile(lambda name: not glob.has_magic(name), data.parent.parts)
+    return str(Path(*plain))

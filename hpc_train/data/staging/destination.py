@@ -1,0 +1,69 @@
+"""The folder of a node that staging fills: it can be written to, and holds one data set and no other."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hpc_train.data.staging.manifest import Manifest, Source
+from hpc_train.data.staging.nodes import Nodes
+from hpc_train.errors import UserError
+
+
+def check_place(root: str, directory: Path) -> None:
+    """UserError where the destination holds its own source."""
+    if Path(os.path.realpath(root)).is_relative_to(os.path.realpath(directory)):
+        raise UserError(f"the destination {directory} holds the source {root}: stage to another folder")
+
+
+def prepare(manifest: Manifest, nodes: Nodes) -> None:
+    """Make the folder; UserError where it cannot be written to."""
+    try:
+        manifest.prepare()
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {manifest.directory} on node {nodes.name}: {error.strerror}; "
+            "name a folder of the node's own storage that you may write to"
+        ) from error
+
+
+def names_to_keep(sources: Sequence[Source], mine: np.ndarray, manifest: Manifest) -> set[str]:
+    """Names that the folder may hold: this node's files, and others of the data that are as their sources are now."""
+    records = {} if mine.all() else manifest.records()
+    return {
+        source.name
+        for source, held in zip(sources, mine, strict=True)
+        if held or manifest.whole(source, records.get(source.name))
+    }
+
+
+def clear(kept: set[str], root: str, manifest: Manifest, nodes: Nodes) -> int:
+    """Remove copies that an earlier job made and that are not `kept`; how many.
+
+    Raises UserError where the folder holds data files that no job staged, before anything is removed.
+    """
+    copies, others = manifest.strangers(kept)
+    if others:
+        raise UserError(
+            f"{manifest.directory} on node {nodes.name}: holds {others[0]} too, which is not of {root}; "
+            "empty it or stage to another folder"
+        )
+    try:
+        manifest.remove(copies)
+    except OSError as error:
+        raise UserError(
+            f"{error.filename} on node {nodes.name}: is no longer of the data, but cannot be removed "
+            f"({error.strerror}); remove it, or stage to another folder"
+        ) from error
+    return len(copies)
+
+
+def check_unmixed(kept: set[str], manifest: Manifest, nodes: Nodes) -> None:
+    """UserError where other data came to the folder after `clear`."""
+    copies, others = manifest.strangers(kept)
+    if copies or others:
+        raise UserError(
+            f"{manifest.directory} on node {nodes.name}: another program put {(copies + others)[0]} there while this "
+            "job staged; let each stage to a folder of its own"
+        )

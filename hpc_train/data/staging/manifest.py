@@ -1,0 +1,157 @@
+"""What a folder of staged files holds: one JSON line a verified copy, so that a later job need not bring it again."""
+
+import contextlib
+import fcntl
+import itertools
+import json
+import os
+import uuid
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpc_train.errors import UserError
+
+_FOLDER = ".hpc-train-stage"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file to stage, as it was when staging began."""
+
+    name: str
+    """Path below the root and below the destination."""
+    path: str
+    size: int
+    mtime_ns: int
+
+
+def checksum(descriptor: int) -> bytes:
+    """XXH3 (128 bits) of what storage holds of an open file; the page cache is dropped where that is possible."""
+    import xxhash
+
+    with contextlib.suppress(OSError):
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    total, offset, buffer = xxhash.xxh3_128(), 0, bytearray(2**20)
+    while count := os.preadv(descriptor, [buffer], offset):
+        total.update(memoryview(buffer)[:count])
+        offset += count
+    return total.digest()
+
+
+class Manifest:
+    """Records and temporary copies of a destination, in a hidden folder inside it.
+
+    Several ranks, and several jobs, may use it at the same time: names of temporary copies are unique, and a record
+    is appended in one write.
+    """
+
+    def __init__(self, directory: Path):
+        self.directory = directory
+        self._folder = directory / _FOLDER
+        self._records = self._folder / "manifest.jsonl"
+
+    def prepare(self) -> None:
+        """Make the folders and remove temporary copies whose writers are gone; OSError where that is refused."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for path in self._folder.glob("*.part"):
+            with contextlib.suppress(OSError), open(path, "rb") as file:
+                # Its writer holds this lock for as long as it lives.
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+        path, descriptor = self.temporary()
+        os.close(descriptor)
+        path.unlink()
+
+    def temporary(self) -> tuple[Path, int]:
+        """A new empty file below the destination, opened for reading and writing, that no other writer has."""
+        path = self._folder / f"{uuid.uuid4().hex}.part"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        return path, descriptor
+
+    def accept(self, temporary: Path, source: Source, digest: str) -> None:
+        """Give a verified copy its name and record it."""
+        path = self.directory / source.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.replace(path)
+        record = {
+            "file": source.name,
+            "source": source.path,
+            "size": source.size,
+            "mtime_ns": source.mtime_ns,
+            "copy_mtime_ns": path.stat().st_mtime_ns,
+            "xxh3_128": digest,
+        }
+        self._append(record)
+
+    def strangers(self, kept: Collection[str]) -> tuple[list[str], list[str]]:
+        """Names that are not `kept`, sorted: copies that are recorded, and data files that others put there."""
+        from hpc_train.data.catalogue.layout import list_files
+
+        records = {name: record for name, record in self.records().items() if name not in kept}
+        copies = {name for name, record in records.items() if self._unchanged(name, record)}
+        try:
+            found = {os.path.relpath(path, self.directory) for path in list_files(self.directory)}
+        except UserError:
+            # It holds no data files at all.
+            found = set()
+        return sorted(copies), sorted(found - copies - set(kept))
+
+    def remove(self, names: Collection[str]) -> None:
+        """Remove copies, their records, and the folders that are empty without them; OSError where that is refused."""
+        for name in names:
+            path = self.directory / name
+            path.unlink(missing_ok=True)
+            self._append({"file": name, "removed": True})
+            for folder in itertools.takewhile(lambda folder: folder != self.directory, path.parents):
+                # An empty folder named like a split would stand for that split. Another may hold more.
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+
+    def records(self) -> dict[str, dict]:
+        """The latest record of each file, by its path below the destination."""
+        records = {}
+        with contextlib.suppress(FileNotFoundError), open(self._records, "rb") as lines:
+            for line in lines:
+                with contextlib.suppress(ValueError, KeyError, TypeError):
+                    record = json.loads(line)
+                    records[record["file"]] = record
+        return {name: record for name, record in records.items() if not record.get("removed")}
+
+    def whole(self, source: Source, record: dict | None) -> bool:
+        """Whether the copy is there and was made from the source as it is now; by sizes and times only."""
+        now = {"source": source.path, "size": source.size, "mtime_ns": source.mtime_ns}
+        if not record or any(record.get(key) != value for key, value in now.items()):
+            return False
+        return self._unchanged(source.name, record)
+
+    def sound(self, source: Source, record: dict) -> bool:
+        """Whether the copy's bytes have the recorded checksum; reads them all."""
+        try:
+            descriptor = os.open(self.directory / source.name, os.O_RDONLY)
+        except OSError:
+            return False
+        try:
+            return checksum(descriptor).hex() == record.get("xxh3_128")
+        except OSError:
+            return False
+        finally:
+            os.close(descriptor)
+
+    def _unchanged(self, name: str, record: dict) -> bool:
+        """Whether the copy is there, with the size and time that it had when it was recorded."""
+        try:
+            copy = os.stat(self.directory / name)
+        except OSError:
+            return False
+        return (copy.st_size, copy.st_mtime_ns) == (record.get("size"), record.get("copy_mtime_ns"))
+
+    def _append(self, record: dict) -> None:
+        descriptor = os.open(self._records, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        try:
+            # The line break comes first: a job may have been killed within the line before.
+            os.write(descriptor, b"\n" + json.dumps(record).encode())
+        finally:
+            os.close(descriptor)

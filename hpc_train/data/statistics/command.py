@@ -1,0 +1,235 @@
+"""`hpc-train stats`: statistics of a data set in one pass, over any number of ranks."""
+
+import os
+import socket
+import tempfile
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from hpc_train.console import ProgressLine, say
+from hpc_train.data.options import LabelOptions
+from hpc_train.errors import UserError
+from hpc_train.parallel.world import threads_per_rank
+
+# What a rank holds of the data at a time, or one sample a thread where that is more.
+_BATCH_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Stats(LabelOptions):
+    """Count, mean, standard deviation and range of each channel, pixels of each class, and class weights.
+
+    Reads every sample once, in `mpirun -np N` as many parts (Slurm: `srun`). Writes statistics.h5 (the suite's),
+    stats.h5 (as published with CAM5 and DeepCAM) and stats_paper.h5 (as in Kurth et al. 2018). JPEG images are counted
+    as validation decodes them at 224 x 224.
+    """
+
+    split: str = "train"
+    """The split to count; a network's inputs are normalised by those of its training split."""
+    output: Path | None = None
+    """Folder to write to; by default the one that --data names."""
+    skip_nan: bool = False
+    """Leave NaN, infinite and missing values out, and count them, instead of ending at the first."""
+
+
+def run(options: Stats) -> None:
+    """Count the samples, each rank its part; rank 0 prints and writes. Raises UserError."""
+    from hpc_train.parallel.mpi import agree, job
+
+    options.check_annotation()
+    with job() as comm:
+        catalogue = options.one_label_map(options.catalogue(options.split, comm), comm)
+        with agree(comm):
+            folder = _prepare_output(options) if comm.rank == 0 else None
+        began = time.perf_counter()
+        first, last = (catalogue.samples * (comm.rank + part) // comm.size for part in (0, 1))
+        threads = _threads(comm)
+        # Rank 0's share stands for all: the ranks have equal ones.
+        with closing(ProgressLine(options.split, last - first, comm.rank == 0)) as progress:
+            mine = count(catalogue, first, last, options.skip_nan, threads, progress.add, options.ignore_label)
+        parts = comm.gather(mine)
+        if comm.rank == 0:
+            total = parts[0]
+            for part in parts[1:]:
+                total = total.merge(part)
+            _finish(options, catalogue, total, folder, comm.size, time.perf_counter() - began)
+
+
+def count(
+    catalogue,
+    first: int,
+    last: int,
+    skip_nan=False,
+    threads: int = 1,
+    add=lambda samples, size: None,
+    ignore: int | None = None,
+):
+    """`Statistics` of the samples [first, last) of a catalogue, packed values unpacked, images as validation has them.
+
+    add: is told of the samples and bytes of every batch that is done; ignore: a label that is not counted. Raises
+    UserError, which names file and sample, for one that cannot be read, for a NaN, infinity or missing value unless
+    `skip_nan`, and for a label that is no class.
+    """
+    from hpc_train.data.statistics.moments import Statistics
+
+    axis, missing = catalogue.channel_axis, _missing_values(catalogue)
+    total = Statistics.empty(1 if axis is None else catalogue.input_shape[axis], catalogue.classes)
+    rows = max(1, _BATCH_BYTES // threads // max(1, catalogue.sample_bytes))
+    batches = (range(at, min(at + rows, last)) for at in range(first, last, rows))
+    reader = _open_reader(catalogue)
+    how = skip_nan, missing, ignore
+    with closing(reader), ThreadPoolExecutor(threads) as pool:
+        work = deque(pool.submit(_count_batch, reader, batch, *how) for batch in islice(batches, threads + 1))
+        # In the order of the samples: the first bad one is the one that is told.
+        while work:
+            done = work.popleft().result()
+            total = total.merge(done)
+            add(done.samples, done.samples * catalogue.sample_bytes)
+            work.extend(pool.submit(_count_batch, reader, batch, *how) for batch in islice(batches, 1))
+    scale, offset = np.array(catalogue.packing).T
+    return total.unpacked(scale, offset) if (scale != 1).any() or offset.any() else total
+
+
+def _open_reader(catalogue):
+    from hpc_train.data.reading.encoded_reader import open_reader
+
+    if not catalogue.encoding:
+        return open_reader(catalogue, check=False)
+    from hpc_train.parallel.quiet import quiet_import
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with quiet_import():
+        import tensorflow as tf
+
+    # The ranks of a node would each take its GPUs' memory, for which there is no use here.
+    tf.config.set_visible_devices([], "GPU")
+    from hpc_train.data.tensors.jpeg import DecodedReader
+
+    return DecodedReader(open_reader(catalogue))
+
+
+def _count_batch(reader, batch: range, skip_nan: bool, missing, ignore):
+    from hpc_train.data.statistics.moments import BadSample, Statistics
+
+    catalogue = reader.catalogue
+    inputs, targets = reader.read(np.arange(batch.start, batch.stop))
+    targets = targets if catalogue.layout.targets else None
+    try:
+        return Statistics.of(inputs, targets, catalogue.channel_axis, catalogue.classes, skip_nan, missing, ignore)
+    except BadSample as bad:
+        raise _located(catalogue, batch.start + bad.place, bad.problem) from bad
+
+
+def _missing_values(catalogue) -> np.ndarray | None:
+    """What stands for a missing value in each channel, as stored, float64; NaN where nothing does, None if in no one.
+
+    A fill value without NetCDF's attribute is one in packed and floating data, unless it is 0: programs set others.
+    """
+    from hpc_train.data.catalogue.layout import split_name
+    from hpc_train.data.hdf5.access import missing_value, open_hdf5
+
+    values = []
+    with open_hdf5(catalogue.files[0]) as file:
+        for name, packed in zip(catalogue.layout.inputs, catalogue.packing, strict=True):
+            dataset = file[split_name(name)[0]]
+            value = missing_value(dataset)
+            said = "_FillValue" in dataset.attrs or packed != (1.0, 0.0)
+            if value is None or not (said or (value != 0 and dataset.dtype.kind == "f")):
+                value = np.nan
+            # An attribute of another type is meant as the data hold it: 1e20 as the nearest float32.
+            values.append(dataset.dtype.type(value) if dataset.dtype.kind == "f" else value)
+    values = np.array(values, np.float64)
+    axis = catalogue.channel_axis
+    return None if np.isnan(values).all() else np.resize(values, 1 if axis is None else catalogue.input_shape[axis])
+
+
+def _threads(comm) -> int:
+    """The cores of this rank, which shares its node with others."""
+    ranks_here = comm.allgather(socket.gethostname()).count(socket.gethostname())
+    cores = os.cpu_count() or 1
+    return threads_per_rank(ranks_here, len(os.sched_getaffinity(0)), cores)
+
+
+def _located(catalogue, sample: int, problem: str) -> UserError:
+    (number,), (row,) = catalogue.locate([sample])
+    place = f"row {row} (sample {sample} of {catalogue.split!r})" if catalogue.layout.rows else f"sample {sample}"
+    remedy = "mend the labels, or say how many --classes there are"
+    if not problem.startswith("has label"):
+        remedy = "mend the data, or leave such values out with --skip-nan"
+    return UserError(f"{catalogue.files[number]}: {place} {problem}; {remedy}")
+
+
+def _prepare_output(options: Stats) -> Path:
+    from hpc_train.data.hdf5.access import reason
+    from hpc_train.data.statistics.file import check_replaceable
+
+    folder = options.output or options.data
+    if not options.output and not folder.is_dir():
+        raise UserError(f"{folder}: no folder, so say with --output which one the statistics go to")
+    try:
+        if options.output:
+            folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written to ({reason(error)}); give a folder with --output") from error
+    check_replaceable(folder, options.split)
+    return folder
+
+
+def _finish(options: Stats, catalogue, total, folder: Path, ranks: int, seconds: float) -> None:
+    from hpc_train.data.statistics.file import write_all
+    from hpc_train.data.statistics.moments import Statistics
+
+    total = replace(
+        total,
+        channel_names=catalogue.channel_names,
+        class_names=tuple(catalogue.class_names) if len(catalogue.class_names) == len(total.class_counts) else (),
+        split=options.split,
+        fingerprint=catalogue.fingerprint,
+    )
+    rate = f"{total.samples * catalogue.sample_bytes / seconds / 1e9:.2f} GB/s"
+    say(
+        f"{options.split}: {total.samples} samples of {catalogue.input_shape} {catalogue.input_dtype}, {rate} in "
+        f"{seconds:.1f} s by {ranks} rank{'s' * (ranks > 1)}\n\n{tables(total)}\n"
+    )
+    paths = write_all(folder, total)
+    lost = np.flatnonzero(np.isnan(Statistics.load(paths[1]).std) & (total.count > 0))
+    if len(lost):
+        channels = ", ".join(map(str, lost))
+        say(f"note: the float32 squares of {paths[1].name} cannot hold the std of channels {channels}; the others do")
+    say("wrote " + ", ".join(map(str, paths)))
+
+
+def tables(statistics) -> str:
+    """The channels, and the classes where there are labels, as text for people."""
+    from hpc_train.data.statistics.moments import WEIGHT_POWERS, class_weights
+
+    columns = [("mean", statistics.mean), ("std", statistics.std), ("min", statistics.min), ("max", statistics.max)]
+    if statistics.not_finite.any():
+        columns.append(("not finite", statistics.not_finite))
+    text = _table("channel", statistics.channel_names, columns)
+    if not len(statistics.class_counts):
+        return text
+    counts = statistics.class_counts
+    columns = [("count", counts), ("share", counts / max(1, counts.sum()))]
+    columns += [(f"weight^{power:g}", class_weights(counts, power)) for power in WEIGHT_POWERS]
+    return f"{text}\n\n{_table('class', statistics.class_names, columns)}"
+
+
+def _table(what: str, names: tuple[str, ...], columns: list[tuple[str, np.ndarray]]) -> str:
+    labels = [f"{number} {name}" for number, name in enumerate(names)] or list(map(str, range(len(columns[0][1]))))
+    rows = [[what, *(title for title, _ in columns)]]
+    rows += [[label, *(_number(values[i]) for _, values in columns)] for i, label in enumerate(labels)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows)
+
+
+def _number(value) -> str:
+    return str(value) if isinstance(value, np.integer) else f"{value:.6g}"

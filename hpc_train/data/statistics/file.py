@@ -1,0 +1,191 @@
+"""Statistics on disk: the suite's statistics.h5, and the two kinds of stats.h5 that the climate codes read.
+
+statistics.h5, version 1:
+
+    /           attributes: format "hpc-train statistics", version 1, split, fingerprint (of the data), samples
+    /channels   (channels,) each: count int64; mean, std, min, max float64, NaN where no value was finite;
+                not_finite int64, values left out; names, where known. std is divided by count, not count - 1.
+    /classes    absent without labels. (classes,) each: count int64, pixels; names, where known.
+                powers float64 (4,) and weights float64 (4, classes): (count / all pixels) ** power, and 1 for a class
+                that never occurs.
+
+stats.h5, as published with CAM5 and MLPerf HPC's DeepCAM: climate/count int64, the number of samples; climate/mean,
+sqmean (of the squares), minval, maxval float32 (channels,).
+
+stats_paper.h5, as in Kurth et al. (2018): climate/stats float32 (channels, 4), columns mean, max, min, std.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from hpc_train.data.catalogue.layout import STATISTICS_FILES
+from hpc_train.data.hdf5.access import fixed_length, open_hdf5, reason
+from hpc_train.data.statistics.moments import WEIGHT_POWERS, Statistics, class_weights
+from hpc_train.errors import UserError
+from hpc_train.files import atomic_path
+
+FORMAT = "hpc-train statistics"
+VERSION = 1
+_MOMENTS = ("mean", "std", "min", "max")
+_DEEPCAM = ("mean", "sqmean", "minval", "maxval")
+# Below this share of sqmean, the rounding of sqmean and mean to float32 is a tenth of the variance or more.
+_LEAST_VARIANCE = 2e-6
+
+
+def write_all(folder: Path, statistics: Statistics) -> list[Path]:
+    """Write the three files into `folder`, each whole or not at all, and return their paths. Raises UserError."""
+    paths = check_replaceable(folder, statistics.split)
+    for path, write in zip(paths, _WRITERS, strict=True):
+        try:
+            with atomic_path(path) as temporary, open_hdf5(temporary, "w") as file:
+                # By this the next run knows this file from one that came with the data.
+                file.attrs.update(format=FORMAT, version=VERSION, split=statistics.split)
+                write(file, statistics)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written ({reason(error)}); give another folder: --output") from error
+    return paths
+
+
+def check_replaceable(folder: Path, split: str) -> list[Path]:
+    """The paths that `write_all` writes; UserError when one exists and is not an older one of the same split."""
+    paths = [Path(folder, name) for name in STATISTICS_FILES]
+    for path in filter(Path.exists, paths):
+        try:
+            with open_hdf5(path) as file:
+                ours, theirs = file.attrs.get("format") == FORMAT, file.attrs.get("split")
+        except (OSError, RuntimeError):
+            ours, theirs = False, None
+        if not ours:
+            raise UserError(f"{path}: not written by hpc-train, so it is kept; give another folder: --output")
+        if theirs != split:
+            raise UserError(f"{path}: holds the statistics of split {theirs!r}; give another folder: --output")
+    return paths
+
+
+def load(path: str | Path) -> Statistics:
+    """Read any of the three kinds of file; `flavour` tells which it was.
+
+    Where a stats.h5 of DeepCAM's kind gives no standard deviation (sqmean - mean² is negative or lost in float32's
+    rounding), that is NaN and a note names the channel; its min and max are of use all the same.
+
+    Raises UserError when the file cannot be read, is of none of the kinds, or is not consistent.
+    """
+    try:
+        with open_hdf5(path) as file:
+            return _checked(path, _read(file, path))
+    # What h5py raises for damaged files and missing parts is of many kinds.
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        remedy = "give a statistics.h5 or stats.h5, or make one with `hpc-train stats`"
+        raise UserError(f"{path}: statistics cannot be read ({reason(error)}); {remedy}") from error
+
+
+def _read(file, path) -> Statistics:
+    if "channels" in file and file.attrs.get("format") == FORMAT:
+        if file.attrs["version"] != VERSION:
+            version = file.attrs["version"]
+            raise UserError(f"{path}: version {version}, but this hpc-train reads version {VERSION}; use a newer one")
+        return _read_own(file)
+    if all(f"climate/{name}" in file for name in ("count", *_DEEPCAM)):
+        return _read_deepcam(file["climate"], path)
+    if "climate/stats" in file:
+        return _read_paper(file["climate/stats"][()])
+    raise ValueError("neither /channels, climate/mean and its like, nor climate/stats is there")
+
+
+def _checked(path, statistics: Statistics) -> Statistics:
+    arrays = (statistics.count, statistics.mean, statistics.std, statistics.min, statistics.max)
+    if statistics.mean.ndim != 1 or {array.shape for array in arrays} != {statistics.mean.shape}:
+        raise ValueError(f"shapes {[array.shape for array in arrays]} are not one of (channels,)")
+    wrong = np.flatnonzero(~(statistics.min <= statistics.max) & (statistics.count > 0))
+    if len(wrong):
+        raise ValueError(f"channel {wrong[0]}: min {statistics.min[wrong[0]]} exceeds max {statistics.max[wrong[0]]}")
+    return statistics
+
+
+def _read_own(file) -> Statistics:
+    channels, classes = file["channels"], file.get("classes", {})
+    count, mean, std, low, high = (channels[name][()] for name in ("count", *_MOMENTS))
+    return Statistics(
+        samples=int(file.attrs["samples"]),
+        count=count,
+        mean=mean,
+        m2=np.where(count > 0, std * std * count, 0.0),
+        min=low,
+        max=high,
+        not_finite=channels["not_finite"][()],
+        class_counts=classes["count"][()] if classes else np.zeros(0, np.int64),
+        channel_names=_names(channels),
+        class_names=_names(classes),
+        split=file.attrs["split"],
+        fingerprint=file.attrs["fingerprint"],
+    )
+
+
+def _read_deepcam(group, path) -> Statistics:
+    mean, square, low, high = (group[name][()].astype(np.float64) for name in _DEEPCAM)
+    samples = int(group["count"][()])
+    variance = np.where(low == high, 0.0, square - mean**2)
+    lost = (low != high) & ~(variance > _LEAST_VARIANCE * square)
+    notes = tuple(
+        f"{path}: channel {channel} has no standard deviation, sqmean - mean² is {variance[channel]:.4g} in float32; "
+        "normalise it by min and max"
+        for channel in np.flatnonzero(lost)
+    )
+    variance[lost] = np.nan
+    return _foreign(samples, max(samples, 1), mean, variance, low, high, "deepcam", notes)
+
+
+def _read_paper(table) -> Statistics:
+    if table.ndim != 2 or table.shape[1] != 4:
+        raise ValueError(f"climate/stats is {table.shape}, not (channels, 4)")
+    mean, high, low, std = table.T.astype(np.float64)
+    return _foreign(0, 1, mean, std**2, low, high, "paper", ())
+
+
+def _foreign(samples, count, mean, variance, low, high, flavour, notes) -> Statistics:
+    counts, none = np.full(mean.shape, count, np.int64), np.zeros(mean.shape, np.int64)
+    no_classes = np.zeros(0, np.int64)
+    return Statistics(
+        samples, counts, mean, variance * count, low, high, none, no_classes, flavour=flavour, notes=notes
+    )
+
+
+def _write_own(file, statistics: Statistics) -> None:
+    file.attrs.update(samples=statistics.samples, fingerprint=statistics.fingerprint)
+    channels = file.create_group("channels")
+    for name in ("count", *_MOMENTS, "not_finite"):
+        channels[name] = getattr(statistics, name)
+    _write_names(channels, statistics.channel_names)
+    if len(statistics.class_counts):
+        classes = file.create_group("classes")
+        classes["count"] = statistics.class_counts
+        classes["powers"] = np.array(WEIGHT_POWERS)
+        classes["weights"] = np.stack([class_weights(statistics.class_counts, power) for power in WEIGHT_POWERS])
+        _write_names(classes, statistics.class_names)
+
+
+def _write_deepcam(file, statistics: Statistics) -> None:
+    group = file.create_group("climate")
+    group["count"] = np.int64(statistics.samples)
+    squares = statistics.mean**2 + statistics.std**2
+    for name, values in zip(_DEEPCAM, (statistics.mean, squares, statistics.min, statistics.max), strict=True):
+        group[name] = values.astype(np.float32)
+
+
+def _write_paper(file, statistics: Statistics) -> None:
+    columns = (statistics.mean, statistics.max, statistics.min, statistics.std)
+    file["climate/stats"] = np.stack(columns, axis=1).astype(np.float32)
+
+
+def _write_names(group, names) -> None:
+    if names:
+        group["names"] = fixed_length(names)
+
+
+def _names(group) -> tuple[str, ...]:
+    return tuple(group["names"].asstr()[()]) if "names" in group else ()
+
+
+# In the order of STATISTICS_FILES.
+_WRITERS = (_write_own, _write_deepcam, _write_paper)

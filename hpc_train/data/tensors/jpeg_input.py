@@ -1,0 +1,100 @@
+"""Encoded images as `fit` takes them: read, decoded in parallel, in the order of the plan."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
+
+import numpy as np
+import tensorflow as tf
+
+from hpc_train.data.plan import TrainPlan, ValidationPlan
+from hpc_train.data.reading.encoded_reader import EncodedReader
+from hpc_train.data.reading.loader import Loader
+from hpc_train.data.tensors.jpeg import DecodedReader, seeds, training_transform, validation_transform
+from hpc_train.data.tensors.pipeline import Input, epochs
+
+# Batches that are decoded ahead of the step that wants them, and those that pass through other hands meanwhile.
+_PREFETCH, _PASSING = 2, 4
+
+
+class JpegInput(Input):
+    """This rank's batches of images, uint8 (b, size, size, 3), the size that of the catalogue's input_shape.
+
+    crop: what training takes of an image, see `data.decode.training_transform`. Its random numbers come from (seed,
+    epoch, sample number) alone, so that they are the same on any number of ranks and after a resume.
+    threads: that read, and as many that decode.
+    """
+
+    def __init__(self, reader: EncodedReader, threads=None, read_ahead=None, device=None, crop: str = "inception"):
+        super().__init__(reader, threads, read_ahead, device)
+        size, jpeg = reader.catalogue.input_shape[0], tf.TensorSpec((), tf.string)
+        # Functions that are traced once for all passes.
+        self._cut = tf.function(training_transform(size, crop), [jpeg, tf.TensorSpec((2,), tf.int64)])
+        self._centre = tf.function(validation_transform(size), [jpeg])
+        self._given: deque[np.ndarray] = deque()
+
+    @cached_property
+    def error(self) -> Exception | None:
+        """What went wrong, once TensorFlow has said that something did: also which image could not be decoded."""
+        # TensorFlow does not tell. It is among those that were given out last.
+        samples = np.concatenate([[], *self._given]).astype(np.int64)
+        return self._error or DecodedReader(self.reader).first_undecodable(samples)
+
+    def training(self, plan: TrainPlan, rank: int, epoch: int, position: int, steps: int) -> tf.data.Dataset:
+        """Batches of `steps` steps from `position` samples into `epoch`, going on into the epochs after it."""
+        ahead = self.reading(plan.batch_size)
+
+        def give(loader: Loader) -> Iterator[tuple]:
+            for number, (files, targets, samples) in zip(epochs(plan, epoch, position), _steps(loader), strict=False):
+                self._note(samples, plan.batch_size)
+                yield files, targets, seeds(plan.seed, number, samples)
+
+        start = lambda: ahead.training(plan, rank, epoch, position, steps)  # noqa: E731
+        decode = lambda jpeg, target, seed: (self._cut(jpeg, seed), target)  # noqa: E731
+        data = self._decoded(start, give, tf.TensorSpec((None, 2), tf.int64), decode)
+        return self._finish(data.batch(plan.batch_size, drop_remainder=True), steps, ahead.threads + 2, _PREFETCH)
+
+    def validation(self, plan: ValidationPlan, rank: int) -> tf.data.Dataset:
+        """One pass over this rank's share; batches may be short. Padding is one black image of class 0."""
+        ahead = self.reading(plan.batch_size)
+
+        def give(loader: Loader) -> Iterator[tuple]:
+            for files, targets, samples in _steps(loader):
+                self._note(samples, plan.batch_size)
+                yield files, targets, samples
+
+        start = lambda: ahead.validation(plan, rank)  # noqa: E731
+        decode = lambda jpeg, target, sample: (self._centre(jpeg), target)  # noqa: E731
+        samples = sum(plan.valid(step, rank) for step in range(plan.steps))
+        data = self._decoded(start, give, tf.TensorSpec((None,), tf.int64), decode).take(samples)
+        none = tf.nest.map_structure(lambda spec: tf.zeros([1, *spec.shape], spec.dtype), data.element_spec)
+        padding = tf.data.Dataset.from_tensors(none).repeat(plan.steps - plan.real_steps(rank))
+        return self._finish(data.batch(plan.batch_size).concatenate(padding), plan.steps, ahead.threads + 2, _PREFETCH)
+
+    def memory(self, plan: TrainPlan) -> int:
+        """Bytes of samples in this process's memory, files and images, while `fit` trains by the plan; about so many,
+        since files differ in size."""
+        ahead = self.reading(plan.batch_size)
+        images = (_PREFETCH + _PASSING) * plan.batch_size + 2 * ahead.threads
+        # As files: those ahead, and those that tf.data takes apart.
+        return ahead.memory(plan.order) + 2 * ahead.group_bytes + images * self.reader.catalogue.sample_bytes
+
+    def _decoded(self, start, give: Callable[[Loader], Iterable], more: tf.TensorSpec, decode) -> tf.data.Dataset:
+        """The samples of a loader's steps one by one, decoded."""
+        catalogue = self.reader.catalogue
+        dtype = catalogue.target_dtype.newbyteorder("=")
+        signature = tf.TensorSpec((None,), tf.string), tf.TensorSpec((None, *catalogue.target_shape), dtype), more
+        data = self._generate(start, give, signature).unbatch()
+        return data.map(decode, self.reading(1).threads, deterministic=True)
+
+    def _note(self, samples: np.ndarray, batch_size: int) -> None:
+        self._given.append(samples)
+        held = _PREFETCH + _PASSING + 2 * self.reading(batch_size).threads // batch_size
+        while len(self._given) > held:
+            self._given.popleft()
+
+
+def _steps(loader: Loader) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """(files, targets, sample numbers) of one step after the other."""
+    for files, targets in iter(loader.next, None):
+        yield from zip(files, targets, loader.given, strict=True)

@@ -1,0 +1,135 @@
+"""From the loader to `tf.data`: batches as `fit` takes them, without a copy, on the device where there is one."""
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice, repeat
+
+import numpy as np
+import tensorflow as tf
+
+from hpc_train.data.plan import TrainPlan, ValidationPlan
+from hpc_train.data.reading.loader import Loader
+from hpc_train.data.reading.read_ahead import ReadAhead
+from hpc_train.data.reading.reader import Reader
+from hpc_train.data.tensors.field_transform import FieldTransform
+
+# Batches on their way to the device; each is a group of its own where batches are large.
+_PREFETCH = 1
+# Batches that are transformed at the same time, and what each has in memory besides what comes from the reader.
+_TRANSFORMED, _COPIES = 2, 3
+
+
+class Input:
+    """This rank's batches, as `fit` and `evaluate` take them, and what went wrong while reading them.
+
+    reader, threads, read_ahead: see `data.read_ahead.ReadAhead`; device: where the batches should lie, e.g. "/gpu:0";
+    None leaves them in host memory; transform: what is done with samples after they are read.
+
+    TensorFlow turns an exception in a reading thread into an error of its own; `error` keeps the real one. Encoded
+    images are for `data.jpeg_input.JpegInput`, which has the same surface.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        threads: int | None = None,
+        read_ahead: int | None = None,
+        device: str | None = None,
+        transform: FieldTransform | None = None,
+    ):
+        self.reader, self.threads, self.read_ahead, self.device = reader, threads, read_ahead, device
+        self.transform = transform
+        # Traced once for all passes.
+        self._vary = tf.function(transform.training) if transform else None
+        self._error: Exception | None = None
+
+    @property
+    def error(self) -> Exception | None:
+        """What went wrong, once TensorFlow has said that something did."""
+        return self._error
+
+    def training(self, plan: TrainPlan, rank: int, epoch: int, position: int, steps: int) -> tf.data.Dataset:
+        """Batches of `steps` steps from `position` samples into `epoch`, going on into the epochs after it."""
+        ahead, transform = self.reading(plan.batch_size), self.transform
+        start = lambda: ahead.training(plan, rank, epoch, position, steps)  # noqa: E731
+        if not (transform and transform.varies):
+            return self._dataset(start, ahead.together, steps, plan.batch_size)
+
+        def give(loader: Loader) -> Iterator[tuple[np.ndarray, ...]]:
+            numbers = epochs(plan, epoch, position)
+            for inputs, targets in iter(loader.next, None):
+                steps = zip(islice(numbers, len(inputs)), loader.given, strict=True)
+                drawn = np.stack([transform.draw(plan.seed, number, samples) for number, samples in steps])
+                yield (inputs, targets, drawn) if ahead.together > 1 else (inputs[0], targets[0], drawn[0])
+
+        return self._dataset(start, ahead.together, steps, plan.batch_size, give)
+
+    def validation(self, plan: ValidationPlan, rank: int) -> tf.data.Dataset:
+        """One pass over this rank's share; batches may be short."""
+        ahead = self.reading(plan.batch_size)
+        return self._dataset(lambda: ahead.validation(plan, rank), ahead.together, plan.steps, None)
+
+    def reading(self, batch_size: int) -> ReadAhead:
+        """How batches of this size are read."""
+        return ReadAhead(self.reader, batch_size, self.threads, self.read_ahead)
+
+    def memory(self, plan: TrainPlan) -> int:
+        """Bytes of samples in this process's memory at most while `fit` trains by the plan."""
+        ahead = self.reading(plan.batch_size)
+        # TensorFlow holds those that it prefetched, one while it hands it over, and `InputWait` the next one.
+        held = ahead.memory(plan.order) + (_PREFETCH + 2) * ahead.group_bytes
+        batch = plan.batch_size * self.reader.sample_bytes
+        varied = self.transform is not None and self.transform.varies
+        return held + varied * _TRANSFORMED * (1 + _COPIES) * batch
+
+    def _dataset(
+        self, start: Callable[[], Loader], together: int, steps: int, batch: int | None, give: Callable | None = None
+    ) -> tf.data.Dataset:
+        """Batches of a loader's groups; give: what to take from the loader, with random numbers for the transform."""
+        catalogue, transform = self.reader.catalogue, self.transform
+        lead = () if together == 1 else (None,)
+        shapes = [(catalogue.input_shape, catalogue.input_dtype), (catalogue.target_shape, catalogue.target_dtype)]
+        if give:
+            shapes.append(((transform.NUMBERS,), np.dtype(np.int32)))
+        signature = tuple(tf.TensorSpec((*lead, batch, *shape), dtype.newbyteorder("=")) for shape, dtype in shapes)
+        plain = lambda loader: loader if together == 1 else iter(loader.next, None)  # noqa: E731
+        data = self._generate(start, give or plain, signature)
+        if together > 1:
+            data = data.unbatch()
+        if give:
+            data = data.map(self._vary, _TRANSFORMED, deterministic=True)
+        elif transform:
+            data = data.map(transform.validation, _TRANSFORMED, deterministic=True)
+        threads = 2 + _TRANSFORMED * bool(transform)
+        return self._finish(data, steps, threads, _PREFETCH if together == 1 or self.device else 4)
+
+    def _generate(self, start: Callable[[], Loader], give: Callable[[Loader], Iterable], signature) -> tf.data.Dataset:
+        """What `give` takes from a loader, which is started with every pass and closed at its end."""
+
+        def read() -> Iterator:
+            loader = start()
+            try:
+                yield from give(loader)
+            except Exception as error:
+                self._error = error
+                raise
+            finally:
+                loader.close()
+
+        return tf.data.Dataset.from_generator(read, output_signature=signature)
+
+    def _finish(self, data: tf.data.Dataset, steps: int, threads: int, prefetch: int) -> tf.data.Dataset:
+        """`steps` batches, prepared by a thread pool of their own, some of them on their way."""
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        options.threading.private_threadpool_size = threads
+        data = data.apply(tf.data.experimental.assert_cardinality(steps)).with_options(options)
+        if self.device:
+            return data.apply(tf.data.experimental.prefetch_to_device(self.device, prefetch))
+        return data.prefetch(prefetch)
+
+
+def epochs(plan: TrainPlan, epoch: int, position: int) -> Iterator[int]:
+    """The epoch of one step after the other."""
+    while True:
+        yield from repeat(epoch, plan.steps(position))
+        epoch, position = epoch + 1, 0

@@ -1,0 +1,1 @@
+"""`hpc-train verify`: reads all of a data set and names what is broken."""

@@ -1,0 +1,132 @@
+"""`hpc-train verify`: look through a data set from end to end and name all that is broken."""
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpc_train.console import say
+from hpc_train.data.options import DataOptions
+from hpc_train.errors import UserError
+
+
+@dataclass(frozen=True)
+class Verify(DataOptions):
+    """Read all of a data set and name what is broken; alone, or over ranks with `mpirun -np 4 hpc-train verify ...`.
+
+    Every file is opened, every chunk and every image decoded; shapes and types of all files must agree, shards must be
+    complete and as their checksums say; values must be finite, and labels whole numbers within the classes.
+    """
+
+    split: str | None = None
+    """Split to look through; default: all that the data have."""
+    most: int = 50
+    """Broken things to name; the others are counted."""
+
+
+def run(options: Verify) -> None:
+    """Name what is broken and raise UserError with its number, or print one line a split."""
+    from hpc_train.data.catalogue.layout import find_splits
+    from hpc_train.parallel.mpi import job
+
+    with job() as comm:
+        problems = []
+        for split in [options.split] if options.split else find_splits(options.data) or ["train"]:
+            problems += verify(options, split, comm)
+        if comm.rank == 0:
+            for problem in problems[: options.most]:
+                say(f"broken: {problem}")
+            if len(problems) > options.most:
+                say(f"... and {len(problems) - options.most} more")
+        if problems:
+            what = "1 thing is" if len(problems) == 1 else f"{len(problems)} things are"
+            raise UserError(f"{options.data}: {what} broken; fetch or write these files again").agreed()
+
+
+def verify(options: Verify, split: str, comm) -> list[str]:
+    """What is broken in a split, a line each, the same on every rank; prints a line where nothing is. Collective."""
+    from hpc_train.console import ProgressLine
+    from hpc_train.data.verify.scan import scan
+    from hpc_train.parallel.mpi import on_root
+
+    began = time.perf_counter()
+    files, layout, problems = on_root(comm, lambda: _files(options, split))
+    mine = files[comm.rank :: comm.size]
+    progress = ProgressLine(f"{split}:", max(1, len(mine)), comm.rank == 0, "files")
+    scans = []
+    for path in mine:
+        scans.append(scan(path, layout, split, options.classes or 0))
+        progress.add(1, scans[-1].bytes)
+    progress.close()
+    parts = comm.allgather(scans)
+    scans = [parts[number % comm.size][number // comm.size] for number in range(len(files))]
+    complete = not problems
+    for found in scans:
+        problems += found.problems
+    problems += _disagreements(scans, complete)
+    if not problems and comm.rank == 0:
+        _summary(options, split, layout, scans, time.perf_counter() - began)
+    return problems
+
+
+def _files(options: Verify, split: str):
+    """(paths, layout, what is wrong with their names); the layout is that of the first file that shows one."""
+    from hpc_train.data.catalogue.layout import SHARDS, find_files, listed, recognise
+    from hpc_train.data.shards.names import parse_shard_name
+
+    asked = options.layout_of_files()
+    folder = Path(options.data)
+    if asked in (None, SHARDS) and folder.is_dir():
+        names = [name for name in listed(folder) if (parse_shard_name(name) or ("",))[0] == split]
+        if names:
+            return [str(folder / name) for name in names], SHARDS, _missing_shards(folder, split, names)
+    files = find_files(options.data, split)
+    error = None
+    for path in files if asked is None else ():
+        try:
+            return files, recognise(path), []
+        except UserError as unknown:
+            error = error or unknown
+    if error:
+        raise error
+    return files, asked, []
+
+
+def _missing_shards(folder: Path, split: str, names: list[str]) -> list[str]:
+    from hpc_train.data.catalogue.shard_rules import mixed_generations, shard_paths
+    from hpc_train.data.shards.names import parse_shard_name
+
+    counts = {parse_shard_name(name)[2] for name in names}
+    if mixed := mixed_generations(folder, split, counts):
+        return [mixed]
+    there = {str(folder / name) for name in names}
+    return [f"{path}: missing" for path in shard_paths(folder, split, *counts) if path not in there]
+
+
+def _disagreements(scans, complete: bool) -> list[str]:
+    """Files whose shapes, types or shared attributes are not those of most files, and shards that do not follow on."""
+    infos = [(found.path, found.info) for found in scans if found.info]
+    if not infos:
+        return []
+    common, _ = Counter(info.common for _, info in infos).most_common(1)[0]
+    problems = []
+    for path, info in infos:
+        for name, mine, theirs in zip(common._fields, info.common, common, strict=True):
+            if mine != theirs:
+                problems.append(f"{path}: {name.replace('_', ' ')} is {mine!r}, but {theirs!r} in most files")
+    if complete and len(infos) == len(scans) and infos[0][1].first >= 0 and not problems:
+        from hpc_train.data.catalogue.shard_rules import broken_sequence
+
+        problems += filter(None, [broken_sequence(*zip(*infos, strict=True))])
+    return problems
+
+
+def _summary(options: Verify, split: str, layout, scans, seconds: float) -> None:
+    size = sum(found.bytes for found in scans)
+    samples = sum(found.info.samples for found in scans)
+    classes = scans[0].info.common.classes or options.classes
+    unchecked = "" if classes or not layout.targets else "; labels of any value, as --classes is not given"
+    say(
+        f"{split}: {len(scans)} file{'s' * (len(scans) > 1)}, {samples} samples, {size / 1e9:.3g} GB, "
+        f"{size / seconds / 1e9:.2f} GB/s: all whole{unchecked}"
+    )

@@ -1,0 +1,158 @@
+"""One data file looked through from end to end: what in it is broken. `hpc-train verify` does so with all files."""
+
+from dataclasses import dataclass, field
+from math import prod
+
+import h5py
+import numpy as np
+
+from hpc_train.data.catalogue.file_info import FileInfo, inspect_file
+from hpc_train.data.catalogue.layout import SHARDS, Layout, split_name
+from hpc_train.data.hdf5.access import open_hdf5, reason
+from hpc_train.data.hdf5.filters import load_plugins
+from hpc_train.data.sample_checks import bad_label, rows_not_finite, rows_outside
+from hpc_train.data.shards.writer import Checksums
+from hpc_train.data.verify.scan_images import scan_images
+from hpc_train.errors import UserError
+from hpc_train.units import MIB
+
+_BLOCK_BYTES = 16 * MIB
+_MOST_RANGES = 8
+
+
+@dataclass
+class Scan:
+    """What a file holds, None where it cannot be opened; what is broken, a line each; bytes looked at, uncompressed."""
+
+    path: str
+    info: FileInfo | None = None
+    problems: list[str] = field(default_factory=list)
+    bytes: int = 0
+
+
+def scan(path: str, layout: Layout, split: str | None, classes: int = 0) -> Scan:
+    """Read all of a file with HDF5; every chunk and image is decoded, every value looked at, every checksum computed.
+
+    classes: labels lie in [0, classes), 0 where that is not known; shards say it themselves. Raises nothing for a
+    file that is broken, however it is: that is in the result.
+    """
+    found = Scan(path)
+    load_plugins()
+    try:
+        found.info = inspect_file(path, layout, split)
+    except UserError as error:
+        found.problems.append(str(error))
+        return found
+    classes = found.info.common.classes or classes
+    try:
+        with open_hdf5(path) as file:
+            for place, name in enumerate(layout.datasets):
+                labels = classes if place >= len(layout.inputs) else 0
+                if found.info.common.encoding and place < len(layout.inputs):
+                    found.bytes += file[name].size
+                    texts = scan_images(file, found.info, ranges)
+                else:
+                    texts = _scan_array(file, layout, name, labels, found)
+                found.problems += [f"{path}: {name}: {text}" for text in texts]
+    # What h5py raises for damaged metadata is of many kinds.
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        found.problems.append(f"{path}: cannot be read further ({reason(error)})")
+    return found
+
+
+def _scan_array(file: h5py.File, layout: Layout, name: str, classes: int, found: Scan) -> list[str]:
+    base, select = split_name(name)
+    dataset = file[base]
+    stored = file.get(f"checksums/{base}") if layout == SHARDS else None
+    checksums = None if stored is None else Checksums(int(stored.attrs["rows"]))
+    # Blocks are cut along the samples, or along the first axis of the one sample.
+    axis = int(select is not None and not layout.rows)
+    unit = "row" if layout.rows else "line"
+    problems, unreadable, not_finite, outside, label = [], [], [], [], None
+    for block in _blocks(dataset, axis, checksums.run if checksums else 0):
+        region = [slice(0, length) for length in dataset.shape]
+        if dataset.ndim:
+            region[axis] = block
+        if select is not None:
+            region[1 - axis] = slice(select, select + 1)
+        values, bad = _read(dataset, tuple(region))
+        problems += bad
+        found.bytes += values.nbytes
+        # (rows, ...) in every case; the axis of a selection has length 1.
+        values = values.reshape(block.stop - block.start, -1)
+        if bad:
+            unreadable.append(block)
+        not_finite += (block.start + rows_not_finite(values)).tolist()
+        rows = rows_outside(values, classes) if classes else ()
+        if len(rows) and label is None:
+            label = bad_label(values[rows[0]], classes)
+        outside += [block.start + int(row) for row in rows]
+        if checksums:
+            checksums.update(np.ascontiguousarray(values, dataset.dtype.newbyteorder("<")))
+    if not_finite:
+        problems.append(f"NaN or infinity in {ranges(not_finite, unit)}")
+    if outside:
+        problems.append(
+            f"label {label}, outside the {classes} classes (0 to {classes - 1}), in {ranges(outside, unit)}"
+        )
+    if checksums:
+        problems += _compare(checksums, stored, len(dataset), unreadable)
+    return problems
+
+
+def _blocks(dataset: h5py.Dataset, axis: int, run: int):
+    """Slices of `axis` of about 16 MiB, which cut no chunk where they can, and no run of rows with a checksum."""
+    if dataset.ndim == 0:
+        yield slice(0, 1)
+        return
+    row = max(1, prod(dataset.shape[axis + 1 :]) * dataset.dtype.itemsize)
+    whole = run or (dataset.chunks[axis] if dataset.chunks else 1)
+    step = whole * (_BLOCK_BYTES // (whole * row)) or max(1, _BLOCK_BYTES // row)
+    for start in range(0, dataset.shape[axis], step):
+        yield slice(start, min(start + step, dataset.shape[axis]))
+
+
+def _read(dataset: h5py.Dataset, region: tuple[slice, ...]) -> tuple[np.ndarray, list[str]]:
+    """A region of a data set, zeros where it cannot be read; and a line for each chunk that cannot."""
+    try:
+        return np.asarray(dataset[region]), []
+    except (OSError, RuntimeError) as error:
+        if dataset.chunks is None:
+            raise
+        cause = error
+    values, bad = np.zeros([part.stop - part.start for part in region], dataset.dtype), []
+    for chunk in dataset.iter_chunks(region):
+        try:
+            values[tuple(_shifted(part, of) for part, of in zip(chunk, region, strict=True))] = dataset[chunk]
+        except (OSError, RuntimeError) as error:
+            cause = error
+            corner = tuple(part.start // size * size for part, size in zip(chunk, dataset.chunks, strict=True))
+            rows = ranges(range(chunk[0].start, chunk[0].stop), "row")
+            bad.append(f"the chunk at {corner}, of {rows}, cannot be decoded ({reason(cause)})")
+    return values, bad or [f"cannot be read at once, but chunk by chunk ({reason(cause)})"]
+
+
+def _shifted(part: slice, of: slice) -> slice:
+    return slice(part.start - of.start, part.stop - of.start)
+
+
+def _compare(checksums: Checksums, stored: h5py.Dataset, rows: int, unreadable: list[slice]) -> list[str]:
+    made, said = checksums.values(), stored[()]
+    if made.shape != said.shape:
+        return [f"has {said.size} checksums, but {len(made)} runs of {checksums.run} rows"]
+    differ = []
+    for number in np.flatnonzero(made != said):
+        covered = range(number * checksums.run, min(rows, (number + 1) * checksums.run))
+        # Blocks that could not be read have been named.
+        if not any(block.start < covered.stop and covered.start < block.stop for block in unreadable):
+            differ += covered
+    return [f"{ranges(differ, 'row')} differ from what was written (checksum)"] if differ else []
+
+
+def ranges(numbers, unit: str) -> str:
+    """'rows 3, 7 to 12 and 4 more' of sorted numbers."""
+    numbers = np.asarray(numbers)
+    parts = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
+    shown = [f"{part[0]} to {part[-1]}" if len(part) > 1 else str(part[0]) for part in parts[:_MOST_RANGES]]
+    left = sum(map(len, parts[_MOST_RANGES:]))
+    return f"{unit}{'s' * (len(numbers) > 1)} {', '.join(shown)}" + (f" and {left} more" if left else "")
