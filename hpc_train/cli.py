@@ -12,14 +12,14 @@ _COMMANDS = {
         "BuildHorovod",
         "build Horovod for this machine's MPI, CUDA and TensorFlow",
     ),
-    "prepare": ("hpc_train.data.prepare", "Prepare", "write a data set as HDF5 shards"),
+    "prepare": ("hpc_train.prepare.command", "Prepare", "write a data set as HDF5 shards"),
     "prepare climate-synthetic": (
-        "hpc_train.data.synthetic_climate.command",
+        "hpc_train.prepare.synthetic_climate.command",
         "ClimateSynthetic",
         "make weather with cyclones and rivers in it, in DeepCAM's files",
     ),
     "prepare storm-tracks": (
-        "hpc_train.data.storm_tracks.command",
+        "hpc_train.prepare.storm_tracks.command",
         "StormTracks",
         "label maps of real winds by the best tracks of storms",
     ),
@@ -54,7 +54,7 @@ _COMMANDS = {
     ),
     "bench overlap": ("hpc_train.bench.overlap", "OverlapBench", "how much of the all-reduce hides behind computation"),
     "bench climate-synthetic": (
-        "hpc_train.data.synthetic_climate.compare",
+        "hpc_train.bench.climate_synthetic.command",
         "ClimateComparison",
         "synthetic weather beside CAM5's, and what rules without learning reach on it",
     ),

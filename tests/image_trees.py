@@ -10,8 +10,8 @@ import pytest
 import tyro
 from PIL import Image
 
-from hpc_train.data.prepare import Prepare, run
 from hpc_train.errors import UserError
+from hpc_train.prepare.command import Prepare, run
 
 
 def pixels(height=24, width=32, seed=0):

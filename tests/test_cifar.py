@@ -12,10 +12,10 @@ import pytest
 import tyro
 
 from hpc_train.data.catalogue import Catalogue
-from hpc_train.data.cifar import cifar
-from hpc_train.data.prepare import Prepare, run
 from hpc_train.data.reading.reader import Reader
 from hpc_train.errors import UserError
+from hpc_train.prepare.cifar import cifar
+from hpc_train.prepare.command import Prepare, run
 
 ROWS = 3
 

@@ -12,11 +12,11 @@ from hpc_train import climate
 from hpc_train.data.catalogue import Catalogue
 from hpc_train.data.statistics.command import Stats
 from hpc_train.data.statistics.command import run as count
-from hpc_train.data.synthetic_climate.command import ClimateSynthetic
-from hpc_train.data.synthetic_climate.command import run as prepare
 from hpc_train.errors import UserError
 from hpc_train.predict import Predict
 from hpc_train.predict import run as predict
+from hpc_train.prepare.synthetic_climate.command import ClimateSynthetic
+from hpc_train.prepare.synthetic_climate.command import run as prepare
 from hpc_train.training import transfer
 
 TRAIN = ("-m", "hpc_train.climate", "--model", "tiramisu-small", "--epochs", "6", "--batch-size", "2", "--lr", "5e-3")

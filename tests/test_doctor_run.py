@@ -13,8 +13,8 @@ from launch import REPOSITORY, environment, finish, start_mpi
 
 from hpc_train.doctor.supervise import Doing, watch
 
-PROGRAM = "from hpc_train import options; from hpc_train.doctor.command import Doctor, run; "
-PROGRAM += "import sys; options.main(Doctor, run, 'hpc-train doctor', sys.argv[1:])"
+PROGRAM = "from hpc_train import command_line; from hpc_train.doctor.command import Doctor, run; "
+PROGRAM += "import sys; command_line.main(Doctor, run, 'hpc-train doctor', sys.argv[1:])"
 
 
 def _hang(tell):

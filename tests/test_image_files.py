@@ -11,7 +11,7 @@ from image_trees import decode, jpeg, one, pixels, prepare, read, refusal, tree,
 from jpegs import encode
 from PIL import Image
 
-from hpc_train.data.image_files import BadImage, Treatment, prepare_image
+from hpc_train.prepare.images.files import BadImage, Treatment, prepare_image
 
 GREY16 = np.arange(24 * 32, dtype=np.uint16).reshape(24, 32) * 85
 
@@ -94,10 +94,10 @@ def test_bytes_after_the_end_of_a_jpeg_file_are_cut_off(tmp_path):
 
 def test_arithmetic_coding_which_tensorflow_cannot_decode_is_encoded_again(tmp_path, monkeypatch):
     # Pillow writes none: the frame of a sequential file is shown as one with arithmetic coding.
-    from hpc_train.data import image_files
+    from hpc_train.prepare.images import files
 
-    plain = image_files._structure
-    monkeypatch.setattr(image_files, "_structure", lambda raw: (0xC9, plain(raw)[1]))
+    plain = files._structure
+    monkeypatch.setattr(files, "_structure", lambda raw: (0xC9, plain(raw)[1]))
     assert one(tmp_path, jpeg()) != jpeg()
 
 

@@ -11,11 +11,11 @@ import pytest
 import tyro
 from realdata import real_data
 
-from hpc_train.data import sources
 from hpc_train.data.catalogue import Catalogue
-from hpc_train.data.prepare import Prepare, run
 from hpc_train.data.reading.reader import Reader
 from hpc_train.errors import UserError
+from hpc_train.prepare import sources
+from hpc_train.prepare.command import Prepare, run
 
 IDX_NAMES = {
     "x_train": "train-images-idx3-ubyte",

@@ -241,7 +241,7 @@ def test_a_folder_of_one_sample_files_becomes_shards(tmp_path, capsys, compressi
         got = contents(tmp_path / "out", name)
         np.testing.assert_array_equal(got[0], inputs)
         np.testing.assert_array_equal(got[1], labels)
-        catalogue = Catalogue.open(tmp_path / "out", split)
+        catalogue = Catalogue.open(tmp_path / "out", name)
         assert (catalogue.classes, catalogue.channel_axis) == (3, 2)
         np.testing.assert_array_equal(Reader(catalogue).read([2, 0])[0], inputs[[2, 0]])
     said = capsys.readouterr().out

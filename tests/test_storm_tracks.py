@@ -17,11 +17,11 @@ from hpc_train.data.fields.grid import read_grid
 from hpc_train.data.options import DataOptions
 from hpc_train.data.reading.reader import Reader
 from hpc_train.data.shards.arrays import write_shards
-from hpc_train.data.storm_tracks.command import StormTracks, run
-from hpc_train.data.storm_tracks.great_circle import along_great_circle, disc, distance, km_to_degrees
-from hpc_train.data.storm_tracks.splits import parse_splits
-from hpc_train.data.storm_tracks.tracks import Selection, read_tracks
 from hpc_train.errors import UserError
+from hpc_train.prepare.storm_tracks.command import StormTracks, run
+from hpc_train.prepare.storm_tracks.great_circle import along_great_circle, disc, distance, km_to_degrees
+from hpc_train.prepare.storm_tracks.splits import parse_splits
+from hpc_train.prepare.storm_tracks.tracks import Selection, read_tracks
 
 netCDF4 = pytest.importorskip("netCDF4")
 

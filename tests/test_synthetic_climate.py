@@ -9,18 +9,20 @@ import pytest
 from launch import finish, start_mpi
 from realdata import real_data
 
+from hpc_train.bench.climate_synthetic import command as compare
+from hpc_train.bench.climate_synthetic import rules
 from hpc_train.data.catalogue import Catalogue
 from hpc_train.data.catalogue.layout import CAM5_CHANNELS
-from hpc_train.data.synthetic_climate import command, compare, rules, weather
-from hpc_train.data.synthetic_climate.background import AIR_DENSITY, State, background
-from hpc_train.data.synthetic_climate.channels import diagnose, saturation
-from hpc_train.data.synthetic_climate.command import ClimateSynthetic
-from hpc_train.data.synthetic_climate.filaments import Filament, add_filament
-from hpc_train.data.synthetic_climate.geography import Geography, geography
-from hpc_train.data.synthetic_climate.grid import Grid
-from hpc_train.data.synthetic_climate.noise import kinetic_spectrum, random_fields, tracer_spectrum
-from hpc_train.data.synthetic_climate.vortices import GALE, Vortex, add_extratropical, add_tropical, gale_vortex
 from hpc_train.errors import UserError
+from hpc_train.prepare.synthetic_climate import command, weather
+from hpc_train.prepare.synthetic_climate.background import AIR_DENSITY, State, background
+from hpc_train.prepare.synthetic_climate.channels import diagnose, saturation
+from hpc_train.prepare.synthetic_climate.command import ClimateSynthetic
+from hpc_train.prepare.synthetic_climate.filaments import Filament, add_filament
+from hpc_train.prepare.synthetic_climate.geography import Geography, geography
+from hpc_train.prepare.synthetic_climate.grid import Grid
+from hpc_train.prepare.synthetic_climate.noise import kinetic_spectrum, random_fields, tracer_spectrum
+from hpc_train.prepare.synthetic_climate.vortices import GALE, Vortex, add_extratropical, add_tropical, gale_vortex
 
 GRID = Grid(96, 144)
 # Two degrees apart, so that a cyclone of natural size spans several cells.
@@ -325,7 +327,7 @@ def test_a_sample_depends_on_seed_split_and_number_alone(tmp_path):
     other = contents(make(tmp_path / "other", seed=1))
     assert not set(other.values()) & set(alone.values())
     script = (
-        "from hpc_train.data.synthetic_climate.command import ClimateSynthetic, run; "
+        "from hpc_train.prepare.synthetic_climate.command import ClimateSynthetic, run; "
         "from hpc_train.command_line import main; main(ClimateSynthetic, run, 'prepare')"
     )
     arguments = ["--size", "32", "48", "--train", "3", "--validation", "2", "--test", "1"]

@@ -13,9 +13,6 @@ from PIL import Image
 
 from hpc_train.console import ProgressLine, say
 from hpc_train.data.hdf5.access import reason
-from hpc_train.data.image_files import BadImage, Treatment, prepare_image
-from hpc_train.data.image_folder import find_images
-from hpc_train.data.image_lists import shown
 from hpc_train.data.plan.permutation import permute
 from hpc_train.data.shards.compression import Storage
 from hpc_train.data.shards.encoded import EncodedWriter
@@ -24,6 +21,9 @@ from hpc_train.data.shards.spooled import SpooledWriter
 from hpc_train.data.shards.streamed import StreamedSplit
 from hpc_train.errors import UserError
 from hpc_train.files import atomic_path
+from hpc_train.prepare.images.files import BadImage, Treatment, prepare_image
+from hpc_train.prepare.images.folder import find_images
+from hpc_train.prepare.images.lists import shown
 
 LEFT_OUT = "left-out.txt"
 _NAMED = 5

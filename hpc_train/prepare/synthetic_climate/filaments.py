@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hpc_train.data.synthetic_climate.background import State
-from hpc_train.data.synthetic_climate.grid import EARTH_RADIUS, Grid
+from hpc_train.prepare.synthetic_climate.background import State
+from hpc_train.prepare.synthetic_climate.grid import EARTH_RADIUS, Grid
 
 _STEP = 40e3
 

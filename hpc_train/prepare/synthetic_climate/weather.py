@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hpc_train.data.synthetic_climate.background import State, background, summer
-from hpc_train.data.synthetic_climate.channels import diagnose
-from hpc_train.data.synthetic_climate.filaments import Filament, add_filament
-from hpc_train.data.synthetic_climate.geography import Geography, geography
-from hpc_train.data.synthetic_climate.grid import Grid
-from hpc_train.data.synthetic_climate.vortices import (
+from hpc_train.prepare.synthetic_climate.background import State, background, summer
+from hpc_train.prepare.synthetic_climate.channels import diagnose
+from hpc_train.prepare.synthetic_climate.filaments import Filament, add_filament
+from hpc_train.prepare.synthetic_climate.geography import Geography, geography
+from hpc_train.prepare.synthetic_climate.grid import Grid
+from hpc_train.prepare.synthetic_climate.vortices import (
     Vortex,
     add_extratropical,
     add_moist_blob,

@@ -4,7 +4,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from hpc_train.data.synthetic_climate.grid import EARTH_RADIUS, Grid
+from hpc_train.prepare.synthetic_climate.grid import EARTH_RADIUS, Grid
 
 # Triangular truncation: the shortest waves are 310 km long.
 DEGREES = 127

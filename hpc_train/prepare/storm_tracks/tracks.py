@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from hpc_train.data.hdf5.access import reason
-from hpc_train.data.storm_tracks.great_circle import along_great_circle
 from hpc_train.errors import UserError
+from hpc_train.prepare.storm_tracks.great_circle import along_great_circle
 
 # What each value is called in IBTrACS (Knapp et al. 2010) and in extracts of it; the first that is not blank counts.
 _COLUMNS = {

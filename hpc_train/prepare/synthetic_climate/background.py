@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hpc_train.data.synthetic_climate.geography import Geography
-from hpc_train.data.synthetic_climate.grid import EARTH_RADIUS, Grid
-from hpc_train.data.synthetic_climate.noise import kinetic_spectrum, random_fields, tracer_spectrum
+from hpc_train.prepare.synthetic_climate.geography import Geography
+from hpc_train.prepare.synthetic_climate.grid import EARTH_RADIUS, Grid
+from hpc_train.prepare.synthetic_climate.noise import kinetic_spectrum, random_fields, tracer_spectrum
 
 GRAVITY = 9.80665
 GAS_CONSTANT = 287.05

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 import tyro
 
 from hpc_train.console import say
-from hpc_train.data.image_options import ImageOptions
 from hpc_train.errors import UserError
+from hpc_train.prepare.images.options import ImageOptions
 
 _Name = Literal["digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "idx", "npz", "image-folder"]
 _TAKE_INPUT = ("mnist", "fashion-mnist", "cifar10", "cifar100", "idx", "npz", "image-folder")
@@ -52,7 +52,7 @@ def run(options):
     _check_options(options)
     output = options.output or Path("shards", options.source)
     if options.source == "image-folder":
-        from hpc_train.data.image_shards import prepare_images
+        from hpc_train.prepare.images.shards import prepare_images
 
         made = prepare_images(options, output)
     else:
@@ -125,7 +125,7 @@ def _check_same_kind(source):
 
 
 def _load(options):
-    from hpc_train.data import sources
+    from hpc_train.prepare import sources
 
     match options.source:
         case "digits":
@@ -135,7 +135,7 @@ def _load(options):
         case "fashion-mnist":
             return sources.fashion_mnist(options.input)
         case "cifar10" | "cifar100":
-            from hpc_train.data.cifar import cifar
+            from hpc_train.prepare.cifar import cifar
 
             return cifar(options.source, options.input)
         case "idx":

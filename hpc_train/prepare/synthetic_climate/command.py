@@ -96,10 +96,10 @@ def _write_all(options: ClimateSynthetic, comm) -> None:
 
 def _write_split(options: ClimateSynthetic, split: str, samples: int, kept: set[str], comm) -> None:
     from hpc_train.console import ProgressLine
-    from hpc_train.data.synthetic_climate.grid import Grid
-    from hpc_train.data.synthetic_climate.weather import make
-    from hpc_train.data.synthetic_climate.writer import file_name, write
     from hpc_train.parallel.mpi import agree
+    from hpc_train.prepare.synthetic_climate.grid import Grid
+    from hpc_train.prepare.synthetic_climate.weather import make
+    from hpc_train.prepare.synthetic_climate.writer import file_name, write
 
     began = time.perf_counter()
     grid = Grid(*options.size)
@@ -127,7 +127,7 @@ def _begin(options: ClimateSynthetic) -> dict[str, set[str]]:
     """Make the folders, and name the samples that are already there; UserError where the folder holds other data."""
     from hpc_train.data.hdf5.access import reason
     from hpc_train.data.shards.names import check_space
-    from hpc_train.data.synthetic_climate.writer import file_name
+    from hpc_train.prepare.synthetic_climate.writer import file_name
 
     recipe = {
         "version": _VERSION,

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from hpc_train.data.hdf5.access import reason
-from hpc_train.data.sources import Source, download
 from hpc_train.errors import UserError
+from hpc_train.prepare.sources import Source, download
 
 _PIXELS = 3 * 32 * 32
 _CIFAR10_NAMES = "airplane automobile bird cat deer dog frog horse ship truck"

@@ -13,11 +13,11 @@ from hpc_train.data.shards.compression import Storage
 from hpc_train.data.shards.names import default_shards, shard_edges
 from hpc_train.data.shards.streamed import StreamedSplit
 from hpc_train.data.shards.writer import ShardWriter
-from hpc_train.data.storm_tracks.fields import FieldFile
-from hpc_train.data.storm_tracks.labels import Grid
-from hpc_train.data.storm_tracks.tracks import Storm
 from hpc_train.errors import UserError
 from hpc_train.files import atomic_path
+from hpc_train.prepare.storm_tracks.fields import FieldFile
+from hpc_train.prepare.storm_tracks.labels import Grid
+from hpc_train.prepare.storm_tracks.tracks import Storm
 
 CLASS_NAMES = ("background", "tc")
 _NAMED = 12

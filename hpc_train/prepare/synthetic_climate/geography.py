@@ -5,8 +5,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from hpc_train.data.synthetic_climate.grid import Grid
-from hpc_train.data.synthetic_climate.noise import random_fields, tracer_spectrum
+from hpc_train.prepare.synthetic_climate.grid import Grid
+from hpc_train.prepare.synthetic_climate.noise import random_fields, tracer_spectrum
 
 # Centre (degrees north, east), half axes (north, east).
 _CONTINENTS = (

@@ -3,8 +3,8 @@
 import numpy as np
 
 from hpc_train.data.catalogue.layout import CAM5_CHANNELS
-from hpc_train.data.synthetic_climate.background import GAS_CONSTANT, GRAVITY, State
-from hpc_train.data.synthetic_climate.geography import Geography
+from hpc_train.prepare.synthetic_climate.background import GAS_CONSTANT, GRAVITY, State
+from hpc_train.prepare.synthetic_climate.geography import Geography
 
 VAPOUR_HEIGHT = 2350.0
 LAPSE_RATE = 6.5e-3

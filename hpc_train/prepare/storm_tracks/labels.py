@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hpc_train.data.storm_tracks.great_circle import disc
-from hpc_train.data.storm_tracks.tracks import Storm
 from hpc_train.errors import UserError
+from hpc_train.prepare.storm_tracks.great_circle import disc
+from hpc_train.prepare.storm_tracks.tracks import Storm
 
 
 class Grid(NamedTuple):

@@ -72,15 +72,15 @@ class StormTracks:
     @property
     def radius(self) -> float:
         """Radius of a disc in degrees."""
-        from hpc_train.data.storm_tracks.great_circle import km_to_degrees
+        from hpc_train.prepare.storm_tracks.great_circle import km_to_degrees
 
         return self.radius_degrees or km_to_degrees(RADIUS_KM if self.radius_km is None else self.radius_km)
 
 
 def run(options: StormTracks) -> None:
     """Write the shards and lists of storms of all splits, and print two lines each; raises UserError."""
-    from hpc_train.data.storm_tracks.convert import convert
     from hpc_train.parallel.mpi import job, on_root
+    from hpc_train.prepare.storm_tracks.convert import convert
 
     def on_one_rank():
         options.check()

@@ -6,10 +6,10 @@ import h5py
 import numpy as np
 
 from hpc_train.data.hdf5.access import reason
-from hpc_train.data.synthetic_climate.grid import Grid
-from hpc_train.data.synthetic_climate.weather import Moment, Weather
 from hpc_train.errors import UserError
 from hpc_train.files import atomic_path
+from hpc_train.prepare.synthetic_climate.grid import Grid
+from hpc_train.prepare.synthetic_climate.weather import Moment, Weather
 
 _RUN = 1
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hpc_train.data.synthetic_climate.background import AIR_DENSITY, GAS_CONSTANT, GRAVITY, State
-from hpc_train.data.synthetic_climate.grid import ROTATION, Grid
+from hpc_train.prepare.synthetic_climate.background import AIR_DENSITY, GAS_CONSTANT, GRAVITY, State
+from hpc_train.prepare.synthetic_climate.grid import ROTATION, Grid
 
 # Gale force, 34 knots: the wind that bounds a labelled cyclone.
 GALE = 17.5

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from hpc_train.data.hdf5.access import reason
-from hpc_train.data.image_lists import class_lines, list_lines, shown
 from hpc_train.data.shards.names import parse_shard_name, shard_name
-from hpc_train.data.sources import stratified_split
 from hpc_train.errors import UserError
+from hpc_train.prepare.images.lists import class_lines, list_lines, shown
+from hpc_train.prepare.sources import stratified_split
 
 _FOLDERS = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
 _ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")

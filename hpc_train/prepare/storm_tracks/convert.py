@@ -9,12 +9,12 @@ import numpy as np
 
 from hpc_train.console import say
 from hpc_train.data.shards.names import check_space
-from hpc_train.data.storm_tracks.fields import FieldFile, find_fields
-from hpc_train.data.storm_tracks.labels import Grid
-from hpc_train.data.storm_tracks.splits import parse_splits
-from hpc_train.data.storm_tracks.tracks import Selection, Tracks, read_tracks
-from hpc_train.data.storm_tracks.writer import Map, SplitWriter
 from hpc_train.errors import UserError
+from hpc_train.prepare.storm_tracks.fields import FieldFile, find_fields
+from hpc_train.prepare.storm_tracks.labels import Grid
+from hpc_train.prepare.storm_tracks.splits import parse_splits
+from hpc_train.prepare.storm_tracks.tracks import Selection, Tracks, read_tracks
+from hpc_train.prepare.storm_tracks.writer import Map, SplitWriter
 
 
 def convert(options) -> None:

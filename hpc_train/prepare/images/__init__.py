@@ -1,0 +1,1 @@
+"""`hpc-train prepare image-folder`: image files of any kind as JPEG shards."""
