@@ -28,25 +28,37 @@ _COMMANDS = {
     "verify": ("hpc_train.data.verify.command", "Verify", "read all of a data set and name what is broken"),
     "stats": ("hpc_train.data.statistics.command", "Stats", "statistics of channels and classes, class weights"),
     "stage": ("hpc_train.data.staging.command", "Stage", "copy a data set to the nodes' own storage"),
-    "predict": ("hpc_train.predict", "Predict", "class probabilities or maps, and scores, from a trained run"),
+    "predict": ("hpc_train.predict.command", "Predict", "class probabilities or maps, and scores, from a trained run"),
     "report": ("hpc_train.report.command", "ReportRuns", "a run's curves and scores as pictures, a study as a page"),
-    "flops": ("hpc_train.flops_command", "Flops", "floating-point operations of a network, a sample and a step"),
+    "flops": ("hpc_train.flops.command", "Flops", "floating-point operations of a network, a sample and a step"),
     "timeline": ("hpc_train.timeline.command", "TimelineSummary", "what Horovod's timeline says of the communication"),
     "doctor": ("hpc_train.doctor.command", "Doctor", "what is wrong with this machine, environment and job"),
-    "bench input": ("hpc_train.bench.input", "InputBench", "how fast a data set can be read, and by which means"),
-    "bench decode": ("hpc_train.bench.decode", "DecodeBench", "how fast JPEG images are decoded, beside a plain loop"),
+    "bench input": (
+        "hpc_train.bench.input.command",
+        "InputBench",
+        "how fast a data set can be read, and by which means",
+    ),
+    "bench decode": (
+        "hpc_train.bench.input.decode",
+        "DecodeBench",
+        "how fast JPEG images are decoded, beside a plain loop",
+    ),
     "bench throughput": (
         "hpc_train.bench.throughput.command",
         "Throughput",
         "how fast a trainer trains, and what bounds it",
     ),
-    "bench scaling": ("hpc_train.bench.scaling", "Scaling", "speed and efficiency by number of ranks, from a study"),
+    "bench scaling": (
+        "hpc_train.bench.study.command",
+        "Scaling",
+        "speed and efficiency by number of ranks, from a study",
+    ),
     "bench allreduce": (
         "hpc_train.bench.allreduce.command",
         "AllreduceBench",
         "latency and bandwidth of the all-reduce by message size, beside MPI's",
     ),
-    "bench predict": ("hpc_train.bench.model.command", "Predict", "speed at sizes not run, by a model of a step"),
+    "bench predict": ("hpc_train.bench.step_model.command", "Predict", "speed at sizes not run, by a model of a step"),
     "bench frameworks": (
         "hpc_train.bench.frameworks.measure",
         "FrameworkBench",
@@ -58,7 +70,11 @@ _COMMANDS = {
         "ClimateComparison",
         "synthetic weather beside CAM5's, and what rules without learning reach on it",
     ),
-    "bench plan": ("hpc_train.bench.plan", "Plan", "what planning costs a rank of many, and how random each order is"),
+    "bench plan": (
+        "hpc_train.bench.plan.command",
+        "Plan",
+        "what planning costs a rank of many, and how random each order is",
+    ),
 }
 
 

@@ -117,7 +117,7 @@ def _loss(chosen: Options, catalogue):
 
 
 def _metrics(chosen: Options, catalogue) -> list:
-    from hpc_train.metrics import SampleIoU, SegmentationScores
+    from hpc_train.metrics.label_maps import SampleIoU, SegmentationScores
 
     classes, ignored = catalogue.classes, chosen.ignored
     return [SegmentationScores(classes, catalogue.class_names, ignored), SampleIoU(classes, ignored)]
@@ -125,7 +125,7 @@ def _metrics(chosen: Options, catalogue) -> list:
 
 def _notes(chosen: Options, catalogue) -> list[str]:
     from hpc_train.losses.options import weights_of_classes
-    from hpc_train.metrics import keys
+    from hpc_train.metrics.label_maps import keys
     from hpc_train.models.padding import notice
 
     statistics = None if chosen.init else _statistics(chosen)

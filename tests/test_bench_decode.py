@@ -9,8 +9,7 @@ import pytest
 from jpegs import write
 from PIL import Image
 
-from hpc_train.bench.decode import DecodeBench, run
-from hpc_train.bench.photos import write_photos
+from hpc_train.bench.input.decode import DecodeBench, run, write_photos
 from hpc_train.data.catalogue import Catalogue
 from hpc_train.data.reading.encoded_reader import EncodedReader
 from hpc_train.data.shards.arrays import write_shards

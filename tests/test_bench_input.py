@@ -9,11 +9,11 @@ import h5py
 import numpy as np
 import pytest
 
-from hpc_train.bench import input as bench
-from hpc_train.bench.peers import H5py, TorchLoader
-from hpc_train.bench.slow import SlowStorage
-from hpc_train.bench.steps import Steps
-from hpc_train.bench.ways import Copy
+from hpc_train.bench.input import command as bench
+from hpc_train.bench.input.other_readers import H5py, TorchLoader
+from hpc_train.bench.input.slow_storage import SlowStorage
+from hpc_train.bench.input.steps import Steps
+from hpc_train.bench.input.ways import Copy
 from hpc_train.data.catalogue import Catalogue
 from hpc_train.data.hdf5.access import open_hdf5
 from hpc_train.data.hdf5.raw_file import File
@@ -81,7 +81,7 @@ def test_blocks_are_measured(digits, tmp_path):
 
 def test_tensorflow_is_not_imported_for_the_ways_that_do_without(digits, tmp_path):
     code = (
-        "import sys; from pathlib import Path; from hpc_train.bench.input import InputBench, run\n"
+        "import sys; from pathlib import Path; from hpc_train.bench.input.command import InputBench, run\n"
         f"run(InputBench(data=Path({str(digits)!r}), rounds=1, seconds=0.01, threads=(1,),"
         " ways=('copy', 'arrays', 'h5py', 'h5py-threads', 'memory')))\n"
         "sys.exit('tensorflow' in sys.modules)"
@@ -231,8 +231,8 @@ def test_h5py_reads_slow_storage_one_request_at_a_time(digits):
 def test_slow_files_share_their_bandwidth_and_are_never_mapped(digits, monkeypatch):
     slept = []
     clock = [100.0]
-    monkeypatch.setattr("hpc_train.bench.slow.time.perf_counter", lambda: clock[0])
-    monkeypatch.setattr("hpc_train.bench.slow.time.sleep", slept.append)
+    monkeypatch.setattr("hpc_train.bench.input.slow_storage.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("hpc_train.bench.input.slow_storage.time.sleep", slept.append)
     storage = SlowStorage(latency=0.5, bandwidth=1000)
     file = storage.open(next(map(str, digits.glob("train-*"))))
     assert file.map() is None

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from launch import unread
 
-from hpc_train.predict import confusion_matrix, softmax, table
+from hpc_train.metrics.confusion import confusion_matrix, softmax, table
 
 
 def hpc_train(*arguments):

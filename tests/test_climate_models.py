@@ -16,7 +16,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from hpc_train import flops
+from hpc_train.flops import count as flops
 from hpc_train.models import deeplab, padding, tiramisu
 
 SMALL = "tiramisu-small", "deeplab-small"

@@ -12,8 +12,9 @@ pytest.importorskip("tensorflow")
 import keras
 from keras import layers
 
-from hpc_train import flops, flops_command
-from hpc_train.flops_command import Flops
+from hpc_train.flops import command as flops_command
+from hpc_train.flops import count
+from hpc_train.flops.command import Flops
 from hpc_train.models import deeplab, resnet
 
 
@@ -28,7 +29,7 @@ from hpc_train.models import deeplab, resnet
     ids=["resnet50", "MobileNetV2"],
 )
 def test_image_networks_take_the_published_multiply_adds(build, published):
-    assert f"{flops.forward(build()) / 2:.2e}" == published
+    assert f"{count.forward(build()) / 2:.2e}" == published
 
 
 @pytest.mark.parametrize(
@@ -57,8 +58,8 @@ def test_a_layer_takes_two_operations_for_each_multiply_add(layer, shape, multip
     inputs = keras.Input(shape)
     model = keras.Model(inputs, layer(inputs))
     expected = {layer.name: 2 * multiply_adds} if multiply_adds else {}
-    assert flops.by_layer(model) == expected
-    assert flops.training(model, batch=3) == 18 * multiply_adds
+    assert count.by_layer(model) == expected
+    assert count.training(model, batch=3) == 18 * multiply_adds
 
 
 def test_shared_layers_count_each_call_and_nested_models_by_their_layers():
@@ -66,18 +67,18 @@ def test_shared_layers_count_each_call_and_nested_models_by_their_layers():
     inner = keras.Sequential([keras.Input((3,)), layers.Dense(4, name="a")], name="inner")
     inputs = keras.Input((3,))
     model = keras.Model(inputs, inner(shared(shared(inputs))))
-    assert flops.by_layer(model) == {"shared": 2 * 2 * 9, "inner/a": 2 * 12}
+    assert count.by_layer(model) == {"shared": 2 * 2 * 9, "inner/a": 2 * 12}
 
 
 def test_a_model_of_any_size_is_counted_for_the_shape_given():
     inputs = keras.Input((None, None, 2))
     inner = keras.Sequential([keras.Input((None, None, 2)), layers.Conv2D(3, 3, name="a")], name="inner")
     model = keras.Model(inputs, inner(inputs))
-    assert flops.by_layer(model, (10, 12, 2)) == {"inner/a": 2 * 8 * 10 * 2 * 3 * 9}
+    assert count.by_layer(model, (10, 12, 2)) == {"inner/a": 2 * 8 * 10 * 2 * 3 * 9}
     with pytest.raises(UserError, match="inner/a has the unknown size"):
-        flops.forward(model)
+        count.forward(model)
     with pytest.raises(UserError, match="does not fit"):
-        flops.forward(model, shape=(10, 2))
+        count.forward(model, shape=(10, 2))
 
 
 def test_what_has_no_rule_is_named_and_not_left_out():
@@ -88,13 +89,13 @@ def test_what_has_no_rule_is_named_and_not_left_out():
         (keras.ops.matmul(inputs, keras.ops.transpose(inputs, (0, 2, 1))), "Matmul"),
     ):
         with pytest.raises(UserError, match=named):
-            flops.forward(keras.Model(inputs, outputs))
+            count.forward(keras.Model(inputs, outputs))
 
     class Subclassed(keras.Model):
         pass
 
     with pytest.raises(UserError, match="functional API"):
-        flops.forward(Subclassed())
+        count.forward(Subclassed())
 
 
 def test_the_command_prints_parameters_flops_and_the_largest_layers(capsys):
@@ -102,7 +103,7 @@ def test_the_command_prints_parameters_flops_and_the_largest_layers(capsys):
     lines = capsys.readouterr().out.splitlines()
     inputs = keras.Input((48, 64, 5))
     model = deeplab.build("deeplab-small", inputs, inputs, 2)
-    total = flops.forward(model)
+    total = count.forward(model)
     assert f"{model.count_params():,} parameters" in lines[0]
     assert f"{total / 1e6:.4g} MFLOP a sample" in lines[1]
     assert f"{3 * total / 1e6:.4g} MFLOP a sample and step" in lines[2]

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from hpc_train.errors import UserError
-from hpc_train.losses.options import LossOptions, make, weights_of_classes
-from hpc_train.losses.weights import normalised
+from hpc_train.losses.options import LossOptions, make, normalised, weights_of_classes
 
 # Pixels of the classes in the paper's data, of 1e12.
 COUNTS = np.array([982_300_000_000, 700_000_000, 17_000_000_000])

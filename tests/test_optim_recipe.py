@@ -13,7 +13,7 @@ from hpc_train.optim.recipe import RecipeOptions
 keras = pytest.importorskip("keras")
 tf = pytest.importorskip("tensorflow")
 
-from hpc_train.optim.averaging import Averages, EvaluateAverages  # noqa: E402
+from hpc_train.optim.ema import Averages, EvaluateAverages  # noqa: E402
 from hpc_train.optim.wrapper import unwrap  # noqa: E402
 from hpc_train.parallel.saving import save_model  # noqa: E402
 from hpc_train.training.task import cross_entropy  # noqa: E402

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from hpc_train.bench.plan import Plan, run
+from hpc_train.bench.plan.command import Plan, run
+from hpc_train.bench.plan.randomness import displacement, measure, neighbour_distance, same_block
 from hpc_train.data.plan import TrainPlan
 from hpc_train.data.plan.order import BlockOrder, FullOrder, from_dict
 from hpc_train.data.plan.permutation import permute
-from hpc_train.data.randomness import displacement, measure, neighbour_distance, same_block
 from hpc_train.errors import UserError
 
 # No deadline: a slow or busy machine must not fail a property.

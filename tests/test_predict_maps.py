@@ -14,9 +14,9 @@ from hpc_train.data.fields.grid import global_grid
 from hpc_train.data.options import DataOptions
 from hpc_train.data.shards.arrays import write_shards
 from hpc_train.errors import UserError
-from hpc_train.predict import scores
+from hpc_train.metrics import confusion
 from hpc_train.predict.coastlines import coastlines
-from hpc_train.predict.fields import choose
+from hpc_train.predict.shown_fields import choose
 
 HEIGHT, WIDTH = 12, 24
 NAMES = ("background", "tc", "ar")
@@ -249,9 +249,9 @@ def test_shards_tell_coordinates_times_and_storms(tmp_path):
 
 def test_iou_of_absent_classes_counts_as_nothing_over_all_and_as_one_in_a_sample():
     matrix = np.array([[6, 2, 0], [1, 3, 0], [0, 0, 0]])
-    np.testing.assert_allclose(scores.iou(matrix), [6 / 9, 3 / 6, np.nan])
-    assert scores.mean_iou(matrix) == pytest.approx((6 / 9 + 3 / 6) / 2)
-    assert scores.sample_iou(matrix) == pytest.approx((6 / 9 + 3 / 6 + 1) / 3)
+    np.testing.assert_allclose(confusion.iou(matrix), [6 / 9, 3 / 6, np.nan])
+    assert confusion.mean_iou(matrix) == pytest.approx((6 / 9 + 3 / 6) / 2)
+    assert confusion.sample_iou(matrix) == pytest.approx((6 / 9 + 3 / 6 + 1) / 3)
 
 
 def test_fields_are_chosen_by_name_and_winds_become_speeds():

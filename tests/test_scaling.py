@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up import measured, node
 
+from hpc_train.bench.estimate import Estimate, of_jobs, ratio
 from hpc_train.bench.hardware import by_host, shared
-from hpc_train.bench.scaling import Scaling, read, run
-from hpc_train.bench.study.estimate import Estimate, of_jobs, ratio
+from hpc_train.bench.study.command import Scaling, read, run
 from hpc_train.errors import UserError
 
 rate = st.floats(1, 1e6)

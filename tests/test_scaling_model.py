@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up_machine import Machine, measurement, write
 
-from hpc_train.bench.model import fit_study, published, solve, spread
-from hpc_train.bench.model.command import Predict, run
-from hpc_train.bench.model.job import BACKWARD, Job, buckets_of
-from hpc_train.bench.model.network import Link, Network
+from hpc_train.bench.step_model import fit_study, published, solve, spread
+from hpc_train.bench.step_model.command import Predict, run
+from hpc_train.bench.step_model.job import BACKWARD, Job, buckets_of
+from hpc_train.bench.step_model.network import Link, Network
 from hpc_train.errors import UserError
 
 MB = 1e6
@@ -408,7 +408,7 @@ def allreduce(ranks, nodes, latency, byte_time, library="MPI", **ways):
 
 
 def test_links_come_from_measured_all_reduces(tmp_path):
-    from hpc_train.bench.model.given_links import network_of
+    from hpc_train.bench.step_model.given_links import network_of
 
     mpi = {"library": "MPICH", "fit": {"latency": 120e-6, "byte_time": 9e-9}}
     one, several = tmp_path / "one.json", tmp_path / "several.json"

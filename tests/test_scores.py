@@ -14,7 +14,7 @@ from launch import outcomes_of
 keras = pytest.importorskip("keras")
 pytest.importorskip("tensorflow")
 
-from hpc_train.metrics import SampleIoU, SegmentationScores, confusion, scores  # noqa: E402
+from hpc_train.metrics.label_maps import SampleIoU, SegmentationScores, confusion, scores  # noqa: E402
 
 SCRIPT = Path(__file__).parent / "ranks" / "scores.py"
 CHECKS = [name for name in re.findall(r"^def (\w+)\(\):", SCRIPT.read_text(), re.M) if name.count("_") >= 3]

@@ -10,7 +10,7 @@ import made_up
 import pytest
 from launch import REPOSITORY
 
-from hpc_train.bench.scaling import read
+from hpc_train.bench.study.command import read
 
 SWEEP = REPOSITORY / "slurm" / "sweep.sh"
 STUDY = REPOSITORY / "slurm" / "scaling_study.sh"

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from launch import environment
 
-from hpc_train.bench.scaling import Scaling, run
+from hpc_train.bench.study.command import Scaling, run
 from hpc_train.bench.study.plan import jobs, sizes_of, sweep_of
 from hpc_train.bench.study.submit import shape
 from hpc_train.errors import UserError

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from launch import launch
 
 from hpc_train import climate, mnist, resnet
-from hpc_train.bench.peaks import peak
 from hpc_train.bench.throughput.command import run
 from hpc_train.bench.throughput.figures import communication_share, gradient_bytes, mean_and_error, of_steps, ratios
 from hpc_train.bench.throughput.options import BARE, WAYS, Climate, Mnist, Resnet, Throughput
+from hpc_train.bench.throughput.peaks import peak
 from hpc_train.errors import UserError
 
 SCRIPT = Path(__file__).parent / "ranks" / "throughput.py"

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from hpc_train.errors import UserError
-from hpc_train.optim.averaging import averages
+from hpc_train.optim.ema import averages
 from hpc_train.optim.wrapper import Wrapper, unwrap
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from hpc_train.console import say
 from hpc_train.errors import UserError
 from hpc_train.files import atomic_path
-from hpc_train.predict.scores import confusion_matrix, softmax, table
+from hpc_train.metrics.confusion import confusion_matrix, softmax, table
 
 _BATCH_SIZE = 256
 

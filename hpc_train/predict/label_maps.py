@@ -12,7 +12,8 @@ from hpc_train.console import say
 from hpc_train.data.catalogue.layout import CLIMATE_CLASSES
 from hpc_train.errors import UserError
 from hpc_train.files import write_json
-from hpc_train.predict import fields, scores
+from hpc_train.metrics import confusion
+from hpc_train.predict import shown_fields
 from hpc_train.predict.map_source import MapSource, open_data, open_npy
 from hpc_train.predict.netcdf import mask_file
 
@@ -48,7 +49,7 @@ def predict(options, folder, path: Path, model, output: Path) -> None:
     _check_packing(model, source, options.data)
     drawn = _drawn(options, source.samples)
     channels = 1 if source.channel_axis is None else source.shape[source.channel_axis]
-    shown = fields.choose(source.channel_names, channels, options.show) if drawn else []
+    shown = shown_fields.choose(source.channel_names, channels, options.show) if drawn else []
     if source.grid.assumed:
         height, width = len(source.grid.latitudes), len(source.grid.longitudes)
         say(f"{options.data} does not say where its maps lie: taken as a global {height} x {width} grid from the south")
@@ -66,9 +67,9 @@ def predict(options, folder, path: Path, model, output: Path) -> None:
             matrix = None
             if truth is not None:
                 counts = truth >= 0
-                matrix = scores.confusion_matrix(truth[counts], predicted[counts], classes)
+                matrix = confusion.confusion_matrix(truth[counts], predicted[counts], classes)
                 total += matrix
-                of_samples.append(scores.sample_iou(matrix))
+                of_samples.append(confusion.sample_iou(matrix))
                 ignored += int(np.sum(~counts))
             if number in drawn:
                 pictures.draw(number, sample, predicted, truth, matrix, when)
@@ -92,7 +93,7 @@ def _samples(source: MapSource, model, step: int):
         logits = np.asarray(model.predict_on_batch(inputs), np.float64)
         for place, number in enumerate(numbers):
             one = source.channels_last(inputs[place])
-            yield int(number), one, None if truth is None else truth[place], scores.softmax(logits[place])
+            yield int(number), one, None if truth is None else truth[place], confusion.softmax(logits[place])
 
 
 class _Pictures:
@@ -117,7 +118,7 @@ class _Pictures:
         known = ([f"{when:%Y-%m-%d %H:%M}"] if when else []) + [", ".join(self.source.storms(number))]
         title += "".join(f"\n{line}" for line in textwrap.wrap("  ".join(known), _TITLE))
         if matrix is not None:
-            of_classes = list(zip(self.names, scores.iou(matrix), strict=True))[1:]
+            of_classes = list(zip(self.names, confusion.iou(matrix), strict=True))[1:]
             figures = [f"{name} {'none here' if np.isnan(value) else f'{value:.2f}'}" for name, value in of_classes]
             title += f"\nIoU on this map: {', '.join(figures)}"
         panels = [Panel(field.title, field.units, field.of(sample, self.source.packing)) for field in self.shown]
@@ -127,11 +128,11 @@ class _Pictures:
 
 
 def _tell(matrix, names, of_samples, ignored: int, path: Path) -> None:
-    say(scores.segmentation_table(matrix, names))
+    say(confusion.segmentation_table(matrix, names))
     left_out = f", {ignored} not labelled" if ignored else ""
     accuracy = np.trace(matrix) / max(1, matrix.sum())
     say(
-        f"mean IoU {scores.mean_iou(matrix):.4f}, accuracy {accuracy:.4f} of {matrix.sum()} pixels{left_out}; "
+        f"mean IoU {confusion.mean_iou(matrix):.4f}, accuracy {accuracy:.4f} of {matrix.sum()} pixels{left_out}; "
         f"sample IoU (DeepCAM's) {np.mean(of_samples):.4f} of {len(of_samples)} samples, {path}"
     )
 

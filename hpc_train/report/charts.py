@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from textwrap import fill
 
 from hpc_train.plotting import clean, new_figure
-from hpc_train.report.looks import look
 from hpc_train.report.step import PARTS
 from hpc_train.report.study import Series
+from hpc_train.report.styles import look
 
 PART_COLOURS = dict(zip(PARTS, ("#0072B2", "#E69F00", "#D55E00", "#009E73", "#999999"), strict=True))
 

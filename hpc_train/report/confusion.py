@@ -8,8 +8,8 @@ import h5py
 import numpy as np
 
 from hpc_train.errors import UserError
+from hpc_train.metrics import confusion as scores
 from hpc_train.plotting import COLOURS, clean, new_figure, save
-from hpc_train.predict import scores
 
 # From so many classes on, cells have no room for figures.
 _MOST_WITH_FIGURES = 12

@@ -13,7 +13,7 @@ _LARGEST = 27_360  # GPUs of the largest published run: Kurth et al. 2018
 class Forecast:
     """Of one curve of a study, which goes on as predicted; why: in place of that, why nothing is predicted.
 
-    predicted: as `hpc_train.bench.model.Fitted.predict` has it; told: what the model says of itself.
+    predicted: as `hpc_train.bench.step_model.Fitted.predict` has it; told: what the model says of itself.
     """
 
     study: str
@@ -30,7 +30,7 @@ def forecasts(study: Study) -> list[Forecast]:
 
 
 def _forecast(study: Study, mode: str, curves: list[Series]) -> Forecast:
-    from hpc_train.bench.model import fit_study
+    from hpc_train.bench.step_model import fit_study
 
     try:
         fitted = fit_study(study.path, mode=mode)

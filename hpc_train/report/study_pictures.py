@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hpc_train.plotting import save
-from hpc_train.report import charts, looks
+from hpc_train.report import charts, styles
 from hpc_train.report.forecast import Forecast
 from hpc_train.report.study import MODES, Series
 
@@ -39,7 +39,7 @@ def _speeds(series: Sequence[Series]):
     figure, every = charts.grid(len(kinds))
     for axes, draw in zip(every, kinds, strict=True):
         draw(axes, series)
-    looks.curves_below(figure, [one.label for one in series])
+    styles.curves_below(figure, [one.label for one in series])
     return figure
 
 
@@ -47,7 +47,7 @@ def _breakdown(series: Sequence[Series]):
     figure, every = charts.grid(len(series))
     for axes, one in zip(every, series, strict=True):
         charts.breakdown(axes, one)
-    looks.colours_below(figure, charts.PART_COLOURS)
+    styles.colours_below(figure, charts.PART_COLOURS)
     return figure
 
 

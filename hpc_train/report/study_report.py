@@ -9,7 +9,7 @@ from hpc_train.bench.study.measurements import OURS
 from hpc_train.errors import UserError
 from hpc_train.files import atomic_path
 from hpc_train.plotting import svg
-from hpc_train.report import charts, looks, page, timelines
+from hpc_train.report import charts, page, styles, timelines
 from hpc_train.report import study_tables as tables
 from hpc_train.report.forecast import Forecast, forecasts
 from hpc_train.report.study import MODES, Series, Study, open_studies
@@ -90,7 +90,7 @@ def _speed(mode: str, series: Sequence[Series]) -> str:
     threads = [one.label for one in series if len({n for row in one.rows for n in row["threads"]}) > 1]
     notes = [f"{name}: sizes differ in threads a rank, so efficiency compares unequal ranks" for name in threads]
     notes += [_SHARED] if any(row["shared"] for one in series for row in one.rows) else []
-    swatches = [(looks.swatch(number), one.label) for number, one in enumerate(series)]
+    swatches = [(styles.swatch(number), one.label) for number, one in enumerate(series)]
     parts = [page.legend(swatches), page.charts(drawn), page.listed(notes)]
     parts += [tables.speed(series, f"{mode.capitalize()} scaling: {held} at every size; means ± standard error")]
     return page.section(f"{mode.capitalize()} scaling", parts)
@@ -100,7 +100,7 @@ def _step(series: Sequence[Series]) -> str:
     known = [one for one in series if one.known_parts]
     parts = [tables.steps(series)]
     if known:
-        swatches = [(looks.area(colour), name) for name, colour in charts.PART_COLOURS.items()]
+        swatches = [(styles.area(colour), name) for name, colour in charts.PART_COLOURS.items()]
         caption = "Line: the step of fit as measured."
         drawn = [
             _chart(f"step{place}", partial(charts.breakdown, series=one), caption, [one])

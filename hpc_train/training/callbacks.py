@@ -11,7 +11,8 @@ import numpy as np
 from hpc_train.console import say
 from hpc_train.data.plan import TrainPlan
 from hpc_train.errors import UserError
-from hpc_train.optim.averaging import Averages
+from hpc_train.flops.work import Work
+from hpc_train.optim.ema import Averages
 from hpc_train.optim.schedule import Schedule
 from hpc_train.parallel.collectives import sum_arrays
 from hpc_train.parallel.metrics import assign_states, states
@@ -24,7 +25,6 @@ from hpc_train.training.input_wait import InputWait
 from hpc_train.training.run_folder import Run
 from hpc_train.training.stopping import Agreement, Requests, Stopped
 from hpc_train.units import rate
-from hpc_train.work import Work
 
 
 class Position(keras.callbacks.Callback):

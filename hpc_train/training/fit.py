@@ -33,14 +33,14 @@ def train(options: Options, task: Task) -> None:
 
     import tensorflow as tf
 
-    from hpc_train.optim.averaging import Averages, EvaluateAverages
+    from hpc_train.flops.work import Work
+    from hpc_train.optim.ema import Averages, EvaluateAverages
     from hpc_train.training import checkpoint
     from hpc_train.training.assembly import make_ready
     from hpc_train.training.callbacks import Best, Checkpoints, Position, Report
     from hpc_train.training.input_wait import InputWait
     from hpc_train.training.run_folder import Run
     from hpc_train.units import rate
-    from hpc_train.work import Work
 
     ready = make_ready(options, task, world)
     feed, plan, validation, model, schedule = ready.feed, ready.plan, ready.validation, ready.model, ready.schedule

@@ -18,7 +18,7 @@ import tensorflow as tf  # noqa: E402
 
 from hpc_train.optim import recipe  # noqa: E402
 from hpc_train.optim.accumulate import accumulate  # noqa: E402
-from hpc_train.optim.averaging import Averages, EvaluateAverages  # noqa: E402
+from hpc_train.optim.ema import Averages, EvaluateAverages  # noqa: E402
 from hpc_train.optim.recipe import RecipeOptions  # noqa: E402
 from hpc_train.parallel import wire  # noqa: E402
 from hpc_train.parallel.collectives import gather_objects  # noqa: E402

@@ -12,7 +12,7 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from hpc_train.losses import PixelCrossEntropy  # noqa: E402
-from hpc_train.metrics import SampleIoU, SegmentationScores  # noqa: E402
+from hpc_train.metrics.label_maps import SampleIoU, SegmentationScores  # noqa: E402
 from hpc_train.parallel.collectives import sum_arrays  # noqa: E402
 
 DRAW = np.random.default_rng(5)

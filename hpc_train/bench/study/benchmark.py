@@ -16,11 +16,11 @@ def parsed(words: Sequence[str]):
     """
     from hpc_train import command_line
     from hpc_train.bench.throughput.options import Throughput
-    from hpc_train.training import options
+    from hpc_train.training.options import check
 
     found = command_line.parse(Throughput, PROGRAM, words)
     found.check_bench()
-    options.check(found.of_trainer())
+    check(found.of_trainer())
     return found
 
 

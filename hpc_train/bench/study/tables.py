@@ -3,7 +3,7 @@
 import json
 from statistics import fmean
 
-from hpc_train.bench.study.estimate import Estimate, Jobs, of_jobs, ratio
+from hpc_train.bench.estimate import Estimate, Jobs, of_jobs, ratio
 from hpc_train.bench.study.measurements import OURS, Measurement
 
 FIT, ALONE = "fit", "fit alone"

@@ -33,6 +33,7 @@ from hpc_train.bench.throughput.options import BenchOptions, Throughput
 from hpc_train.bench.throughput.timeline import record, start_mpi
 from hpc_train.errors import UserError
 from hpc_train.files import write_json
+from hpc_train.training.options import check
 
 __all__ = ["Throughput", "run"]
 
@@ -43,19 +44,19 @@ def run(chosen: BenchOptions) -> None:
     names = chosen.measured_ways()
     options = chosen.of_trainer()
     task = chosen.MODULE.task(options)
-    options.check(options)
+    check(options)
     from hpc_train import parallel
 
     again = chosen.timeline and start_mpi()
     world = parallel.init(options.seed, options.threads, options.deterministic)
     from hpc_train.bench import hardware
-    from hpc_train.bench.peaks import peak
     from hpc_train.bench.throughput.fit import reading_errors
+    from hpc_train.bench.throughput.peaks import peak
     from hpc_train.bench.throughput.report import report
     from hpc_train.bench.throughput.ways import make_ways
+    from hpc_train.flops.work import Work
     from hpc_train.training.assembly import make_ready
     from hpc_train.training.run_folder import Run
-    from hpc_train.work import Work
 
     nodes = hardware.nodes()
     if options.peak_tflops is None and nodes[0]["gpus"]:

@@ -12,7 +12,7 @@ from hpc_train.units import rate
 
 
 def report(found: dict, work, path) -> None:
-    """Print what a measurement file holds, in short; work: `hpc_train.work.Work` of the measurement."""
+    """Print what a measurement file holds, in short; work: `hpc_train.flops.work.Work` of the measurement."""
     ranks, rounds = found["ranks"], len(next(iter(found["rates"].values())))
     say(
         f"{found['trainer']} {found['model']}, {found['parameters']:,} parameters, batch {found['batch_size']} a rank, "

@@ -156,6 +156,6 @@ def _print(chosen: Scaling) -> None:
     if chosen.json:
         say(json.dumps({"tables": laid_out, "left_out": left_out}, indent=2))
     else:
-        from hpc_train.bench.scaling_report import report
+        from hpc_train.bench.study.report import report
 
         report(laid_out, left_out)

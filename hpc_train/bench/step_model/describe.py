@@ -2,8 +2,8 @@
 
 import math
 
-from hpc_train.bench.model.fit import Fitted
-from hpc_train.bench.model.network import Link
+from hpc_train.bench.step_model.fitted import Fitted
+from hpc_train.bench.step_model.network import Link
 from hpc_train.units import number
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hpc_train.bench.steps import Steps
+from hpc_train.bench.input.steps import Steps
 from hpc_train.data.reading.reader import Reader
 
 

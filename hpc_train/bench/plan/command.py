@@ -76,9 +76,9 @@ def _plan(chosen: Plan, shuffle: str):
 
 def _measure(chosen: Plan, shuffle: str) -> dict:
     """Figures of one order: the cost of planning, measured in a process of its own, and the randomness."""
-    from hpc_train.data.randomness import measure
+    from hpc_train.bench.plan.randomness import measure
 
-    code = "import sys; from hpc_train.bench.plan import plan_as_a_rank; plan_as_a_rank(*sys.argv[1:])"
+    code = "import sys; from hpc_train.bench.plan.command import plan_as_a_rank; plan_as_a_rank(*sys.argv[1:])"
     options = json.dumps({**asdict(chosen), "output": None})
     done = subprocess.run([sys.executable, "-c", code, options, shuffle], capture_output=True, text=True, check=False)
     if done.returncode:

@@ -60,10 +60,10 @@ def run(options: Flops) -> None:
     with quiet_import():
         import keras  # noqa: F401
 
-    from hpc_train import flops
+    from hpc_train.flops import count
 
     model = _build(options.trainer, model_name, shape, classes)
-    parts = flops.by_layer(model)
+    parts = count.by_layer(model)
     total = sum(parts.values())
     size = " x ".join(map(str, shape))
     say(f"{model.name}, samples of {size}, {classes} classes: {model.count_params():,} parameters")
@@ -74,7 +74,7 @@ def run(options: Flops) -> None:
         say(f"  {name:{widest}}  {_readable(made):>11}  {made / total:6.1%}")
     if options.step:
         seconds, memory, where = time_step(model, options.batch_size)
-        made = flops.training(model, options.batch_size)
+        made = count.training(model, options.batch_size)
         samples = "1 sample" if options.batch_size == 1 else f"{options.batch_size} samples"
         say(
             f"one training step of {samples}: {seconds:.3g} s, {made / seconds / 1e12:.3g} TFLOP/s, "

@@ -16,14 +16,14 @@ class Work:
     @classmethod
     def of(cls, model, options, shape: tuple[int, ...], ranks: int) -> "Work":
         """The work of `model` on training samples of `shape`, of which --random-crop may take a part."""
-        from hpc_train import flops
+        from hpc_train.flops import count
 
         sides = iter(getattr(options, "random_crop", None) or ())
         # Sides that the model leaves open are those of the part.
         open_sides = zip(model.input_shape[1:], shape, strict=True)
         shape = tuple(next(sides, whole) if side is None else side for side, whole in open_sides)
         try:
-            counted = flops.training(model, shape=shape)
+            counted = count.training(model, shape=shape)
         except UserError:
             counted = None
         return cls(counted, options.peak_tflops and options.peak_tflops * ranks)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hpc_train.bench.model.job import Job, buckets_of
-from hpc_train.bench.study.estimate import Estimate, of_jobs
+from hpc_train.bench.estimate import Estimate, of_jobs
+from hpc_train.bench.step_model.job import Job, buckets_of
 from hpc_train.bench.study.measurements import OURS, Measurement, read
 from hpc_train.errors import UserError
 

@@ -11,6 +11,7 @@ Rates are of images; those for a core count the time that this process had cores
 planning too. An uncounted round finds how many steps fill --seconds.
 """
 
+import io
 import math
 import os
 import tempfile
@@ -21,9 +22,14 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from hpc_train.console import say
 from hpc_train.errors import UserError
 from hpc_train.files import write_json
+
+_DISTINCT = 64
+
 
 _SUITE = "training", "validation"
 
@@ -76,7 +82,7 @@ def run(chosen: DecodeBench) -> None:
     tf.config.set_visible_devices([], "GPU")
     with tempfile.TemporaryDirectory(prefix="hpc-train-photos-") as folder:
         if catalogue is None:
-            from hpc_train.bench.photos import write_photos
+            pass
 
             write_photos(Path(folder), max(256, chosen.batch_size), 375, 500)
             catalogue = _open(Path(folder), chosen)
@@ -98,7 +104,7 @@ def _open(data: Path, chosen: DecodeBench):
 
 
 def _measure(chosen: DecodeBench, catalogue) -> dict:
-    from hpc_train.bench import rounds, ways
+    from hpc_train.bench.input import rounds, ways
     from hpc_train.data.plan import TrainPlan
     from hpc_train.data.reading.encoded_reader import EncodedReader
     from hpc_train.data.tensors.jpeg_input import JpegInput
@@ -172,3 +178,30 @@ def _report(figures: dict) -> None:
     say("images for a core-second, quotients of the rounds:")
     for name, pairs in figures["ratios"].items():
         say(f"  {name:40} median {median(pairs):.3g} ({min(pairs):.3g} to {max(pairs):.3g})")
+
+
+def write_photos(directory: Path, count: int, height: int, width: int, quality: int = 90) -> None:
+    """Shards of `count` JPEG files, split train, in a folder.
+
+    Noise whose amplitude falls with frequency as it does in photographs (1/f; Field 1987), in three channels that go
+    together; 64 different ones, which are repeated: at 500 x 375 and quality 90 of about 117 kB each.
+    """
+    from hpc_train.data.shards.encoded import write_encoded_shards
+
+    files = [_photo(np.random.default_rng(number), height, width, quality) for number in range(min(count, _DISTINCT))]
+    images = [files[number % len(files)] for number in range(count)]
+    write_encoded_shards(directory, "train", images, np.zeros(count, np.int64), classes=1, source="1/f noise")
+
+
+def _photo(draw: np.random.Generator, height: int, width: int, quality: int) -> bytes:
+    from PIL import Image
+
+    frequency = np.hypot(np.fft.fftfreq(height)[:, np.newaxis], np.fft.rfftfreq(width))
+    frequency[0, 0] = np.inf
+    fields = np.fft.irfft2(np.fft.rfft2(draw.normal(size=(4, height, width))) / frequency, (height, width))
+    # Brightness, and a third as much of each colour.
+    pixels = np.moveaxis(fields[0] + fields[1:] / 3, 0, -1)
+    pixels = 128 + 50 * pixels / pixels.std()
+    file = io.BytesIO()
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=quality)
+    return file.getvalue()

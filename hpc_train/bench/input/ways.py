@@ -9,8 +9,8 @@ from functools import lru_cache, partial
 
 import numpy as np
 
-from hpc_train.bench.peers import Batch, H5py, TorchLoader
-from hpc_train.bench.steps import Steps
+from hpc_train.bench.input.other_readers import Batch, H5py, TorchLoader
+from hpc_train.bench.input.steps import Steps
 from hpc_train.data.catalogue import Catalogue
 from hpc_train.data.reading.reader import Reader
 

@@ -31,9 +31,9 @@ slowest GPU, node or input. `needed` is the spread that would account for all of
 
 from dataclasses import dataclass
 
-from hpc_train.bench.model import spread
-from hpc_train.bench.model.job import Job
-from hpc_train.bench.model.network import Link, Network
+from hpc_train.bench.step_model import spread
+from hpc_train.bench.step_model.job import Job
+from hpc_train.bench.step_model.network import Link, Network
 
 SPREAD = 0.015
 _MIB = 2**20

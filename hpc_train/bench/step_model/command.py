@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from hpc_train.bench.model.fit import Fitted, fit_study
-from hpc_train.bench.model.published import SPREAD, table
+from hpc_train.bench.step_model.fitted import Fitted, fit_study
+from hpc_train.bench.step_model.published import SPREAD, table
 from hpc_train.bench.study.plan import sizes_of
 from hpc_train.console import say
 from hpc_train.errors import UserError
@@ -67,7 +67,7 @@ def run(chosen: Predict) -> None:
 def _fitted(chosen: Predict) -> Fitted:
     if not chosen.allreduce:
         return fit_study(chosen.study, None, chosen.algorithm, chosen.mode, chosen.crowded)
-    from hpc_train.bench.model.given_links import network_of
+    from hpc_train.bench.step_model.given_links import network_of
 
     network = network_of(chosen.allreduce, chosen.algorithm or "tree")
     return fit_study(chosen.study, network, None, chosen.mode, chosen.crowded)

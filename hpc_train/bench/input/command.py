@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from hpc_train.bench.input_report import report
+from hpc_train.bench.input.report import report
 from hpc_train.data.options import DataOptions
 from hpc_train.errors import UserError
 
@@ -112,10 +112,10 @@ def _measure(chosen: InputBench, kinds: Sequence[str], catalogue) -> dict:
     import hdf5plugin  # noqa: F401 (h5py's filters)
     import numpy as np
 
-    from hpc_train.bench import residence, rounds, ways
-    from hpc_train.bench.peers import H5py
-    from hpc_train.bench.slow import SlowStorage
-    from hpc_train.bench.steps import Steps
+    from hpc_train.bench.input import memory, rounds, ways
+    from hpc_train.bench.input.other_readers import H5py
+    from hpc_train.bench.input.slow_storage import SlowStorage
+    from hpc_train.bench.input.steps import Steps
     from hpc_train.data.hdf5.access import open_hdf5
     from hpc_train.data.hdf5.raw_file import File
     from hpc_train.data.reading.reader import Reader
@@ -143,7 +143,7 @@ def _measure(chosen: InputBench, kinds: Sequence[str], catalogue) -> dict:
     ahead = sorted(set(chosen.read_ahead)) or [None]
     if "memory" in kinds:
         # First, while nothing that other ways leave behind can hide what it takes.
-        figures["memory"] = residence.measure(steps, reader, threads[-1], ahead[-1])
+        figures["memory"] = memory.measure(steps, reader, threads[-1], ahead[-1])
     made = []
     for kind in (kind for kind in kinds if kind != "memory"):
         for count in [0] if kind == "h5py" else threads:

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from hpc_train.bench.model import solve, spread
-from hpc_train.bench.model.job import Job
-from hpc_train.bench.model.network import Algorithm, Link, Network
-from hpc_train.bench.model.observed import Size
+from hpc_train.bench.step_model import solve, spread
+from hpc_train.bench.step_model.job import Job
+from hpc_train.bench.step_model.network import Algorithm, Link, Network
+from hpc_train.bench.step_model.observed import Size
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from hpc_train.bench.model import solve
-from hpc_train.bench.model.network import Algorithm, Link, Network
+from hpc_train.bench.step_model import solve
+from hpc_train.bench.step_model.network import Algorithm, Link, Network
 from hpc_train.errors import UserError
 
 # A message whose time latency does not matter to.

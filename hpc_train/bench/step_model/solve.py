@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from hpc_train.bench.model.network import Link
+from hpc_train.bench.step_model.network import Link
 
 _ROUNDS = 12
 

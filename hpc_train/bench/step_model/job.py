@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hpc_train.bench.model.network import Network
+from hpc_train.bench.step_model.network import Network
 
 # The backward pass computes two products of the forward pass's size in each layer: by inputs, and by weights.
 BACKWARD = 2 / 3

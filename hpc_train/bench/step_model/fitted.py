@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from hpc_train.bench.model import spread
-from hpc_train.bench.model.constants import Constants, Given, Measured, constants, linked
-from hpc_train.bench.model.job import Job
-from hpc_train.bench.model.network import Algorithm, Network
-from hpc_train.bench.model.observed import Curve, Size, curve
+from hpc_train.bench.step_model import spread
+from hpc_train.bench.step_model.constants import Constants, Given, Measured, constants, linked
+from hpc_train.bench.step_model.job import Job
+from hpc_train.bench.step_model.network import Algorithm, Network
+from hpc_train.bench.step_model.observed import Curve, Size, curve
 from hpc_train.errors import UserError
 
 _DRAWS = 100
@@ -132,7 +132,7 @@ class Fitted:
 
     def describe(self) -> list[str]:
         """What was fitted, to what, and how well, in lines."""
-        from hpc_train.bench.model.describe import lines
+        from hpc_train.bench.step_model.describe import lines
 
         return lines(self)
 

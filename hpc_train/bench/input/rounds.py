@@ -1,13 +1,14 @@
 """Interleaved measurements: every way once a round, round after round, so that all meet the same machine."""
 
+import time
 from collections import deque
 from collections.abc import Sequence
 from itertools import islice
 
 import numpy as np
+import psutil
 
-from hpc_train.bench.core_time import CoreTime
-from hpc_train.bench.ways import Way
+from hpc_train.bench.input.ways import Way
 
 _SUITE = "arrays", "tf.data"
 
@@ -65,7 +66,7 @@ def _steps_to_fill(way: Way, seconds: float) -> int:
     return max(1, round(count * seconds / took))
 
 
-def _time(way: Way, epoch: int, count: int) -> CoreTime:
+def _time(way: Way, epoch: int, count: int) -> "CoreTime":
     """What `count` steps of a way took."""
     batches = iter(way.deliver(epoch, count + 2 * way.lead))
     deque(islice(batches, way.lead), maxlen=0)
@@ -73,3 +74,33 @@ def _time(way: Way, epoch: int, count: int) -> CoreTime:
         deque(islice(batches, count), maxlen=0)
     deque(batches, maxlen=0)
     return cores
+
+
+class CoreTime:
+    """A context. elapsed: seconds in it; own: core-seconds of this process and its children; others: cores, on average,
+    of all other work."""
+
+    def __enter__(self) -> "CoreTime":
+        machine, own = _machine(), _own()
+        self._begun = time.perf_counter(), machine, own
+        return self
+
+    def __exit__(self, *_) -> None:
+        end = time.perf_counter()
+        begun, machine, own = self._begun
+        self.elapsed = end - begun
+        self.own = _own() - own
+        self.others = max(0.0, _machine() - machine - self.own) / self.elapsed
+
+
+def _machine() -> float:
+    times = psutil.cpu_times()
+    return sum(times) - times.idle - times.iowait - times.guest - times.guest_nice
+
+
+def _own() -> float:
+    process = psutil.Process()
+    seconds = sum(process.cpu_times()[:4])
+    for child in process.children(recursive=True):
+        seconds += sum(child.cpu_times()[:2])
+    return seconds
