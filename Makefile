@@ -22,15 +22,19 @@ mnist: venv $(if $(filter shards/digits,$(DATA)),shards/digits/.done)
 	horovodrun -np $(NP) python -m hpc_train.mnist --data $(DATA) --model $(MODEL) $(ARGS)
 
 # Two tests at a time: many of them wait, for Slurm or for ranks that end.
-test: venv
-	ruff check .
+test: lint
 	pytest --numprocesses 2 --no-loadscope-reorder
 
 test-container: venv
 	HPC_TRAIN_TEST_IMAGE='$(IMAGE)' pytest -m container
 
+# Shellcheck is no Python package: where it is missing, that part is left out and said to be.
 lint: venv
 	ruff check .
+	ruff format --check .
+	lint-imports
+	@if command -v shellcheck >/dev/null; then shellcheck -x $$(git ls-files '*.sh' .ci/run); \
+	else echo 'shellcheck is not installed: the shell files were not checked'; fi
 
 # The builder knows whether the Horovod that is installed still fits, and answers at once.
 venv: $(VENV)/.packages-$(EXTRA)

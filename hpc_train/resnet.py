@@ -94,9 +94,9 @@ def build(chosen: Options, catalogue):
 
 
 def _facts(chosen: Options, catalogue) -> dict:
-    from hpc_train.data.statistics.moments import Statistics
+    from hpc_train.data.statistics import load_statistics
 
-    return {"statistics": Statistics.load(chosen.statistics).digest} if chosen.statistics else {}
+    return {"statistics": load_statistics(chosen.statistics).digest} if chosen.statistics else {}
 
 
 def _leave(x):
@@ -106,11 +106,11 @@ def _leave(x):
 def _normalise(x, statistics: Path | None, catalogue):
     from keras import layers
 
-    from hpc_train.data.statistics.moments import Statistics
+    from hpc_train.data.statistics import load_statistics
     from hpc_train.models.inputs import normalise
 
     if statistics:
-        return normalise(x, Statistics.load(statistics))
+        return normalise(x, load_statistics(statistics))
     if catalogue.input_dtype.name != "uint8":
         return x
     if x.shape[-1] != 3:

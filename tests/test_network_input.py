@@ -8,7 +8,7 @@ import pytest
 
 from hpc_train.data.options import DataOptions
 from hpc_train.data.reading.reader import Reader
-from hpc_train.data.statistics.moments import Statistics
+from hpc_train.data.statistics import Statistics
 from hpc_train.errors import UserError
 
 

@@ -12,6 +12,7 @@ from made_up_machine import Machine, measurement, write
 
 from hpc_train.bench.step_model import fit_study, published, solve, spread
 from hpc_train.bench.step_model.command import Predict, run
+from hpc_train.bench.step_model.describe import describe
 from hpc_train.bench.step_model.job import BACKWARD, Job, buckets_of
 from hpc_train.bench.step_model.network import Link, Network
 from hpc_train.errors import UserError
@@ -190,7 +191,7 @@ def test_links_within_and_between_nodes_are_told_apart(tmp_path):
     assert fitted.constants.network.within.byte_time == pytest.approx(1e-9, rel=0.01)
     assert fitted.constants.network.between.latency == pytest.approx(100e-6, rel=0.01)
     assert fitted.constants.network.between.byte_time == pytest.approx(4e-9, rel=0.01)
-    assert not any("one node" in line for line in fitted.describe())
+    assert not any("one node" in line for line in describe(fitted))
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +237,7 @@ def test_the_largest_size_is_predicted_from_the_others(noisy):
     assert held["error"] == pytest.approx(held["predicted"] / held["measured"] - 1)
     assert held["low"] <= held["predicted"] <= held["high"]
     assert 0 < held["measured_error"] < 0.01 * held["measured"]
-    (told,) = [line for line in noisy[1].describe() if line.startswith("hold-out: 16 ranks predicted from 1, 2, 4, 8")]
+    (told,) = [line for line in describe(noisy[1]) if line.startswith("hold-out: 16 ranks predicted from 1, 2, 4, 8")]
     assert f"error {held['error']:+.1%}" in told
 
 
@@ -286,7 +287,7 @@ def test_one_size_with_all_reduces_leaves_the_share_of_latency_open(tmp_path):
     lowest, highest = (0.1 / (0.1 + times * one) for times in (15, 2))
     assert lowest < many["low"] < lowest + 0.1
     assert highest - 0.1 < many["high"] < highest
-    assert any("one size cannot tell latency from bandwidth" in line for line in fitted.describe())
+    assert any("one size cannot tell latency from bandwidth" in line for line in describe(fitted))
     assert fitted.holdout is None
 
 
@@ -363,8 +364,8 @@ def test_crowded_ranks_and_peers_are_not_fitted(tmp_path):
     partial = {**measurement(MACHINE, 8, steps=4), "gradient_bytes": None}
     fitted = fit_study(write(tmp_path / "s", *sizes, peer, partial))
     assert [(size.ranks, len(size.runs)) for size in fitted.curve.sizes] == [(1, 1), (2, 1)]
-    assert any("no bytes of gradients" in line and "ranks-00008-4.json" in line for line in fitted.describe())
-    assert any("at 4 ranks: left out" in line for line in fitted.describe())
+    assert any("no bytes of gradients" in line and "ranks-00008-4.json" in line for line in describe(fitted))
+    assert any("at 4 ranks: left out" in line for line in describe(fitted))
 
 
 def test_crowded_ranks_can_be_held_out_with_their_computation_given(tmp_path):

@@ -12,8 +12,8 @@ from realdata import real_data
 
 from hpc_train.data.options import DataOptions
 from hpc_train.data.shards.arrays import write_shards
+from hpc_train.data.statistics import load_statistics
 from hpc_train.data.statistics.command import Stats, count, run
-from hpc_train.data.statistics.moments import Statistics
 from hpc_train.errors import UserError
 
 FILES = ("statistics.h5", "stats.h5", "stats_paper.h5")
@@ -77,11 +77,11 @@ def test_a_folder_of_published_climate_files_gets_its_statistics_in_three_files(
     write_cam5(tmp_path / "train", inputs, targets)
     stats(tmp_path)
     out = capsys.readouterr().out
-    statistics = Statistics.load(tmp_path / "statistics.h5")
+    statistics = load_statistics(tmp_path / "statistics.h5")
     assert_statistics(statistics, inputs, targets)
     assert statistics.channel_names == tuple(CHANNELS)
     assert statistics.split == "train"
-    assert [Statistics.load(tmp_path / name).flavour for name in FILES] == ["hpc-train", "deepcam", "paper"]
+    assert [load_statistics(tmp_path / name).flavour for name in FILES] == ["hpc-train", "deepcam", "paper"]
     lines = out.splitlines()
     assert lines[0].startswith("train: 5 samples of (8, 8, 16) float32")
     (psl,) = [line.split() for line in lines if " PSL " in line]
@@ -102,7 +102,7 @@ def test_the_papers_layout_has_its_channels_first_and_names_them_too(tmp_path):
             file["climate/data"] = np.moveaxis(inputs[number], -1, 0)
             file["climate/labels"] = targets[number]
     stats(tmp_path, "--layout", "paper")
-    statistics = Statistics.load(tmp_path / "statistics.h5")
+    statistics = load_statistics(tmp_path / "statistics.h5")
     assert_statistics(statistics, inputs, targets)
     assert statistics.channel_names == tuple(CHANNELS)
 
@@ -121,7 +121,7 @@ def test_of_several_label_maps_the_one_that_trainers_use_is_counted_without_the_
         (("--annotation", "1", "--classes", "2", "--ignore-label", "255"), [targets.size - expected[1], 0]),
     ):
         stats(tmp_path, "--layout", "paper", *options)
-        assert Statistics.load(tmp_path / "statistics.h5").class_counts.tolist() == list(counts)
+        assert load_statistics(tmp_path / "statistics.h5").class_counts.tolist() == list(counts)
     line = refusal(tmp_path, "--layout", "paper", "--annotation", "1", "--classes", "2")
     assert "has label 255.0, not one of the 2 classes" in line
     assert "label maps 0 to 1, so there is no --annotation 2" in refusal(tmp_path, "--annotation", "2")
@@ -135,7 +135,7 @@ def test_shards_get_the_statistics_of_their_split_with_their_names_and_fingerpri
         names = ["a", "b", "c", "d"]
         write_shards(tmp_path, split, inputs[rows], targets[rows], classes=4, class_names=names, shards=3)
     stats(tmp_path, "--split", "test", "--output", tmp_path / "new" / "folder")
-    statistics = Statistics.load(tmp_path / "new" / "folder" / "statistics.h5")
+    statistics = load_statistics(tmp_path / "new" / "folder" / "statistics.h5")
     assert_statistics(statistics, inputs[40:], targets[40:], classes=4)
     catalogue = DataOptions(tmp_path).catalogue("test")
     assert statistics.class_names == ("a", "b", "c", "d")
@@ -150,7 +150,7 @@ def test_stacked_columns_are_channels_of_their_own_and_carry_their_names(tmp_pat
         for name, values in columns.items():
             file[f"flowers/{name}"] = values
     stats(tmp_path / "table.h5", "--inputs", "flowers/length", "flowers/width", "--output", tmp_path / "out")
-    statistics = Statistics.load(tmp_path / "out" / "statistics.h5")
+    statistics = load_statistics(tmp_path / "out" / "statistics.h5")
     assert_statistics(statistics, np.stack(list(columns.values()), axis=1), np.zeros(0), classes=0)
     assert statistics.channel_names == ("length", "width")
 
@@ -162,7 +162,7 @@ def test_packed_values_count_as_what_they_stand_for(tmp_path):
             file[name] = stored
             file[name].attrs.update(scale_factor=scale, add_offset=7.0)
     stats(tmp_path / "wind.nc", "--inputs", "u", "v", "--output", tmp_path / "out")
-    statistics = Statistics.load(tmp_path / "out" / "statistics.h5")
+    statistics = load_statistics(tmp_path / "out" / "statistics.h5")
     for channel, values in enumerate((stored * 0.05 + 7, stored * -0.1 + 7)):
         found = [getattr(statistics, name)[channel] for name in ("mean", "std", "min", "max")]
         assert found == pytest.approx([values.mean(), values.std(), values.min(), values.max()], rel=1e-12)
@@ -181,7 +181,7 @@ def test_missing_values_of_packed_netcdf_are_told_or_left_out_and_counted(tmp_pa
     place = "row 4 (sample 4 of 'train') holds the missing value -32767 in channel 1"
     assert line == f"{tmp_path}/wind.nc: {place}; mend the data, or leave such values out with --skip-nan"
     stats(*options, "--skip-nan")
-    statistics = Statistics.load(tmp_path / "out" / "statistics.h5")
+    statistics = load_statistics(tmp_path / "out" / "statistics.h5")
     assert statistics.not_finite.tolist() == [0, 2]
     assert statistics.count.tolist() == [120, 118]
     for channel, kept in enumerate((stored.ravel(), gaps[gaps != -32767])):
@@ -204,7 +204,7 @@ def test_a_large_number_that_stands_for_missing_is_no_value(tmp_path, dtype, sai
     options = (tmp_path / "a.h5", "--inputs", "x", "--output", tmp_path / "out")
     assert "row 1 (sample 1 of 'train') holds the missing value 1" in refusal(*options)
     stats(*options, "--skip-nan")
-    statistics = Statistics.load(tmp_path / "out" / "statistics.h5")
+    statistics = load_statistics(tmp_path / "out" / "statistics.h5")
     assert statistics.not_finite.tolist() == [0, 1]
     assert statistics.max[1] == np.delete(values[..., 1].ravel(), 6).max()
 
@@ -216,7 +216,7 @@ def test_a_fill_value_that_is_a_value_like_others_is_counted(tmp_path):
         file.create_dataset("floats", data=images.astype("f4"), fillvalue=0)
     for name in ("bytes", "floats"):
         stats(tmp_path / "a.h5", "--inputs", name, "--output", tmp_path / "out")
-        assert Statistics.load(tmp_path / "out" / "statistics.h5").count.sum() == 48
+        assert load_statistics(tmp_path / "out" / "statistics.h5").count.sum() == 48
 
 
 def test_small_batches_in_many_threads_give_the_same_as_one(tmp_path, monkeypatch):
@@ -237,10 +237,10 @@ def test_three_ranks_find_what_one_process_finds_even_when_a_rank_has_no_sample(
     assert ended.status == 0, ended.output
     assert ended.output.count("wrote ") == 1
     assert "by 3 ranks" in ended.output
-    together = Statistics.load(tmp_path / "statistics.h5")
+    together = load_statistics(tmp_path / "statistics.h5")
     assert_statistics(together, inputs, targets)
     stats(tmp_path, "--output", tmp_path / "alone")
-    alone = Statistics.load(tmp_path / "alone" / "statistics.h5")
+    alone = load_statistics(tmp_path / "alone" / "statistics.h5")
     np.testing.assert_allclose(together.mean, alone.mean, rtol=1e-13)
     np.testing.assert_allclose(together.std, alone.std, rtol=1e-10)
 
@@ -270,7 +270,7 @@ def test_a_nan_is_told_with_file_row_and_sample_or_skipped_and_counted(tmp_path,
     assert f"{tmp_path}/train/1.h5: row 4 (sample 14 of 'train') holds nan in channel 1" in line
     assert "--skip-nan" in line
     stats(*options, "--skip-nan")
-    statistics = Statistics.load(tmp_path / "statistics.h5")
+    statistics = load_statistics(tmp_path / "statistics.h5")
     assert statistics.not_finite.tolist() == [0, 1]
     assert statistics.count.tolist() == [30, 29]
     np.testing.assert_allclose(statistics.mean, np.nanmean(inputs.reshape(-1, 2).astype(float), axis=0), rtol=1e-12)
@@ -287,7 +287,7 @@ def test_a_deviation_that_the_published_format_cannot_hold_is_noted_and_kept_in_
     assert " 7" in note
     expected = inputs[..., 7].astype(float).std()
     for name in ("statistics.h5", "stats_paper.h5"):
-        assert Statistics.load(tmp_path / name).std[7] == pytest.approx(expected, rel=1e-6)
+        assert load_statistics(tmp_path / name).std[7] == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_label_outside_the_classes_is_told(tmp_path):
@@ -297,7 +297,7 @@ def test_a_label_outside_the_classes_is_told(tmp_path):
     line = refusal(tmp_path, "--classes", "3")
     assert f"{folder}/data-2000-01-03-00-0.h5: sample 2 has label 3.0, not one of the 3 classes (0 to 2)" in line
     stats(tmp_path, "--classes", "4")
-    assert_statistics(Statistics.load(tmp_path / "statistics.h5"), inputs, targets, classes=4)
+    assert_statistics(load_statistics(tmp_path / "statistics.h5"), inputs, targets, classes=4)
 
 
 def test_statistics_that_came_with_the_data_or_of_another_split_are_kept(tmp_path):
@@ -310,7 +310,7 @@ def test_statistics_that_came_with_the_data_or_of_another_split_are_kept(tmp_pat
     shutil.copy(real_data("deepcam_stats") / "stats.h5", tmp_path / "published.h5")
     os.replace(tmp_path / "published.h5", tmp_path / "stats.h5")
     assert "stats.h5: not written by hpc-train" in refusal(tmp_path)
-    assert Statistics.load(tmp_path / "stats.h5").samples == 121266
+    assert load_statistics(tmp_path / "stats.h5").samples == 121266
 
 
 def test_statistics_in_an_undivided_folder_are_not_taken_for_data(tmp_path):
@@ -318,7 +318,7 @@ def test_statistics_in_an_undivided_folder_are_not_taken_for_data(tmp_path):
     folder = write_cam5(tmp_path / "all", inputs, targets)
     stats(folder)
     stats(folder)
-    assert_statistics(Statistics.load(folder / "statistics.h5"), inputs, targets)
+    assert_statistics(load_statistics(folder / "statistics.h5"), inputs, targets)
 
 
 def test_a_folder_that_cannot_be_written_is_told_before_anything_is_read(tmp_path):

@@ -7,7 +7,7 @@ from keras import Input, KerasTensor, layers, ops
 
 from hpc_train.data.catalogue import Catalogue
 from hpc_train.data.fields.options import chosen_channels
-from hpc_train.data.statistics.moments import Statistics
+from hpc_train.data.statistics import Statistics
 from hpc_train.errors import UserError
 
 # The layer that makes values of packed integers.

@@ -31,6 +31,7 @@ def forecasts(study: Study) -> list[Forecast]:
 
 def _forecast(study: Study, mode: str, curves: list[Series]) -> Forecast:
     from hpc_train.bench.step_model import fit_study
+    from hpc_train.bench.step_model.describe import describe
 
     try:
         fitted = fit_study(study.path, mode=mode)
@@ -38,7 +39,7 @@ def _forecast(study: Study, mode: str, curves: list[Series]) -> Forecast:
         series = next((one for one in curves if [row["ranks"] for row in one.valid] == measured), curves[0])
         # In strong scaling a rank has a sample at least.
         most = _LARGEST if mode == "weak" else min(_LARGEST, int(series.conditions["global batch"]))
-        return Forecast(study.name, series, fitted.predict(_sizes(measured[0], most)), fitted.describe())
+        return Forecast(study.name, series, fitted.predict(_sizes(measured[0], most)), describe(fitted))
     except UserError as error:
         return Forecast(study.name, curves[0], why=f"No prediction of {mode} scaling: {error}.")
 

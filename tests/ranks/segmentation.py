@@ -20,10 +20,10 @@ def run(chosen):
     def build(catalogue):
         from keras import Model, layers
 
-        from hpc_train.data.statistics.moments import Statistics
+        from hpc_train.data.statistics import load_statistics
         from hpc_train.models.inputs import network_input
 
-        inputs, x = network_input(catalogue, chosen.statistics and Statistics.load(chosen.statistics))
+        inputs, x = network_input(catalogue, chosen.statistics and load_statistics(chosen.statistics))
         for _ in range(3):
             x = layers.Conv2D(chosen.width, 3, padding="same", activation="relu")(x)
         return Model(inputs, layers.Conv2D(catalogue.classes, 1, dtype="float32")(x))

@@ -138,9 +138,9 @@ def rule_table(train: Callable[[], Iterable], test: Callable[[], Iterable], name
 
 
 def _load_real(options: ClimateComparison, names: tuple[str, ...]):
-    from hpc_train.data.statistics.file import load
+    from hpc_train.data.statistics import load_statistics
 
-    real = load(options.deepcam_stats) if options.deepcam_stats else None
+    real = load_statistics(options.deepcam_stats) if options.deepcam_stats else None
     # DeepCAM's file has CAM5's channels, and does not name them.
     if real and (real.channel_names or CAM5_CHANNELS) != names:
         raise UserError(

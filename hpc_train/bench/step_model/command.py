@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from hpc_train.bench.step_model.describe import describe
 from hpc_train.bench.step_model.fitted import Fitted, fit_study
 from hpc_train.bench.step_model.published import SPREAD, table
 from hpc_train.bench.study.plan import sizes_of
@@ -88,7 +89,7 @@ def _figures(fitted: Fitted, wanted: list[int]) -> dict:
         "holdout": fitted.holdout,
         "sweep": fitted.sweep,
         "remedies": fitted.remedies(sizes[-1]),
-        "described": fitted.describe(),
+        "described": describe(fitted),
     }
 
 
@@ -105,7 +106,7 @@ def _print(fitted: Fitted, wanted: list[int]) -> None:
         cells += [f"{row['efficiency']:.3f}", f"{row['low']:.3f} to {row['high']:.3f}", number(row["samples_per_s"])]
         cells.append(number(measured[row["ranks"]]) if row["ranks"] in measured else "-")
         say(f"{row['ranks']:6}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)))
-    for line in fitted.describe():
+    for line in describe(fitted):
         say(line)
     told = ", ".join(f"{name} x {factor:.3f}" for name, factor in fitted.remedies(sizes[-1]).items())
     say(f"what would change samples/s at {sizes[-1]} ranks, by the model: {told}")

@@ -7,7 +7,7 @@ from hpc_train.bench.step_model.network import Link
 from hpc_train.units import number
 
 
-def lines(fitted: Fitted) -> list[str]:
+def describe(fitted: Fitted) -> list[str]:
     """What was fitted, to what, and how well."""
     made, curve = fitted.constants, fitted.curve
     largest = made.measured[-1]

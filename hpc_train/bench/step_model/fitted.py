@@ -130,12 +130,6 @@ class Fitted:
         told["no rank slower than the mean"] = step.seconds - step.spread
         return {name: step.seconds / seconds for name, seconds in told.items()}
 
-    def describe(self) -> list[str]:
-        """What was fitted, to what, and how well, in lines."""
-        from hpc_train.bench.step_model.describe import lines
-
-        return lines(self)
-
     @cached_property
     def _drawn(self) -> list[Constants]:
         draw = np.random.default_rng(0)

@@ -137,7 +137,7 @@ class FieldOptions(LabelOptions):
     def _load_statistics(self):
         from hpc_train.data.fields.synthetic import field_statistics
         from hpc_train.data.options import SYNTHETIC
-        from hpc_train.data.statistics.moments import Statistics
+        from hpc_train.data.statistics import load_statistics
 
         if str(self.data) == SYNTHETIC and not self.statistics:
             return field_statistics(self)
@@ -145,7 +145,7 @@ class FieldOptions(LabelOptions):
         beside = next((folder / name for name in STATISTICS_FILES if (folder / name).is_file()), None)
         path = self.statistics or beside
         if path:
-            return Statistics.load(path)
+            return load_statistics(path)
         if self.normalise == "none":
             return None
         raise UserError(

@@ -3,13 +3,12 @@
 import numpy as np
 
 from hpc_train.data.catalogue.layout import CAM5, CAM5_CHANNELS, CLIMATE_CLASSES
-from hpc_train.data.fields.options import FieldOptions
 from hpc_train.data.options import SYNTHETIC
 
 
-def field_statistics(options: FieldOptions):
+def field_statistics(options):
     """The `data.statistics.Statistics` that the synthetic fields are drawn by: normal, each class as often."""
-    from hpc_train.data.statistics.moments import Statistics
+    from hpc_train.data.statistics import Statistics
 
     field = sample_of_fields(options)
     pixels = np.int64(options.synthetic_samples * np.prod(field["target_shape"]))
@@ -29,7 +28,7 @@ def field_statistics(options: FieldOptions):
     )
 
 
-def sample_of_fields(options: FieldOptions) -> dict:
+def sample_of_fields(options) -> dict:
     """What the catalogue of synthetic fields says of a sample."""
     shape, classes = tuple(options.field_size), options.classes or len(CLIMATE_CLASSES)
     return {

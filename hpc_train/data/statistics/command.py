@@ -77,7 +77,7 @@ def count(
     UserError, which names file and sample, for one that cannot be read, for a NaN, infinity or missing value unless
     `skip_nan`, and for a label that is no class.
     """
-    from hpc_train.data.statistics.moments import Statistics
+    from hpc_train.data.statistics import Statistics
 
     axis, missing = catalogue.channel_axis, _missing_values(catalogue)
     total = Statistics.empty(1 if axis is None else catalogue.input_shape[axis], catalogue.classes)
@@ -184,8 +184,8 @@ def _prepare_output(options: Stats) -> Path:
 
 
 def _finish(options: Stats, catalogue, total, folder: Path, ranks: int, seconds: float) -> None:
+    from hpc_train.data.statistics import Statistics
     from hpc_train.data.statistics.file import write_all
-    from hpc_train.data.statistics.moments import Statistics
 
     total = replace(
         total,

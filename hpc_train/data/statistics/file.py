@@ -63,7 +63,7 @@ def check_replaceable(folder: Path, split: str) -> list[Path]:
     return paths
 
 
-def load(path: str | Path) -> Statistics:
+def load_statistics(path: str | Path) -> Statistics:
     """Read any of the three kinds of file; `flavour` tells which it was.
 
     Where a stats.h5 of DeepCAM's kind gives no standard deviation (sqmean - mean² is negative or lost in float32's

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from math import prod
-from pathlib import Path
 
 import numpy as np
 
@@ -122,16 +121,6 @@ class Statistics:
         ends = self.min * scale + offset, self.max * scale + offset
         moments = {"mean": self.mean * scale + offset, "m2": self.m2 * np.square(scale)}
         return replace(self, **moments, min=np.minimum(*ends), max=np.maximum(*ends))
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Statistics":
-        """Read statistics.h5 of the suite, or a stats.h5 of DeepCAM or of the paper; `flavour` tells which.
-
-        Raises UserError when the file cannot be read or is none of them.
-        """
-        from hpc_train.data.statistics.file import load
-
-        return load(path)
 
     @property
     def std(self) -> np.ndarray:
