@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
+# Programs that tests start as ranks.
+RANKS = REPOSITORY / "tests" / "ranks"
 BIN = Path(sys.executable).parent
 
 

@@ -3,20 +3,19 @@
 import json
 import math
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from launch import outcomes_of
+from launch import RANKS, outcomes_of
 
 keras = pytest.importorskip("keras")
 pytest.importorskip("tensorflow")
 
 from hpc_train.metrics.label_maps import SampleIoU, SegmentationScores, confusion, scores  # noqa: E402
 
-SCRIPT = Path(__file__).parent / "ranks" / "scores.py"
+SCRIPT = RANKS / "scores.py"
 CHECKS = [name for name in re.findall(r"^def (\w+)\(\):", SCRIPT.read_text(), re.M) if name.count("_") >= 3]
 # By hand. Truth and prediction of two maps of 2 x 3 pixels, 9 is ignored: class 2 neither occurs nor is predicted in
 # the second one.

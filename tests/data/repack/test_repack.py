@@ -7,7 +7,6 @@ import sys
 import textwrap
 import time
 from collections import namedtuple
-from pathlib import Path
 
 import h5py
 import hdf5plugin  # noqa: F401 (h5py reads zstd with it)
@@ -17,7 +16,7 @@ import tyro
 import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from launch import mpirun
+from launch import REPOSITORY, mpirun
 
 from hpc_train.data.catalogue import Catalogue
 from hpc_train.data.reading.reader import Reader
@@ -30,7 +29,6 @@ from hpc_train.data.shards.compression import COMPRESSIONS, Storage
 from hpc_train.data.shards.writer import ShardWriter
 from hpc_train.errors import UserError
 
-REPOSITORY = Path(__file__).parents[1]
 SHARD = (
     "from hpc_train import command_line; from hpc_train.data.repack.command import Shard, run;"
     "command_line.main(Shard, run, 'shard')"

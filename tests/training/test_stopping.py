@@ -5,17 +5,16 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
-from launch import environment, finish, start_mpi
+from launch import RANKS, environment, finish, start_mpi
 from test_resume import OPTIONS, final_variables, metrics, train
 
 from hpc_train.parallel.world import World
 from hpc_train.training.run_folder import Run
 
-STOPS = str(Path(__file__).parent / "ranks" / "stops.py")
+STOPS = str(RANKS / "stops.py")
 UNFINISHED = 75
 SCORES = ("epoch", "step", "samples", "learning_rate", "val_loss", "val_accuracy")
 

@@ -1,16 +1,15 @@
 """Trainers on data of any layout, under real ranks: from the folder to the summary, and what goes wrong on the way."""
 
 import json
-from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from launch import launch
+from launch import RANKS, launch
 
 from hpc_train.data.statistics import command as stats
 
-SEGMENTATION = str(Path(__file__).parent / "ranks" / "segmentation.py")
+SEGMENTATION = str(RANKS / "segmentation.py")
 SHAPE = (48, 64)
 
 

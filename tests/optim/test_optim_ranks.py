@@ -1,12 +1,11 @@
 """The optimizer chain and accumulation on two real ranks: one launch, many statements about it."""
 
 import re
-from pathlib import Path
 
 import pytest
-from launch import outcomes_of
+from launch import RANKS, outcomes_of
 
-SCRIPT = Path(__file__).parent / "ranks" / "optimizers.py"
+SCRIPT = RANKS / "optimizers.py"
 CHECKS = [name for name in re.findall(r"^def (\w+)\(\):", SCRIPT.read_text(), re.M) if name.count("_") >= 4]
 
 

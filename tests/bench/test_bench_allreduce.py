@@ -11,14 +11,14 @@ import pytest
 import shaped
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from launch import REPOSITORY, environment, finish, start
+from launch import RANKS, REPOSITORY, environment, finish, start
 
 from hpc_train.bench.allreduce import figures, ways
 from hpc_train.bench.allreduce.command import AllreduceBench, run, sizes
 from hpc_train.bench.allreduce.report import report
 from hpc_train.errors import UserError
 
-SCRIPT = Path(__file__).parent / "ranks" / "allreduce.py"
+SCRIPT = RANKS / "allreduce.py"
 CHECKS = re.findall(r"^def (\w+)\(\):", SCRIPT.read_text(), re.M)
 BYTES = [2**n for n in range(2, 27)]
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import cluster as slurm
 import pytest
 from cluster_daemons import own_hostnames
+from launch import REPOSITORY
 
-HERE = Path(__file__).parent
+HERE = REPOSITORY / "tests"
 NOBODY = 65534
 SHOW = "srun bash -c 'echo $(hostname) $SLURMD_NODENAME $SLURM_LOCALID $CUDA_VISIBLE_DEVICES'"
 

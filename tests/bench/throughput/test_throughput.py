@@ -11,7 +11,7 @@ import pytest
 import tyro
 from hypothesis import given
 from hypothesis import strategies as st
-from launch import launch
+from launch import RANKS, launch
 
 from hpc_train import climate, mnist, resnet
 from hpc_train.bench.throughput.command import run
@@ -20,7 +20,7 @@ from hpc_train.bench.throughput.options import BARE, WAYS, Climate, Mnist, Resne
 from hpc_train.bench.throughput.peaks import peak
 from hpc_train.errors import UserError
 
-SCRIPT = Path(__file__).parent / "ranks" / "throughput.py"
+SCRIPT = RANKS / "throughput.py"
 CHECKS = re.findall(r"^    (\w+),$", SCRIPT.read_text(), re.M)
 
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from launch import environment
+from launch import REPOSITORY, environment
 
 from hpc_train.bench.study.command import Scaling, run
 from hpc_train.bench.study.plan import jobs, sizes_of, sweep_of
@@ -207,7 +207,7 @@ def test_a_job_that_takes_too_long_is_ended_with_all_its_processes(tmp_path, mon
 def test_ctrl_c_leaves_what_is_done_and_no_process(tmp_path, number, status):
     words = [tmp_path / "s", "--np", "1,2", "--repeats", "2", "--launcher", LAUNCHER, "--", *WORDS]
     program = [sys.executable, "-m", "hpc_train.cli", "bench", "scaling", *map(str, words)]
-    variables = environment(PYTHONPATH=str(Path(__file__).parents[1]), STAND_IN="2=hangs")
+    variables = environment(PYTHONPATH=str(REPOSITORY), STAND_IN="2=hangs")
     running = subprocess.Popen(program, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     log = tmp_path / "s" / "ranks-00002-repeat-1.log"
     deadline = time.monotonic() + 60

@@ -1,13 +1,11 @@
 """Whatever goes wrong, on one rank or on all: every rank ends within 30 s, non-zero, and one message says why."""
 
-from pathlib import Path
-
 import h5py
 import numpy as np
 import pytest
-from launch import launch, unread
+from launch import RANKS, launch, unread
 
-FAILS = str(Path(__file__).parent / "ranks" / "fails.py")
+FAILS = str(RANKS / "fails.py")
 PROMPTLY = 30
 
 

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import h5py
 import hdf5plugin  # noqa: F401 (h5py writes zstd with it)
@@ -12,7 +11,7 @@ import pytest
 import tyro
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from launch import mpirun
+from launch import REPOSITORY, mpirun
 
 from hpc_train.data.catalogue.layout import SHARDS, Layout
 from hpc_train.data.shards.arrays import write_shards
@@ -20,7 +19,6 @@ from hpc_train.data.verify.command import Verify, run
 from hpc_train.data.verify.scan import ranges, scan
 from hpc_train.errors import UserError
 
-REPOSITORY = Path(__file__).parents[1]
 VERIFY = (
     "from hpc_train import command_line; from hpc_train.data.verify.command import Verify, run;"
     "command_line.main(Verify, run, 'verify')"

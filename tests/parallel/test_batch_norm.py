@@ -1,12 +1,11 @@
 """Synchronised batch normalisation on two real ranks: one launch, many statements about it."""
 
 import re
-from pathlib import Path
 
 import pytest
-from launch import outcomes_of
+from launch import RANKS, outcomes_of
 
-SCRIPT = Path(__file__).parent / "ranks" / "batch_norm.py"
+SCRIPT = RANKS / "batch_norm.py"
 CHECKS = re.findall(r"^    (\w+),$", SCRIPT.read_text(), re.M)
 
 

@@ -3,13 +3,12 @@
 import json
 import math
 import tracemalloc
-from pathlib import Path
 
 import pytest
 import tyro
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from launch import launch
+from launch import RANKS, launch
 
 from hpc_train.errors import UserError
 from hpc_train.timeline import reader, summarise
@@ -20,7 +19,7 @@ from hpc_train.timeline.lateness import TIE, Rank
 from hpc_train.timeline.quantiles import Quantiles
 
 START = 1_700_000_000_000_000
-LATE = Path(__file__).parent / "ranks" / "late.py"
+LATE = RANKS / "late.py"
 
 
 # Horovod's own bytes, as common/timeline.cc writes them.

@@ -1,12 +1,11 @@
 """The Keras 3 layer on real ranks: one launch a world size, many statements about it."""
 
 import re
-from pathlib import Path
 
 import pytest
-from launch import outcomes_of
+from launch import RANKS, outcomes_of
 
-SCRIPT = Path(__file__).parent / "ranks" / "layer.py"
+SCRIPT = RANKS / "layer.py"
 CHECKS = [name for name in re.findall(r"^def (\w+)\(\):", SCRIPT.read_text(), re.M) if name.count("_") >= 3]
 
 
