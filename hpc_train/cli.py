@@ -58,7 +58,11 @@ _COMMANDS = {
         "AllreduceBench",
         "latency and bandwidth of the all-reduce by message size, beside MPI's",
     ),
-    "bench predict": ("hpc_train.bench.step_model.command", "Predict", "speed at sizes not run, by a model of a step"),
+    "bench predict": (
+        "hpc_train.bench.step_model.command",
+        "PredictScaling",
+        "speed at sizes not run, by a model of a step",
+    ),
     "bench frameworks": (
         "hpc_train.bench.frameworks.measure",
         "FrameworkBench",

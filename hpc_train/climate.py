@@ -34,32 +34,32 @@ class Options(LossOptions, FieldOptions, training.Options):
     """Global batch for which --lr was chosen."""
 
 
-def run(chosen: Options) -> None:
+def run(options: Options) -> None:
     """Train as chosen; every rank calls it."""
-    training.train(chosen, task(chosen))
+    training.train(options, task(options))
 
 
-def task(chosen: Options) -> training.Task:
+def task(options: Options) -> training.Task:
     """The network that the options ask for, its loss and its scores; UserError for options that make no sense."""
-    chosen.check_loss()
-    chosen.check_fields()
+    options.check_loss()
+    options.check_fields()
     for option in ("fields", "normalise"):
-        if chosen.init and getattr(chosen, option) != getattr(Options, option):
+        if options.init and getattr(options, option) != getattr(Options, option):
             raise UserError(f"--{option} is for a new network; that of --init stays as it is: leave one of the two out")
     return training.Task(
-        chosen.model,
-        partial(build, chosen),
-        partial(_loss, chosen),
-        partial(_metrics, chosen),
+        options.model,
+        partial(build, options),
+        partial(_loss, options),
+        partial(_metrics, options),
         monitor="mean_iou",
         shown=("mean_iou", "sample_iou", "accuracy"),
-        notes=partial(_notes, chosen),
-        facts=partial(_facts, chosen),
-        fits=partial(_check_sides, chosen),
+        notes=partial(_notes, options),
+        facts=partial(_facts, options),
+        fits=partial(_check_sides, options),
     )
 
 
-def build(chosen: Options, catalogue):
+def build(options: Options, catalogue):
     """An uncompiled Keras model from fields as stored to float32 logits of each pixel.
 
     Raises:
@@ -67,9 +67,9 @@ def build(chosen: Options, catalogue):
     """
     from hpc_train.models.inputs import network_input
 
-    any_size = chosen.random_crop is not None
-    inputs, x = network_input(catalogue, _statistics(chosen), chosen.normalise, chosen.fields, any_size)
-    return _family(chosen.model).build(chosen.model, inputs, x, catalogue.classes)
+    any_size = options.random_crop is not None
+    inputs, x = network_input(catalogue, _statistics(options), options.normalise, options.fields, any_size)
+    return _family(options.model).build(options.model, inputs, x, catalogue.classes)
 
 
 def _family(name: str):
@@ -79,10 +79,10 @@ def _family(name: str):
     return next((family for family in (deeplab, tiramisu) if name in family.FAMILY), None)
 
 
-def _check_sides(chosen: Options, model, catalogue) -> None:
+def _check_sides(options: Options, model, catalogue) -> None:
     """UserError where the network does not take the parts of maps, or the whole maps that validation takes."""
     takes_any, family = None in model.input_shape[1:], _family(model.name)
-    if chosen.random_crop and not takes_any:
+    if options.random_crop and not takes_any:
         raise UserError(
             f"--random-crop: the network of --init takes maps of {model.input_shape[1:]} alone; leave --random-crop "
             "out, or begin with a network that was trained with it"
@@ -90,7 +90,7 @@ def _check_sides(chosen: Options, model, catalogue) -> None:
     if not (takes_any and family):
         return
     multiple = family.multiple(model.name)
-    for what, size in (("parts of maps", chosen.random_crop), ("whole maps", catalogue.target_shape)):
+    for what, size in (("parts of maps", options.random_crop), ("whole maps", catalogue.target_shape)):
         if size and any(side % multiple for side in size):
             raise UserError(
                 f"{what} are {size[0]} x {size[1]}, and {model.name}, made for --random-crop, wants sides that divide "
@@ -98,60 +98,60 @@ def _check_sides(chosen: Options, model, catalogue) -> None:
             )
 
 
-def _facts(chosen: Options, catalogue) -> dict:
-    statistics = None if chosen.init else _statistics(chosen)
+def _facts(options: Options, catalogue) -> dict:
+    statistics = None if options.init else _statistics(options)
     return {
-        "fields": list(chosen.fields),
-        "class_map": list(chosen.class_map),
-        "ignore_label": chosen.ignore_label,
-        "annotation": chosen.annotation,
-        "normalise": chosen.normalise,
+        "fields": list(options.fields),
+        "class_map": list(options.class_map),
+        "ignore_label": options.ignore_label,
+        "annotation": options.annotation,
+        "normalise": options.normalise,
         "statistics": statistics and statistics.digest,
     }
 
 
-def _loss(chosen: Options, catalogue):
+def _loss(options: Options, catalogue):
     from hpc_train.losses.options import make
 
-    return make(chosen, catalogue.classes, _counts(chosen, catalogue), chosen.label_smoothing, chosen.ignored)
+    return make(options, catalogue.classes, _counts(options, catalogue), options.label_smoothing, options.ignored)
 
 
-def _metrics(chosen: Options, catalogue) -> list:
+def _metrics(options: Options, catalogue) -> list:
     from hpc_train.metrics.label_maps import SampleIoU, SegmentationScores
 
-    classes, ignored = catalogue.classes, chosen.ignored
+    classes, ignored = catalogue.classes, options.ignored
     return [SegmentationScores(classes, catalogue.class_names, ignored), SampleIoU(classes, ignored)]
 
 
-def _notes(chosen: Options, catalogue) -> list[str]:
+def _notes(options: Options, catalogue) -> list[str]:
     from hpc_train.losses.options import weights_of_classes
     from hpc_train.metrics.label_maps import keys
     from hpc_train.models.padding import notice
 
-    statistics = None if chosen.init else _statistics(chosen)
+    statistics = None if options.init else _statistics(options)
     notes = [*statistics.notes] if statistics else []
-    weights = weights_of_classes(chosen, catalogue.classes, _counts(chosen, catalogue))
+    weights = weights_of_classes(options, catalogue.classes, _counts(options, catalogue))
     if weights is not None:
         names = keys(catalogue.classes, catalogue.class_names)
         notes.append(
             "weights: " + ", ".join(f"{name} {weight:.4g}" for name, weight in zip(names, weights, strict=True))
         )
-    if not (chosen.init or chosen.random_crop):
+    if not (options.init or options.random_crop):
         height, width = catalogue.target_shape
-        padded = notice(height, width, _family(chosen.model).multiple(chosen.model))
+        padded = notice(height, width, _family(options.model).multiple(options.model))
         notes += [f"maps of {padded} inside the network"] if padded else []
     return notes
 
 
-def _counts(chosen: Options, catalogue):
+def _counts(options: Options, catalogue):
     """Pixels of each class in the training data, where the loss wants them."""
-    return chosen.class_counts(_statistics(chosen), catalogue.classes) if chosen.needs_counts else None
+    return options.class_counts(_statistics(options), catalogue.classes) if options.needs_counts else None
 
 
 @lru_cache
-def _statistics(chosen: Options):
+def _statistics(options: Options):
     """Those of the data; None where none are there and neither the network nor the loss needs them."""
-    return chosen.load_statistics()
+    return options.load_statistics()
 
 
 if __name__ == "__main__":

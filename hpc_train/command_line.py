@@ -8,19 +8,19 @@ from collections.abc import Callable, Sequence
 
 from hpc_train.console import while_read
 from hpc_train.errors import UserError
-from hpc_train.parallel.launcher import see
-from hpc_train.parallel.world import end_heard, exit_usage
+from hpc_train.parallel.launcher import detect
+from hpc_train.parallel.world import exit_usage, exit_when_read
 
 
 def parse(options: type, prog: str, args: Sequence[str] | None = None):
     """Read the command line into `options`; a mistake ends every rank with status 2 and one of them says why."""
     import tyro
 
-    if see().rank == 0:
+    if detect().rank == 0:
         try:
             return tyro.cli(options, prog=prog, args=args)
         except SystemExit as end:
-            end_heard(end.code)
+            exit_when_read(end.code)
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
         try:
             return tyro.cli(options, prog=prog, args=args)

@@ -17,12 +17,12 @@ class Options(training.Options):
     """Shift, rotate and zoom the training images a little."""
 
 
-def run(chosen: Options) -> None:
+def run(options: Options) -> None:
     """Train as chosen; every rank calls it."""
-    training.train(chosen, task(chosen))
+    training.train(options, task(options))
 
 
-def task(chosen: Options) -> training.Task:
+def task(options: Options) -> training.Task:
     """The network that the options ask for."""
 
     def build(catalogue):
@@ -34,9 +34,9 @@ def task(chosen: Options) -> training.Task:
                 f"its targets have shape {catalogue.target_shape}, and --classes says how many there are"
             )
         shape, dtype = catalogue.input_shape, catalogue.input_dtype.name
-        return mnist.build(chosen.model, shape, dtype, catalogue.classes, chosen.augment)
+        return mnist.build(options.model, shape, dtype, catalogue.classes, options.augment)
 
-    return training.Task(f"mnist-{chosen.model}", build)
+    return training.Task(f"mnist-{options.model}", build)
 
 
 if __name__ == "__main__":

@@ -50,17 +50,17 @@ class Options(training.Options):
     """Weight decay of kernels; batch normalisation and biases have none."""
 
 
-def run(chosen: Options) -> None:
+def run(options: Options) -> None:
     """Train as chosen; every rank calls it."""
-    training.train(chosen, task(chosen))
+    training.train(options, task(options))
 
 
-def task(chosen: Options) -> training.Task:
+def task(options: Options) -> training.Task:
     """The network that the options ask for."""
-    return training.Task(chosen.model.replace(":", "-"), partial(build, chosen), facts=partial(_facts, chosen))
+    return training.Task(options.model.replace(":", "-"), partial(build, options), facts=partial(_facts, options))
 
 
-def build(chosen: Options, catalogue):
+def build(options: Options, catalogue):
     """The network that the options ask for: an uncompiled Keras model from images as stored to logits.
 
     Raises:
@@ -72,31 +72,31 @@ def build(chosen: Options, catalogue):
             f"and the number of classes; inputs have {catalogue.input_shape}, targets {catalogue.target_shape}, and "
             "--classes says how many there are"
         )
-    application = chosen.model.startswith("keras:")
-    if application and (chosen.shortcut or chosen.statistics):
+    application = options.model.startswith("keras:")
+    if application and (options.shortcut or options.statistics):
         raise UserError("--shortcut and --statistics are for residual networks; keras:NAME has its own: leave them out")
-    if chosen.augment != "randaugment" and chosen.randaugment != Options.randaugment:
+    if options.augment != "randaugment" and options.randaugment != Options.randaugment:
         raise UserError("--randaugment is for --augment randaugment; give both or leave it out")
     from hpc_train.models import applications, augment, resnet
     from hpc_train.models.inputs import network_input
 
-    if chosen.augment == "randaugment" and catalogue.input_dtype.name != "uint8":
+    if options.augment == "randaugment" and catalogue.input_dtype.name != "uint8":
         raise UserError(f"--augment randaugment is for bytes; the data are {catalogue.input_dtype.name}")
-    distort = (lambda x: augment.rand_augment(x, *chosen.randaugment)) if chosen.augment == "randaugment" else _leave
-    move = augment.crop_flip if chosen.augment != "none" else _leave
+    distort = (lambda x: augment.rand_augment(x, *options.randaugment)) if options.augment == "randaugment" else _leave
+    move = augment.crop_flip if options.augment != "none" else _leave
     if application:
         shape, dtype = catalogue.input_shape, catalogue.input_dtype.name
-        name = chosen.model.removeprefix("keras:")
+        name = options.model.removeprefix("keras:")
         return applications.build(name, shape, catalogue.classes, dtype, lambda x: move(distort(x)))
     inputs, x = network_input(catalogue)
-    x = move(_normalise(distort(x), chosen.statistics, catalogue))
-    return resnet.build(chosen.model, inputs, x, catalogue.classes, chosen.shortcut, chosen.zero_gamma)
+    x = move(_normalise(distort(x), options.statistics, catalogue))
+    return resnet.build(options.model, inputs, x, catalogue.classes, options.shortcut, options.zero_gamma)
 
 
-def _facts(chosen: Options, catalogue) -> dict:
+def _facts(options: Options, catalogue) -> dict:
     from hpc_train.data.statistics import load_statistics
 
-    return {"statistics": load_statistics(chosen.statistics).digest} if chosen.statistics else {}
+    return {"statistics": load_statistics(options.statistics).digest} if options.statistics else {}
 
 
 def _leave(x):

@@ -43,34 +43,34 @@ class OverlapBench:
     """Keep the timeline in this file, for Perfetto or chrome://tracing."""
 
 
-def run(chosen: OverlapBench) -> None:
+def run(options: OverlapBench) -> None:
     """Measure and print; every rank calls it."""
     for option in ("layers", "width", "batch_size", "steps", "bucket_mib"):
-        if getattr(chosen, option) <= 0:
-            raise UserError(f"--{option.replace('_', '-')} is {getattr(chosen, option)}; it must be above 0")
-    if chosen.keep and not chosen.keep.absolute().parent.is_dir():
-        raise UserError(f"--keep {chosen.keep}: its folder does not exist; make it first")
+        if getattr(options, option) <= 0:
+            raise UserError(f"--{option.replace('_', '-')} is {getattr(options, option)}; it must be above 0")
+    if options.keep and not options.keep.absolute().parent.is_dir():
+        raise UserError(f"--keep {options.keep}: its folder does not exist; make it first")
     with tempfile.TemporaryDirectory() as temporary:
-        path = chosen.keep or Path(temporary) / "timeline.json"
+        path = options.keep or Path(temporary) / "timeline.json"
         # Horovod reads it when it starts, on rank 0.
         os.environ["HOROVOD_TIMELINE"] = str(path)
-        _run(chosen, path)
+        _run(options, path)
 
 
-def _run(chosen: OverlapBench, path: Path) -> None:
+def _run(options: OverlapBench, path: Path) -> None:
     from hpc_train import parallel
 
-    world = parallel.init(seed=0, threads=chosen.threads)
+    world = parallel.init(seed=0, threads=options.threads)
     if world.size == 1:
         raise UserError("one rank alone sends nothing: start it with horovodrun -np 2 or more").agreed()
     import horovod.tensorflow as hvd
 
-    clocks = [_measure(chosen, lag, world.rank) for lag in (0, 1)]
+    clocks = [_measure(options, lag, world.rank) for lag in (0, 1)]
     # Closes the timeline.
     hvd.shutdown()
     if world.is_root:
-        mib = chosen.layers * chosen.width * (chosen.width + 1) * 4 / 2**20
-        say(f"{world.size} ranks, {chosen.layers} layers of {chosen.width}, {mib:.0f} MiB of gradients a step")
+        mib = options.layers * options.width * (options.width + 1) * 4 / 2**20
+        say(f"{world.size} ranks, {options.layers} layers of {options.width}, {mib:.0f} MiB of gradients a step")
         say("lag      step   computing   all-reduce   of it beside the computation")
         for lag, clock in enumerate(clocks):
             say(_line(lag, _figures(collectives(path, _NAME.format(lag)), clock)))
@@ -95,7 +95,7 @@ def _figures(sending: list, clock: list[tuple[float, float, float]]) -> dict[str
     }
 
 
-def _measure(chosen: OverlapBench, lag: int, rank: int) -> list[tuple[float, float, float]]:
+def _measure(options: OverlapBench, lag: int, rank: int) -> list[tuple[float, float, float]]:
     """For each step when it begins, when its gradients are there and when it ends, in s since 1970. Collective."""
     import keras
     import numpy as np
@@ -103,11 +103,11 @@ def _measure(chosen: OverlapBench, lag: int, rank: int) -> list[tuple[float, flo
 
     from hpc_train import parallel
 
-    optimizer = _timed(lag, chosen.bucket_mib)
-    hidden = [keras.layers.Dense(chosen.width, activation="relu") for _ in range(chosen.layers)]
-    model = keras.Sequential([keras.Input((chosen.width,)), *hidden])
+    optimizer = _timed(lag, options.bucket_mib)
+    hidden = [keras.layers.Dense(options.width, activation="relu") for _ in range(options.layers)]
+    model = keras.Sequential([keras.Input((options.width,)), *hidden])
     model.compile(optimizer, "mse", auto_scale_loss=False, jit_compile=False)
-    inputs = np.random.default_rng(rank).normal(size=(chosen.batch_size, chosen.width)).astype("float32")
+    inputs = np.random.default_rng(rank).normal(size=(options.batch_size, options.width)).astype("float32")
     clock = []
 
     class Clock(keras.callbacks.Callback):
@@ -118,7 +118,7 @@ def _measure(chosen: OverlapBench, lag: int, rank: int) -> list[tuple[float, flo
             clock.append((self.begin, float(optimizer.computed), time.time()))
 
     # The first steps trace, and set the ranks in step.
-    steps = _UNCOUNTED + chosen.steps
+    steps = _UNCOUNTED + options.steps
     data = tf.data.Dataset.from_tensors((inputs, inputs)).repeat(steps)
     model.fit(data, callbacks=[*parallel.callbacks(check_every=0), Clock()], verbose=0)
     return clock[_UNCOUNTED:]

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from hpc_train.console import say
 from hpc_train.doctor import launch
-from hpc_train.doctor.container import told
+from hpc_train.doctor.container import with_size
 from hpc_train.doctor.examine import Examination
 from hpc_train.doctor.findings import Finding, Report
 from hpc_train.doctor.supervise import Broken, watch
 from hpc_train.errors import UserError
 from hpc_train.parallel.failure import first_of_node
-from hpc_train.parallel.launcher import Launcher, see
+from hpc_train.parallel.launcher import Launcher, detect
 
 # Seconds that a rank which cannot go on leaves to rank 0, which may have the same trouble and tells it better.
 _PATIENCE = 10.0
@@ -55,7 +55,7 @@ def run(options: Doctor) -> None:
         raise UserError(f"--timeout is {options.timeout}; it must be more than 0")
     if options.ranks is not None and options.ranks < 1:
         raise UserError(f"--ranks is {options.ranks}; it must be at least 1")
-    launcher = see() if options.ranks is None else told(see(), options.ranks)
+    launcher = detect() if options.ranks is None else with_size(detect(), options.ranks)
     speaks = launcher.rank == 0
     seconds = options.timeout or (20 if options.launch else 120)
     if not speaks:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from hpc_train.parallel.launcher import Launcher
 
 
-def told(launcher: Launcher, ranks: int) -> Launcher:
+def with_size(launcher: Launcher, ranks: int) -> Launcher:
     """The launcher where the user says how many ranks it starts: a container may hide even that there is one."""
     if launcher.name:
         return replace(launcher, size=ranks)

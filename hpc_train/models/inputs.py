@@ -85,7 +85,7 @@ def normalise(x: KerasTensor, statistics: Statistics, how: str = "mean-std", cha
     return layers.Rescaling(scale.tolist(), offset.tolist(), dtype="float32", name="normalise")(x)
 
 
-def _fitting(statistics: Statistics, catalogue: Catalogue, chosen: list[int]) -> Statistics:
+def _fitting(statistics: Statistics, catalogue: Catalogue, options: list[int]) -> Statistics:
     """The statistics of the chosen channels of the catalogue, of all where none is chosen."""
     names = catalogue.channel_names
     axis = catalogue.channel_axis
@@ -101,8 +101,8 @@ def _fitting(statistics: Statistics, catalogue: Catalogue, chosen: list[int]) ->
             f"{', '.join(names)}; run `hpc-train stats` on these data"
         )
     statistics = replace(statistics, channel_names=names if len(names) == number else ())
-    if not chosen:
+    if not options:
         return statistics
     arrays = ("count", "mean", "m2", "min", "max", "not_finite")
-    parts = {name: getattr(statistics, name)[np.array(chosen)] for name in arrays}
-    return replace(statistics, **parts, channel_names=tuple(names[number] for number in chosen))
+    parts = {name: getattr(statistics, name)[np.array(options)] for name in arrays}
+    return replace(statistics, **parts, channel_names=tuple(names[number] for number in options))

@@ -30,7 +30,7 @@ class Launcher:
     """Whether a container keeps what it announced from this process."""
 
 
-def see(env: Mapping[str, str] = os.environ) -> Launcher:
+def detect(env: Mapping[str, str] = os.environ) -> Launcher:
     """The innermost launcher that left its mark in `env`."""
 
     def number(name: str) -> int | None:

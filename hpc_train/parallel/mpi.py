@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from hpc_train.console import HEARD, say
 from hpc_train.errors import UserError
 from hpc_train.parallel.failure import first_of_node
-from hpc_train.parallel.launcher import GLOO, see, wrong_size
+from hpc_train.parallel.launcher import GLOO, detect, wrong_size
 
 # Seconds in which ranks that fail alike find each other before one of them ends the job.
 _MEETING = 1.0
@@ -63,7 +63,7 @@ def communicator():
     Raises:
         UserError: the launcher and mpi4py do not fit, or the ranks were started without MPI.
     """
-    launcher = see()
+    launcher = detect()
     if launcher.size == 1:
         return Alone()
     if launcher.name == GLOO:

@@ -9,7 +9,7 @@ from hpc_train.console import say
 from hpc_train.errors import UserError
 from hpc_train.parallel import failure
 from hpc_train.parallel.cuda import list_gpus, offered
-from hpc_train.parallel.launcher import see, wrong_size
+from hpc_train.parallel.launcher import detect, wrong_size
 from hpc_train.parallel.quiet import quiet_import
 from hpc_train.parallel.world import World, choose_gpu, shared_gpus, threads_per_rank
 
@@ -57,7 +57,7 @@ def init(seed: int | None = None, threads: int | None = None, deterministic: boo
         nodes=hvd.cross_size(),
     )
     failure.install(world)
-    problem = wrong_size(see(), world.size)
+    problem = wrong_size(detect(), world.size)
     if problem:
         raise UserError("; ".join(problem))
     if not (told := os.environ.get(_SLEEP, "0")).isdecimal():

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from hpc_train.console import HEARD, say
 from hpc_train.errors import UserError
-from hpc_train.parallel.launcher import see
+from hpc_train.parallel.launcher import detect
 
 
 @dataclass(frozen=True)
@@ -34,20 +34,20 @@ def node_name() -> str:
     return os.environ.get("HPC_TRAIN_NODE") or socket.gethostname()
 
 
-def end_heard(status: int) -> None:
+def exit_when_read(status: int) -> None:
     """End with `status`, under a launcher after it has read what was printed."""
-    if see().size != 1:
+    if detect().size != 1:
         time.sleep(HEARD)
     sys.exit(status)
 
 
 def exit_usage(message: str) -> None:
     """End with status 2 for a mistake made before the ranks know each other, with the message on one of them."""
-    if see().rank:
+    if detect().rank:
         # Where rank 0 made the same mistake, the launcher ends this rank before it speaks.
         time.sleep(3)
     say(message, sys.stderr)
-    end_heard(2)
+    exit_when_read(2)
 
 
 def choose_gpu(visible: int, world: World) -> int | None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Ready:
+class Assembly:
     """All that a training has before its first step, but for its run folder.
 
     feed: of the data that the options name. plan, validation: who gets what of it. model: compiled, its optimizer
@@ -33,7 +33,7 @@ class Ready:
     facts: dict
 
 
-def make_ready(options: Options, task: Task, world: "World") -> Ready:
+def assemble(options: Options, task: Task, world: "World") -> Assembly:
     """Open the data, plan the epochs, build the network and compile it. Collective; after `parallel.init`.
 
     Raises:
@@ -66,7 +66,7 @@ def make_ready(options: Options, task: Task, world: "World") -> Ready:
         facts = task.facts(training) if task.facts else {}
     schedule = _schedule(options, plan.global_batch)
     compile_model(model, options, judged, parallel.DistributedOptimizer)
-    return Ready(feed, plan, validation, model, schedule, notes, facts)
+    return Assembly(feed, plan, validation, model, schedule, notes, facts)
 
 
 def network(options: Options, task: Task, catalogue):

@@ -36,14 +36,20 @@ def train(options: Options, task: Task) -> None:
     from hpc_train.flops.work import Work
     from hpc_train.optim.ema import Averages, EvaluateAverages
     from hpc_train.training import checkpoint
-    from hpc_train.training.assembly import make_ready
+    from hpc_train.training.assembly import assemble
     from hpc_train.training.callbacks import Best, Checkpoints, Position, Report
     from hpc_train.training.input_wait import InputWait
     from hpc_train.training.run_folder import Run
     from hpc_train.units import rate
 
-    ready = make_ready(options, task, world)
-    feed, plan, validation, model, schedule = ready.feed, ready.plan, ready.validation, ready.model, ready.schedule
+    assembly = assemble(options, task, world)
+    feed, plan, validation, model, schedule = (
+        assembly.feed,
+        assembly.plan,
+        assembly.validation,
+        assembly.model,
+        assembly.schedule,
+    )
     training, held_out = feed.training, feed.held_out
 
     path = options.run
@@ -56,7 +62,7 @@ def train(options: Options, task: Task) -> None:
     with parallel.agree(world):
         if world.is_root:
             facts = {"trainer": name, "seed": options.seed, "samples": plan.samples, "data": training.identity}
-            facts |= {"order": plan.order.as_dict(), **ready.facts}
+            facts |= {"order": plan.order.as_dict(), **assembly.facts}
             if training.encoding:
                 facts |= {"image_size": options.image_size, "crop": options.crop}
             newest = checkpoint.newest(run.checkpoints)
@@ -73,7 +79,7 @@ def train(options: Options, task: Task) -> None:
         f"{name}: {_parameters(model)}, {plan.samples} samples, {world.size} ranks, global batch {plan.global_batch}, "
         f"rate {schedule.start:g} -> {schedule.peak:g}, run {run.path}"
     )
-    for line in [*ready.notes, *feed.description(plan)] if world.is_root else ():
+    for line in [*assembly.notes, *feed.description(plan)] if world.is_root else ():
         tell(f"  {line}")
     if progress.step:
         tell(f"resuming after step {progress.step}: epoch {progress.epoch + 1}, sample {progress.position}")

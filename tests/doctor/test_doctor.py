@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from packaging.specifiers import SpecifierSet
 
 from hpc_train.doctor import allreduce, gpus, mpi, placement, software, storage
-from hpc_train.doctor.container import told
+from hpc_train.doctor.container import with_size
 from hpc_train.doctor.facts import Facts, Place
 from hpc_train.doctor.findings import Finding, Report, some
 from hpc_train.doctor.launch import judge as judge_launch
 from hpc_train.parallel.cuda import offered, visible
-from hpc_train.parallel.launcher import see
+from hpc_train.parallel.launcher import detect
 from hpc_train.parallel.world import World
 
 # What ranks were seen to have in an allocation of 2 nodes x 4 tasks (Slurm 22.05).
@@ -83,20 +83,20 @@ def ranks(size: int, nodes: int = 1, **fields) -> list[Facts]:
     ],
 )
 def test_the_innermost_launcher_says_how_many_ranks_there_are(env, name, size, number, local):
-    launcher = see(env)
+    launcher = detect(env)
     assert (launcher.name, launcher.size, launcher.rank, launcher.local_rank) == (name, size, number, local)
 
 
 def test_where_nothing_is_to_be_seen_the_user_can_say_how_many_ranks_there_are(monkeypatch):
     monkeypatch.setenv("APPTAINER_CONTAINER", "/images/hpc-train.sif")
-    found = judge_launch(told(see({}), 4), 1, MPICH_LIBRARY, MPICH_LIBRARY)
+    found = judge_launch(with_size(detect({}), 4), 1, MPICH_LIBRARY, MPICH_LIBRARY)
     assert "the launcher started 4 processes, but the container keeps" in found.value
-    assert judge_launch(told(see(PMI2), 8), 8, MPICH_LIBRARY, None).verdict == "ok"
-    assert judge_launch(told(see(PMI2), 6), 8, MPICH_LIBRARY, None).verdict == "wrong"
+    assert judge_launch(with_size(detect(PMI2), 8), 8, MPICH_LIBRARY, None).verdict == "ok"
+    assert judge_launch(with_size(detect(PMI2), 6), 8, MPICH_LIBRARY, None).verdict == "wrong"
 
 
 def test_n_jobs_of_size_one_are_wrong_with_the_way_to_start_them():
-    launcher = see(STEP)
+    launcher = detect(STEP)
     found = judge_launch(launcher, 1, MPICH_LIBRARY, MPICH_LIBRARY)
     assert found.verdict == "wrong"
     assert "srun --mpi=none started 8 processes, but each is a job of size 1" in found.value
@@ -105,13 +105,13 @@ def test_n_jobs_of_size_one_are_wrong_with_the_way_to_start_them():
 
 
 def test_a_world_of_another_size_than_announced_is_wrong():
-    assert judge_launch(see(PMI2), 8, MPICH_LIBRARY, None).verdict == "ok"
-    found = judge_launch(see(PMI2), 4, MPICH_LIBRARY, None)
+    assert judge_launch(detect(PMI2), 8, MPICH_LIBRARY, None).verdict == "ok"
+    found = judge_launch(detect(PMI2), 4, MPICH_LIBRARY, None)
     assert (found.verdict, "announced 8 ranks, but the world has 4" in found.value) == ("wrong", True)
 
 
 def test_the_launch_check_wants_the_mpi_that_horovod_is_built_with():
-    found = judge_launch(see(PMI2), 8, MPICH_LIBRARY, OPEN_MPI_LIBRARY)
+    found = judge_launch(detect(PMI2), 8, MPICH_LIBRARY, OPEN_MPI_LIBRARY)
     assert found.verdict == "wrong"
     assert "MPI4PY_LIBMPI=/usr/lib/libmpi.so.40" in found.remedy
 
@@ -166,26 +166,26 @@ def test_an_mpi_that_the_linker_does_not_find_is_said_to_be_missing():
     ],
 )
 def test_all_take_one_family_of_mpi(env, horovod, mpi4py, mpirun, verdict, words):
-    found = mpi.judge(horovod, mpi4py, mpirun, see(env), "")
+    found = mpi.judge(horovod, mpi4py, mpirun, detect(env), "")
     assert (found.verdict, words in found.value) == (verdict, True), found
     assert bool(found.remedy) == (verdict != "ok")
 
 
 def test_the_world_says_how_the_ranks_are_spread():
-    assert placement.judge_world(see(PMI2), 8, ranks(8, 2), "MPICH", PMI2).value == "8 ranks on 2 nodes, 4 a node"
+    assert placement.judge_world(detect(PMI2), 8, ranks(8, 2), "MPICH", PMI2).value == "8 ranks on 2 nodes, 4 a node"
     uneven = [*ranks(4, 1), rank(0, 1, 1, rank=4, host="node9")]
-    found = placement.judge_world(see({"PMI_SIZE": "5", "PMI_RANK": "0"}), 5, uneven, None, {})
+    found = placement.judge_world(detect({"PMI_SIZE": "5", "PMI_RANK": "0"}), 5, uneven, None, {})
     assert (found.verdict, found.value) == ("note", "5 ranks on 2 nodes, unevenly: 1 to 4 a node")
 
 
 def test_one_process_in_a_batch_script_of_eight_tasks_is_worth_a_note():
-    found = placement.judge_world(see(BATCH), 1, ranks(1), "MPICH", BATCH)
+    found = placement.judge_world(detect(BATCH), 1, ranks(1), "MPICH", BATCH)
     assert (found.verdict, found.value) == ("note", "1 rank on 1 node; the job has 8 tasks")
 
 
 def test_ranks_of_an_mpirun_are_not_compared_with_the_tasks_that_are_its_proxies():
     env = {**STEP, **PROXIES, **HYDRA}
-    assert placement.judge_world(see(env), 8, ranks(8, 2), "MPICH", env).verdict == "ok"
+    assert placement.judge_world(detect(env), 8, ranks(8, 2), "MPICH", env).verdict == "ok"
 
 
 def test_more_ranks_than_cpus_is_over_subscription_and_names_the_worst_node():

@@ -16,19 +16,19 @@ class Options(training.Options):
     """Statistics of the channels, from `hpc-train stats`."""
 
 
-def run(chosen):
+def run(options):
     def build(catalogue):
         from keras import Model, layers
 
         from hpc_train.data.statistics import load_statistics
         from hpc_train.models.inputs import network_input
 
-        inputs, x = network_input(catalogue, chosen.statistics and load_statistics(chosen.statistics))
+        inputs, x = network_input(catalogue, options.statistics and load_statistics(options.statistics))
         for _ in range(3):
-            x = layers.Conv2D(chosen.width, 3, padding="same", activation="relu")(x)
+            x = layers.Conv2D(options.width, 3, padding="same", activation="relu")(x)
         return Model(inputs, layers.Conv2D(catalogue.classes, 1, dtype="float32")(x))
 
-    training.train(chosen, training.Task("segmentation", build))
+    training.train(options, training.Task("segmentation", build))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from hpc_train import command_line, mnist
 number, where, step = signal.Signals[sys.argv[1]], sys.argv[2], int(sys.argv[3])
 
 
-def run(chosen):
+def run(options):
     from hpc_train.training.callbacks import Checkpoints
 
     method = f"on_{where}_batch_begin"
@@ -30,7 +30,7 @@ def run(chosen):
         original(self, batch, logs)
 
     setattr(Checkpoints, method, signalled)
-    mnist.run(chosen)
+    mnist.run(options)
 
 
 command_line.main(mnist.Options, run, "stops.py", sys.argv[4:])

@@ -25,10 +25,10 @@ from hpc_train.bench.throughput.bare import Bare  # noqa: E402
 from hpc_train.bench.throughput.fit import Fit, Reading, Resident  # noqa: E402
 from hpc_train.bench.throughput.ways import make_ways  # noqa: E402
 from hpc_train.parallel.replicas import checksums  # noqa: E402
-from hpc_train.training.assembly import make_ready  # noqa: E402
+from hpc_train.training.assembly import assemble  # noqa: E402
 
 TASK = mnist.task(options)
-READY = make_ready(options, TASK, world)
+READY = assemble(options, TASK, world)
 NAMES = ["device", "fit", "fit alone", "input"]
 WAYS = make_ways(NAMES, options, TASK, READY, world)
 WARMUP, STEPS = 2, 3

@@ -39,20 +39,20 @@ def chosen():
     return SimpleNamespace(**options, test_data=None, batch_size=4, seed=3)
 
 
-def synthetic(chosen, rank=0):
+def synthetic(options, rank=0):
     from hpc_train.parallel.world import World
     from hpc_train.training.feed import open_feed
     from hpc_train.training.synthetic import Synthetic
 
-    feed = open_feed(chosen, World(rank, 2))
+    feed = open_feed(options, World(rank, 2))
     assert isinstance(feed, Synthetic)
     return feed
 
 
-def test_synthetic_data_are_one_batch_a_rank_that_comes_again(chosen):
+def test_synthetic_data_are_one_batch_a_rank_that_comes_again(options):
     from hpc_train.data.plan import TrainPlan, ValidationPlan
 
-    feed = synthetic(chosen)
+    feed = synthetic(options)
     assert (feed.training.samples, feed.training.classes, feed.training.input_shape) == (100, 1000, (8, 8, 3))
     plan = TrainPlan(feed.training.samples, 4, 2, 3, feed.order(None))
     data = feed.batches(plan, 0, 0, 12)
@@ -64,7 +64,7 @@ def test_synthetic_data_are_one_batch_a_rank_that_comes_again(chosen):
     assert (x.shape, x.dtype, y.dtype) == ((4, 8, 8, 3), np.uint8, np.int32)
     # Even in 0 to 255.
     assert 110 < x.mean() < 145
-    assert (next(iter(synthetic(chosen, rank=1).batches(plan, 0, 0, 1)))[0].numpy() != x).any()
+    assert (next(iter(synthetic(options, rank=1).batches(plan, 0, 0, 1)))[0].numpy() != x).any()
     validation = ValidationPlan(feed.held_out.samples, 4, 2)
     assert (feed.held_out.samples, validation.steps) == (8, 1)
     assert feed.validation(validation).cardinality() == 1
@@ -83,10 +83,10 @@ def test_synthetic_data_are_one_batch_a_rank_that_comes_again(chosen):
         ({"layout": "cam5"}, "--layout goes with data in files"),
     ],
 )
-def test_impossible_options_of_synthetic_data_are_one_line_on_every_rank(chosen, change, said):
-    vars(chosen).update(change)
+def test_impossible_options_of_synthetic_data_are_one_line_on_every_rank(options, change, said):
+    vars(options).update(change)
     with pytest.raises(UserError, match=said) as caught:
-        synthetic(chosen)
+        synthetic(options)
     assert caught.value.every_rank
 
 
@@ -105,10 +105,10 @@ def test_options_of_images_that_would_do_nothing_are_one_line_on_every_rank(opti
     assert caught.value.every_rank
 
 
-def test_synthetic_data_cannot_be_staged(chosen):
+def test_synthetic_data_cannot_be_staged(options):
     from hpc_train.training.feed import staged
 
-    assert staged(chosen) is chosen
-    chosen.stage = "/tmp"
+    assert staged(options) is options
+    options.stage = "/tmp"
     with pytest.raises(UserError, match="--data synthetic has none"):
-        staged(chosen)
+        staged(options)

@@ -27,7 +27,7 @@ from pathlib import Path
 from hpc_train.console import say
 from hpc_train.errors import UserError
 from hpc_train.files import write_json
-from hpc_train.parallel.launcher import see
+from hpc_train.parallel.launcher import detect
 
 # Of each size in each round, however long they take.
 _FEWEST = 3
@@ -53,20 +53,20 @@ class AllreduceBench:
     """JSON file for the figures, with the nodes, versions and command they come from."""
 
 
-def sizes(chosen: AllreduceBench) -> list[int]:
+def sizes(options: AllreduceBench) -> list[int]:
     """Bytes of the messages."""
-    return list(takewhile(lambda size: size <= chosen.max_bytes, (chosen.min_bytes << n for n in range(63))))
+    return list(takewhile(lambda size: size <= options.max_bytes, (options.min_bytes << n for n in range(63))))
 
 
-def run(chosen: AllreduceBench) -> None:
+def run(options: AllreduceBench) -> None:
     """Measure; every rank calls it.
 
     Raises:
         UserError: impossible options, one rank, or a sum that is wrong.
     """
-    _check(chosen)
+    _check(options)
     _cycle_time()
-    _refuse_one(see().size)
+    _refuse_one(detect().size)
     from hpc_train.bench.allreduce.ways import Horovod, Mpi, mpi_world
 
     # Before Horovod, which then leaves MPI running when it is shut down.
@@ -81,7 +81,7 @@ def run(chosen: AllreduceBench) -> None:
     nodes = hardware.nodes()
     horovod = Horovod()
     ways = [horovod, *([Mpi(comm)] if comm else [])]
-    times = _measure(chosen, ways, world)
+    times = _measure(options, ways, world)
     horovod.start()
     # Of each iteration the slowest rank's: the all-reduce has ended when it has ended everywhere.
     slowest = {
@@ -93,7 +93,7 @@ def run(chosen: AllreduceBench) -> None:
         result = {
             "benchmark": "allreduce",
             "format": 2,
-            **_circumstances(chosen, world.size, nodes),
+            **_circumstances(options, world.size, nodes),
             "device": horovod.kind,
             "ways": found,
             "left_out": {"MPI": reason} if reason else {},
@@ -101,21 +101,21 @@ def run(chosen: AllreduceBench) -> None:
         from hpc_train.bench.allreduce.report import report
 
         report(result)
-        if chosen.output:
-            _write(chosen.output, result)
+        if options.output:
+            _write(options.output, result)
 
 
-def _check(chosen: AllreduceBench) -> None:
-    if chosen.min_bytes < 4 or chosen.min_bytes % 4:
-        raise UserError(f"--min-bytes is {chosen.min_bytes}; messages hold float32: a multiple of 4, and at least 4")
-    if chosen.max_bytes < chosen.min_bytes:
-        raise UserError(f"--max-bytes {chosen.max_bytes} is less than --min-bytes {chosen.min_bytes}; let it be more")
-    if chosen.iterations < _FEWEST or chosen.rounds < 1 or chosen.seconds <= 0:
+def _check(options: AllreduceBench) -> None:
+    if options.min_bytes < 4 or options.min_bytes % 4:
+        raise UserError(f"--min-bytes is {options.min_bytes}; messages hold float32: a multiple of 4, and at least 4")
+    if options.max_bytes < options.min_bytes:
+        raise UserError(f"--max-bytes {options.max_bytes} is less than --min-bytes {options.min_bytes}; let it be more")
+    if options.iterations < _FEWEST or options.rounds < 1 or options.seconds <= 0:
         raise UserError(f"--iterations must be at least {_FEWEST}, --rounds at least 1, --seconds more than 0")
-    if chosen.output and not chosen.output.absolute().parent.is_dir():
-        raise UserError(f"--output {chosen.output}: the folder {chosen.output.parent} does not exist; make it first")
-    if chosen.output and chosen.output.is_dir():
-        raise UserError(f"--output {chosen.output}: is a folder; name a file in it")
+    if options.output and not options.output.absolute().parent.is_dir():
+        raise UserError(f"--output {options.output}: the folder {options.output.parent} does not exist; make it first")
+    if options.output and options.output.is_dir():
+        raise UserError(f"--output {options.output}: is a folder; name a file in it")
 
 
 def _cycle_time() -> float:
@@ -131,19 +131,19 @@ def _refuse_one(ranks: int) -> None:
         raise UserError("one rank alone sends nothing: start it with horovodrun -np 2 or more").agreed()
 
 
-def _measure(chosen: AllreduceBench, ways: list, world) -> dict[str, dict[int, list]]:
+def _measure(options: AllreduceBench, ways: list, world) -> dict[str, dict[int, list]]:
     """This rank's seconds: by way and size, an array a round. Collective."""
     import numpy as np
 
     from hpc_train.bench.allreduce import figures
 
-    found = {way.name: {size: [] for size in sizes(chosen)} for way in ways}
+    found = {way.name: {size: [] for size in sizes(options)} for way in ways}
     counts = {}
-    for number in range(chosen.rounds + 1):
+    for number in range(options.rounds + 1):
         for place in np.roll(range(len(ways)), -number):
             way = ways[place]
             way.start()
-            for size in sizes(chosen):
+            for size in sizes(options):
                 mine = figures.contribution(world.rank, size // 4)
                 wrong = not np.array_equal(way.sum(mine), figures.total(world.size, size // 4))
                 if way.most(np.array([float(wrong)])).any():
@@ -155,20 +155,20 @@ def _measure(chosen: AllreduceBench, ways: list, world) -> dict[str, dict[int, l
                     found[way.name][size].append(way.times(size // 4, counts[way.name, size]))
                     continue
                 took = float(np.median(way.most(way.times(size // 4, _FEWEST))))
-                counts[way.name, size] = int(np.clip(chosen.seconds / max(took, 1e-9), _FEWEST, chosen.iterations))
+                counts[way.name, size] = int(np.clip(options.seconds / max(took, 1e-9), _FEWEST, options.iterations))
             if len(ways) > 1:
                 way.stop()
     return found
 
 
-def _circumstances(chosen: AllreduceBench, ranks: int, nodes: list[dict]) -> dict:
+def _circumstances(options: AllreduceBench, ranks: int, nodes: list[dict]) -> dict:
     from hpc_train.training.run_folder import versions
 
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": shlex.join(sys.orig_argv),
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
-        "options": asdict(chosen),
+        "options": asdict(options),
         "ranks": ranks,
         "nodes": nodes,
         "versions": versions(),

@@ -10,12 +10,12 @@ from functools import cache
 
 import numpy as np
 
-from hpc_train.parallel.launcher import GLOO, see
+from hpc_train.parallel.launcher import GLOO, detect
 
 
 def mpi_world() -> tuple:
     """mpi4py's COMM_WORLD, started as Horovod would, and an empty text; or None and why there is none."""
-    if see().name == GLOO:
+    if detect().name == GLOO:
         return None, f"{GLOO} starts ranks without MPI"
     from hpc_train.doctor import mpi, software
 

@@ -57,33 +57,33 @@ class FrameworkBench:
     """Python that has torch; by default this one."""
 
 
-def run(chosen: FrameworkBench) -> None:
+def run(options: FrameworkBench) -> None:
     """Measure, print and write."""
-    model = chosen.model or _MODELS[chosen.trainer]
-    numbers = (chosen.np, chosen.batch_size, chosen.threads or 1, chosen.steps, chosen.warmup, chosen.rounds)
+    model = options.model or _MODELS[options.trainer]
+    numbers = (options.np, options.batch_size, options.threads or 1, options.steps, options.warmup, options.rounds)
     if min(numbers) < 1:
         raise UserError("--np, --batch-size, --threads, --steps, --warmup and --rounds must be at least 1")
-    if chosen.output and not chosen.output.absolute().parent.is_dir():
-        raise UserError(f"--output {chosen.output}: the folder {chosen.output.parent} does not exist; make it first")
-    check(chosen.framework, chosen.trainer, model, chosen.peers_python)
+    if options.output and not options.output.absolute().parent.is_dir():
+        raise UserError(f"--output {options.output}: the folder {options.output.parent} does not exist; make it first")
+    check(options.framework, options.trainer, model, options.peers_python)
     from hpc_train.bench.frameworks.figures import measurement, report
     from hpc_train.parallel.world import threads_per_rank
     from hpc_train.training.run_folder import Run
 
     cores = len(os.sched_getaffinity(0))
-    threads = chosen.threads or threads_per_rank(chosen.np, cores, os.cpu_count() or 1)
+    threads = options.threads or threads_per_rank(options.np, cores, os.cpu_count() or 1)
     with tempfile.TemporaryDirectory(prefix="hpc-train-") as name:
         folder = Path(name)
-        catalogue = _prepare(chosen, model, threads, folder)
-        group.run(*_processes(chosen, threads, folder), folder, chosen.framework)
-        ranks = [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(chosen.np)]
-    told = {"command": shlex.join(sys.orig_argv), "framework": chosen.framework, "trainer": chosen.trainer}
-    told |= {"options": {**asdict(chosen), "threads": threads, "model": model}, "data": catalogue.identity}
+        catalogue = _prepare(options, model, threads, folder)
+        group.run(*_processes(options, threads, folder), folder, options.framework)
+        ranks = [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(options.np)]
+    told = {"command": shlex.join(sys.orig_argv), "framework": options.framework, "trainer": options.trainer}
+    told |= {"options": {**asdict(options), "threads": threads, "model": model}, "data": catalogue.identity}
     counted, trained = networks.parameters(model, catalogue.input_shape, catalogue.classes)
-    told |= {"model": model, "batch_size": chosen.batch_size, "ranks": chosen.np, "threads": threads}
+    told |= {"model": model, "batch_size": options.batch_size, "ranks": options.np, "threads": threads}
     told |= {"parameters": counted, "gradient_bytes": 4 * trained}
     found = measurement(told, ranks)
-    output = chosen.output or Run.new_path(f"throughput-{chosen.framework}-{model}") / "throughput.json"
+    output = options.output or Run.new_path(f"throughput-{options.framework}-{model}") / "throughput.json"
     try:
         write_json(output, found)
     except OSError as error:
@@ -91,52 +91,52 @@ def run(chosen: FrameworkBench) -> None:
     report(found, output)
 
 
-def _prepare(chosen: FrameworkBench, model: str, threads: int, folder: Path):
+def _prepare(options: FrameworkBench, model: str, threads: int, folder: Path):
     """Write the job and its samples into `folder`; gives the catalogue of the training split."""
     import numpy as np
 
     from hpc_train.data.catalogue import Catalogue
     from hpc_train.data.reading.reader import Reader
 
-    catalogue = Catalogue.open(chosen.data, "train")
+    catalogue = Catalogue.open(options.data, "train")
     catalogue.stored_only("this command")
     shape, classes = catalogue.input_shape, catalogue.classes
     if len(shape) != 3 or min(shape[:2]) < 8 or catalogue.channels != "last" or catalogue.target_shape or not classes:
         raise UserError(
-            f"{chosen.data}: samples have {shape} with labels of {catalogue.target_shape}; the other frameworks take "
+            f"{options.data}: samples have {shape} with labels of {catalogue.target_shape}; the other frameworks take "
             "images (height, width, channels), from 8 x 8 on, with one label each and the number of classes"
         )
     samples = min(catalogue.samples, _MOST_BYTES // catalogue.sample_bytes)
-    if samples < chosen.np * chosen.batch_size:
+    if samples < options.np * options.batch_size:
         raise UserError(
-            f"{chosen.data}: {samples} samples are too few for a step of {chosen.np} ranks with {chosen.batch_size} "
+            f"{options.data}: {samples} samples are too few for a step of {options.np} ranks with {options.batch_size} "
             "each; take a smaller --batch-size"
         )
     inputs, targets = Reader(catalogue).read(np.arange(samples))
     np.save(folder / "inputs.npy", inputs)
     np.save(folder / "targets.npy", targets.astype(np.int64))
-    job = {name: getattr(chosen, name) for name in ("trainer", "batch_size", "steps", "warmup", "rounds", "rate")}
-    job |= {"data": os.path.abspath(chosen.data), "model": model, "ranks": chosen.np, "threads": threads}
-    job |= {"input_shape": shape, "classes": classes, **asdict(networks.RECIPES[chosen.trainer])}
+    job = {name: getattr(options, name) for name in ("trainer", "batch_size", "steps", "warmup", "rounds", "rate")}
+    job |= {"data": os.path.abspath(options.data), "model": model, "ranks": options.np, "threads": threads}
+    job |= {"input_shape": shape, "classes": classes, **asdict(networks.RECIPES[options.trainer])}
     job |= {"parameters": networks.parameters(model, shape, classes)}
     (folder / "job.json").write_text(json.dumps(job))
     return catalogue
 
 
-def _processes(chosen: FrameworkBench, threads: int, folder: Path) -> tuple[list[list[str]], list[dict[str, str]]]:
+def _processes(options: FrameworkBench, threads: int, folder: Path) -> tuple[list[list[str]], list[dict[str, str]]]:
     """argv and environment of each rank."""
-    script = Path(__file__).parent / "scripts" / _SCRIPTS[chosen.framework]
-    ranks = range(chosen.np)
-    argv = [interpreter(chosen.framework, chosen.peers_python), str(script), str(folder)]
+    script = Path(__file__).parent / "scripts" / _SCRIPTS[options.framework]
+    ranks = range(options.np)
+    argv = [interpreter(options.framework, options.peers_python), str(script), str(folder)]
     common = {**os.environ, "OMP_NUM_THREADS": str(threads), "TF_CPP_MIN_LOG_LEVEL": "2"}
-    if chosen.framework == "pytorch-ddp":
+    if options.framework == "pytorch-ddp":
         # Modules of this Python are not for that one. All ranks are here: no name of this host need be known.
         common.pop("PYTHONPATH", None)
         common.setdefault("GLOO_SOCKET_IFNAME", "lo")
         return [[*argv, str(rank)] for rank in ranks], [common for _ in ranks]
     root = str(Path(__file__).parents[3])
     common["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), root]))
-    workers = [f"127.0.0.1:{port}" for port in _free_ports(chosen.np)]
+    workers = [f"127.0.0.1:{port}" for port in _free_ports(options.np)]
     tasks = [{"cluster": {"worker": workers}, "task": {"type": "worker", "index": rank}} for rank in ranks]
     return [[*argv, str(rank)] for rank in ranks], [{**common, "TF_CONFIG": json.dumps(task)} for task in tasks]
 

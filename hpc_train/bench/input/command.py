@@ -67,48 +67,48 @@ class InputBench(DataOptions):
     """JSON file for the figures."""
 
 
-def run(chosen: InputBench) -> None:
+def run(options: InputBench) -> None:
     """Measure and print."""
-    kinds = _kinds(chosen)
-    _check(chosen, kinds)
-    catalogue = chosen.catalogue(chosen.split)
-    figures = _measure(chosen, kinds, catalogue)
+    kinds = _kinds(options)
+    _check(options, kinds)
+    catalogue = options.catalogue(options.split)
+    figures = _measure(options, kinds, catalogue)
     report(figures)
-    if chosen.output:
-        chosen.output.write_text(json.dumps(figures, indent=2, default=str) + "\n")
+    if options.output:
+        options.output.write_text(json.dumps(figures, indent=2, default=str) + "\n")
 
 
-def _kinds(chosen: InputBench) -> Sequence[str]:
-    if not chosen.ways:
+def _kinds(options: InputBench) -> Sequence[str]:
+    if not options.ways:
         return ["copy", "arrays", "h5py", "h5py-threads"] + ["torch"] * _installed("torch")
-    for kind in chosen.ways:
+    for kind in options.ways:
         module, name = _NEEDS.get(kind, ("numpy", ""))
         if not _installed(module):
             raise UserError(f"--ways {kind}: {name} is not installed; `pip install {module}`, or leave {kind} out")
-    return list(dict.fromkeys(chosen.ways))
+    return list(dict.fromkeys(options.ways))
 
 
 def _installed(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
-def _check(chosen: InputBench, kinds: Sequence[str]) -> None:
-    numbers = (chosen.batch_size, chosen.rounds, *chosen.threads, *chosen.read_ahead)
-    if min(numbers) < 1 or chosen.seconds <= 0:
+def _check(options: InputBench, kinds: Sequence[str]) -> None:
+    numbers = (options.batch_size, options.rounds, *options.threads, *options.read_ahead)
+    if min(numbers) < 1 or options.seconds <= 0:
         raise UserError("--batch-size, --rounds, --threads and --read-ahead must be at least 1, --seconds more than 0")
-    if chosen.latency < 0 or (chosen.bandwidth_mib is not None and chosen.bandwidth_mib <= 0):
+    if options.latency < 0 or (options.bandwidth_mib is not None and options.bandwidth_mib <= 0):
         raise UserError("--latency must not be negative, --bandwidth-mib must be more than 0")
-    if chosen.bandwidth_mib and not chosen.latency:
+    if options.bandwidth_mib and not options.latency:
         raise UserError("--bandwidth-mib bounds the storage that --latency makes slow; give both")
-    if chosen.bandwidth_mib and "torch" in kinds:
+    if options.bandwidth_mib and "torch" in kinds:
         raise UserError("--bandwidth-mib: torch's worker processes cannot share it; leave torch out of --ways")
-    if chosen.latency and chosen.how == "map":
+    if options.latency and options.how == "map":
         raise UserError("--latency: slow files cannot be mapped; leave --how map out")
-    if chosen.output and not chosen.output.parent.is_dir():
-        raise UserError(f"--output {chosen.output}: the folder {chosen.output.parent} does not exist; make it first")
+    if options.output and not options.output.parent.is_dir():
+        raise UserError(f"--output {options.output}: the folder {options.output.parent} does not exist; make it first")
 
 
-def _measure(chosen: InputBench, kinds: Sequence[str], catalogue) -> dict:
+def _measure(options: InputBench, kinds: Sequence[str], catalogue) -> dict:
     import hdf5plugin  # noqa: F401 (h5py's filters)
     import numpy as np
 
@@ -121,14 +121,14 @@ def _measure(chosen: InputBench, kinds: Sequence[str], catalogue) -> dict:
     from hpc_train.data.reading.reader import Reader
 
     cores = len(os.sched_getaffinity(0))
-    steps = Steps(catalogue, _plan(chosen, catalogue))
+    steps = Steps(catalogue, _plan(options, catalogue))
     deque(ways.Copy(catalogue, File, 1, 0).pieces(catalogue.samples), maxlen=0)
-    bandwidth = chosen.bandwidth_mib and chosen.bandwidth_mib * 2**20
-    slow = SlowStorage(chosen.latency / 1e3, bandwidth) if chosen.latency else None
+    bandwidth = options.bandwidth_mib and options.bandwidth_mib * 2**20
+    slow = SlowStorage(options.latency / 1e3, bandwidth) if options.latency else None
     opened = (slow.open, slow.open_hdf5) if slow else (File, open_hdf5)
-    reader = Reader(catalogue, chosen.check, chosen.how, open_file=opened[0])
+    reader = Reader(catalogue, options.check, options.how, open_file=opened[0])
     figures = {
-        "options": asdict(chosen),
+        "options": asdict(options),
         "cores": cores,
         "samples": catalogue.samples,
         "files": len(catalogue.files),
@@ -139,8 +139,8 @@ def _measure(chosen: InputBench, kinds: Sequence[str], catalogue) -> dict:
         "input": f"{catalogue.input_shape} {catalogue.input_dtype}",
         "reader": reader.describe(),
     }
-    threads = sorted(set(chosen.threads)) or sorted({1, cores})
-    ahead = sorted(set(chosen.read_ahead)) or [None]
+    threads = sorted(set(options.threads)) or sorted({1, cores})
+    ahead = sorted(set(options.read_ahead)) or [None]
     if "memory" in kinds:
         # First, while nothing that other ways leave behind can hide what it takes.
         figures["memory"] = memory.measure(steps, reader, threads[-1], ahead[-1])
@@ -155,16 +155,16 @@ def _measure(chosen: InputBench, kinds: Sequence[str], catalogue) -> dict:
             same = [np.array_equal(ours, theirs) for ours, theirs in zip(batch, expected, strict=True)]
             if not all(same):
                 raise RuntimeError(f"{way.name} delivers other samples than h5py")
-    figures["ways"] = rounds.interleave(made, chosen.rounds, chosen.seconds, chosen.batch_size, slow)
+    figures["ways"] = rounds.interleave(made, options.rounds, options.seconds, options.batch_size, slow)
     return figures | {"ratios": rounds.ratios(made, figures["ways"])}
 
 
-def _plan(chosen: InputBench, catalogue):
+def _plan(options: InputBench, catalogue):
     from hpc_train.data.plan import TrainPlan
     from hpc_train.data.plan.order import BlockOrder
 
     order = None
-    if chosen.shuffle == "blocks":
+    if options.shuffle == "blocks":
         size = catalogue.sample_bytes
-        order = BlockOrder.fit(catalogue.samples, chosen.seed, 1, chosen.batch_size, sample_bytes=size)
-    return TrainPlan(catalogue.samples, chosen.batch_size, 1, chosen.seed, order)
+        order = BlockOrder.fit(catalogue.samples, options.seed, 1, options.batch_size, sample_bytes=size)
+    return TrainPlan(catalogue.samples, options.batch_size, 1, options.seed, order)

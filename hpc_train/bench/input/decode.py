@@ -60,19 +60,19 @@ class DecodeBench:
     """JSON file for the figures."""
 
 
-def run(chosen: DecodeBench) -> None:
+def run(options: DecodeBench) -> None:
     """Measure and print; raises UserError for options that are impossible and data that are no JPEG shards."""
-    least = min(chosen.image_size, chosen.batch_size, chosen.rounds, *chosen.threads)
-    if least < 1 or not 0 < chosen.seconds < math.inf:
+    least = min(options.image_size, options.batch_size, options.rounds, *options.threads)
+    if least < 1 or not 0 < options.seconds < math.inf:
         raise UserError("--image-size, --batch-size, --rounds, --threads must be at least 1, --seconds more than 0")
-    if chosen.output and not chosen.output.parent.is_dir():
-        raise UserError(f"--output {chosen.output}: the folder {chosen.output.parent} does not exist; make it first")
-    if chosen.output and chosen.output.is_dir():
-        raise UserError(f"--output {chosen.output}: is a folder; name a file in it")
-    if chosen.data is None and chosen.split != DecodeBench.split:
+    if options.output and not options.output.parent.is_dir():
+        raise UserError(f"--output {options.output}: the folder {options.output.parent} does not exist; make it first")
+    if options.output and options.output.is_dir():
+        raise UserError(f"--output {options.output}: is a folder; name a file in it")
+    if options.data is None and options.split != DecodeBench.split:
         raise UserError("--split is for --data, and made-up images have none; leave it out")
     # What is wrong with the data is told before TensorFlow is loaded, which takes seconds.
-    catalogue = _open(chosen.data, chosen) if chosen.data else None
+    catalogue = _open(options.data, options) if options.data else None
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from hpc_train.parallel.quiet import quiet_import
 
@@ -84,48 +84,48 @@ def run(chosen: DecodeBench) -> None:
         if catalogue is None:
             pass
 
-            write_photos(Path(folder), max(256, chosen.batch_size), 375, 500)
-            catalogue = _open(Path(folder), chosen)
-        figures = _measure(chosen, catalogue)
+            write_photos(Path(folder), max(256, options.batch_size), 375, 500)
+            catalogue = _open(Path(folder), options)
+        figures = _measure(options, catalogue)
     _report(figures)
-    if chosen.output:
-        write_json(chosen.output, figures)
+    if options.output:
+        write_json(options.output, figures)
 
 
-def _open(data: Path, chosen: DecodeBench):
+def _open(data: Path, options: DecodeBench):
     from hpc_train.data.catalogue import Catalogue
 
-    catalogue = Catalogue.open(data, chosen.split)
+    catalogue = Catalogue.open(data, options.split)
     if not catalogue.encoding:
         raise UserError(f"{data}: holds arrays, not JPEG images; `hpc-train bench input` measures how they are read")
-    if catalogue.samples < chosen.batch_size:
-        raise UserError(f"{data}: --batch-size {chosen.batch_size} is more than its {catalogue.samples} images")
+    if catalogue.samples < options.batch_size:
+        raise UserError(f"{data}: --batch-size {options.batch_size} is more than its {catalogue.samples} images")
     return catalogue
 
 
-def _measure(chosen: DecodeBench, catalogue) -> dict:
+def _measure(options: DecodeBench, catalogue) -> dict:
     from hpc_train.bench.input import rounds, ways
     from hpc_train.data.plan import TrainPlan
     from hpc_train.data.reading.encoded_reader import EncodedReader
     from hpc_train.data.tensors.jpeg_input import JpegInput
 
-    reader = EncodedReader(catalogue.resized(chosen.image_size))
-    plan = TrainPlan(catalogue.samples, chosen.batch_size, 1, chosen.seed)
+    reader = EncodedReader(catalogue.resized(options.image_size))
+    plan = TrainPlan(catalogue.samples, options.batch_size, 1, options.seed)
 
     def suite(threads: int, crop: str) -> Callable:
         return lambda epoch, steps: JpegInput(reader, threads, crop=crop).training(plan, 0, epoch, 0, steps)
 
     made, cores = [], len(os.sched_getaffinity(0))
     size = reader.sample_bytes
-    for threads in sorted(set(chosen.threads)) or sorted({1, cores}):
-        for kind, crop in zip(_SUITE, (chosen.crop, "centre"), strict=True):
-            lead = JpegInput(reader, threads).reading(chosen.batch_size).groups + 4
+    for threads in sorted(set(options.threads)) or sorted({1, cores}):
+        for kind, crop in zip(_SUITE, (options.crop, "centre"), strict=True):
+            lead = JpegInput(reader, threads).reading(options.batch_size).groups + 4
             made.append(ways.Way(kind, threads, None, suite(threads, crop), size, lead))
-        for kind, resized in (("decode_jpeg", None), ("decode and resize", chosen.image_size)):
+        for kind, resized in (("decode_jpeg", None), ("decode and resize", options.image_size)):
             made.append(ways.Way(kind, threads, None, partial(_plain, reader, plan, threads, resized), size))
-    found = rounds.interleave(made, chosen.rounds, chosen.seconds, chosen.batch_size)
+    found = rounds.interleave(made, options.rounds, options.seconds, options.batch_size)
     return {
-        "options": asdict(chosen),
+        "options": asdict(options),
         "cores": cores,
         "images": catalogue.samples,
         "image_bytes": size,

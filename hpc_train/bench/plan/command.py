@@ -42,34 +42,34 @@ class Plan:
     """JSON file for the figures."""
 
 
-def run(chosen: Plan) -> None:
+def run(options: Plan) -> None:
     """Measure and print."""
-    if chosen.steps < 1 or chosen.ranks < 1:
+    if options.steps < 1 or options.ranks < 1:
         raise UserError("--steps and --ranks must be at least 1")
-    if chosen.output and not chosen.output.parent.is_dir():
-        raise UserError(f"--output {chosen.output}: the folder {chosen.output.parent} does not exist; make it first")
+    if options.output and not options.output.parent.is_dir():
+        raise UserError(f"--output {options.output}: the folder {options.output.parent} does not exist; make it first")
     # Wrong options are told here, in the process that the user started.
-    plans = {shuffle: _plan(chosen, shuffle) for shuffle in ("full", "blocks") if chosen.shuffle in (shuffle, "both")}
+    plans = {shuffle: _plan(options, shuffle) for shuffle in ("full", "blocks") if options.shuffle in (shuffle, "both")}
     figures = {}
-    share = chosen.samples // chosen.ranks
-    say(f"{chosen.ranks} ranks, {chosen.samples} samples ({share} a rank), batch {chosen.batch_size} a rank")
+    share = options.samples // options.ranks
+    say(f"{options.ranks} ranks, {options.samples} samples ({share} a rank), batch {options.batch_size} a rank")
     for shuffle, plan in plans.items():
-        figures[shuffle] = {"order": plan.order.as_dict(), **_measure(chosen, shuffle)}
-        _report(chosen, figures[shuffle])
-    if chosen.output:
-        record = {"options": asdict(chosen), "orders": figures}
-        chosen.output.write_text(json.dumps(record, indent=2, default=str) + "\n")
+        figures[shuffle] = {"order": plan.order.as_dict(), **_measure(options, shuffle)}
+        _report(options, figures[shuffle])
+    if options.output:
+        record = {"options": asdict(options), "orders": figures}
+        options.output.write_text(json.dumps(record, indent=2, default=str) + "\n")
 
 
-def _plan(chosen: Plan, shuffle: str):
+def _plan(options: Plan, shuffle: str):
     from hpc_train.data.plan import TrainPlan
     from hpc_train.data.plan.order import BlockOrder
 
-    shape = chosen.samples, chosen.batch_size, chosen.ranks, chosen.seed
+    shape = options.samples, options.batch_size, options.ranks, options.seed
     if shuffle == "full":
         return TrainPlan(*shape)
     order = BlockOrder.fit(
-        chosen.samples, chosen.seed, chosen.ranks, chosen.batch_size, block=chosen.block, window=chosen.window
+        options.samples, options.seed, options.ranks, options.batch_size, block=options.block, window=options.window
     )
     return TrainPlan(*shape, order)
 
@@ -124,7 +124,7 @@ def plan_as_a_rank(options: str, shuffle: str) -> None:
     say(json.dumps(figures))
 
 
-def _report(chosen: Plan, figures: dict) -> None:
+def _report(options: Plan, figures: dict) -> None:
     order = dict(figures["order"])
     ready = figures["import_seconds"] + figures["first_batch_seconds"]
     peak = figures["peak_megabytes"]
@@ -142,4 +142,4 @@ def _report(chosen: Plan, figures: dict) -> None:
     )
     say(f"  mean displacement {figures['displacement']:.4f} of the epoch (uniform: 0.3333)")
     say(f"  neighbours in the files are {figures['neighbours']:.4f} of the epoch apart (uniform: 0.3333)")
-    say(f"  pairs of a global batch from one block of {chosen.block}: {together} (uniform: 1)")
+    say(f"  pairs of a global batch from one block of {options.block}: {together} (uniform: 1)")

@@ -20,7 +20,7 @@ _SIZES = (8, 64, 512, 4096, 27360)
 
 
 @dataclass(frozen=True)
-class Predict:
+class PredictScaling:
     """Fit a model of a step's time to a study, and predict speed and efficiency of sizes that were not run.
 
     A step is computation, the wait for the slowest rank, and what of the all-reduces does not hide behind the
@@ -45,18 +45,18 @@ class Predict:
     """Print the figures as JSON."""
 
 
-def run(chosen: Predict) -> None:
+def run(options: PredictScaling) -> None:
     """Predict and print.
 
     Raises:
         UserError: no study and no --published, or a study that is too small.
     """
-    if chosen.study is None and not chosen.published:
+    if options.study is None and not options.published:
         raise UserError("nothing to predict: name the folder of a study, or give --published")
-    fitted = _fitted(chosen) if chosen.study else None
-    wanted = sizes_of(chosen.np) if chosen.np else []
-    rows = table() if chosen.published else []
-    if chosen.json:
+    fitted = _fitted(options) if options.study else None
+    wanted = sizes_of(options.np) if options.np else []
+    rows = table() if options.published else []
+    if options.json:
         say(json.dumps({**(_figures(fitted, wanted) if fitted else {}), "published": rows}, indent=2))
         return
     if fitted:
@@ -65,13 +65,13 @@ def run(chosen: Predict) -> None:
         _print_published(rows, "\n" if fitted else "")
 
 
-def _fitted(chosen: Predict) -> Fitted:
-    if not chosen.allreduce:
-        return fit_study(chosen.study, None, chosen.algorithm, chosen.mode, chosen.crowded)
+def _fitted(options: PredictScaling) -> Fitted:
+    if not options.allreduce:
+        return fit_study(options.study, None, options.algorithm, options.mode, options.crowded)
     from hpc_train.bench.step_model.given_links import network_of
 
-    network = network_of(chosen.allreduce, chosen.algorithm or "tree")
-    return fit_study(chosen.study, network, None, chosen.mode, chosen.crowded)
+    network = network_of(options.allreduce, options.algorithm or "tree")
+    return fit_study(options.study, network, None, options.mode, options.crowded)
 
 
 def _sizes(fitted: Fitted, wanted: list[int]) -> list[int]:

@@ -70,90 +70,90 @@ class Scaling:
     """Print the figures as JSON in place of the table."""
 
 
-def run(chosen: Scaling) -> None:
+def run(options: Scaling) -> None:
     """Measure what is missing, print, and say what failed."""
-    tell = partial(say, stream=sys.stderr) if chosen.json else say
+    tell = partial(say, stream=sys.stderr) if options.json else say
     failed: list[str] = []
-    if chosen.np:
-        failed = _make(chosen, tell)
-        if chosen.submit and chosen.detach:
-            tell(f"the same command collects them, or `hpc-train bench scaling {chosen.study} --wait`")
+    if options.np:
+        failed = _make(options, tell)
+        if options.submit and options.detach:
+            tell(f"the same command collects them, or `hpc-train bench scaling {options.study} --wait`")
             return
-    elif chosen.benchmark:
+    elif options.benchmark:
         raise UserError("--np is missing: say how many ranks, as in --np 1,2,4")
-    elif chosen.wait:
+    elif options.wait:
         from hpc_train.bench.study.make import collect
         from hpc_train.bench.study.record import recorded
 
-        submitted = (recorded(chosen.study) or {}).get("submitted", {})
-        failed = collect(chosen.study, submitted, tell)
-    if failed and not any(map(load, chosen.study.glob("[!.]*.json"))):
-        raise UserError(f"no job has measured anything; see {chosen.study / failed[0]}.log")
-    _print(chosen)
+        submitted = (recorded(options.study) or {}).get("submitted", {})
+        failed = collect(options.study, submitted, tell)
+    if failed and not any(map(load, options.study.glob("[!.]*.json"))):
+        raise UserError(f"no job has measured anything; see {options.study / failed[0]}.log")
+    _print(options)
     if failed:
         named = ", ".join(failed[:3]) + (f" and {len(failed) - 3} more" if len(failed) > 3 else "")
         jobs = f"{len(failed)} job{'s' * (len(failed) > 1)} failed"
         raise UserError(f"{jobs}: {named}; their logs say why, and the same command runs what is missing")
 
 
-def _make(chosen: Scaling, tell) -> list[str]:
+def _make(options: Scaling, tell) -> list[str]:
     """Plan, record, and make what is missing; names of the jobs that failed."""
     from hpc_train.bench.study import benchmark, make, peers, submit
     from hpc_train.bench.study.plan import jobs, sizes_of, sweep_of
     from hpc_train.bench.study.record import record
 
-    _check(chosen)
-    sizes, sweep = sizes_of(chosen.np), sweep_of(chosen.sweep)
-    batch_size = benchmark.parsed(chosen.benchmark).batch_size
-    frameworks = peers.frameworks() if chosen.peers else ()
-    planned = jobs(sizes, chosen.repeats, chosen.mode, sweep, batch_size, frameworks)
-    benchmark.check(chosen.benchmark, planned)
-    if chosen.peers:
-        peers.check(planned, chosen.benchmark, chosen.study, chosen.peers_python)
-    settings = {"the command after --": list(chosen.benchmark), "--mode": chosen.mode, "--sweep": sweep}
-    settings |= {"--peers": chosen.peers, "--submit": chosen.submit}
-    if chosen.submit:
+    _check(options)
+    sizes, sweep = sizes_of(options.np), sweep_of(options.sweep)
+    batch_size = benchmark.parsed(options.benchmark).batch_size
+    frameworks = peers.frameworks() if options.peers else ()
+    planned = jobs(sizes, options.repeats, options.mode, sweep, batch_size, frameworks)
+    benchmark.check(options.benchmark, planned)
+    if options.peers:
+        peers.check(planned, options.benchmark, options.study, options.peers_python)
+    settings = {"the command after --": list(options.benchmark), "--mode": options.mode, "--sweep": sweep}
+    settings |= {"--peers": options.peers, "--submit": options.submit}
+    if options.submit:
         for ranks in sizes:
-            submit.shape(ranks, chosen.ranks_per_node)
-        settings |= {"--ranks-per-node": chosen.ranks_per_node}
+            submit.shape(ranks, options.ranks_per_node)
+        settings |= {"--ranks-per-node": options.ranks_per_node}
     else:
-        settings |= {"--launcher": chosen.launcher}
-    if chosen.mode != "weak":
+        settings |= {"--launcher": options.launcher}
+    if options.mode != "weak":
         settings |= {"the smallest of --np": sizes[0]}
-    plan = record(chosen.study, planned, settings, {"np": sizes, "repeats": chosen.repeats})
-    if not chosen.submit:
-        return make.here(chosen, planned, tell)
-    submitted = make.on_cluster(chosen, planned, plan, tell)
-    return [] if chosen.detach else make.collect(chosen.study, submitted, tell)
+    plan = record(options.study, planned, settings, {"np": sizes, "repeats": options.repeats})
+    if not options.submit:
+        return make.here(options, planned, tell)
+    submitted = make.on_cluster(options, planned, plan, tell)
+    return [] if options.detach else make.collect(options.study, submitted, tell)
 
 
-def _check(chosen: Scaling) -> None:
-    from hpc_train.parallel.launcher import see
+def _check(options: Scaling) -> None:
+    from hpc_train.parallel.launcher import detect
 
-    if see().size > 1:
-        raise UserError(f"{see().name} has started several of this; start one, which starts the ranks itself")
-    if not chosen.benchmark:
+    if detect().size > 1:
+        raise UserError(f"{detect().name} has started several of this; start one, which starts the ranks itself")
+    if not options.benchmark:
         raise UserError(
             "what to measure is missing: put it after `--`, as in `hpc-train bench scaling studies/NAME --np 1,2,4 -- "
             "mnist --data shards/mnist`"
         )
-    if chosen.repeats < 1 or not 0 < chosen.timeout < math.inf or chosen.ranks_per_node < 1:
+    if options.repeats < 1 or not 0 < options.timeout < math.inf or options.ranks_per_node < 1:
         raise UserError("--repeats and --ranks-per-node must be at least 1, --timeout more than 0")
-    for option, words in (("launcher", chosen.launcher), ("sbatch", chosen.sbatch)):
+    for option, words in (("launcher", options.launcher), ("sbatch", options.sbatch)):
         try:
             shlex.split(words)
         except ValueError as error:
             raise UserError(f"--{option} {words}: {str(error).lower()}; mend the quotes within it") from error
-    if chosen.peers and chosen.submit:
+    if options.peers and options.submit:
         raise UserError("--peers runs on this machine only; leave --submit or --peers out")
-    if (chosen.detach or chosen.sbatch) and not chosen.submit:
+    if (options.detach or options.sbatch) and not options.submit:
         raise UserError("--detach and --sbatch are for --submit; give it too, or leave them out")
 
 
-def _print(chosen: Scaling) -> None:
-    measurements, left_out = read(chosen.study)
+def _print(options: Scaling) -> None:
+    measurements, left_out = read(options.study)
     laid_out = tables(measurements)
-    if chosen.json:
+    if options.json:
         say(json.dumps({"tables": laid_out, "left_out": left_out}, indent=2))
     else:
         from hpc_train.bench.study.report import report

@@ -19,7 +19,7 @@ Tell = Callable[[str], None]
 _LATE = 10
 
 
-def here(chosen, jobs: list[Job], tell: Tell) -> list[str]:
+def here(options, jobs: list[Job], tell: Tell) -> list[str]:
     """Run on this machine the jobs that have no measurement yet, one after another.
 
     Args:
@@ -33,29 +33,29 @@ def here(chosen, jobs: list[Job], tell: Tell) -> list[str]:
     Raises:
         UserError: the launcher is not there, or nothing of the first repeat works.
     """
-    missing = [job for job in jobs if not load(chosen.study / job.file)]
+    missing = [job for job in jobs if not load(options.study / job.file)]
     first = sum(job.repeat == jobs[0].repeat for job in jobs)
     failed: list[str] = []
     with launch.ended_by_signals(), _said_when_interrupted(tell, "the same command goes on"):
         for number, job in enumerate(missing, 1):
-            log, begun = chosen.study / f"{job.name}.log", time.monotonic()
-            status = _run(chosen, job, log)
-            place, figures = f"[{number}/{len(missing)}] {job.described}", load(chosen.study / job.file)
+            log, begun = options.study / f"{job.name}.log", time.monotonic()
+            status = _run(options, job, log)
+            place, figures = f"[{number}/{len(missing)}] {job.described}", load(options.study / job.file)
             if figures:
                 tell(f"{place}: {_rate(figures)} samples/s, {time.monotonic() - begun:.0f} s")
                 continue
             failed.append(job.name)
-            how = f"ended after {chosen.timeout:g} s" if status is None else f"status {status}"
+            how = f"ended after {options.timeout:g} s" if status is None else f"status {status}"
             tell(_failure(f"{place}: failed, {how}", log))
             if len(failed) == number == first < len(missing):
                 raise UserError(f"every job of the first repeat failed, and the rest is not tried: see {log}")
     return failed
 
 
-def _run(chosen, job: Job, log: Path) -> int | None:
-    argv, variables = _command(chosen, job)
+def _run(options, job: Job, log: Path) -> int | None:
+    argv, variables = _command(options, job)
     try:
-        return launch.run(argv, variables, log, chosen.timeout)
+        return launch.run(argv, variables, log, options.timeout)
     except OSError as error:
         raise UserError(f"cannot start `{shlex.join(argv[:3])} ...`: {error.strerror or error}") from error
 
@@ -69,16 +69,16 @@ def _said_when_interrupted(tell: Tell, what: str) -> Iterator[None]:
         raise
 
 
-def _command(chosen, job: Job) -> tuple[list[str], dict[str, str]]:
-    output = chosen.study / job.file
+def _command(options, job: Job) -> tuple[list[str], dict[str, str]]:
+    output = options.study / job.file
     if job.framework != OURS:
-        return peers.command(job, chosen.benchmark, output, chosen.peers_python)
-    launcher = [word.replace("{np}", str(job.ranks)) for word in shlex.split(chosen.launcher)]
+        return peers.command(job, options.benchmark, output, options.peers_python)
+    launcher = [word.replace("{np}", str(job.ranks)) for word in shlex.split(options.launcher)]
     program = [sys.executable, "-m", "hpc_train.cli", "bench", "throughput"]
-    return [*launcher, *program, *chosen.benchmark, *job.options, "--output", str(output)], job.environment
+    return [*launcher, *program, *options.benchmark, *job.options, "--output", str(output)], job.environment
 
 
-def on_cluster(chosen, jobs: list[Job], plan: dict, tell: Tell) -> dict[str, str]:
+def on_cluster(options, jobs: list[Job], plan: dict, tell: Tell) -> dict[str, str]:
     """Submit the jobs that have no measurement and are not in the queue, each to run after the one before.
 
     Args:
@@ -93,7 +93,7 @@ def on_cluster(chosen, jobs: list[Job], plan: dict, tell: Tell) -> dict[str, str
     Raises:
         UserError: no Slurm, or it refuses a job.
     """
-    study = chosen.study
+    study = options.study
     missing = [job for job in jobs if not load(study / job.file)]
     known = {file: number for file, number in plan["submitted"].items() if not load(study / file)}
     alive = submit.queued(known.values()) if known else set()
@@ -101,7 +101,7 @@ def on_cluster(chosen, jobs: list[Job], plan: dict, tell: Tell) -> dict[str, str
     last = max(alive, key=int, default=None)
     for job in missing:
         if job.file not in waited:
-            last = submit.submit(study, job, chosen.benchmark, chosen.ranks_per_node, chosen.sbatch, last)
+            last = submit.submit(study, job, options.benchmark, options.ranks_per_node, options.sbatch, last)
             waited[job.file] = last
             # At once: it is found again whatever ends this.
             write_json(study / PLAN, {**plan, "submitted": waited})

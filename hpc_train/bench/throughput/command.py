@@ -38,16 +38,16 @@ from hpc_train.training.options import check
 __all__ = ["Throughput", "run"]
 
 
-def run(chosen: BenchOptions) -> None:
+def run(benchmark: BenchOptions) -> None:
     """Measure, print and write; every rank calls it."""
-    chosen.check_bench()
-    names = chosen.measured_ways()
-    options = chosen.of_trainer()
-    task = chosen.MODULE.task(options)
+    benchmark.check_bench()
+    names = benchmark.measured_ways()
+    options = benchmark.of_trainer()
+    task = benchmark.MODULE.task(options)
     check(options)
     from hpc_train import parallel
 
-    again = chosen.timeline and start_mpi()
+    again = benchmark.timeline and start_mpi()
     world = parallel.init(options.seed, options.threads, options.deterministic)
     from hpc_train.bench import hardware
     from hpc_train.bench.throughput.fit import reading_errors
@@ -55,28 +55,28 @@ def run(chosen: BenchOptions) -> None:
     from hpc_train.bench.throughput.report import report
     from hpc_train.bench.throughput.ways import make_ways
     from hpc_train.flops.work import Work
-    from hpc_train.training.assembly import make_ready
+    from hpc_train.training.assembly import assemble
     from hpc_train.training.run_folder import Run
 
     nodes = hardware.nodes()
     if options.peak_tflops is None and nodes[0]["gpus"]:
         options = replace(options, peak_tflops=peak(nodes[0]["gpus"][0], options.precision))
-    ready = make_ready(options, task, world)
-    output = chosen.output
+    assembly = assemble(options, task, world)
+    output = benchmark.output
     with parallel.agree(world):
         if world.is_root and not output:
             output = Run.new_path(f"throughput-{task.name}") / "throughput.json"
-    with reading_errors(ready.feed):
-        ways = make_ways(names, options, task, ready, world)
-        measured = _measure(chosen, ways, ready, world)
-    work = Work.of(ready.model, options, ready.feed.training.input_shape, world.size)
-    found = _figures(chosen, options, ready, world, nodes, work, measured)
+    with reading_errors(assembly.feed):
+        ways = make_ways(names, options, task, assembly, world)
+        measured = _measure(benchmark, ways, assembly, world)
+    work = Work.of(assembly.model, options, assembly.feed.training.input_shape, world.size)
+    found = _figures(benchmark, options, assembly, world, nodes, work, measured)
     with parallel.agree(world):
         if world.is_root:
             _write(output, found)
     recorded = next((ways[name] for name in ("fit", "device") if name in ways), None)
     if again and recorded:
-        timeline = record(recorded, chosen.warmup, chosen.steps, world)
+        timeline = record(recorded, benchmark.warmup, benchmark.steps, world)
         if world.is_root:
             found["communication"]["timeline"] = timeline
             _write(output, found)
@@ -84,7 +84,7 @@ def run(chosen: BenchOptions) -> None:
         report(found, work, output)
 
 
-def _measure(chosen: BenchOptions, ways: dict, ready, world) -> tuple[dict, dict, dict]:
+def _measure(options: BenchOptions, ways: dict, assembly, world) -> tuple[dict, dict, dict]:
     """Of each way: samples/s one a round, this rank's seconds of all counted steps, and input wait one a round."""
     import numpy as np
 
@@ -93,10 +93,10 @@ def _measure(chosen: BenchOptions, ways: dict, ready, world) -> tuple[dict, dict
     names = list(ways)
     rates: dict[str, list[float]] = {name: [] for name in names}
     seconds, waits = {name: [] for name in names}, {}
-    samples = world.size * ready.plan.batch_size * chosen.steps
-    for number in range(chosen.rounds + 1):
+    samples = world.size * assembly.plan.batch_size * options.steps
+    for number in range(options.rounds + 1):
         for name in np.roll(names, -number):
-            timed = ways[name](chosen.warmup, chosen.steps)
+            timed = ways[name](options.warmup, options.steps)
             slowest = longest(timed.seconds.sum())
             if number:
                 rates[name].append(samples / slowest)
@@ -106,7 +106,7 @@ def _measure(chosen: BenchOptions, ways: dict, ready, world) -> tuple[dict, dict
     return rates, {name: np.concatenate(values) for name, values in seconds.items()}, waits
 
 
-def _figures(chosen: BenchOptions, options, ready, world, nodes: list[dict], work, measured: tuple) -> dict:
+def _figures(benchmark: BenchOptions, options, assembly, world, nodes: list[dict], work, measured: tuple) -> dict:
     """What a measurement file holds, without a timeline. Collective.
 
     In s, bytes and samples/s. Lists in rates, ratios, input_wait and communication.share have one entry a round; those
@@ -128,18 +128,18 @@ def _figures(chosen: BenchOptions, options, ready, world, nodes: list[dict], wor
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": shlex.join(sys.orig_argv),
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
-        "trainer": chosen.TRAINER,
+        "trainer": benchmark.TRAINER,
         "framework": "hpc-train",
-        "options": chosen.recorded(),
-        "data": "synthetic" if is_synthetic(options) else ready.feed.training.identity,
+        "options": benchmark.recorded(),
+        "data": "synthetic" if is_synthetic(options) else assembly.feed.training.identity,
         "model": options.init.stem if options.init else options.model,
-        "batch_size": ready.plan.batch_size,
+        "batch_size": assembly.plan.batch_size,
         "ranks": world.size,
         "threads": tf.config.threading.get_intra_op_parallelism_threads(),
         "nodes": nodes,
         "versions": versions(),
-        "gradient_bytes": figures.gradient_bytes(ready.model.trainable_variables, options.wire_dtype),
-        "parameters": ready.model.count_params(),
+        "gradient_bytes": figures.gradient_bytes(assembly.model.trainable_variables, options.wire_dtype),
+        "parameters": assembly.model.count_params(),
         "flops_per_sample": work.flops,
         "peak_tflops": options.peak_tflops,
         "rates": rates,

@@ -26,7 +26,7 @@ class Timed:
     input_wait: float | None = None
 
 
-class Alone(DistributedOptimizer):
+class LocalOptimizer(DistributedOptimizer):
     """Does what a `DistributedOptimizer` does, but for the all-reduce: the gradients stay on their rank."""
 
     def average(self, grads: list) -> list:

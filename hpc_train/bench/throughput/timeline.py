@@ -12,7 +12,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from hpc_train.parallel.launcher import GLOO, see
+from hpc_train.parallel.launcher import GLOO, detect
 
 _THREAD_MULTIPLE = 3  # in MPICH, Open MPI and their kin
 
@@ -24,7 +24,7 @@ def start_mpi() -> bool:
         Whether Horovod can be started again: there are several ranks, on MPI, and no timeline is being written.
     """
     controller = os.environ.get("HOROVOD_CONTROLLER", "mpi").lower()
-    if see().size == 1 or see().name == GLOO or controller != "mpi" or "HOROVOD_TIMELINE" in os.environ:
+    if detect().size == 1 or detect().name == GLOO or controller != "mpi" or "HOROVOD_TIMELINE" in os.environ:
         return False
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from hpc_train.parallel.quiet import quiet_import

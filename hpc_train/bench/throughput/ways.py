@@ -7,16 +7,16 @@ import tensorflow as tf
 
 from hpc_train import parallel
 from hpc_train.bench.throughput.bare import Bare
-from hpc_train.bench.throughput.fit import Alone, Fit, Reading, Resident, Timed
+from hpc_train.bench.throughput.fit import Fit, LocalOptimizer, Reading, Resident, Timed
 from hpc_train.optim import recipe
-from hpc_train.training.assembly import Ready, compile_model, network
+from hpc_train.training.assembly import Assembly, compile_model, network
 from hpc_train.training.callbacks import Position
 from hpc_train.training.checkpoint import Progress
 from hpc_train.training.input_wait import InputWait
 from hpc_train.training.task import Task
 
 
-def make_ways(names: Sequence[str], options, task: Task, ready: Ready, world) -> dict[str, Callable[..., Timed]]:
+def make_ways(names: Sequence[str], options, task: Task, assembly: Assembly, world) -> dict[str, Callable[..., Timed]]:
     """What measures each of `names`, called with the uncounted and the counted steps of a round. Collective.
 
     The ways with Horovod share a model, those alone another one: the same network, compiled in the same way, whose
@@ -25,17 +25,17 @@ def make_ways(names: Sequence[str], options, task: Task, ready: Ready, world) ->
     epochs = iter(range(10**9))
 
     def read(steps: int) -> tf.data.Dataset:
-        return ready.feed.batches(ready.plan, next(epochs), 0, steps)
+        return assembly.feed.batches(assembly.plan, next(epochs), 0, steps)
 
     def position() -> Position:
-        return Position(Progress(), ready.plan, ready.schedule, world)
+        return Position(Progress(), assembly.plan, assembly.schedule, world)
 
     # A step's callbacks of a training run, but for the ranks' question whether to stop, once a second.
     every_step = [*parallel.callbacks(options.check_every), position()]
     ways: dict[str, Callable[..., Timed]] = {}
     if "fit" in names:
-        ways["fit"] = Fit(ready.model, read, [InputWait(), *every_step])
-    alone = _alone(options, task, ready) if {"fit alone", "device alone"} & set(names) else None
+        ways["fit"] = Fit(assembly.model, read, [InputWait(), *every_step])
+    alone = _alone(options, task, assembly) if {"fit alone", "device alone"} & set(names) else None
     if "fit alone" in names:
         ways["fit alone"] = Fit(alone, read, [InputWait(), position()])
     if {"device", "device alone"} & set(names):
@@ -45,30 +45,30 @@ def make_ways(names: Sequence[str], options, task: Task, ready: Ready, world) ->
             return tf.data.Dataset.from_tensors(batch).repeat(steps)
 
         if "device" in names:
-            ways["device"] = Fit(ready.model, same, [Resident(batch), *every_step])
+            ways["device"] = Fit(assembly.model, same, [Resident(batch), *every_step])
         if "device alone" in names:
             ways["device alone"] = Fit(alone, same, [Resident(batch), position()])
     if "input" in names:
-        ways["input"] = Reading(read, _read_ahead(ready))
+        ways["input"] = Reading(read, _read_ahead(assembly))
     for name in (name for name in ("bare", "bare alone") if name in names):
-        loss = task.compiled_with(options, ready.feed.training)["loss"]
-        model = network(options, task, ready.feed.training)
+        loss = task.compiled_with(options, assembly.feed.training)["loss"]
+        model = network(options, task, assembly.feed.training)
         ways[name] = Bare(model, loss, recipe.optimizer(options, options.lr), read(100), name == "bare")
     return {name: ways[name] for name in names}
 
 
-def _read_ahead(ready: Ready) -> int:
+def _read_ahead(assembly: Assembly) -> int:
     """Batches that are on their way from files to the device at most; none of --data synthetic."""
-    inputs = getattr(ready.feed, "inputs", None)
+    inputs = getattr(assembly.feed, "inputs", None)
     if not inputs:
         return 0
-    reading = inputs[0].reading(ready.plan.batch_size)
+    reading = inputs[0].reading(assembly.plan.batch_size)
     return (reading.groups + 2) * reading.together + 2
 
 
-def _alone(options, task: Task, ready: Ready):
-    catalogue = ready.feed.training
+def _alone(options, task: Task, assembly: Assembly):
+    catalogue = assembly.feed.training
     model = network(options, task, catalogue)
     judged = task.compiled_with(options, catalogue)
-    compile_model(model, replace(options, sync_batch_norm=False), judged, Alone)
+    compile_model(model, replace(options, sync_batch_norm=False), judged, LocalOptimizer)
     return model

@@ -214,8 +214,8 @@ def _check_space(needed: int, manifest: Manifest, nodes: Nodes, copier: Copier) 
         )
 
 
-def _bytes(sources: list[Source], chosen: np.ndarray) -> int:
-    return sum(sources[i].size for i in np.flatnonzero(chosen))
+def _bytes(sources: list[Source], options: np.ndarray) -> int:
+    return sum(sources[i].size for i in np.flatnonzero(options))
 
 
 def _size(count: int) -> str:

@@ -11,7 +11,7 @@ from hpc_train.console import say
 from hpc_train.data.shards.names import check_space
 from hpc_train.errors import UserError
 from hpc_train.prepare.storm_tracks.fields import FieldFile, find_fields
-from hpc_train.prepare.storm_tracks.labels import Grid
+from hpc_train.prepare.storm_tracks.labels import FileGrid
 from hpc_train.prepare.storm_tracks.splits import parse_splits
 from hpc_train.prepare.storm_tracks.tracks import Selection, Tracks, read_tracks
 from hpc_train.prepare.storm_tracks.writer import Map, SplitWriter
@@ -41,21 +41,21 @@ def convert(options) -> None:
             work.publish()
 
 
-def _survey(options) -> tuple[Grid, dict[str, np.ndarray]]:
+def _survey(options) -> tuple[FileGrid, dict[str, np.ndarray]]:
     """The grid of all files, and the times of each, datetime64[s] (n,)."""
     grid, files = None, {}
     for path in find_fields(options.fields):
         with FieldFile(path, options.variables) as file:
             times, latitudes, longitudes = file.times, file.latitudes, file.longitudes
         if grid is None:
-            grid = Grid(path, latitudes, longitudes)
+            grid = FileGrid(path, latitudes, longitudes)
             grid.check_radius(options.radius)
         grid.check(path, latitudes, longitudes)
         files[path] = times
     return grid, files
 
 
-def _divide(options, splits, selection: Selection, grid: Grid, files) -> dict[str, list[Map]]:
+def _divide(options, splits, selection: Selection, grid: FileGrid, files) -> dict[str, list[Map]]:
     """The maps of each split; UserError for a split without maps or storms."""
     all_times = np.concatenate(list(files.values()))
     around = np.timedelta64(int(selection.gap) + 1, "s")

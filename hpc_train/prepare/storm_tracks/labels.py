@@ -9,7 +9,7 @@ from hpc_train.prepare.storm_tracks.great_circle import disc
 from hpc_train.prepare.storm_tracks.tracks import Storm
 
 
-class Grid(NamedTuple):
+class FileGrid(NamedTuple):
     """Of all files. path: where it was read; latitudes (h,), longitudes (w,): degrees, in the order of the file."""
 
     path: str

@@ -16,7 +16,7 @@ from hpc_train.data.shards.writer import ShardWriter
 from hpc_train.errors import UserError
 from hpc_train.files import atomic_path
 from hpc_train.prepare.storm_tracks.fields import FieldFile
-from hpc_train.prepare.storm_tracks.labels import Grid
+from hpc_train.prepare.storm_tracks.labels import FileGrid
 from hpc_train.prepare.storm_tracks.tracks import Storm
 
 CLASS_NAMES = ("background", "tc")
@@ -35,7 +35,7 @@ class Map(NamedTuple):
 class SplitWriter:
     """One split on its way. size: bytes of its samples."""
 
-    def __init__(self, options, split, maps: list[Map], grid: Grid):
+    def __init__(self, options, split, maps: list[Map], grid: FileGrid):
         self.options, self.name, self.maps, self.grid = options, split.name, maps, grid
         shape = len(grid.latitudes), len(grid.longitudes)
         self.shape = *shape, len(options.variables)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hpc_train.prepare.synthetic_climate.geography import Geography
-from hpc_train.prepare.synthetic_climate.grid import EARTH_RADIUS, Grid
+from hpc_train.prepare.synthetic_climate.grid import EARTH_RADIUS, EvenGrid
 from hpc_train.prepare.synthetic_climate.noise import kinetic_spectrum, random_fields, tracer_spectrum
 
 GRAVITY = 9.80665
@@ -46,7 +46,7 @@ def summer(day: int) -> float:
     return float(np.sin(2 * np.pi * (day - 125) / 365))
 
 
-def background(grid: Grid, planet: Geography, season: float, draw: np.random.Generator) -> State:
+def background(grid: EvenGrid, planet: Geography, season: float, draw: np.random.Generator) -> State:
     """The air of one moment; season: `summer` of the day."""
     synoptic, tracer = kinetic_spectrum(), tracer_spectrum()
     spectra = np.stack([synoptic, kinetic_spectrum(5), tracer, tracer, tracer_spectrum(20, 1.5), tracer])
@@ -101,7 +101,7 @@ def _zonal_wind(latitude: np.ndarray, season: float) -> np.ndarray:
     return (trades + westerlies - 2.5 * np.exp(-(((np.abs(latitude) - 74) / 8) ** 2))).astype(np.float32)
 
 
-def _zonal_pressure(grid: Grid, zonal: np.ndarray) -> np.ndarray:
+def _zonal_pressure(grid: EvenGrid, zonal: np.ndarray) -> np.ndarray:
     """Pressure at sea level whose geostrophic wind is the zonal one: the sum of -density f u from pole to pole."""
     slope = -AIR_DENSITY * grid.coriolis * zonal * (np.pi * EARTH_RADIUS / (grid.height - 1))
     steps = np.vstack([np.zeros((1, 1)), np.cumsum((slope[1:] + slope[:-1]) / 2, axis=0)])

@@ -97,12 +97,12 @@ def _write_all(options: ClimateSynthetic, comm) -> None:
 def _write_split(options: ClimateSynthetic, split: str, samples: int, kept: set[str], comm) -> None:
     from hpc_train.console import ProgressLine
     from hpc_train.parallel.mpi import agree
-    from hpc_train.prepare.synthetic_climate.grid import Grid
+    from hpc_train.prepare.synthetic_climate.grid import EvenGrid
     from hpc_train.prepare.synthetic_climate.weather import make
     from hpc_train.prepare.synthetic_climate.writer import file_name, write
 
     began = time.perf_counter()
-    grid = Grid(*options.size)
+    grid = EvenGrid(*options.size)
     mine = [number for number in range(samples) if file_name(number) not in kept][comm.rank :: comm.size]
     pixels = np.zeros(3, np.int64)
     # A rank that cannot write says so when the others have done their share, which is then kept.

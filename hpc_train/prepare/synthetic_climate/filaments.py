@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hpc_train.prepare.synthetic_climate.background import State
-from hpc_train.prepare.synthetic_climate.grid import EARTH_RADIUS, Grid
+from hpc_train.prepare.synthetic_climate.grid import EARTH_RADIUS, EvenGrid
 
 _STEP = 40e3
 
@@ -40,7 +40,7 @@ class Filament:
         return latitude, self.longitude + np.concatenate([[0], np.cumsum(east)]), direction
 
 
-def add_filament(grid: Grid, state: State, filament: Filament) -> tuple[tuple, np.ndarray]:
+def add_filament(grid: EvenGrid, state: State, filament: Filament) -> tuple[tuple, np.ndarray]:
     """Add vapour, wind, rain and warmth to the state; returns the place in the maps and the strength there, 0 to 1.
 
     Where the strength is at least 0.5 lies the filament.
@@ -59,7 +59,7 @@ def add_filament(grid: Grid, state: State, filament: Filament) -> tuple[tuple, n
     return place, strength
 
 
-def _strength(grid: Grid, filament: Filament):
+def _strength(grid: EvenGrid, filament: Filament):
     """Place, strength and direction (rows, columns, 2) of the axis, around a filament."""
     latitude, longitude, direction = filament.axis()
     margin = np.degrees(1.8 * filament.width / EARTH_RADIUS)

@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from hpc_train.prepare.synthetic_climate.grid import Grid
+from hpc_train.prepare.synthetic_climate.grid import EvenGrid
 from hpc_train.prepare.synthetic_climate.noise import random_fields, tracer_spectrum
 
 # Centre (degrees north, east), half axes (north, east).
@@ -52,7 +52,7 @@ class Geography:
 
 
 @lru_cache(maxsize=2)
-def geography(grid: Grid) -> Geography:
+def geography(grid: EvenGrid) -> Geography:
     """The planet of every sample on this grid."""
     roughness = random_fields(grid, np.random.default_rng(1), tracer_spectrum(12, 2.0)[None])[0]
     depth = np.full((grid.height, grid.width), np.inf, np.float32)
@@ -65,7 +65,7 @@ def geography(grid: Grid) -> Geography:
     return Geography(land.astype(np.float32), (land * elevation.clip(0)).astype(np.float32))
 
 
-def _ellipse(grid: Grid, latitude: float, longitude: float, north: float, east: float) -> np.ndarray:
+def _ellipse(grid: EvenGrid, latitude: float, longitude: float, north: float, east: float) -> np.ndarray:
     """Distance from the centre, 1 on the ellipse, (height, width) float32."""
     away = (grid.longitude[None] - longitude + 180) % 360 - 180
     return np.hypot((grid.latitude[:, None] - latitude) / north, away / east).astype(np.float32)

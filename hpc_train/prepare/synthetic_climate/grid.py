@@ -10,7 +10,7 @@ ROTATION = 7.292e-5
 
 
 @dataclass(frozen=True)
-class Grid:
+class EvenGrid:
     """height latitudes from the south pole to the north pole, width longitudes from 0 to the east: CAM5's 768 x 1152.
 
     Arrays: latitude (height,), longitude (width,) float64 degrees; columns of shape (height, 1) go with maps.
@@ -80,7 +80,7 @@ class Around:
     distance: m, along the great circle, (rows, columns) float32; east, north: unit vector towards the centre.
     """
 
-    def __init__(self, grid: Grid, latitude: float, longitude: float, rows: np.ndarray, columns: np.ndarray):
+    def __init__(self, grid: EvenGrid, latitude: float, longitude: float, rows: np.ndarray, columns: np.ndarray):
         self.place = np.ix_(rows, columns)
         here, centre = np.radians(grid.latitude[rows])[:, None], np.radians(latitude)
         away = np.radians(longitude - grid.longitude[columns])[None]

@@ -4,7 +4,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from hpc_train.prepare.synthetic_climate.grid import EARTH_RADIUS, Grid
+from hpc_train.prepare.synthetic_climate.grid import EARTH_RADIUS, EvenGrid
 
 # Triangular truncation: the shortest waves are 310 km long.
 DEGREES = 127
@@ -28,7 +28,7 @@ def tracer_spectrum(peak: int = 8, slope: float = 2.0) -> np.ndarray:
     return power / power.sum()
 
 
-def random_fields(grid: Grid, draw: np.random.Generator, spectra: np.ndarray) -> np.ndarray:
+def random_fields(grid: EvenGrid, draw: np.random.Generator, spectra: np.ndarray) -> np.ndarray:
     """One random map for each spectrum: (fields, DEGREES + 1) to (fields, height, width) float32.
 
     The same draw gives the same weather on every grid: a coarse one leaves the short waves out. The variance at every
@@ -49,7 +49,7 @@ def random_fields(grid: Grid, draw: np.random.Generator, spectra: np.ndarray) ->
 
 
 @lru_cache(maxsize=2)
-def _legendre(grid: Grid) -> np.ndarray:
+def _legendre(grid: EvenGrid) -> np.ndarray:
     """Associated Legendre functions of the latitudes, (orders, height, degrees) float32; 0 where order > degree.
 
     Normalised so that the squares of all functions of a degree, times cosine or sine of longitude, sum to 2 degree + 1

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hpc_train.prepare.synthetic_climate.background import AIR_DENSITY, GAS_CONSTANT, GRAVITY, State
-from hpc_train.prepare.synthetic_climate.grid import ROTATION, Grid
+from hpc_train.prepare.synthetic_climate.grid import ROTATION, EvenGrid
 
 # Gale force, 34 knots: the wind that bounds a labelled cyclone.
 GALE = 17.5
@@ -57,7 +57,7 @@ def gale_vortex(latitude: float, longitude: float, strongest: float, shape: floa
     return Vortex(latitude, longitude, strongest, low, shape)
 
 
-def add_tropical(grid: Grid, state: State, vortex: Vortex, vapour: float, labels: np.ndarray, number: int) -> None:
+def add_tropical(grid: EvenGrid, state: State, vortex: Vortex, vapour: float, labels: np.ndarray, number: int) -> None:
     """Add a warm-core cyclone with up to `vapour` kg/m2 and rain; its gales and eye become `number` in `labels`."""
     gales = vortex.reach()
     wind, around = _add_wind(grid, state, vortex, 4 * gales, inflow=(5, 22), surface=0.85)
@@ -78,7 +78,7 @@ def add_tropical(grid: Grid, state: State, vortex: Vortex, vapour: float, labels
     labels[place] = np.where((wind >= GALE) | (around.distance < vortex.radius), number, labels[place])
 
 
-def add_extratropical(grid: Grid, state: State, vortex: Vortex, cold: float, vapour: float) -> None:
+def add_extratropical(grid: EvenGrid, state: State, vortex: Vortex, cold: float, vapour: float) -> None:
     """Add a cold-core low: as deep and windy as a tropical cyclone, but `cold` K colder at 500 hPa in its centre."""
     reach = 6 * vortex.radius
     _, around = _add_wind(grid, state, vortex, reach, inflow=(2, 18), surface=0.7)
@@ -93,7 +93,7 @@ def add_extratropical(grid: Grid, state: State, vortex: Vortex, cold: float, vap
 
 
 def add_moist_blob(
-    grid: Grid, state: State, latitude: float, longitude: float, radius: float, vapour: float, rain: float
+    grid: EvenGrid, state: State, latitude: float, longitude: float, radius: float, vapour: float, rain: float
 ) -> None:
     """Add a cloud cluster: moist and raining, with no wind of its own."""
     around = grid.around(latitude, longitude, 2.5 * radius)
@@ -102,7 +102,7 @@ def add_moist_blob(
     state.rain[around.place] += rain * share**2 * state.showers[around.place]
 
 
-def _add_wind(grid: Grid, state: State, vortex: Vortex, reach: float, inflow, surface: float):
+def _add_wind(grid: EvenGrid, state: State, vortex: Vortex, reach: float, inflow, surface: float):
     """Add pressure and winds out to `reach`; inflow: degrees across the isobars at 850 hPa and at the bottom."""
     around = grid.around(vortex.latitude, vortex.longitude, reach)
     wind, deficit = vortex.profile(around.distance)

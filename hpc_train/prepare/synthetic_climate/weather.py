@@ -9,7 +9,7 @@ from hpc_train.prepare.synthetic_climate.background import State, background, su
 from hpc_train.prepare.synthetic_climate.channels import diagnose
 from hpc_train.prepare.synthetic_climate.filaments import Filament, add_filament
 from hpc_train.prepare.synthetic_climate.geography import Geography, geography
-from hpc_train.prepare.synthetic_climate.grid import Grid
+from hpc_train.prepare.synthetic_climate.grid import EvenGrid
 from hpc_train.prepare.synthetic_climate.vortices import (
     Vortex,
     add_extratropical,
@@ -59,7 +59,7 @@ class Moment:
         return f"{self.year}-{date:%m-%d}-{self.slot:02}"
 
 
-def make(grid: Grid, seed: int, split: str, number: int, cyclones: float, rivers: float) -> Weather:
+def make(grid: EvenGrid, seed: int, split: str, number: int, cyclones: float, rivers: float) -> Weather:
     """Sample `number` of a split: depends on these arguments alone. cyclones, rivers: mean numbers on a map."""
     draw = np.random.default_rng([seed, _SPLITS[split], number])
     season = summer(Moment.of(number).day)
@@ -102,7 +102,7 @@ def _add_river(grid, state: State, planet: Geography, season, draw, labels) -> F
     return filament
 
 
-def _filament(grid: Grid, season, draw, vapour=(9, 19), wind=(10, 20)) -> Filament:
+def _filament(grid: EvenGrid, season, draw, vapour=(9, 19), wind=(10, 20)) -> Filament:
     side = 1 if draw.random() < 0.5 - 0.15 * season else -1
     latitude = side * draw.uniform(20, 30)
     length = draw.uniform(2000e3, 4800e3)

@@ -8,7 +8,7 @@ import numpy as np
 from hpc_train.data.hdf5.access import reason
 from hpc_train.errors import UserError
 from hpc_train.files import atomic_path
-from hpc_train.prepare.synthetic_climate.grid import Grid
+from hpc_train.prepare.synthetic_climate.grid import EvenGrid
 from hpc_train.prepare.synthetic_climate.weather import Moment, Weather
 
 _RUN = 1
@@ -19,7 +19,7 @@ def file_name(number: int) -> str:
     return f"data-{Moment.of(number).name}-{_RUN}.h5"
 
 
-def write(path: Path, grid: Grid, weather: Weather) -> int:
+def write(path: Path, grid: EvenGrid, weather: Weather) -> int:
     """Write one sample, whole or not at all; returns the bytes of the file.
 
     climate/data (height, width, 16) float32; climate/labels_0 (height, width) float32; climate/data_stats (4, 16)

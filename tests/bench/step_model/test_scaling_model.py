@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from made_up_machine import Machine, measurement, write
 
 from hpc_train.bench.step_model import fit_study, published, solve, spread
-from hpc_train.bench.step_model.command import Predict, run
+from hpc_train.bench.step_model.command import PredictScaling, run
 from hpc_train.bench.step_model.describe import describe
 from hpc_train.bench.step_model.job import BACKWARD, Job, buckets_of
 from hpc_train.bench.step_model.network import Link, Network
@@ -436,7 +436,7 @@ def test_one_size_is_enough_where_the_links_are_measured(tmp_path, capsys):
     path = tmp_path / "allreduce.json"
     fit = {"latency": 2 * MACHINE.alpha, "byte_time": MACHINE.beta}
     path.write_text(json.dumps(allreduce(2, 1, 2 * MACHINE.alpha, MACHINE.beta, MPI={"library": "x", "fit": fit})))
-    run(Predict(folder, np="2,64", allreduce=(path,), json=True))
+    run(PredictScaling(folder, np="2,64", allreduce=(path,), json=True))
     rows = json.loads(capsys.readouterr().out)["predictions"]
     for row in rows:
         shown = MACHINE.shown({"bytes": 20 * MB, "buckets": 1, "lag": 0}, row["ranks"], MACHINE.tree)
@@ -453,7 +453,7 @@ def test_what_is_no_measurement_of_all_reduces_is_told(tmp_path, text, named):
         path.write_text(text)
     folder = write(tmp_path / "s", measurement(MACHINE, 2, steps=4))
     with pytest.raises(UserError, match=rf"--allreduce .*{named}"):
-        run(Predict(folder, allreduce=(path,)))
+        run(PredictScaling(folder, allreduce=(path,)))
 
 
 def test_published_efficiencies_are_met_where_the_docstring_says():
@@ -478,7 +478,7 @@ def test_published_efficiencies_are_met_where_the_docstring_says():
 
 def test_the_command_prints_predictions_and_what_they_stand_on(noisy, tmp_path, capsys):
     sizes = [measurement(MACHINE, ranks, steps=4) for ranks in (1, 2, 4)]
-    run(Predict(write(tmp_path / "s", *sizes), np="64,27360", published=True))
+    run(PredictScaling(write(tmp_path / "s", *sizes), np="64,27360", published=True))
     printed = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert [line.split()[0] for line in printed[2:7]] == ["1", "2", "4", "64", "27360"]
     assert printed[2].startswith("1 100 100 0 0 0 1.000 1.000 to 1.000 320 320")
@@ -490,4 +490,4 @@ def test_the_command_prints_predictions_and_what_they_stand_on(noisy, tmp_path, 
 
 def test_nothing_to_predict_is_an_error():
     with pytest.raises(UserError, match="name the folder of a study, or give --published"):
-        run(Predict())
+        run(PredictScaling())

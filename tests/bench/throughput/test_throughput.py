@@ -159,9 +159,9 @@ def test_by_default_all_ways_are_measured_that_go_with_the_options():
         (Climate(Path("x"), random_crop=(0, 3)), "--random-crop 0 3"),
     ],
 )
-def test_options_that_cannot_be_are_refused_before_anything_starts(chosen, said):
+def test_options_that_cannot_be_are_refused_before_anything_starts(options, said):
     with pytest.raises(UserError) as refused:
-        run(chosen)
+        run(options)
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
 

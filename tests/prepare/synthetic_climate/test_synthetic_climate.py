@@ -20,13 +20,13 @@ from hpc_train.prepare.synthetic_climate.channels import diagnose, saturation
 from hpc_train.prepare.synthetic_climate.command import ClimateSynthetic
 from hpc_train.prepare.synthetic_climate.filaments import Filament, add_filament
 from hpc_train.prepare.synthetic_climate.geography import Geography, geography
-from hpc_train.prepare.synthetic_climate.grid import Grid
+from hpc_train.prepare.synthetic_climate.grid import EvenGrid
 from hpc_train.prepare.synthetic_climate.noise import kinetic_spectrum, random_fields, tracer_spectrum
 from hpc_train.prepare.synthetic_climate.vortices import GALE, Vortex, add_extratropical, add_tropical, gale_vortex
 
-GRID = Grid(96, 144)
+GRID = EvenGrid(96, 144)
 # Two degrees apart, so that a cyclone of natural size spans several cells.
-FINE = Grid(361, 720)
+FINE = EvenGrid(361, 720)
 OMEGA = 7.292e-5
 
 
@@ -72,9 +72,9 @@ def test_noise_has_the_variance_and_the_wind_that_its_spectrum_says():
 
 def test_a_coarse_grid_shows_the_same_weather_as_a_fine_one():
     spectrum = np.where(np.arange(128) <= 40, tracer_spectrum(5, 3), 0)[None]
-    coarse, fine = (random_fields(grid, np.random.default_rng(3), spectrum)[0] for grid in (Grid(91, 180), FINE))
+    coarse, fine = (random_fields(grid, np.random.default_rng(3), spectrum)[0] for grid in (EvenGrid(91, 180), FINE))
     np.testing.assert_allclose(fine[::4, ::4], coarse, atol=1e-4)
-    one, other = (weather.make(grid, 5, "train", 2, 2.8, 6.3) for grid in (GRID, Grid(48, 72)))
+    one, other = (weather.make(grid, 5, "train", 2, 2.8, 6.3) for grid in (GRID, EvenGrid(48, 72)))
     assert [(storm.latitude, storm.longitude) for storm in one.cyclones] == [
         (storm.latitude, storm.longitude) for storm in other.cyclones
     ]
@@ -195,7 +195,7 @@ def test_saturation_is_that_of_the_tables():
 
 
 def test_heights_and_pressures_are_hydrostatic():
-    state, planet = still_air(Grid(32, 32))
+    state, planet = still_air(EvenGrid(32, 32))
     state.psl[:] = 101325
     state.air[:] = 288.15
     state.humidity[:] = 0
