@@ -5,6 +5,7 @@ import importlib
 import sys
 
 from hpc_train.console import while_read
+from hpc_train.trainers import TRAINERS
 
 _COMMANDS = {
     "build-horovod": (
@@ -92,7 +93,8 @@ def main() -> None:
         for command, (_, _, purpose) in _COMMANDS.items():
             if command.startswith(words[0] if words and words[0] == "bench" else ""):
                 print(f"  {command:25} {purpose}")
-        print("\ntrainers, one process a GPU: horovodrun -np 4 python -m hpc_train.mnist|resnet|climate --help")
+        trainers = "|".join(TRAINERS)
+        print(f"\ntrainers, one process a GPU: horovodrun -np 4 python -m hpc_train.{trainers} --help")
     elif name == "--version":
         from hpc_train import __version__
 

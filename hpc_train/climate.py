@@ -154,5 +154,20 @@ def _statistics(options: Options):
     return options.load_statistics()
 
 
+def network(name: str, shape: tuple[int, int, int], classes: int):
+    """The network `name` without the layers that normalise: from float32 samples of `shape` to logits.
+
+    Raises:
+        UserError: no such network, or a shape that it does not take.
+    """
+    from keras import Input
+
+    from hpc_train.models import deeplab, presets, tiramisu
+
+    presets.choose(name, {**tiramisu.FAMILY, **deeplab.FAMILY})
+    inputs = Input(shape)
+    return _family(name).build(name, inputs, inputs, classes)
+
+
 if __name__ == "__main__":
     command_line.main(Options, run, "python -m hpc_train.climate")

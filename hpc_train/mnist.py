@@ -39,5 +39,17 @@ def task(options: Options) -> training.Task:
     return training.Task(f"mnist-{options.model}", build)
 
 
+def network(name: str, shape: tuple[int, int, int], classes: int):
+    """The network `name` without the layers that normalise: from float32 samples of `shape` to logits.
+
+    Raises:
+        UserError: no such network, or a shape that it does not take.
+    """
+    from hpc_train.models import mnist, presets
+
+    presets.choose(name, mnist.FAMILY)
+    return mnist.build(name, shape, "float32", classes)
+
+
 if __name__ == "__main__":
     command_line.main(Options, run, "python -m hpc_train.mnist")

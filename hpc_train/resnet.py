@@ -119,5 +119,21 @@ def _normalise(x, statistics: Path | None, catalogue):
     return layers.Normalization(mean=_RGB_MEAN, variance=variance, name="normalise")(x)
 
 
+def network(name: str, shape: tuple[int, int, int], classes: int):
+    """The network `name` without the layers that normalise: from float32 samples of `shape` to logits.
+
+    Raises:
+        UserError: no such network, or a shape that it does not take.
+    """
+    from keras import Input
+
+    from hpc_train.models import applications, resnet
+
+    if name.startswith("keras:"):
+        return applications.build(name.removeprefix("keras:"), shape, classes, "float32")
+    inputs = Input(shape)
+    return resnet.build(name, inputs, inputs, classes)
+
+
 if __name__ == "__main__":
     command_line.main(Options, run, "python -m hpc_train.resnet")

@@ -13,29 +13,23 @@ import tyro
 
 from hpc_train.console import say
 from hpc_train.errors import UserError
-
-# Network, shape of a sample and classes, where none are given.
-_DEFAULTS = {
-    "climate": ("tiramisu", (768, 1152, 16), 3),
-    "resnet": ("resnet50", (224, 224, 3), 1000),
-    "mnist": ("deep", (28, 28, 1), 10),
-}
+from hpc_train.trainers import TRAINERS
 
 
 @dataclass(frozen=True)
 class Flops:
     """Count the parameters and floating-point operations of a network; --step times a training step as well."""
 
-    trainer: Annotated[Literal["climate", "resnet", "mnist"], tyro.conf.Positional]
+    trainer: Annotated[Literal[tuple(TRAINERS)], tyro.conf.Positional]
     """Whose networks."""
     model: str | None = None
-    """Network, as the trainer's --model has it; tiramisu, resnet50 or deep if not given."""
+    """Network, as the trainer's --model has it; by default deep of mnist, resnet50, tiramisu of climate."""
     shape: tuple[int, int, int] | None = None
-    """Height, width and channels of a sample; 768 1152 16, 224 224 3 or 28 28 1 if not given."""
+    """Height, width and channels of a sample; by default 28 28 1, 224 224 3 and 768 1152 16."""
     classes: int | None = None
-    """Classes; 3, 1000 or 10 if not given."""
+    """Number of classes; by default 10, 1000 and 3."""
     layers: int = 10
-    """So many layers are listed, those that compute most."""
+    """How many layers to list: those that compute most."""
     step: bool = False
     """Time one training step in float32 on random data: forward, backward and Adam's update; and show peak memory."""
     batch_size: int = 1
@@ -44,12 +38,9 @@ class Flops:
 
 def run(options: Flops) -> None:
     """Print the table; raises UserError for a network that there is not, or a shape that it does not take."""
-    model_name, shape, classes = (
-        default if given is None else given
-        for given, default in zip(
-            (options.model, options.shape, options.classes), _DEFAULTS[options.trainer], strict=True
-        )
-    )
+    trainer = TRAINERS[options.trainer]
+    name, shape = options.model or trainer.model, options.shape or trainer.shape
+    classes = trainer.classes if options.classes is None else options.classes
     if min(*shape, classes, options.batch_size) < 1 or options.layers < 0:
         raise UserError("--shape, --classes and --batch-size must be at least 1, --layers at least 0")
     if options.batch_size > 1 and not options.step:
@@ -62,7 +53,7 @@ def run(options: Flops) -> None:
 
     from hpc_train.flops import count
 
-    model = _build(options.trainer, model_name, shape, classes)
+    model = trainer.module.network(name, shape, classes)
     parts = count.by_layer(model)
     total = sum(parts.values())
     size = " x ".join(map(str, shape))
@@ -80,29 +71,6 @@ def run(options: Flops) -> None:
             f"one training step of {samples}: {seconds:.3g} s, {made / seconds / 1e12:.3g} TFLOP/s, "
             f"peak memory {memory / 2**30:.1f} GiB {where}"
         )
-
-
-def _build(trainer: str, name: str, shape: tuple[int, ...], classes: int):
-    """The network as the trainer makes it, but from float32 samples that are normalised already."""
-    if trainer == "mnist":
-        from hpc_train.models import mnist, presets
-
-        presets.choose(name, mnist.FAMILY)
-        return mnist.build(name, shape, "float32", classes)
-    if trainer == "resnet" and name.startswith("keras:"):
-        from hpc_train.models import applications
-
-        return applications.build(name.removeprefix("keras:"), shape, classes, "float32")
-    from keras import Input
-
-    from hpc_train.models import deeplab, presets, resnet, tiramisu
-
-    inputs = Input(shape)
-    if trainer == "resnet":
-        return resnet.build(name, inputs, inputs, classes)
-    presets.choose(name, {**tiramisu.FAMILY, **deeplab.FAMILY})
-    family = tiramisu if name in tiramisu.FAMILY else deeplab
-    return family.build(name, inputs, inputs, classes)
 
 
 def time_step(model, batch: int) -> tuple[float, int, str]:

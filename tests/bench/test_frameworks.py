@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from launch import REPOSITORY, environment
 
-from hpc_train import command_line, mnist, resnet
+from hpc_train import command_line
 from hpc_train.bench import frameworks
 from hpc_train.bench.frameworks import group, networks
 from hpc_train.bench.frameworks.figures import measurement
@@ -23,10 +23,10 @@ from hpc_train.bench.study.measurements import read
 from hpc_train.data.catalogue import Catalogue
 from hpc_train.data.shards.arrays import write_shards
 from hpc_train.errors import UserError
+from hpc_train.trainers import TRAINERS
 from hpc_train.training.task import cross_entropy
 
 SCRIPTS = Path(frameworks.__file__).parent / "scripts"
-TRAINERS = {"mnist": mnist, "resnet": resnet}
 # Nothing that begins at 0.
 CHANGED = {"mnist": {}, "resnet": {"zero_gamma": False}}
 
@@ -52,8 +52,8 @@ def photos(tmp_path_factory):
 
 def ours(trainer, model, data, **changed):
     """(options, network) of our trainer."""
-    chosen = TRAINERS[trainer].Options(data=data, model=model, **changed)
-    return chosen, TRAINERS[trainer].task(chosen).model(Catalogue.open(data, "train"))
+    chosen = TRAINERS[trainer].module.Options(data=data, model=model, **changed)
+    return chosen, TRAINERS[trainer].module.task(chosen).model(Catalogue.open(data, "train"))
 
 
 @pytest.mark.parametrize(
@@ -67,9 +67,9 @@ def test_parameters_are_counted_as_our_network_has_them(tmp_path, trainer, model
     assert networks.parameters(model, shape, 7) == (network.count_params(), trained)
 
 
-@pytest.mark.parametrize("trainer", TRAINERS)
+@pytest.mark.parametrize("trainer", networks.RECIPES)
 def test_the_recipes_are_the_trainers_own(trainer):
-    chosen, recipe = TRAINERS[trainer].Options(data=Path("x")), networks.RECIPES[trainer]
+    chosen, recipe = TRAINERS[trainer].module.Options(data=Path("x")), networks.RECIPES[trainer]
     assert chosen.optimizer == "sgd"
     assert (chosen.momentum, chosen.nesterov, chosen.weight_decay) == (
         recipe.momentum,

@@ -9,9 +9,9 @@ from pathlib import Path
 from checks import write_outcomes
 
 from hpc_train import mnist, parallel
-from hpc_train.bench.throughput.options import Mnist
+from hpc_train.bench.throughput.options import BENCHMARKS
 
-chosen = Mnist(data=Path(sys.argv[2]), model="fc", batch_size=16)
+chosen = BENCHMARKS["mnist"](data=Path(sys.argv[2]), model="fc", batch_size=16)
 options = chosen.of_trainer()
 world = parallel.init(seed=5)
 

@@ -2,13 +2,16 @@
 
 import dataclasses
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import tyro
 
-from hpc_train import climate, mnist, resnet
+from hpc_train import training
 from hpc_train.errors import UserError
+from hpc_train.trainers import TRAINERS, Trainer
 
 BARE = "bare", "bare alone"
 WAYS = "fit", "fit alone", "device", "device alone", "input", *BARE
@@ -26,8 +29,8 @@ class NoDifference:
     base_batch: tyro.conf.Suppress[int] = 1
     warmup_epochs: tyro.conf.Suppress[float] = 0.0
     decay: tyro.conf.Suppress[str] = "none"
-    decay_at: tyro.conf.Suppress[tuple[float, ...]] = mnist.Options.decay_at
-    decay_power: tyro.conf.Suppress[float] = mnist.Options.decay_power
+    decay_at: tyro.conf.Suppress[tuple[float, ...]] = training.Options.decay_at
+    decay_power: tyro.conf.Suppress[float] = training.Options.decay_power
     patience: tyro.conf.Suppress[int | None] = None
     checkpoint_every: tyro.conf.Suppress[int] = 0
     histograms: tyro.conf.Suppress[bool] = False
@@ -91,32 +94,12 @@ class BenchOptions(NoDifference):
         self.measured_ways()
 
 
-@dataclass(frozen=True)
-class Mnist(BenchOptions, mnist.Options):
-    """Throughput of a CNN of the MNIST family."""
-
-    TRAINER = "mnist"
-    MODULE = mnist
-
-
-@dataclass(frozen=True)
-class Resnet(BenchOptions, resnet.Options):
-    """Throughput of a ResNet or of any Keras application."""
-
-    TRAINER = "resnet"
-    MODULE = resnet
+def _benchmark(trainer: Trainer) -> type:
+    """The options of `hpc-train bench throughput TRAINER`."""
+    bases = (BenchOptions, trainer.module.Options)
+    body = {"__doc__": f"Throughput of {trainer.trains}.", "TRAINER": trainer.name, "MODULE": trainer.module}
+    return dataclass(frozen=True)(type(trainer.name.capitalize(), bases, body | {"__module__": __name__}))
 
 
-@dataclass(frozen=True)
-class Climate(BenchOptions, climate.Options):
-    """Throughput of a climate segmentation network."""
-
-    TRAINER = "climate"
-    MODULE = climate
-
-
-Throughput = (
-    Annotated[Mnist, tyro.conf.subcommand("mnist")]
-    | Annotated[Resnet, tyro.conf.subcommand("resnet")]
-    | Annotated[Climate, tyro.conf.subcommand("climate")]
-)
+BENCHMARKS = {name: _benchmark(trainer) for name, trainer in TRAINERS.items()}
+Throughput = reduce(or_, (Annotated[kind, tyro.conf.subcommand(name)] for name, kind in BENCHMARKS.items()))

@@ -16,9 +16,11 @@ from launch import RANKS, launch
 from hpc_train import climate, mnist, resnet
 from hpc_train.bench.throughput.command import run
 from hpc_train.bench.throughput.figures import communication_share, gradient_bytes, mean_and_error, of_steps, ratios
-from hpc_train.bench.throughput.options import BARE, WAYS, Climate, Mnist, Resnet, Throughput
+from hpc_train.bench.throughput.options import BARE, BENCHMARKS, WAYS, Throughput
 from hpc_train.bench.throughput.peaks import peak
 from hpc_train.errors import UserError
+
+Mnist, Resnet, Climate = (BENCHMARKS[name] for name in ("mnist", "resnet", "climate"))
 
 SCRIPT = RANKS / "throughput.py"
 CHECKS = re.findall(r"^    (\w+),$", SCRIPT.read_text(), re.M)
@@ -147,7 +149,7 @@ def test_by_default_all_ways_are_measured_that_go_with_the_options():
 
 
 @pytest.mark.parametrize(
-    ("chosen", "said"),
+    ("options", "said"),
     [
         (Resnet(Path("x"), ways=("bare",)), "--ways 'bare': the hand-written loop is for mnist"),
         (Mnist(Path("x"), lag=1, ways=("fit", "bare alone")), "--ways 'bare alone': the hand-written loop"),

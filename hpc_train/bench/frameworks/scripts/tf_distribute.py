@@ -10,11 +10,9 @@ import keras
 import tensorflow as tf
 from rounds import Job
 
-from hpc_train import mnist, resnet
 from hpc_train.data.catalogue import Catalogue
 from hpc_train.parallel.cuda import list_gpus
-
-_TRAINERS = {"mnist": mnist, "resnet": resnet}
+from hpc_train.trainers import TRAINERS
 
 
 def main():
@@ -46,7 +44,7 @@ class Way:
     """
 
     def __init__(self, job, strategy):
-        module = _TRAINERS[job.trainer]
+        module = TRAINERS[job.trainer].module
         chosen = module.Options(data=job.data, model=job.model)
         self.job, self.shares = job, job.shares()
         self.network = module.task(chosen).model(Catalogue.open(job.data, "train"))

@@ -1,0 +1,44 @@
+"""The suite's trainers in one table, which commands, benchmarks and tests read: a new one is a module and a line here.
+
+The module has `Options`, a dataclass below `training.Options`; `run(options)`, which trains; `task(options)`, a
+`training.Task`; and `network(name, shape, classes)`, the Keras model that `hpc-train flops` counts.
+"""
+
+import importlib
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """A trainer, `python -m hpc_train.NAME`; its module is imported when it is asked for.
+
+    Args:
+        name: of the module.
+        trains: what, as in "trains ...".
+        template: its batch script in slurm/.
+        model: the network that `hpc-train flops` counts by default.
+        shape: of a sample of that network, (height, width, channels).
+        classes: of that network.
+    """
+
+    name: str
+    trains: str
+    template: str
+    model: str
+    shape: tuple[int, int, int]
+    classes: int
+
+    @property
+    def module(self):
+        """The trainer's module."""
+        return importlib.import_module(f"hpc_train.{self.name}")
+
+
+TRAINERS = {
+    trainer.name: trainer
+    for trainer in (
+        Trainer("mnist", "a CNN of the MNIST family", "mnist_8gpu.sh", "deep", (28, 28, 1), 10),
+        Trainer("resnet", "a ResNet or any Keras application", "resnet.sh", "resnet50", (224, 224, 3), 1000),
+        Trainer("climate", "a climate segmentation network", "climate.sh", "tiramisu", (768, 1152, 16), 3),
+    )
+}
