@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
+from hpc_train import requirements
 from hpc_train.console import while_read
 from hpc_train.errors import UserError
 from hpc_train.parallel.launcher import detect
@@ -39,6 +40,10 @@ def main(options: type, run: Callable, prog: str, args: Sequence[str] | None = N
         if sys.excepthook is not sys.__excepthook__:
             raise  # the ranks are up: parallel.failure ends them together
         exit_usage(f"error: {error}")
+    except ModuleNotFoundError as error:
+        if error.name not in ("tensorflow", "keras") or sys.excepthook is not sys.__excepthook__:
+            raise
+        exit_usage(f"error: no usable TensorFlow here ({error}): {requirements.tensorflow_and_horovod()}")
     except KeyboardInterrupt:
         if sys.excepthook is not sys.__excepthook__:
             raise

@@ -7,9 +7,6 @@ from typing import Literal
 from hpc_train import __version__
 from hpc_train.console import say
 
-# The remedy of much.
-BUILD = "hpc-train build-horovod"
-
 
 def unless_sealed(inside: str, remedy: str) -> str:
     """What would bring an environment CUDA: another image, where it is one of Apptainer's, which cannot be changed.

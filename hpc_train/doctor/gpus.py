@@ -7,6 +7,7 @@ from hpc_train.doctor.findings import Finding, some, unless_sealed
 from hpc_train.errors import UserError
 from hpc_train.parallel.cuda import list_gpus, visible
 from hpc_train.parallel.world import World, choose_gpu, shared_gpus
+from hpc_train.requirements import BUILD, pip_install
 
 NAME = "GPUs"
 
@@ -85,7 +86,7 @@ def judge(everybody: list[Facts], cuda: bool, nccl: bool, inside: str, alone: bo
         return Finding(NAME, "note", value, "which rank takes which is settled only when the ranks know each other")
     value += f"; each rank takes one of its own, rank 0 {everybody[0].takes}"
     if len(everybody) > 1 and not nccl:
-        how = unless_sealed(inside, "hpc-train build-horovod --gpu")
+        how = unless_sealed(inside, f"{BUILD} --gpu")
         return Finding(NAME, "note", f"{value}; Horovod has no NCCL and sums on the CPU", how)
     idle = [facts for facts in everybody if facts.local_rank == 0 and len(facts.visible or ()) > facts.local_size]
     if idle:
@@ -102,10 +103,10 @@ def _reason(facts: Facts, cuda: bool) -> str:
 
 def _remedy(facts: Facts, cuda: bool, inside: str) -> str:
     if not cuda:
-        how = unless_sealed(inside, "pip install 'tensorflow[and-cuda]==2.21.*', then hpc-train build-horovod --gpu")
+        how = unless_sealed(inside, f"{pip_install('gpu')}, then {BUILD} --gpu")
         return f"{how}; or, to train on CPUs, ask for no GPUs"
     if not facts.no_driver:
-        how = "pip install 'tensorflow[and-cuda]==2.21.*', or load the CUDA 12 and cuDNN modules that it needs"
+        how = f"{pip_install('gpu')}, or load the CUDA 12 and cuDNN modules that it needs"
         return unless_sealed(inside, how)
     if inside:
         return "start the container with --nv (Docker: --gpus all)"

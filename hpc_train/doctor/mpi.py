@@ -6,10 +6,11 @@ import shutil
 import sys
 from dataclasses import dataclass
 
-from hpc_train.doctor.findings import BUILD, Finding
+from hpc_train.doctor.findings import Finding
 from hpc_train.horovod_build.shell import output
 from hpc_train.horovod_build.toolchain import MPICH_WHEEL
 from hpc_train.parallel.launcher import MPICH, OPEN_MPI, Launcher, right_launch
+from hpc_train.requirements import BUILD
 
 # Before MPI_Init: what mpi4py loads in a process of its own. Horovod's MPI, once loaded, would answer for both.
 _MPI4PY = """

@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 
 from hpc_train.doctor.container import container
-from hpc_train.doctor.findings import BUILD, Finding, unless_sealed
+from hpc_train.doctor.findings import Finding, unless_sealed
 from hpc_train.parallel.cuda import LIBRARIES
 from hpc_train.parallel.quiet import quiet_import
+from hpc_train.requirements import BUILD, pip_install, tensorflow_and_horovod
 
 
 def wanted() -> dict:
@@ -55,7 +56,7 @@ def tensorflow() -> tuple[Finding, bool]:
     except Exception as error:
         absent = isinstance(error, ModuleNotFoundError) and error.name in ("tensorflow", "keras")
         value = f"{error.name} is not installed" if absent else f"does not load: {brief(error)}"
-        return Finding("TensorFlow", "wrong", value, "pip install 'hpc-train[cpu]', or [gpu] for GPUs"), False
+        return Finding("TensorFlow", "wrong", value, tensorflow_and_horovod()), False
     cuda = tf.test.is_built_with_cuda()
     return judge_tensorflow(tf.__version__, cuda, keras.__version__, keras.backend.backend(), wanted())
 
@@ -100,9 +101,7 @@ def judge_cuda(problems: list[str], inside: str) -> Finding:
     if not problems:
         return Finding("CUDA", "ok", f"the {len(LIBRARIES)} libraries that TensorFlow and Horovod open are here")
     more = f", nor do {len(problems) - 1} more" if len(problems) > 1 else ""
-    how = unless_sealed(
-        inside, "pip install 'tensorflow[and-cuda]==2.21.*', or load the modules of CUDA 12, cuDNN 9 and NCCL"
-    )
+    how = unless_sealed(inside, f"{pip_install('gpu')}, or load the modules of CUDA 12, cuDNN 9 and NCCL")
     return Finding("CUDA", "wrong", f"a library does not load: {problems[0]}{more}", how)
 
 

@@ -12,6 +12,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpc_train import requirements
 from hpc_train.errors import UserError
 from hpc_train.horovod_build.shell import first_on_path, last_lines, output, pip
 
@@ -63,10 +64,7 @@ def find_tensorflow() -> TensorFlow:
     """The TensorFlow of this environment, found without importing it."""
     spec = importlib.util.find_spec("tensorflow")
     if spec is None or spec.origin is None:
-        raise UserError(
-            f"TensorFlow is not installed in {sys.prefix}: run `pip install tensorflow-cpu==2.21.0` "
-            "(or 'tensorflow[and-cuda]==2.21.0' for GPUs), then try again"
-        )
+        raise UserError(f"TensorFlow is not installed in {sys.prefix}: {requirements.tensorflow()}, then try again")
     folder = Path(spec.origin).parent
     for name in ("tensorflow-cpu", "tensorflow", "tensorflow-rocm", "tf-nightly"):
         try:

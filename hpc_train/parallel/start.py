@@ -12,6 +12,7 @@ from hpc_train.parallel.cuda import list_gpus, offered
 from hpc_train.parallel.launcher import detect, wrong_size
 from hpc_train.parallel.quiet import quiet_import
 from hpc_train.parallel.world import World, choose_gpu, shared_gpus, threads_per_rank
+from hpc_train.requirements import BUILD
 
 # A rank that never joins a collective is reported after a minute; the job ends after half an hour.
 _STALL = {"HOROVOD_STALL_CHECK_TIME_SECONDS": "60", "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": "1800"}
@@ -45,7 +46,7 @@ def init(seed: int | None = None, threads: int | None = None, deterministic: boo
         try:
             import horovod.tensorflow as hvd
         except ImportError as error:
-            raise UserError(f"no usable Horovod here ({error}); run `hpc-train build-horovod`") from error
+            raise UserError(f"no usable Horovod here ({error}); run `{BUILD}`") from error
 
     hvd.init()
     world = World(
