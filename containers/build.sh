@@ -11,7 +11,8 @@
 #   --check           only say whether everything is here
 #
 # Without root it builds with --fakeroot. Needed: apptainer, debootstrap, mksquashfs, a network,
-# and 6 GB in TMPDIR, 13 for the recipe with CUDA.
+# 6 GB in TMPDIR, 13 for the recipe with CUDA; and this folder in hpc-train's source: a clone, or the unpacked
+# hpc_train-VERSION.tar.gz.
 set -euo pipefail
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=containers/lend.sh
@@ -41,6 +42,10 @@ check() { # says all that is missing, not only the first
     missing+=("no apptainer (https://apptainer.org/docs/admin/latest/installation.html)")
   elif [[ $("$apptainer" build --help 2>&1) != *--build-arg* ]]; then
     missing+=("$("$apptainer" --version) knows no --build-arg: Apptainer 1.2 or newer, SingularityCE 4 or newer")
+  fi
+  # A folder that `hpc-train templates` wrote has the recipes alone.
+  if grep -q '^ *setup\.cfg ' "$recipe" && [ ! -f "$project/setup.cfg" ]; then
+    missing+=("$project has no setup.cfg: an image is built from the source, a clone or hpc_train-VERSION.tar.gz")
   fi
   check_room "${TMPDIR:-/tmp}" $wanted "where it is built (TMPDIR names another place)"
   check_room "$(dirname "$image")" $large "where the image goes"

@@ -1,3 +1,3 @@
 """Distributed training of Keras models on supercomputers, with Horovod: one GPU a rank."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -13,6 +13,7 @@ _COMMANDS = {
         "BuildHorovod",
         "build Horovod for this machine's MPI, CUDA and TensorFlow",
     ),
+    "templates": ("hpc_train.sites.command", "Templates", "write Slurm templates and container recipes to a folder"),
     "prepare": ("hpc_train.prepare.command", "Prepare", "write a data set as HDF5 shards"),
     "prepare climate-synthetic": (
         "hpc_train.prepare.synthetic_climate.command",

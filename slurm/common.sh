@@ -46,8 +46,9 @@ activate_environment() { # modules, then the container or the virtual environmen
     use_container "$@"
     environment=$CONTAINER
   elif [ -n "${VENV=$HPC_TRAIN/.venv}" ]; then
-    [ -x "$VENV/bin/python" ] || fail "no virtual environment $VENV with a python that runs: \`make venv\` in" \
-      "$HPC_TRAIN makes one; set VENV to another; load with MODULES the Python that it was made with"
+    [ -x "$VENV/bin/python" ] || fail "no virtual environment $VENV with a python that runs: set VENV in" \
+      "slurm/site.env to the one that has hpc-train (\`make venv\` makes it in a clone); load with MODULES the Python" \
+      "that it was made with"
     PATH=$VENV/bin:$PATH
     environment=$VENV
   else

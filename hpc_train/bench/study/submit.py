@@ -36,7 +36,8 @@ def template() -> Path:
     """
     path = Path(os.environ.get("HPC_TRAIN", "."), _TEMPLATE)
     if not path.is_file():
-        raise UserError(f"no {path}: run this in the hpc-train folder, or export HPC_TRAIN=/path/to/hpc-train")
+        how = "run this in a folder with slurm/ (`hpc-train templates FOLDER` writes it), or export HPC_TRAIN=FOLDER"
+        raise UserError(f"no {path}: {how}")
     return path
 
 
