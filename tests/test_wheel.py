@@ -93,7 +93,7 @@ def without_clone(*command, cwd=None, first=BIN):
         env["MPI4PY_LIBMPI"] = str(library)
     env["PATH"] = f"{first}{os.pathsep}{env['PATH']}"
     words = [str(word) for word in command]
-    return subprocess.run(words, cwd=cwd, env=env, capture_output=True, text=True, timeout=120)
+    return subprocess.run(words, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
 
 
 def files(folder):
