@@ -2,7 +2,10 @@
 
 import difflib
 import importlib
+import shlex
+import shutil
 import sys
+import textwrap
 
 from hpc_train.console import while_read
 from hpc_train.trainers import TRAINERS
@@ -87,15 +90,15 @@ _COMMANDS = {
 @while_read()
 def main() -> None:
     """Entry point of the console script."""
-    words = sys.argv[1:3] if sys.argv[1:2] == ["bench"] or " ".join(sys.argv[1:3]) in _COMMANDS else sys.argv[1:2]
-    name = " ".join(words) or "--help"
-    if name in ("-h", "--help", "bench", "bench -h", "bench --help"):
-        print("usage: hpc-train COMMAND [OPTIONS]\n\ncommands (hpc-train COMMAND --help tells more):")
-        for command, (_, _, purpose) in _COMMANDS.items():
-            if command.startswith(words[0] if words and words[0] == "bench" else ""):
-                print(f"  {command:25} {purpose}")
-        trainers = "|".join(TRAINERS)
-        print(f"\ntrainers, one process a GPU: horovodrun -np 4 python -m hpc_train.{trainers} --help")
+    words = sys.argv[1:]
+    if words[:1] == ["help"]:
+        words = [*words[1:], "--help"]
+    if words[:1] == ["train"] and words[1:] and words[1] in TRAINERS:
+        words = words[1:]
+    two = " ".join(words[:2])
+    name = two if words[:1] == ["bench"] or two in _COMMANDS else " ".join(words[:1])
+    if name in ("", "-h", "--help", "bench", "bench -h", "bench --help"):
+        print(_commands("bench " if words[:1] == ["bench"] else ""))
     elif name == "--version":
         from hpc_train import __version__
 
@@ -103,15 +106,89 @@ def main() -> None:
     elif name in _COMMANDS:
         from hpc_train import command_line
 
-        module, dataclass, _ = _COMMANDS[name]
-        home = importlib.import_module(module)
-        command_line.main(getattr(home, dataclass), home.run, f"hpc-train {name}", sys.argv[1 + len(words) :])
+        home = importlib.import_module(_COMMANDS[name][0])
+        command_line.main(_options(name), home.run, f"hpc-train {name}", words[len(name.split()) :])
+    elif name == "completion":
+        _complete(words[1:])
+    elif name in (*TRAINERS, "train"):
+        _trainer(name, words[1:])
     else:
-        near = difflib.get_close_matches(name, _COMMANDS, 1)
-        hint = f"did you mean `hpc-train {near[0]}`?" if near else "`hpc-train --help` lists the commands"
-        from hpc_train.parallel.world import exit_usage
+        _wrong(f"no command {name!r}; {_nearest(name)}")
 
-        exit_usage(f"error: no command {name!r}; {hint}")
+
+def _commands(start: str) -> str:
+    """The commands that begin with `start`, each with its purpose, in lines of the terminal's width."""
+    rows = [(command, purpose) for command, (_, _, purpose) in _COMMANDS.items() if command.startswith(start)]
+    if not start:
+        rows += [
+            ("help [COMMAND]", "print this list, or the options of a command"),
+            ("completion bash", "print a script that makes bash complete commands and options"),
+        ]
+    lines = ["usage: hpc-train COMMAND [OPTIONS]", "", "commands (`hpc-train COMMAND --help` lists the options):"]
+    lines += _table(rows, 26)
+    if not start:
+        lines += ["", "trainers (`python -m hpc_train.mnist --help` lists the options):"]
+        lines += _table([(f"python -m hpc_train.{one.name}", f"train {one.trains}") for one in TRAINERS.values()], 29)
+        lines += ["", "on 4 GPUs, one process for each: horovodrun -np 4 python -m hpc_train.mnist ..."]
+    return "\n".join(lines)
+
+
+def _table(rows: list[tuple[str, str]], column: int) -> list[str]:
+    width = shutil.get_terminal_size().columns
+    lines = []
+    for left, right in rows:
+        first, *rest = textwrap.wrap(right, max(20, width - column - 2))
+        lines += [f"  {left:{column}}{first}", *(" " * (column + 2) + line for line in rest)]
+    return lines
+
+
+def _options(name: str):
+    module, options, _ = _COMMANDS[name]
+    return getattr(importlib.import_module(module), options)
+
+
+def _complete(words: list[str]) -> None:
+    usage = "`hpc-train completion bash` prints a script that makes bash complete commands and options"
+    if words in (["--help"], ["-h"]):
+        print(usage)
+    elif words != ["bash"]:
+        _wrong(f"name the shell, which can only be bash: {usage}")
+    else:
+        from hpc_train import completion
+
+        print(completion.script({name: _options(name) for name in _COMMANDS}, ("help", "completion bash")), end="")
+
+
+def _trainer(name: str, words: list[str]) -> None:
+    """Say how a trainer is started: its help where that is asked for, else an error."""
+    args = [word for word in words if word not in ("-h", "--help")]
+    asks = args != words
+    if asks and name in TRAINERS:
+        from hpc_train import command_line
+
+        home = TRAINERS[name].module
+        return command_line.main(home.Options, home.run, f"python -m hpc_train.{name}", ["--help"])
+    module = f"python -m hpc_train.{name if name in TRAINERS else 'mnist'} {shlex.join(args) or '...'}"
+    *first, last = TRAINERS
+    what = "start this trainer" if name in TRAINERS else f"the trainers are {', '.join(first)} and {last}; start one"
+    how = f"{what} with `{module}`, or on 4 GPUs with `horovodrun -np 4 {module}`"
+    if asks:
+        print(how)
+    else:
+        _wrong(f"`hpc-train {name}` is not a command: {how}")
+
+
+def _nearest(name: str) -> str:
+    near = difflib.get_close_matches(name, [*_COMMANDS, *TRAINERS, "help"], 1)
+    if not near:
+        return "`hpc-train --help` lists the commands"
+    return f"did you mean `{'python -m hpc_train.' if near[0] in TRAINERS else 'hpc-train '}{near[0]}`?"
+
+
+def _wrong(message: str) -> None:
+    from hpc_train.parallel.world import exit_usage
+
+    exit_usage(f"error: {message}")
 
 
 if __name__ == "__main__":

@@ -19,17 +19,18 @@ class Options(LossOptions, FieldOptions, training.Options):
     """
 
     model: Literal["tiramisu", "deeplab", "tiramisu-small", "deeplab-small"] = "tiramisu"
-    """Network: Tiramisu or DeepLabv3+ as in the paper; small: of the same structure, for trials on a CPU."""
+    """Network: Tiramisu or DeepLabv3+ as in the paper; small: the same structure, for trials on a CPU."""
     epochs: int = 30
-    """Passes over the data: N ranks take 1/N of the steps of one."""
+    """Passes over the data; N ranks take 1/N of the steps that one rank takes."""
     batch_size: int = 1
     """Samples that a rank computes at once; the global batch is this times --accumulate times the number of ranks."""
     optimizer: Literal["sgd", "adam", "lamb"] = "adam"
-    """SGD with momentum; Adam (Kingma and Ba 2015); or LAMB, which is Adam with layer-wise rates (You et al. 2020)."""
+    """sgd: SGD with momentum; adam: Adam (Kingma and Ba 2015); lamb: LAMB, Adam with layer-wise rates (You et al.
+    2020)."""
     lr: float = 1e-4
     """Learning rate at the base batch."""
     lr_scaling: Literal["linear", "sqrt", "none"] = "sqrt"
-    """How the rate grows with global batch / base batch; Adam seldom bears more than the root."""
+    """How the learning rate grows with global batch / base batch; more than sqrt seldom works with Adam."""
     base_batch: int = 2
     """Global batch for which --lr was chosen."""
 

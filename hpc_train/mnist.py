@@ -12,7 +12,7 @@ class Options(training.Options):
     """Train one of the MNIST networks on a folder of shards, one process a GPU."""
 
     model: Literal["fc", "cnn", "deep", "dropout", "batchnorm", "residual"] = "deep"
-    """Network."""
+    """Network. fc: one hidden dense layer; the others are convolutional."""
     augment: bool = False
     """Shift, rotate and zoom the training images a little."""
 

@@ -20,22 +20,22 @@ class Options(training.Options):
     """
 
     model: str = "resnet50"
-    """resnet18, 34, 50, 101, 152, 200 (ImageNet); resnet20, 32, 44, 56, 110 (CIFAR, any 6n + 2); with v2 at the end:
-    pre-activation; keras:NAME: any of keras.applications, such as keras:EfficientNetV2B0."""
+    """resnet18, 34, 50, 101, 152 or 200 (for ImageNet); resnet20, 32, 44, 56, 110 or any 6n + 2 (for CIFAR); with v2
+    at the end: pre-activation; keras:NAME: any of keras.applications, such as keras:EfficientNetV2B0."""
     shortcut: Literal["A", "B"] | None = None
-    """Where a block widens: A pads with zeros, B projects; by default A for CIFAR's, B for ImageNet's networks."""
+    """Where a block widens: A pads with zeros, B projects; by default A for CIFAR networks and B for ImageNet's."""
     zero_gamma: bool = True
-    """Begin with each residual block as the identity."""
+    """Start with every residual block as the identity."""
     augment: Literal["none", "crop-flip", "randaugment"] = "none"
-    """crop-flip: shift by up to an eighth and flip, as for CIFAR; randaugment: that and RandAugment. JPEG shards are
-    cropped and flipped while they are decoded: see --crop."""
+    """crop-flip: shift by up to an eighth and flip, as for CIFAR; randaugment: the same, and RandAugment. JPEG shards
+    are cropped and flipped while they are decoded: see --crop."""
     randaugment: tuple[int, float] = (2, 0.3)
-    """With --augment randaugment: operations, one after the other, and their strength from 0 to 1."""
+    """With --augment randaugment: the number of operations, one after the other, and their strength from 0 to 1."""
     statistics: Path | None = None
-    """statistics.h5 of `hpc-train stats`, to normalise the channels with; by default ImageNet's for colour images of
-    bytes, -1..1 for other bytes, and nothing for data that are no bytes."""
+    """statistics.h5 from `hpc-train stats`, to normalise the channels. By default colour images of bytes are normalised
+    with ImageNet's statistics, other bytes to -1..1, and data of other types not at all."""
     epochs: int = 90
-    """Passes over the data: N ranks take 1/N of the steps of one."""
+    """Passes over the data; N ranks take 1/N of the steps that one rank takes."""
     batch_size: int = 32
     """Samples that a rank computes at once; the global batch is this times --accumulate times the number of ranks."""
     lr: float = 0.1
@@ -43,11 +43,12 @@ class Options(training.Options):
     base_batch: int = 256
     """Global batch for which --lr was chosen."""
     warmup_epochs: float = 5.0
-    """Epochs in which the rate rises to its scaled value, from that of one rank (at most --lr)."""
+    """Epochs in which the learning rate rises from that of one rank (at most --lr) to its scaled value."""
     nesterov: bool = True
-    """Nesterov's momentum in SGD."""
+    """Use Nesterov's momentum in SGD."""
     weight_decay: float = 1e-4
-    """Weight decay of kernels; batch normalisation and biases have none."""
+    """Weight decay, of kernels alone and never of biases or normalisation: L2 in the gradient for SGD, decoupled for
+    Adam and LAMB."""
 
 
 def run(options: Options) -> None:

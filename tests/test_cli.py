@@ -1,5 +1,6 @@
 """The command line answers at once and names what was meant."""
 
+import os
 import subprocess
 import sys
 
@@ -10,8 +11,9 @@ from launch import unread
 from hpc_train.metrics.confusion import confusion_matrix, softmax, table
 
 
-def hpc_train(*arguments):
-    return subprocess.run([sys.executable, "-m", "hpc_train.cli", *arguments], capture_output=True, text=True)
+def hpc_train(*arguments, module="hpc_train.cli"):
+    env = {**os.environ, "COLUMNS": "80"}
+    return subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True, env=env)
 
 
 def test_help_lists_the_commands_and_imports_nothing_heavy():
@@ -31,6 +33,68 @@ def test_a_mistyped_command_names_the_nearest(typed, meant):
     ended = hpc_train(typed)
     assert ended.returncode == 2
     assert ended.stderr == f"error: no command '{typed}'; did you mean `hpc-train {meant}`?\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "start"),
+    [
+        ("mnist", "`hpc-train mnist` is not a command: start this trainer with `python -m hpc_train.mnist ...`"),
+        ("climate --data x", "`hpc-train climate` is not a command: start this trainer with `python -m hpc_train.c"),
+        ("train", "`hpc-train train` is not a command: the trainers are mnist, resnet and climate; start one with `py"),
+        ("train resnet", "`hpc-train resnet` is not a command: start this trainer with `python -m hpc_train.resnet"),
+        ("mnits", "no command 'mnits'; did you mean `python -m hpc_train.mnist`?"),
+        ("help predct", "no command 'predct'; did you mean `hpc-train predict`?"),
+        ("completion", "name the shell, which can only be bash: `hpc-train completion bash` prints"),
+    ],
+)
+def test_what_is_no_command_says_in_one_line_what_is_meant(words, start):
+    ended = hpc_train(*words.split())
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith(f"error: {start}")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_trainer_typed_as_a_command_names_the_whole_line_for_one_gpu_and_for_four():
+    ended = hpc_train("mnist", "--data", "my shards")
+    assert ended.stderr == (
+        "error: `hpc-train mnist` is not a command: start this trainer with `python -m hpc_train.mnist --data "
+        "'my shards'`, or on 4 GPUs with `horovodrun -np 4 python -m hpc_train.mnist --data 'my shards'`\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "start"),
+    [
+        ("", "usage: hpc-train COMMAND [OPTIONS]"),
+        ("help", "usage: hpc-train COMMAND [OPTIONS]"),
+        ("help prepare storm-tracks", "usage: hpc-train prepare storm-tracks "),
+        ("help bench", "usage: hpc-train COMMAND [OPTIONS]"),
+        ("help bench throughput mnist", "usage: hpc-train bench throughput mnist "),
+        ("bench throughput -h", "usage: hpc-train bench throughput {mnist,resnet,climate} [OPTIONS]"),
+        ("help resnet", "usage: python -m hpc_train.resnet --data PATH [OPTIONS]"),
+        ("mnist --help", "usage: python -m hpc_train.mnist --data PATH [OPTIONS]"),
+        ("help train", "the trainers are mnist, resnet and climate; start one with `python -m hpc_train.mnist ...`"),
+        ("completion --help", "`hpc-train completion bash` prints a script"),
+        ("completion bash", "# Makes bash complete hpc-train."),
+    ],
+)
+def test_help_is_asked_for_in_many_ways(words, start):
+    ended = hpc_train(*words.split(), module="hpc_train")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith(start)
+
+
+def test_the_list_of_commands_fits_into_80_columns_and_names_each_command_and_trainer():
+    listed = hpc_train("--help").stdout
+    assert max(map(len, listed.splitlines())) <= 80
+    assert "  prepare climate-synthetic " in listed
+    assert "  python -m hpc_train.resnet " in listed
+
+
+def test_the_help_of_prepare_names_the_commands_for_climate_data():
+    text = " ".join(hpc_train("prepare", "--help").stdout.split())
+    assert "`hpc-train prepare climate-synthetic` makes" in text
+    assert "`hpc-train prepare storm-tracks` labels" in text
 
 
 @pytest.mark.parametrize("command", ["build-horovod", "prepare", "predict"])

@@ -28,7 +28,7 @@ class OverlapBench:
     """Measure what gradient lag hides, from Horovod's own timeline; start it with two ranks or more."""
 
     layers: int = 8
-    """Dense layers."""
+    """Number of dense layers."""
     width: int = 1024
     """Their width: a layer has width x width weights, in float32."""
     batch_size: int = 512
@@ -38,7 +38,7 @@ class OverlapBench:
     bucket_mib: float = 8.0
     """MiB of gradients in one grouped all-reduce."""
     threads: int | None = None
-    """TensorFlow's threads a rank; by default the ranks of a node share its cores."""
+    """TensorFlow's threads in each rank; by default the ranks of a node share its cores."""
     keep: Path | None = None
     """Keep the timeline in this file, for Perfetto or chrome://tracing."""
 

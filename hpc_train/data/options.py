@@ -14,17 +14,19 @@ SYNTHETIC = "synthetic"
 class DataOptions:
     """Which data, and how they lie in their files."""
 
+    GROUP = "data"
+
     data: Path
-    """Folder of shards; folder with a sub-folder a split (train/, validation/ or test/) or of the files themselves;
-    one HDF5 or NetCDF-4 file; or a quoted pattern such as 'run*/*.h5'."""
+    """Where the data is: a folder of shards; a folder with a sub-folder for each split (train/, validation/ or test/)
+    or with the files themselves; one HDF5 or NetCDF-4 file; or a quoted pattern such as 'run*/*.h5'."""
     layout: Literal["auto", "shards", "cam5", "paper", "climatenet"] = "auto"
-    """How the samples lie in a file: by default as its first file shows."""
+    """How the samples are stored in a file; auto: as its first file shows."""
     inputs: tuple[str, ...] = ()
     """Data sets of the inputs, for files of any other layout; several are stacked as channels."""
     targets: tuple[str, ...] = ()
     """Data sets of the targets; a name that ends in [k] takes index k of the first axis of a sample."""
     samples: Literal["rows", "files"] = "rows"
-    """With --inputs: whether the first axis of a data set counts samples, or each file is one."""
+    """With --inputs: rows: the first axis of a data set counts the samples; files: each file is one sample."""
     channels: Literal["first", "last"] = "last"
     """With --inputs: the axis of a sample that counts the channels."""
     classes: int | None = None
@@ -62,34 +64,56 @@ class DataOptions:
 
 
 @dataclass(frozen=True)
-class ReadOptions:
+class TrainerDataOptions:
+    """Which data, for trainers alone."""
+
+    GROUP = "data"
+
+    test_data: Path | None = None
+    """Held-out data, if it is not the split validation or test of --data."""
+    synthetic_samples: int = 1281167
+    """With --data synthetic: the number of samples in an epoch; by default as many as ImageNet has. --data synthetic
+    needs no files: every step gets the same random images, of 1000 classes or of --classes. For a folder of that name
+    give $PWD/synthetic."""
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """How encoded images become samples."""
+
+    GROUP = "image"
+
+    image_size: int = 224
+    """Side in pixels of the images that JPEG shards are decoded to, and of those of --data synthetic."""
+    crop: Literal["inception", "centre"] = "inception"
+    """What training takes of a JPEG. inception: a random part of 8 to 100 % of its area, mirrored or not; centre: the
+    centre, which validation always takes."""
+
+
+@dataclass(frozen=True)
+class ReadOptions(DecodeOptions, TrainerDataOptions):
     """How a trainer reads and shuffles its data."""
 
+    GROUP = "reading"
+
     shuffle: Literal["auto", "full", "blocks"] = "auto"
-    """full: any sample at any place of an epoch; blocks: runs of samples that storage gives in one read, mixed in a
-    window; auto: blocks where several samples share a compressed chunk or a size of them is given, else full."""
+    """full: any sample can come at any place of an epoch; blocks: runs of samples that storage gives in one read are
+    mixed in a window; auto: blocks if several samples share a compressed chunk or --shuffle-block or --shuffle-window
+    is given, else full."""
     shuffle_block: int | None = None
     """Samples in a block; by default what one read of 4 MiB gives, in whole chunks."""
     shuffle_window: int | None = None
     """Samples that are mixed with each other; by default 16 blocks."""
     reader: Literal["auto", "map", "read", "h5py"] = "auto"
-    """How bytes are fetched: from files mapped in memory, by positioned reads, or through h5py; auto chooses by the
-    size of a sample. Chunks are decoded outside HDF5 unless it is h5py."""
+    """How bytes are fetched. map: from files mapped in memory; read: by positioned reads; h5py: through h5py; auto:
+    map or read, by the size of a sample. Only h5py decodes chunks inside HDF5."""
     read_threads: int | None = None
-    """Threads that read and decode, of each rank; high-latency storage wants more than there are cores."""
+    """Threads of each rank that read and decode; storage with high latency needs more threads than there are cores."""
     read_ahead: int | None = None
-    """Batches that are in memory or on their way; by default what 512 MiB hold."""
-    image_size: int = 224
-    """Side of the images that JPEG shards are decoded to, and of those of --data synthetic."""
-    crop: Literal["inception", "centre"] = "inception"
-    """What training takes of a JPEG: a random part of 8 to 100 % of its area, mirrored or not; or its centre, as
-    validation does."""
-    synthetic_samples: int = 1281167
-    """With --data synthetic, which needs no files and gives the same random images at every step: the samples of an
-    epoch, by default as many as ImageNet has. Classes are 1000, or --classes. A folder of that name: $PWD/synthetic."""
+    """Batches that are in memory or being read; by default what 512 MiB hold."""
     stage: str | None = None
-    """Copy the data to this folder of each node's own storage first, and read them there; what is there already is
-    kept. A variable in quotes ('$TMPDIR/data') is looked up on each node."""
+    """Copy the data to this folder of each node's own storage first, and read it there; what is there already is kept.
+    A variable in quotes ('$TMPDIR/data') is looked up on each node."""
 
     def check_images(self, encoding: str) -> None:
         """UserError for an impossible size of images, and for options of encoded ones where `encoding` is ""."""
@@ -112,13 +136,15 @@ def is_synthetic(options) -> bool:
 
 @dataclass(frozen=True)
 class LabelOptions(DataOptions):
-    """What of the labels of maps counts."""
+    """Which labels of maps count."""
+
+    GROUP = "field"
 
     ignore_label: int | None = None
-    """A stored label whose pixels count for nothing; it may lie outside the classes."""
+    """A stored label whose pixels are ignored; it may lie outside the classes."""
     annotation: int = 0
-    """Which label map of a sample is used, where there are several: climate/labels_N of CAM5 files, index N of the
-    first axis of others'."""
+    """Number N of the label map to use, if a sample has several: climate/labels_N in CAM5 files, index N of the first
+    axis in others."""
 
     def check_annotation(self) -> None:
         """UserError for a number that no label map has."""

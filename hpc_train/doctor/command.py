@@ -25,24 +25,24 @@ class Doctor:
     """Look at this machine, this environment and this job: one line each of what is ok, worth a note, or wrong.
 
     Run it anywhere: on a laptop, on a login node, and as the ranks of a job (`srun hpc-train doctor`, `mpirun -np 4
-    hpc-train doctor`, `horovodrun -np 2 hpc-train doctor`), where rank 0 speaks for all. What is wrong comes with what
-    would mend it, and the status is then 1.
+    hpc-train doctor`, `horovodrun -np 2 hpc-train doctor`), where rank 0 speaks for all. Whatever is wrong is printed
+    with its fix, and the exit status is then 1.
     """
 
     data: Path | None = None
-    """Data that will be read: folder, file, or a pattern in quotes. Their file system is looked at, and whether they
-    fit on node-local storage."""
+    """Data that will be read: a folder, a file, or a pattern in quotes. Checks their file system, and whether they fit
+    on node-local storage."""
     local: str | None = None
     """Folder of node-local storage. A variable in quotes ('$TMPDIR/data') is looked up on each node. By default
     NODE_LOCAL, SLURM_TMPDIR, LOCAL_SCRATCH, TMPDIR or /tmp, the first that is set."""
     launch: bool = False
-    """Only find out, in about a second, whether this launcher makes one job of its ranks; without TensorFlow."""
+    """Only check whether this launcher makes one job of its ranks: about a second, without TensorFlow."""
     ranks: int | None = None
-    """How many ranks there should be, for launchers and containers that do not let them know."""
+    """Number of ranks that there should be, for launchers and containers that hide it."""
     json: bool = False
     """Print one JSON document, on one line, with a table of the ranks, instead of text."""
     timeout: float | None = None
-    """Seconds after which a step that does not end is given up; by default 120, with --launch 20."""
+    """Seconds after which a step that does not end is given up; by default 120, or 20 with --launch."""
 
 
 def run(options: Doctor) -> None:

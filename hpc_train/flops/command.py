@@ -21,19 +21,19 @@ class Flops:
     """Count the parameters and floating-point operations of a network; --step times a training step as well."""
 
     trainer: Annotated[Literal[tuple(TRAINERS)], tyro.conf.Positional]
-    """Whose networks."""
+    """The trainer whose network is counted."""
     model: str | None = None
-    """Network, as the trainer's --model has it; by default deep of mnist, resnet50, tiramisu of climate."""
+    """Network, as in the trainer's --model; by default deep of mnist, resnet50 and tiramisu."""
     shape: tuple[int, int, int] | None = None
     """Height, width and channels of a sample; by default 28 28 1, 224 224 3 and 768 1152 16."""
     classes: int | None = None
     """Number of classes; by default 10, 1000 and 3."""
     layers: int = 10
-    """How many layers to list: those that compute most."""
+    """List this many layers, those that compute most."""
     step: bool = False
     """Time one training step in float32 on random data: forward, backward and Adam's update; and show peak memory."""
     batch_size: int = 1
-    """With --step: samples."""
+    """With --step: samples in the step."""
 
 
 def run(options: Flops) -> None:

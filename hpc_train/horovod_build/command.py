@@ -31,16 +31,16 @@ class BuildHorovod:
     """Build for CUDA GPUs, with NCCL; needs a CUDA toolkit with nvcc."""
 
     cuda_home: Path | None = None
-    """The CUDA toolkit; found from CUDA_HOME or `nvcc` on PATH if not given."""
+    """Folder of the CUDA toolkit; by default found from CUDA_HOME or `nvcc` on PATH."""
 
     nccl_home: Path | None = None
-    """NCCL's folder, with include/nccl.h; found from NCCL_HOME, NCCL's wheel or the system if not given."""
+    """Folder of NCCL, with include/nccl.h; by default found from NCCL_HOME, NCCL's wheel or the system."""
 
     cuda_archs: str | None = None
-    """Compute capabilities to compile for, such as 80,90; by default V100, A100 and H100."""
+    """Compute capabilities to compile for, such as 80,90; by default those of V100, A100 and H100."""
 
     rebuild: bool = False
-    """Build again, though the right Horovod is cached or installed."""
+    """Build again, even if the right Horovod is cached or installed."""
 
 
 def run(options: BuildHorovod) -> None:

@@ -15,7 +15,9 @@ POWERS = {"none": 0.0, "deepcam": -0.125, "inverse-sqrt": -0.5, "inverse": -1.0}
 
 @dataclass(frozen=True)
 class LossOptions:
-    """By what a network for label maps is trained."""
+    """The loss that a network for label maps is trained with."""
+
+    GROUP = "loss"
 
     loss: Literal[
         "cross-entropy",
@@ -27,18 +29,19 @@ class LossOptions:
         "focal+dice",
         "focal+tversky",
     ] = "cross-entropy"
-    """Of each pixel: cross-entropy or focal loss; of each class's area: Dice or Tversky loss; or the sum of two."""
+    """A loss of each pixel (cross-entropy or focal), of each class's area (Dice or Tversky), or the sum of two."""
     class_weights: Literal["none", "deepcam", "inverse-sqrt", "inverse"] = "inverse-sqrt"
-    """Weight of a pixel by its class: frequency to the power 0, -1/8 (DeepCAM), -1/2 (Kurth et al. 2018) or -1, scaled
-    so that the mean over all pixels is 1; frequencies from `hpc-train stats`."""
+    """Weight of a pixel by its class: the frequency of the class to the power 0 (none), -1/8 (deepcam), -1/2
+    (inverse-sqrt: Kurth et al. 2018) or -1 (inverse), scaled so that the mean over all pixels is 1. `hpc-train stats`
+    counts the frequencies."""
     weight_power: float | None = None
-    """The power of the frequency, instead of --class-weights."""
+    """Power of the frequency, instead of --class-weights."""
     weights: tuple[float, ...] = ()
     """Weight of each class, instead of --class-weights; used as given, without scaling."""
     focal_gamma: float = 2.0
-    """Power of 1 - p in the focal loss, p the probability of the true class."""
+    """With --loss focal: the power of 1 - p, where p is the probability of the true class."""
     tversky: tuple[float, float] = (0.3, 0.7)
-    """Prices of false positives and of false negatives in the Tversky loss; 0.5 0.5 is Dice."""
+    """With --loss tversky: the prices of false positives and of false negatives; 0.5 0.5 is Dice."""
 
     def check_loss(self) -> None:
         """Look for values and combinations that make no sense.

@@ -11,18 +11,23 @@ from hpc_train.errors import UserError
 class RecipeOptions:
     """How weights are updated, for every trainer."""
 
+    GROUP = "recipe"
+
     optimizer: Literal["sgd", "adam", "lamb"] = "sgd"
-    """SGD with momentum; Adam (Kingma and Ba 2015); or LAMB, which is Adam with layer-wise rates (You et al. 2020)."""
+    """sgd: SGD with momentum; adam: Adam (Kingma and Ba 2015); lamb: LAMB, Adam with layer-wise rates (You et al.
+    2020)."""
     momentum: float = 0.9
     """Momentum of SGD."""
     nesterov: bool = False
-    """Nesterov's momentum in SGD."""
+    """Use Nesterov's momentum in SGD."""
     layerwise: Literal["none", "lars", "larc"] = "none"
-    """Layer-wise rates from the norms of weights and gradients: LARS scales SGD's, LARC caps any optimizer's."""
+    """Layer-wise rates from the norms of weights and gradients. lars: LARS, which scales the rates of SGD; larc: LARC,
+    which caps the rates of any optimizer."""
     trust: float | None = None
-    """Trust coefficient (eta) of --layerwise; 0.001 for LARS and 0.002 for LARC if not given."""
+    """With --layerwise: the trust coefficient (eta); by default 0.001 for LARS and 0.002 for LARC."""
     weight_decay: float = 0.0
-    """Decay of weights, never of biases or normalisation: L2 in the gradient for SGD, decoupled for Adam and LAMB."""
+    """Weight decay, of kernels alone and never of biases or normalisation: L2 in the gradient for SGD, decoupled for
+    Adam and LAMB."""
     clip_norm: float | None = None
     """Largest joint norm of all gradients, after they are averaged over the ranks; larger ones are scaled down."""
     label_smoothing: float = 0.0
@@ -31,14 +36,14 @@ class RecipeOptions:
     """Batches that a rank computes one after the other in each step; their mean gradient is averaged over the ranks and
     applied once."""
     lag: Literal[0, 1] = 0
-    """1 applies in each step the averaged gradient of the step before, so that averaging runs beside the computation;
-    the last step's is dropped."""
+    """1: each step applies the averaged gradient of the step before, so that averaging runs beside the computation; the
+    gradient of the last step is dropped."""
     ema: float | None = None
-    """Decay of an exponential moving average of the weights, such as 0.9999, to validate with and to save."""
+    """Validate with, and save, an exponential moving average of the weights with this decay, such as 0.9999."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Type to compute in; weights, softmax and loss stay in float32, and float16 scales the loss as it needs."""
+    """Type to compute in. Weights, softmax and loss stay in float32; with float16 the loss is scaled automatically."""
     loss_scale: float | None = None
-    """With --precision float16: a loss scale that stays as it is, in place of one that adapts; a power of 2."""
+    """With --precision float16: a fixed loss scale, a power of 2; by default it adapts."""
 
     def check(self) -> None:
         """Look for values and combinations that make no sense.

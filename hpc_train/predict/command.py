@@ -23,27 +23,27 @@ class Predict:
     """Run folder, as training printed it."""
     data: Path
     """Folder of HDF5 shards, whose JPEG images are decoded as in validation; or a .npy file of samples (n, ...)
-    without labels. For label maps also the files of other layouts that training takes, as it was told to read them."""
+    without labels. For label maps also files of the other layouts that training takes, read with the run's options."""
     split: str = "test"
     """Split of the data."""
     output: Path | None = None
-    """Where the probabilities go, .h5 or .csv, or the masks of label maps, .nc; RUN/predictions.h5 or
-    RUN/predictions.nc if not given."""
+    """File for the probabilities (.h5 or .csv), or for the masks of label maps (.nc); by default RUN/predictions.h5 or
+    RUN/predictions.nc."""
     which: Literal["best", "last"] = "best"
-    """The best model of the run by its validation score, or the one at its end."""
+    """best: the best model of the run by its validation score; last: the model at its end."""
     batch_size: int | None = None
-    """Samples a step; 256 by default, and 1 of label maps."""
+    """Samples in each step; by default 256, and 1 for label maps."""
     probabilities: bool = False
     """Label maps: write the probability of each class too, to three digits."""
     maps: int = 0
-    """Label maps: draw so many samples, spread over the split, as PNG beside the output."""
+    """Label maps: draw this many samples, spread over the split, as PNG files beside the output."""
     samples: tuple[int, ...] = ()
-    """Label maps: draw the samples of these numbers, from 0."""
+    """Label maps: draw the samples with these numbers, counted from 0."""
     show: tuple[str, ...] = ()
-    """Label maps: the fields in the pictures: names of channels, or pairs as U850+V850 for the speed of a wind; by
-    default wind speed and TMQ, where channels have such names, else the first channel."""
+    """Label maps: the fields in the pictures: names of channels, or pairs such as U850+V850 for the speed of a wind; by
+    default wind speed and TMQ if channels have such names, else the first channel."""
     region: tuple[float, float, float, float] | None = None
-    """Label maps: west, east, south and north end of the pictures, degrees: --region -100 -40 10 50."""
+    """Label maps: west, east, south and north edge of the pictures in degrees: --region -100 -40 10 50."""
 
 
 def run(options: Predict) -> None:

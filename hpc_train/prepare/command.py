@@ -22,29 +22,36 @@ _NEED_INPUT = {
 
 @dataclass(frozen=True, kw_only=True)
 class Prepare(ImageOptions):
-    """Turn a data set into sharded HDF5 files for the trainers."""
+    """Turn a data set into sharded HDF5 files for the trainers.
+
+    Climate data has commands of its own: `hpc-train prepare climate-synthetic` makes weather with cyclones and rivers,
+    `hpc-train prepare storm-tracks` labels real winds by the tracks of storms. Each has its own --help.
+    """
+
+    GROUPS = "options", "image-folder"
+    GROUP = "options"
 
     source: Annotated[_Name, tyro.conf.Positional]
     """digits: scikit-learn's handwritten digits, which need no network. mnist, fashion-mnist: IDX files or an
     npz file given with --input, else Debian's dataset-fashion-mnist, else Keras's download. cifar10, cifar100
     (fine labels): the python or binary archive, or its folder, given with --input, else Keras's download. idx: any
-    folder with MNIST's four IDX files, gzipped or not. npz: NumPy arrays. image-folder: image files in class folders,
-    input/train/CLASS and input/val/CLASS, or input/CLASS with --test-fraction, or in --lists."""
+    folder with MNIST's four IDX files, gzipped or not. npz: NumPy arrays. image-folder: image files in class folders
+    input/train/CLASS and input/val/CLASS, in input/CLASS with --test-fraction, or in --lists."""
     input: Path | None = None
     """Folder of the IDX files, npz file, archive of CIFAR, or folder of images."""
     output: Path | None = None
-    """Folder for the shards; default: shards/SOURCE."""
+    """Folder for the shards; by default shards/SOURCE."""
     shards: int | None = None
-    """Files a split; default: about 256 MiB each, at least 4."""
+    """Files of each split; by default of about 256 MiB each, at least 4."""
     classes: int | None = None
-    """For idx and npz: number of classes; default: the largest label + 1."""
+    """For idx and npz: number of classes; by default the largest label + 1."""
     keys: tuple[str, ...] | None = None
-    """For npz: names of the arrays; default: x_train y_train x_test y_test. Two names where there is no test
-    part."""
+    """For npz: names of the arrays, two if there is no test part; by default x_train y_train x_test y_test."""
     test_fraction: float | None = None
-    """For npz and image-folder without a test part: share of every class that is kept for testing, such as 0.2."""
+    """For npz and image-folder without a test part: the share of every class that is kept for testing, such as 0.2."""
     compression: Literal["none", "gzip", "lzf", "zstd", "lz4", "bitshuffle", "blosc", "blosc2"] = "none"
-    """none: the fastest to read. Else inputs in compressed chunks: zstd is small and fast. Not for JPEG shards."""
+    """none: the fastest to read. The others store the inputs in compressed chunks: zstd is small and fast. Not for
+    JPEG shards."""
 
 
 def run(options):

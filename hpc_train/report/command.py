@@ -21,9 +21,9 @@ class ReportRuns:
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Run folders, as training printed them, or folders of studies."""
+    """Run folders, whose paths training prints, or folders of studies."""
     output: Path | None = None
-    """Folder of what is written; that of the run or study itself if not given. Several need one."""
+    """Folder to write to; by default that of the run or study itself. Needed for several runs or studies."""
 
 
 def run(options: ReportRuns) -> None:

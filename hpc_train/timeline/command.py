@@ -30,9 +30,9 @@ class TimelineSummary:
     file: Annotated[Path, tyro.conf.Positional]
     """The timeline."""
     top: int = 5
-    """Tensors and ranks to name, those that wait longest and those that are last most often."""
+    """Number of tensors and of ranks to list: those that wait longest, and those that are last most often."""
     skip: float = 0
-    """Leave out so many seconds from the first event, such as those of tracing."""
+    """Leave out this many seconds from the first event on, such as those of tracing."""
     json: bool = False
     """Print the same as JSON."""
 

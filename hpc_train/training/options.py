@@ -12,59 +12,101 @@ from hpc_train.training.transfer import TransferOptions
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(TransferOptions, RecipeOptions, ReadOptions, DataOptions):
-    """Options of every trainer."""
+class ScheduleOptions:
+    """How long a trainer trains, and at which learning rate."""
 
-    test_data: Path | None = None
-    """Held-out data, where they are not the split validation or test of --data."""
-    run: Path | None = None
-    """Run folder; a new one under runs/ if not given."""
-    resume: bool = False
-    """Go on with the run in --run from its newest checkpoint, on any number of ranks; begin it if there is none."""
+    GROUP = "recipe"
+
     epochs: int = 12
-    """Passes over the data: N ranks take 1/N of the steps of one."""
+    """Passes over the data; N ranks take 1/N of the steps that one rank takes."""
     batch_size: int = 64
     """Samples that a rank computes at once; the global batch is this times --accumulate times the number of ranks."""
     lr: float = 0.01
     """Learning rate at the base batch."""
     lr_scaling: Literal["linear", "sqrt", "none"] = "linear"
-    """How the rate grows with global batch / base batch."""
+    """How the learning rate grows with global batch / base batch."""
     base_batch: int = 64
     """Global batch for which --lr was chosen."""
     warmup_epochs: float = 1.0
-    """Epochs in which the rate rises to its scaled value, from that of one rank (at most --lr)."""
+    """Epochs in which the learning rate rises from that of one rank (at most --lr) to its scaled value."""
     decay: Literal["cosine", "step", "poly", "none"] = "cosine"
-    """How the rate falls after warm-up: along a cosine or a power to 0, or to a tenth at each of --decay-at."""
+    """How the learning rate falls after warm-up. cosine: along a cosine to 0; poly: along a power to 0; step: to a
+    tenth at each of --decay-at."""
     decay_at: tuple[float, ...] = (0.5, 0.75)
-    """With --decay step: the shares of training after which the rate falls."""
+    """With --decay step: the learning rate falls after these shares of the training."""
     decay_power: float = 2.0
     """With --decay poly: the power."""
-    sync_batch_norm: bool = False
-    """Batch normalisation over the samples of all ranks in a step, where those of one rank are few."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """The run folder, what is written to it, and how the processes compute."""
+
+    GROUP = "run"
+
+    run: Path | None = None
+    """Run folder; by default a new one under runs/."""
+    resume: bool = False
+    """Continue the run in --run from its newest checkpoint, on any number of ranks; start it if it has none."""
+    checkpoint_every: int = 0
+    """Write a checkpoint every this many steps, besides the one after each epoch."""
     patience: int | None = None
-    """Stop when validation (accuracy, or the mean IoU of maps) has not improved for so many epochs, on all ranks."""
+    """Stop when validation (accuracy, or the mean IoU of maps) has not improved for this many epochs."""
     seed: int = 0
     """Seed of weights, shuffling, dropout and augmentation."""
-    checkpoint_every: int = 0
-    """Write a checkpoint every so many steps, besides the one after each epoch."""
-    check_every: int = 500
-    """Check that the replicas are equal every so many steps; 0 checks at the end only."""
+    deterministic: bool = False
+    """Use only operations that give the same bits in every run; slower on GPUs."""
+    threads: int | None = None
+    """TensorFlow's threads in each rank; by default the ranks of a node share its cores."""
+    histograms: bool = True
+    """Write weight histograms for TensorBoard after every epoch."""
+    profile: tuple[int, int] | None = None
+    """First and last step to profile for TensorBoard, on rank 0: --profile 20 30."""
+    peak_tflops: float | None = None
+    """TFLOP/s that one GPU can reach in this precision, to print the share of it that the run reaches; 0.5 is 500
+    GFLOP/s."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CommunicationOptions:
+    """What the ranks send each other."""
+
+    GROUP = "communication"
+
     reduction: Literal["average", "adasum"] = "average"
-    """How ranks combine gradients; adasum (Maleki et al. 2021) takes --lr-scaling none, MPI and 2, 4, 8, ... ranks."""
+    """How ranks combine gradients; adasum (Maleki et al. 2021) needs --lr-scaling none, MPI, and 2, 4, 8, ... ranks."""
     wire_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     """Type in which gradients travel between ranks."""
     bucket_mib: float = 32.0
     """MiB of gradients in one grouped all-reduce."""
-    threads: int | None = None
-    """TensorFlow's threads a rank; by default the ranks of a node share its cores."""
-    deterministic: bool = False
-    """Use only operations that give the same bits in every run; slower on GPUs."""
-    histograms: bool = True
-    """Weight histograms in TensorBoard after every epoch."""
-    peak_tflops: float | None = None
-    """TFLOP/s that one GPU could make in this precision, to say how much of that the run makes; 0.5 is 500 GFLOP/s."""
-    profile: tuple[int, int] | None = None
-    """First and last step to profile for TensorBoard, on rank 0: --profile 20 30."""
+    sync_batch_norm: bool = False
+    """Batch normalisation over the samples of all ranks in a step; useful when each rank has few samples."""
+    check_every: int = 500
+    """Check that the replicas are equal every this many steps; 0 checks at the end only."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options(
+    CommunicationOptions, RunOptions, TransferOptions, RecipeOptions, ScheduleOptions, ReadOptions, DataOptions
+):
+    """Options of every trainer."""
+
+    # The groups of --help and of the reference pages, in order; each class of options names its own.
+    GROUPS = (
+        "benchmark",
+        "data",
+        "network",
+        "recipe",
+        "loss",
+        "run",
+        "field",
+        "image",
+        "transfer learning",
+        "reading",
+        "communication",
+    )
+    # The group of what a trainer's own class adds.
+    GROUP = "network"
 
 
 def check(options: Options) -> None:

@@ -16,19 +16,21 @@ HEAD = "logits"
 class TransferOptions:
     """What a trainer begins with, where not with random weights."""
 
+    GROUP = "transfer learning"
+
     init: Path | None = None
-    """Begin with the network and weights of a run (its best model) or of any Keras file; --model is then not used. Its
-    head is replaced where the number of classes differs."""
+    """Begin with the network and weights of a run (its best model) or of any Keras file, instead of --model. Its head
+    is replaced if the number of classes differs."""
     new_head: bool = False
-    """With --init: replace the head also where the number of classes is the same."""
+    """With --init: replace the head even if the number of classes is the same."""
     input_range: tuple[float, float] | None = None
-    """With --init: bring bytes from 0..255 to this range first, for files that do not do it themselves: -1 1 for
+    """With --init: scale bytes from 0..255 to this range first, for networks that do not do it themselves: -1 1 for
     keras.applications.MobileNetV2."""
     freeze: tuple[str, ...] = ()
-    """With --init: layers that are not trained, as patterns of their names: 'stem*' 'stage1*'; '*' is all but the head.
-    Frozen batch normalisation keeps its statistics."""
+    """With --init: layers that are not trained, as patterns of their names: 'stem*' 'stage1*'; '*' is all layers but
+    the head. Frozen batch normalisation keeps its statistics."""
     head_lr: float | None = None
-    """Learning rate of the head at the base batch; by default that of all layers, --lr."""
+    """Learning rate of the head at the base batch; by default --lr, as for all layers."""
 
     def multipliers(self, rate: float) -> dict[str, float]:
         """Factors of the learning rate by pattern of variable paths, where `rate` is that of the rest."""

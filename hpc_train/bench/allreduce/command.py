@@ -44,9 +44,9 @@ class AllreduceBench:
     max_bytes: int = 2**26
     """Largest message: sizes double from the smallest up to here."""
     seconds: float = 0.05
-    """Time for one size and way in one round, about."""
+    """Seconds for one size and way in one round, about."""
     iterations: int = 200
-    """All-reduces of one size and way in one round, at most."""
+    """Largest number of all-reduces of one size and way in one round."""
     rounds: int = 5
     """Rounds, each with every way and size once; an uncounted one goes first."""
     output: Path | None = None

@@ -28,7 +28,7 @@ class ClimateComparison(DataOptions):
     held_out: str = "test"
     """Split on which the thresholds are evaluated."""
     most: int = 100
-    """Samples of a split to use at most."""
+    """Largest number of samples to use of a split."""
     deepcam_stats: Path | None = None
     """The stats.h5 of DeepCAM: adds its mean, standard deviation and range of every channel."""
     points: Path | None = None

@@ -30,19 +30,19 @@ class FrameworkBench:
     """Measure the throughput of another framework on the same network, data, batch and threads."""
 
     data: Path
-    """Folder of shards, or what else the trainers take; its training split, at most the first GiB, is in memory."""
+    """Folder of shards, or other data that the trainers take; the first GiB of its training split is kept in memory."""
     framework: Literal[FRAMEWORKS] = "pytorch-ddp"
     """DistributedDataParallel of PyTorch, or MultiWorkerMirroredStrategy of TensorFlow."""
     trainer: Literal["mnist", "resnet"] = "mnist"
-    """Whose network, loss and optimizer."""
+    """The trainer whose network, loss and optimizer are measured."""
     model: str | None = None
-    """deep of mnist; resnet20, 32, 44, 56 or 110 of resnet."""
+    """Network: deep for mnist; resnet20, 32, 44, 56 or 110 for resnet."""
     np: int = 2
     """Ranks, all on this machine."""
     batch_size: int = 64
     """Samples a step on each rank."""
     threads: int | None = None
-    """Threads a rank; by default the ranks share the cores."""
+    """Threads in each rank; by default the ranks share the cores."""
     steps: int = 60
     """Counted steps a round."""
     warmup: int = 2

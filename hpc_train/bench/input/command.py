@@ -46,19 +46,20 @@ class InputBench(DataOptions):
     threads: tuple[int, ...] = ()
     """Threads (torch: worker processes) of each way, one measurement each; by default 1 and one a core."""
     read_ahead: tuple[int, ...] = ()
-    """Batches in memory or on their way, one measurement each; by default as many as a trainer reads ahead."""
+    """Batches that are in memory or being read, one measurement each; by default as many as a trainer reads ahead."""
     shuffle: Literal["full", "blocks"] = "full"
     """Order: all samples permuted, or blocks of consecutive samples mixed in windows."""
     how: Literal["auto", "map", "read", "h5py"] = "auto"
-    """How the suite's reader reads: as it finds best, contiguous data by map or by positioned reads, or all by h5py."""
+    """How the suite's reader reads. map: from files mapped in memory; read: by positioned reads; h5py: through h5py;
+    auto: map or read, by the size of a sample."""
     check: bool = True
     """Look for NaN and labels outside the classes, as training does."""
     rounds: int = 7
     """Counted rounds, each with every way once, in an order that rotates."""
     seconds: float = 1
-    """Time of one way in one round, about."""
+    """Seconds of one way in one round, about."""
     latency: float = 0
-    """Milliseconds that every read is made to wait for its first byte; files are then not mapped."""
+    """Make every read wait this many milliseconds for its first byte; files are then not mapped."""
     bandwidth_mib: float | None = None
     """With --latency: MiB/s that all reads share."""
     seed: int = 0

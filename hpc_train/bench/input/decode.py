@@ -53,7 +53,7 @@ class DecodeBench:
     rounds: int = 7
     """Counted rounds, each with every way once, in an order that rotates."""
     seconds: float = 1
-    """Time of one way in one round, about."""
+    """Seconds of one way in one round, about."""
     seed: int = 0
     """Seed of the order and of the random parts."""
     output: Path | None = None

@@ -23,8 +23,9 @@ _SIZES = (8, 64, 512, 4096, 27360)
 class PredictScaling:
     """Fit a model of a step's time to a study, and predict speed and efficiency of sizes that were not run.
 
-    A step is computation, the wait for the slowest rank, and what of the all-reduces does not hide behind the
-    computation: by latency and bandwidth. The band is what 90 % of the fits to the measurements drawn anew say.
+    A step has three parts: computation, the wait for the slowest rank, and the part of the all-reduces that does not
+    hide behind computation, by latency and bandwidth. The printed band holds 90 % of the fits to resampled
+    measurements.
     """
 
     study: Annotated[Path | None, tyro.conf.Positional] = None
@@ -34,13 +35,14 @@ class PredictScaling:
     allreduce: tuple[Path, ...] = ()
     """Latency and bandwidth from files of `hpc-train bench allreduce`: one, or one on one node and one on several."""
     algorithm: Literal["ring", "tree"] | None = None
-    """How ranks reduce; by default what fits better, or tree: MPI and NCCL have trees for many ranks, Gloo a ring."""
+    """How ranks reduce; by default the one that fits better, or tree. MPI and NCCL use trees for many ranks, Gloo a
+    ring."""
     mode: Literal["weak", "strong"] | None = None
-    """Which curve of the study; by default the one with more sizes."""
+    """Which curve of the study to use; by default the one with more sizes."""
     crowded: bool = False
-    """Fit sizes whose ranks share cores or GPUs, too: to try the model where there is no larger machine."""
+    """Also fit sizes whose ranks share cores or GPUs, to try the model where there is no larger machine."""
     published: bool = False
-    """Print published efficiencies beside what the model makes of those machines' bandwidths; needs no study."""
+    """Print published efficiencies beside those of the model with the bandwidths of those machines; needs no study."""
     json: bool = False
     """Print the figures as JSON."""
 

@@ -40,7 +40,7 @@ class Scaling:
     benchmark: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """After `--`: the trainer and its options, as `hpc-train bench throughput` takes them."""
     np: str = ""
-    """Numbers of ranks, as in 1,2,4; without it what the folder holds is printed."""
+    """Numbers of ranks, as in 1,2,4; without it the results in the folder are printed."""
     repeats: int = 5
     """Jobs of each kind; standard errors are over them."""
     mode: Literal["weak", "strong", "both"] = "weak"
@@ -51,23 +51,23 @@ class Scaling:
     launcher: str = "horovodrun -np {np}"
     """What starts the ranks, as in 'horovodrun --gloo -np {np} -H node1:4,node2:4'; {np} is their number."""
     timeout: float = 3600
-    """Seconds after which a job launched here is ended, and has failed."""
+    """Seconds after which a job started here is ended, and counts as failed."""
     submit: bool = False
-    """Submit each job with sbatch and slurm/scaling_study.sh; then wait, and print."""
+    """Submit each job with sbatch and slurm/scaling_study.sh; then wait, and print the results."""
     sbatch: str = ""
     """More options for sbatch, in quotes: '--account=A --partition=P'."""
     ranks_per_node: int = 4
     """With --submit: ranks on a full node."""
     detach: bool = False
-    """With --submit: do not wait. The same command again, or --wait alone, does."""
+    """With --submit: do not wait. To collect the results, give the same command again, or --wait alone."""
     wait: bool = False
     """Without --np: wait first for the study's jobs that are in Slurm's queue."""
     peers: bool = False
-    """Run the same network on other frameworks too, beside ours at each size and repeat."""
+    """Also run the same network on other frameworks, at each size and repeat."""
     peers_python: Path | None = None
     """Python that has the other frameworks; by default this one."""
     json: bool = False
-    """Print the figures as JSON in place of the table."""
+    """Print the results as JSON instead of the table."""
 
 
 def run(options: Scaling) -> None:

@@ -41,11 +41,14 @@ class NoDifference:
 class BenchOptions(NoDifference):
     """What is measured, and how often."""
 
+    GROUP = "benchmark"
+
     ways: tuple[Literal[WAYS], ...] = ()
-    """fit: the trainer's own; device: on one batch that stays on the device; each also alone: without Horovod, all
-    ranks at once; input: reading alone; bare, for mnist: a hand-written loop. By default all that go together."""
+    """What to measure. fit: the trainer as it is; device: on one batch that stays on the device; input: reading alone;
+    bare, for mnist: a hand-written loop. fit, device and bare also go alone: without Horovod, all ranks at once. By
+    default all that fit the other options."""
     steps: int = 60
-    """Counted steps a round."""
+    """Counted steps in each round."""
     warmup: int = 2
     """Steps at the beginning of each round that are not counted."""
     rounds: int = 7

@@ -20,24 +20,26 @@ _LONG = re.compile(r"northward|meridional|v[-_]component|vorticity", re.IGNORECA
 class FieldOptions(LabelOptions):
     """Which channels and classes of the fields are used, and how they are normalised and varied."""
 
+    GROUP = "field"
+
     fields: tuple[str, ...] = ()
     """Channels that the network takes, by name and in this order, such as TMQ U850 V850; by default all."""
     class_map: tuple[int, ...] = ()
-    """Class of each stored label: 0 2 1 makes label 1 class 2; -1: its pixels count for nothing. By default a label is
-    its class."""
+    """Class of each stored label: 0 2 1 makes label 1 class 2; -1: its pixels are ignored. By default each label is its
+    own class."""
     normalise: Literal["mean-std", "min-max", "none"] = "mean-std"
-    """Bring each channel to mean 0 and standard deviation 1, or its range to 0..1, by --statistics; or do neither."""
+    """Scale each channel by --statistics: to mean 0 and standard deviation 1, or its range to 0..1; none: do not."""
     statistics: Path | None = None
-    """File of `hpc-train stats`, or a stats.h5 as published with the data; by default the one beside the data."""
+    """File from `hpc-train stats`, or a stats.h5 as published with the data; by default the one beside the data."""
     augment: tuple[Literal["roll", "flip"], ...] = ()
-    """How training varies a global map: roll turns it in longitude by any number of columns, flip mirrors every other
-    one at the equator, with the sign of winds that blow north (--meridional) turned."""
+    """How training varies a global map. roll: turn it in longitude by any number of columns; flip: mirror every other
+    map at the equator, and change the sign of winds that blow north (--meridional)."""
     random_crop: tuple[int, int] | None = None
-    """Height and width of the random part of each map that training takes, which may go across the left and right edge
-    of a global map; validation takes whole maps."""
+    """Train on a random part of each map, of this height and width; it may cross the left and right edge of a global
+    map. Validation takes whole maps."""
     meridional: tuple[str, ...] = ()
-    """Channels whose sign --augment flip turns; by default winds to the north and vorticity, as they are usually
-    named: V850, VBOT, v10, v@850, va, vo, ..."""
+    """Channels whose sign --augment flip changes; by default winds to the north and vorticity, by their usual names:
+    V850, VBOT, v10, v@850, va, vo, ..."""
     field_size: tuple[int, int] = (768, 1152)
     """With --data synthetic: height and width of the maps."""
 

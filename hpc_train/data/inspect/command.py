@@ -17,7 +17,7 @@ class Inspect(DataOptions):
     """
 
     split: str | None = None
-    """Split to show; default: all that the data have."""
+    """Split to show; by default all splits of the data."""
     json: bool = False
     """Print the same as JSON."""
 

@@ -14,25 +14,25 @@ from hpc_train.errors import UserError
 class Shard(DataOptions):
     """Repack a data set into shards: alone, or over ranks with `mpirun -np 4 hpc-train shard ...`.
 
-    A command that was interrupted goes on where it was when it is given again: shards that are whole are kept.
+    To continue after an interruption, give the same command again: shards that are complete are kept.
     """
 
     output: Path
     """Folder for the shards."""
     split: str | None = None
-    """Split to repack; default: all that the data have."""
+    """Split to repack; by default all splits of the data."""
     shards: int | None = None
-    """Files a split; default: about 256 MiB each, at least 4."""
+    """Files of each split; by default of about 256 MiB each, at least 4."""
     shard_mib: float | None = None
-    """Size of a shard before compression, in MiB, instead of their number."""
+    """Size of a shard before compression, in MiB, instead of --shards."""
     compression: Literal["none", "gzip", "lzf", "zstd", "lz4", "bitshuffle", "blosc", "blosc2"] = "none"
-    """none: the fastest to read. Else chunks compressed with this filter: zstd is small and fast."""
+    """none: the fastest to read. The others store compressed chunks: zstd is small and fast."""
     chunk_mib: float = 1.0
     """Size of a compressed chunk before compression, in MiB: what is decoded to read any sample in it."""
     float16: bool = False
-    """Store floating inputs in half precision: half the bytes, three digits, values up to 65504."""
+    """Store floating-point inputs in half precision: half the bytes, three digits, values up to 65504."""
     shuffle_seed: int | None = None
-    """Store the samples in a random order, which this number selects; default: in the order of the source."""
+    """Store the samples in a random order with this seed; by default in the order of the source."""
 
 
 def run(options: Shard) -> None:

@@ -23,15 +23,15 @@ class Stage:
     """
 
     data: Path
-    """Folder, file, or a pattern in quotes ('runs/*/*.h5'); of a folder, its HDF5 and NetCDF-4 files."""
+    """A folder, of which the HDF5 and NetCDF-4 files are copied; a file; or a pattern in quotes ('runs/*/*.h5')."""
     to: str
     """Folder of the node's own storage. A variable in quotes ('$TMPDIR/data') is looked up on each node."""
     part: bool = False
     """Give each node its part of the files, instead of all."""
     verify: bool = False
-    """Read copies that are there already, and bring those again whose checksum is wrong."""
+    """Read the copies that are there already, and copy those again whose checksum is wrong."""
     retries: int = 3
-    """How often a copy that failed or arrived damaged is made again."""
+    """How many times a copy that failed or arrived damaged is repeated."""
 
 
 def run(options: Stage) -> None:

@@ -24,7 +24,7 @@ _BATCH_BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class Stats(LabelOptions):
-    """Count, mean, standard deviation and range of each channel, pixels of each class, and class weights.
+    """Compute the statistics of each channel, the pixels of each class, and class weights.
 
     Reads every sample once, in `mpirun -np N` as many parts (Slurm: `srun`). Writes statistics.h5 (the suite's),
     stats.h5 (as published with CAM5 and DeepCAM) and stats_paper.h5 (as in Kurth et al. 2018). JPEG images are counted
@@ -32,11 +32,11 @@ class Stats(LabelOptions):
     """
 
     split: str = "train"
-    """The split to count; a network's inputs are normalised by those of its training split."""
+    """Split to read; the inputs of a network are normalised by the statistics of its training split."""
     output: Path | None = None
-    """Folder to write to; by default the one that --data names."""
+    """Folder to write to; by default that of --data."""
     skip_nan: bool = False
-    """Leave NaN, infinite and missing values out, and count them, instead of ending at the first."""
+    """Leave out NaN, infinite and missing values, and count them, instead of stopping at the first."""
 
 
 def run(options: Stats) -> None:

@@ -19,9 +19,9 @@ class Verify(DataOptions):
     """
 
     split: str | None = None
-    """Split to look through; default: all that the data have."""
+    """Split to check; by default all splits of the data."""
     most: int = 50
-    """Broken things to name; the others are counted."""
+    """Number of faults to list; the others are counted."""
 
 
 def run(options: Verify) -> None:

@@ -11,27 +11,28 @@ from hpc_train.errors import UserError
 class ImageOptions:
     """How image files become samples; `check` refuses what cannot be."""
 
+    GROUP = "image-folder"
+
     lists: tuple[str, ...] = ()
-    """For image-folder: SPLIT=FILE, such as validation=val.txt, for splits without class folders. A line of the file
-    is an image's path, below the input folder or its folder of that split, and its class: a name or a number."""
+    """SPLIT=FILE, such as validation=val.txt, for splits without class folders. Each line of the file has the path of
+    an image, below the input folder or its folder of that split, and its class: a name or a number."""
     class_names: Path | None = None
-    """For image-folder: text file with a line a class, in order: the folder's name, then perhaps a readable one;
-    default: the folders' names in sorted order, which is ImageNet's."""
+    """Text file with one line for each class, in order: the name of its folder, then a readable name if there is one.
+    By default the names of the folders in sorted order, which is ImageNet's order."""
     size: int | None = None
-    """For image-folder: side of the stored images, as pixels: the shorter side becomes this, the middle is cut out;
-    default: the JPEG files themselves are stored, and decoded while training."""
+    """Store pixels, in images of this side: the shorter side is scaled to it, and the middle is cut out. By default the
+    JPEG files themselves are stored, and decoded during training."""
     max_side: int | None = None
-    """For image-folder without --size: larger images are shrunk to this longer side and encoded again; default: none
-    is."""
+    """Without --size: images with a longer side than this are shrunk to it and encoded again; by default none are."""
     quality: int = 95
-    """For image-folder without --size: JPEG quality, 1 to 100, of images that must be encoded again."""
+    """Without --size: JPEG quality, 1 to 100, of images that must be encoded again."""
     bad: Literal["error", "skip"] = "error"
-    """For image-folder: what images do that are damaged, no images or too small: error ends with their names, skip
-    leaves them out and names them in left-out.txt beside the shards."""
+    """What to do with files that are damaged, no images or too small. error: print their names and stop; skip: leave
+    them out and list them in left-out.txt beside the shards."""
     min_side: int = 8
-    """For image-folder: an image with a shorter side than this is bad."""
+    """An image with a shorter side than this is too small."""
     seed: int = 0
-    """For image-folder: number that selects the random order of the samples."""
+    """Seed of the random order of the samples."""
 
     def check(self, wanted: bool) -> None:
         """UserError for impossible values, and for options of image files where they are not `wanted`."""

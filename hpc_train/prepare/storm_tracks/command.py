@@ -21,33 +21,33 @@ class StormTracks:
     fields: tuple[str, ...]
     """NetCDF files, classic or NetCDF-4, or quoted patterns such as 'era5_2018*.nc', all on one grid."""
     variables: tuple[str, ...]
-    """Variables that become the channels, in this order, such as u10 v10; a level as u@850, in hPa or the file's
+    """Variables that become the channels, in this order, such as u10 v10; u@850 is one level, in hPa or the file's
     unit."""
     tracks: Path
-    """Best tracks: IBTrACS's csv, or an extract with columns such as track_id, time, lat, lon, wind, status; .gz or
-    not."""
+    """Best tracks: the csv of IBTrACS, or an extract with columns such as track_id, time, lat, lon, wind, status; also
+    as .gz."""
     output: Path
     """Folder for the shards."""
     splits: tuple[str, ...]
-    """What goes where, such as train=2018-09 test=2018-10: years, months, days or ranges of them
+    """What each split holds, such as train=2018-09 test=2018-10: years, months, days or ranges of them
     (2018-09-01..2018-09-20, both included), or patterns of file names (test='icon_2022*.nc'), several with commas."""
     radius_km: float | None = None
-    """Radius of the labelled disc along the surface; 300 by default."""
+    """Radius in km of the labelled disc, along the surface; by default 300."""
     radius_degrees: float | None = None
-    """The same as an angle, instead."""
+    """The radius as an angle, instead of --radius-km."""
     min_wind: float = 34.0
     """Least sustained wind of a cyclone in kt: 34 is a tropical storm, 64 a hurricane. 0: also those without a wind."""
     statuses: tuple[str, ...] = ("TD", "TS", "TY", "ST", "TC", "HU", "HR", "SD", "SS")
-    """Which statuses count, where the tracks tell one: by default tropical and subtropical cyclones, not those that
+    """Which statuses count, if the tracks have them: by default tropical and subtropical cyclones, not those that
     have turned extratropical (EX, ET, PT) or have no closed circulation (DB, LO, WV). any: all of them."""
     basins: tuple[str, ...] = ()
-    """Which basins count (NA EP WP NI SI SP SA); default: all."""
+    """Which basins count (NA EP WP NI SI SP SA); by default all."""
     gap_hours: float = 12.0
-    """Between fixes further apart than this no position is interpolated."""
+    """No position is interpolated between fixes further apart than this."""
     shards: int | None = None
-    """Files a split; default: about 256 MiB each, at least 4."""
+    """Files of each split; by default of about 256 MiB each, at least 4."""
     compression: Literal["none", "gzip", "lzf", "zstd", "lz4", "bitshuffle", "blosc", "blosc2"] = "none"
-    """none: the fastest to read. Else inputs and labels in compressed chunks."""
+    """none: the fastest to read. The others store inputs and labels in compressed chunks."""
 
     def check(self) -> None:
         """UserError for a value that cannot be."""

@@ -29,7 +29,7 @@ class ClimateSynthetic:
     the labels, and extratropical cyclones, cloud clusters, dry jets and windless moist tongues, which are not. One
     sample a file, in the layout of the published CAM5 data and DeepCAM: train/, validation/ and test/ with
     data-YYYY-MM-DD-TT-R.h5. A sample depends on its split, its number, --seed, --size, --cyclones and --rivers alone.
-    A command that was interrupted goes on where it was when it is given again.
+    To continue after an interruption, give the same command again.
     """
 
     output: Path
@@ -45,7 +45,7 @@ class ClimateSynthetic:
     test: int = 40
     """Samples of the test split."""
     seed: int = 0
-    """Selects the weather."""
+    """Seed of the weather."""
     cyclones: float = 2.8
     """Mean number of tropical cyclones on a map; one in twenty finds no warm sea there and is left out."""
     rivers: float = 6.3
