@@ -64,13 +64,11 @@ class DataOptions:
 
 
 @dataclass(frozen=True)
-class TrainerDataOptions:
-    """Which data, for trainers alone."""
+class SyntheticOptions:
+    """What --data synthetic stands for."""
 
     GROUP = "data"
 
-    test_data: Path | None = None
-    """Held-out data, if it is not the split validation or test of --data."""
     synthetic_samples: int = 1281167
     """With --data synthetic: the number of samples in an epoch; by default as many as ImageNet has. --data synthetic
     needs no files: every step gets the same random images, of 1000 classes or of --classes. For a folder of that name
@@ -91,7 +89,7 @@ class DecodeOptions:
 
 
 @dataclass(frozen=True)
-class ReadOptions(DecodeOptions, TrainerDataOptions):
+class ReadOptions(DecodeOptions, SyntheticOptions):
     """How a trainer reads and shuffles its data."""
 
     GROUP = "reading"

@@ -12,6 +12,16 @@ from hpc_train.training.transfer import TransferOptions
 
 
 @dataclasses.dataclass(frozen=True)
+class HeldOutOptions:
+    """Which data a trainer evaluates on."""
+
+    GROUP = "data"
+
+    test_data: Path | None = None
+    """Held-out data, if it is not the split validation or test of --data."""
+
+
+@dataclasses.dataclass(frozen=True)
 class ScheduleOptions:
     """How long a trainer trains, and at which learning rate."""
 
@@ -87,7 +97,14 @@ class CommunicationOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Options(
-    CommunicationOptions, RunOptions, TransferOptions, RecipeOptions, ScheduleOptions, ReadOptions, DataOptions
+    CommunicationOptions,
+    RunOptions,
+    TransferOptions,
+    RecipeOptions,
+    ScheduleOptions,
+    ReadOptions,
+    HeldOutOptions,
+    DataOptions,
 ):
     """Options of every trainer."""
 
