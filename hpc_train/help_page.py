@@ -211,7 +211,7 @@ def _texts(options: type) -> dict[str, str]:
     """Docstrings of the fields of a dataclass, each in one line; that of the most derived class counts."""
     texts: dict[str, str] = {}
     for base in reversed(options.__mro__):
-        if "__dataclass_fields__" not in vars(base):
+        if not inspect.get_annotations(base):
             continue
         body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0].body
         for field, text in itertools.pairwise(body):

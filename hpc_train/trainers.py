@@ -14,7 +14,7 @@ class Trainer:
 
     Args:
         name: of the module.
-        trains: what, as in "trains ...".
+        trains: its networks and data, in a few words.
         template: its batch script in slurm/.
         model: the network that `hpc-train flops` counts by default.
         shape: of a sample of that network, (height, width, channels).
@@ -37,8 +37,8 @@ class Trainer:
 TRAINERS = {
     trainer.name: trainer
     for trainer in (
-        Trainer("mnist", "a CNN of the MNIST family", "mnist_8gpu.sh", "deep", (28, 28, 1), 10),
-        Trainer("resnet", "a ResNet or any Keras application", "resnet.sh", "resnet50", (224, 224, 3), 1000),
-        Trainer("climate", "a climate segmentation network", "climate.sh", "tiramisu", (768, 1152, 16), 3),
+        Trainer("mnist", "small CNNs on images such as MNIST's", "mnist_8gpu.sh", "deep", (28, 28, 1), 10),
+        Trainer("resnet", "ResNets and Keras applications on images", "resnet.sh", "resnet50", (224, 224, 3), 1000),
+        Trainer("climate", "Tiramisu and DeepLabv3+ on weather maps", "climate.sh", "tiramisu", (768, 1152, 16), 3),
     )
 }

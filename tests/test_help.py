@@ -11,14 +11,13 @@ from typing import Literal
 import pytest
 import tyro
 
-from hpc_train import cli, climate, completion, help_page, mnist, resnet
-from hpc_train.bench.throughput import options as throughput
+from hpc_train import cli, completion, help_page, mnist
+from hpc_train.bench.throughput.options import BENCHMARKS
+from hpc_train.trainers import TRAINERS
 
-TRAINERS = {"mnist": mnist.Options, "resnet": resnet.Options, "climate": climate.Options}
-BENCHMARKS = {"mnist": throughput.Mnist, "resnet": throughput.Resnet, "climate": throughput.Climate}
 COMMANDS = {f"hpc-train {name}": cli._options(name) for name in cli._COMMANDS}
 CLASSES = {
-    **{f"python -m hpc_train.{name}": options for name, options in TRAINERS.items()},
+    **{f"python -m hpc_train.{name}": trainer.module.Options for name, trainer in TRAINERS.items()},
     **{name: options for name, options in COMMANDS.items() if dataclasses.is_dataclass(options)},
     **{f"hpc-train bench throughput {name}": options for name, options in BENCHMARKS.items()},
 }
@@ -39,9 +38,9 @@ def parts_of(text):
 @pytest.mark.parametrize("width", [80, 160])
 @pytest.mark.parametrize("trainer", TRAINERS)
 def test_each_option_of_a_trainer_stands_once_with_its_default(trainer, width):
-    text = help_page.page(TRAINERS[trainer], trainer, width)
+    text = help_page.page(TRAINERS[trainer].module.Options, trainer, width)
     named, count = lines_of_options(text)
-    fields = dataclasses.fields(TRAINERS[trainer])
+    fields = dataclasses.fields(TRAINERS[trainer].module.Options)
     assert set(named) == {"--" + field.name.replace("_", "-") for field in fields} | {"-h"}
     assert count == len(fields) + 1
     parts = parts_of(text)
@@ -68,9 +67,9 @@ def test_each_option_of_a_trainer_stands_once_with_its_default(trainer, width):
     ],
 )
 def test_the_options_of_a_trainer_are_in_groups_the_most_used_first(trainer, titles):
-    groups = help_page.groups(TRAINERS[trainer])
+    groups = help_page.groups(TRAINERS[trainer].module.Options)
     assert ", ".join(groups) == titles
-    text = help_page.page(TRAINERS[trainer], trainer, 80)
+    text = help_page.page(TRAINERS[trainer].module.Options, trainer, 80)
     assert re.findall(r"^([a-z ]+) options:$", text, flags=re.M) == list(groups)
     first = {title: [option.name for option in group] for title, group in groups.items()}
     assert first["data"][0] == "data"
@@ -176,8 +175,8 @@ def test_what_follows_two_dashes_is_for_another_command(words, asks):
 
 def test_a_trainer_prints_its_help_at_once_on_rank_0_alone():
     code = (
-        "import sys; from hpc_train import mnist, options\n"
-        "try: options.main(mnist.Options, mnist.run, 'mnist', ['--help'])\n"
+        "import sys; from hpc_train import command_line, mnist\n"
+        "try: command_line.main(mnist.Options, mnist.run, 'mnist', ['--help'])\n"
         "except SystemExit as end: assert end.code == 0\n"
         "heavy = {'tensorflow', 'keras', 'horovod', 'h5py'} & set(sys.modules)\n"
         "sys.exit(str(heavy) if heavy else 0)"

@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from hpc_train.data.catalogue.layout import split_name
 from hpc_train.errors import UserError
 
 SYNTHETIC = "synthetic"
@@ -154,6 +153,8 @@ class LabelOptions(DataOptions):
 
         Collective over `comm`. Raises UserError, on every rank, when there is no such label map.
         """
+        from hpc_train.data.catalogue.layout import split_name
+
         number, (first, *_) = self.annotation, catalogue.files
         shape, targets = catalogue.target_shape, catalogue.layout.targets
         if catalogue.layout.name == "cam5" and number:
