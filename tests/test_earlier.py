@@ -221,15 +221,15 @@ def test_a_run_goes_on_where_it_stopped_and_ends_as_it_did(resumed):
     mine, other = variables(run / LAST), variables(EARLIER / "finished" / LAST)
     assert list(mine) == list(other)
     for name, wanted in other.items():
-        # A few of the last bits: see the top of this file.
-        np.testing.assert_allclose(mine[name], wanted, rtol=1e-4, atol=1e-5, err_msg=name)
+        # With the vector units of other processors they differ by 1.2e-7; 16 steps changed weights by 0.2.
+        np.testing.assert_allclose(mine[name], wanted, rtol=1e-6, atol=1e-6, err_msg=name)
     assert (run / "metrics.jsonl").read_text().startswith((EARLIER / "stopped" / "metrics.jsonl").read_text())
     for line, wanted in zip(lines(run), lines(EARLIER / "finished"), strict=True):
         assert line.keys() == wanted.keys()
         for name in ("epoch", "step", "samples", "ranks"):
             assert line[name] == wanted[name]
         for name in ("loss", "val_loss", "learning_rate"):
-            assert line[name] == pytest.approx(wanted[name], rel=1e-4)
+            assert line[name] == pytest.approx(wanted[name], rel=1e-5)
     record = json.loads((run / "run.json").read_text())
     assert [start["step"] for start in record["starts"]] == [0, 14]
 
