@@ -22,8 +22,8 @@ import pytest
 from launch import REPOSITORY, environment, launch
 
 from hpc_train.data.catalogue import Catalogue
-from hpc_train.data.encoded_reader import open_reader
-from hpc_train.data.statistics_file import load
+from hpc_train.data.reading.encoded_reader import open_reader
+from hpc_train.data.statistics import load_statistics
 
 EARLIER = Path(__file__).parent / "earlier" / "0.1.0"
 EXPECTED = json.loads((EARLIER / "expected.json").read_text())
@@ -118,12 +118,12 @@ def test_statistics_are_those_of_the_data(folder):
         values, labels = file["inputs"][()].astype("float64"), file["targets"][()]
     mean, std = values.mean((0, 1, 2)), values.std((0, 1, 2))
     for name, tolerance in (("statistics.h5", 1e-12), ("stats.h5", 1e-5), ("stats_paper.h5", 1e-6)):
-        statistics = load(folder / "maps" / name)
+        statistics = load_statistics(folder / "maps" / name)
         np.testing.assert_allclose(statistics.mean, mean, rtol=tolerance)
         np.testing.assert_allclose(statistics.std, std, rtol=tolerance)
         np.testing.assert_array_equal(statistics.min, values.min((0, 1, 2)))
         np.testing.assert_array_equal(statistics.max, values.max((0, 1, 2)))
-    own = load(folder / "maps" / "statistics.h5")
+    own = load_statistics(folder / "maps" / "statistics.h5")
     assert own.class_counts.tolist() == np.bincount(labels.ravel(), minlength=3).tolist()
     assert own.fingerprint == Catalogue.open(folder / "maps").fingerprint
 
@@ -133,7 +133,7 @@ def test_statistics_are_replaced_by_the_same_command(folder):
     before = path.stat().st_ino
     hpc_train(folder, "stats", "--data", "maps")
     assert path.stat().st_ino != before
-    mine, other = load(path), load(EARLIER / "maps" / "statistics.h5")
+    mine, other = load_statistics(path), load_statistics(EARLIER / "maps" / "statistics.h5")
     for name in ("count", "mean", "std", "min", "max", "class_counts"):
         np.testing.assert_allclose(getattr(mine, name), getattr(other, name), rtol=1e-12)
     for name in ("samples", "split", "fingerprint", "channel_names", "class_names"):
@@ -289,7 +289,7 @@ def test_a_model_with_an_object_of_every_registered_class_is_loaded():
     from hpc_train.losses.overlap import DiceLoss, TverskyLoss
     from hpc_train.losses.pixels import FocalLoss, PixelCrossEntropy
     from hpc_train.losses.sums import SumOfLosses
-    from hpc_train.metrics import SampleIoU, SegmentationScores
+    from hpc_train.metrics.label_maps import SampleIoU, SegmentationScores
     from hpc_train.optim.loss_scale import StaticLossScale
     from hpc_train.optim.rules import LARC, LARS, ClipByGlobalNorm, WeightDecay
     from hpc_train.optim.update import DecayMatricesOnly, RateMultipliers

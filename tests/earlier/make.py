@@ -143,9 +143,9 @@ def train_digits() -> None:
 def train_climate() -> None:
     """A run on maps with a network of one convolution, which keeps its files small, and its predictions."""
     import keras
+    from hpc_train.data.statistics_file import load
 
     from hpc_train.data.catalogue import Catalogue
-    from hpc_train.data.statistics_file import load
     from hpc_train.models.inputs import network_input
 
     keras.utils.set_random_seed(0)
@@ -163,8 +163,9 @@ def study() -> None:
 
 def digests(name: str) -> dict:
     """SHA-256 of what the reader gives of each split: all inputs, and all targets."""
-    from hpc_train.data.catalogue import Catalogue
     from hpc_train.data.encoded_reader import open_reader
+
+    from hpc_train.data.catalogue import Catalogue
 
     found = {}
     for split in ("train", "validation" if name == "photos" else "test"):

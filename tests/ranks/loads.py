@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hpc_train import checkpoint
 from hpc_train.parallel.variables import everything, named
+from hpc_train.training import checkpoint
 
 output, original = sys.argv[1], checkpoint.load
 
