@@ -355,7 +355,7 @@ def test_h5py_reads_the_filters_of_plugins_in_a_process_that_knows_none(tmp_path
         file.create_dataset("x", data=data, chunks=(2, 40), **hdf5plugin.Zstd())
     program = f"""
 from hpc_train.data.options import DataOptions
-from hpc_train.data.reader import Reader
+from hpc_train.data.reading.reader import Reader
 catalogue = DataOptions(data={str(tmp_path)!r}, inputs=("x",)).catalogue("train")
 print(Reader(catalogue, how="h5py").read([5])[0].tobytes().hex())
 """

@@ -376,7 +376,7 @@ def test_shards_of_about_the_size_asked_for(tmp_path):
 def test_a_full_disk_is_foreseen(tmp_path, monkeypatch):
     one_file(tmp_path / "a.h5", rows=64, shape=(128, 128))
     usage = namedtuple("usage", "free")(free=2**20)
-    monkeypatch.setattr("hpc_train.data.shards.arrays.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("hpc_train.data.shards.names.shutil.disk_usage", lambda path: usage)
     arguments = ("--data", tmp_path / "a.h5", *OWN, "--output", tmp_path / "out")
     assert "the shards need 4 MiB but 1 MiB are free" in refusal(*arguments)
     assert names(tmp_path / "out") == []

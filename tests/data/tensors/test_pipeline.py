@@ -129,9 +129,9 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import keras, numpy as np
 from hpc_train.data.catalogue import Catalogue
-from hpc_train.data.pipeline import Input
+from hpc_train.data.tensors.pipeline import Input
 from hpc_train.data.plan import TrainPlan
-from hpc_train.data.reader import Reader
+from hpc_train.data.reading.reader import Reader
 data = Input(Reader(Catalogue.open({str(shards[0])!r})), device="/cpu:1").training(TrainPlan(40, 4, 1, 0), 0, 0, 0, 20)
 print({{x.device[-5:] for x, _ in data}})
 model = keras.Sequential([keras.Input((64, 64, 2)), keras.layers.Flatten(), keras.layers.Dense(3)])
