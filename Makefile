@@ -2,6 +2,7 @@
 # make mnist DATA=shards/x NP=4 MODEL=dropout ARGS='--epochs 20'
 # make test                            set up and run every test that this machine allows
 # make test-container [IMAGE=x.sif]    build the CPU image, or take one, and test it (6 minutes)
+# make docs                           the site of the pages in docs/, in build/docs
 # make venv | lint | clean             GPU=1 takes TensorFlow with CUDA and Horovod with NCCL
 
 PYTHON ?= python3
@@ -16,7 +17,7 @@ EXTRA := $(if $(GPU),gpu,cpu)
 
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: mnist test test-container lint venv clean
+.PHONY: mnist test test-container docs lint venv clean
 
 mnist: venv $(if $(filter shards/digits,$(DATA)),shards/digits/.done)
 	horovodrun -np $(NP) python -m hpc_train.mnist --data $(DATA) --model $(MODEL) $(ARGS)
@@ -35,6 +36,11 @@ lint: venv
 	lint-imports
 	@if command -v shellcheck >/dev/null; then shellcheck -x $$(git ls-files '*.sh' .ci/run); \
 	else echo 'shellcheck is not installed: the shell files were not checked'; fi
+
+# Every page anew (-E), so that no warning is lost: each is an error.
+docs: $(VENV)/.packages-$(EXTRA)
+	sphinx-build -E -W --keep-going -n -q -d build/doctrees docs build/docs
+	@echo build/docs/index.html
 
 # The builder knows whether the Horovod that is installed still fits, and answers at once.
 venv: $(VENV)/.packages-$(EXTRA)
