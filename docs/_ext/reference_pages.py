@@ -8,7 +8,7 @@ import importlib
 import inspect
 from pathlib import Path
 
-from hpc_train import cli, help
+from hpc_train import cli, help_page
 
 # name -> (module, options class)
 TRAINERS = {name: (f"hpc_train.{name}", "Options") for name in ("mnist", "resnet", "climate")}
@@ -45,11 +45,11 @@ def trainer_pages() -> list[Page]:
 
 def render(page: Page) -> str:
     """The page in MyST Markdown."""
-    kinds = help.commands(page.options)
+    kinds = help_page.commands(page.options)
     if kinds:
         about, groups = _of_trainers(page, kinds)
     else:
-        about, groups = _escape(inspect.cleandoc(page.options.__doc__)), help.groups(page.options)
+        about, groups = _escape(inspect.cleandoc(page.options.__doc__)), help_page.groups(page.options)
     members = [option for group in groups.values() for option in group]
     words = ["|".join(kinds)] if kinds else []
     words += [f"{option.words} {option.values}" for option in members if option.required and not option.positional]
@@ -72,11 +72,11 @@ def _of_trainers(page: Page, kinds: dict[str, type]) -> tuple[str, dict]:
     return about + f"they change what a step computes: {links}.", {"options": own}
 
 
-def _members(options: type) -> list[help.Option]:
-    return [option for group in help.groups(options).values() for option in group]
+def _members(options: type) -> list[help_page.Option]:
+    return [option for group in help_page.groups(options).values() for option in group]
 
 
-def _option(option: help.Option) -> list[str]:
+def _option(option: help_page.Option) -> list[str]:
     state = "Required." if option.required else f"Default: `{option.default}`."
     usage = f"{option.words} {option.values}".rstrip()
     return [f"````{{option}} {usage}", _escape(option.text), "", state, "````", ""]

@@ -1,0 +1,153 @@
+"""Every command that a page shows: its options exist, and it runs as far as one machine without GPUs allows."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import command_lines
+import numpy as np
+import pytest
+import shown
+from launch import environment
+
+PAGES = shown.pages()
+# Options of other programs that the pages name: Slurm, Apptainer, launchers, this project's scripts, TensorBoard.
+OTHERS = {
+    *("--account", "--array", "--batch", "--cpus-per-task", "--dependency", "--exclusive", "--gpus-per-node"),
+    *("--gpus-per-task", "--job-name", "--mem", "--mpi", "--nodes", "--ntasks-per-node", "--partition", "--requeue"),
+    *("--signal", "--test-only", "--time"),
+    *("--bind", "--cleanenv", "--containall", "--env", "--environment", "--fakeroot", "--nv", "--unsquash"),
+    *("--gloo", "--hosts", "--rate", "--delay", "--host", "--port", "--logdir"),
+}
+
+# What is not run, and why: the first pattern that a command line has.
+NOT_RUN = (
+    (r"^(git clone|module|cp|scp|ssh|cd|export|source|complete|tensorboard|\.) |<TAB>", "the shell's own, or a server"),
+    (r"^make\b|build-horovod|pip install|^pre-commit|venv", "makes an environment; CI begins with `make test`"),
+    (r"\b(sbatch|srun|scancel|squeue)\b|--submit|slurm/", "Slurm; tests/slurm submits the templates"),
+    (r"apptainer|containers/|\.sif\b|docker", "Apptainer and minutes; `make test-container`"),
+    (r"GPU=1|--gpu\b|--precision float16", "GPUs"),
+    (
+        r"prepare (mnist|fashion-mnist|cifar100?)\b",
+        "a download; the tests of `prepare` read such files",
+    ),
+    (r"ILSVRC|imagenet|cifar10|photos|gfs|ibtracs|All-Hist|deepcam|shards/mine|FILE|FOLDER|DIR|'\w+/\*", "other data"),
+    (r"\bbench |RANKS|studies/|timeline", "minutes; the tests of `bench` run each of these"),
+    (r"pytest|ruff|tests/|\.ci/", "the tests themselves"),
+    (r"\.\.\.( |$)", "not the whole command"),
+)
+TRAINER = r"-m hpc_train\.(mnist|resnet|climate)\b|\bmine\.py\b"
+# What is run with less work than the page asks for.
+SMALLER = (
+    (r"--epochs \d+", "--epochs 1"),
+    (r"-np \d+", "-np 2"),
+    (r"--train \d+ --validation \d+ --test \d+", "--train 12 --validation 4 --test 4"),
+    (r"--size \d+ \d+", "--size 32 48"),
+)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=shown.name)
+def test_the_options_in_the_commands_of_a_page_exist(page):
+    wrong = []
+    for command in shown.commands(page):
+        # <TAB> and the like: not the words that are typed.
+        for words in shown.simple_commands(re.sub(r".*<[\w ]+>.*", "", command.text)):
+            line = command_lines.of(words)
+            if line and (said := command_lines.problem(line)):
+                wrong.append(f"{command}\n{said}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=shown.name)
+def test_the_options_in_the_text_of_a_page_exist(page):
+    known = command_lines.all_options() | OTHERS
+    wrong = []
+    for code in shown.code_spans(page):
+        wrong += [f"`{code}`: no {word}" for word in re.findall(r"(?<![\w-])--[a-z][\w-]*", code) if word not in known]
+        if re.match(r"(horovodrun .*)?(hpc-train \w|python -m hpc_train\.)", code) and "|" not in code:
+            line = command_lines.of(shown.split(code))
+            if line and (said := command_lines.problem(line, whole=False)):
+                wrong.append(f"`{code}`\n{said}")
+    assert not wrong, "\n".join(wrong)
+
+
+class Clone:
+    """A folder like a clone, in which the commands of the pages run one after the other, each once."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._done: set[str] = set()
+
+    def save(self, program: shown.Program) -> None:
+        """Keep a script that a page shows under its name."""
+        (self.folder / program.file).write_text(program.text)
+        self._done -= {line for line in self._done if program.file in line}
+
+    def run(self, command: shown.Command) -> None:
+        """Run a command line as it stands, but with less work; it must end well."""
+        line = command.text
+        for pattern, less in SMALLER:
+            line = re.sub(pattern, less, line)
+        line = re.sub(r"runs/([a-z][\w-]*?)-(\d{8}-\d{6}|\.\.\.)", self._newest_run, line)
+        if re.search(TRAINER, line) and not re.search(r"--(epochs|help)\b", line):
+            line += " --epochs 1"
+        if line in self._done:
+            return
+        ended = subprocess.run(
+            ["bash", "-c", line],
+            cwd=self.folder,
+            env=environment(PYTHONPATH=str(shown.REPOSITORY)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+        )
+        assert ended.returncode == 0, f"{command}\n{line}\n{ended.stdout[-3000:]}"
+        self._done.add(line)
+
+    def _newest_run(self, named: re.Match) -> str:
+        runs = sorted(self.folder.glob(f"runs/{named[1]}-*"), key=lambda run: run.stat().st_mtime)
+        assert runs, f"{named[0]}: no command before makes such a run"
+        return runs[-1].relative_to(self.folder).as_posix()
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """A folder with the digits, and with made-up images where the pages have MNIST."""
+    pytest.importorskip("sklearn.datasets")
+    if not shutil.which("horovodrun", path=environment()["PATH"]):
+        pytest.skip("Horovod is not built here: run `hpc-train build-horovod`")
+    clone = Clone(tmp_path_factory.mktemp("clone"))
+    draw = np.random.default_rng(0)
+    arrays = {}
+    for split, samples in (("train", 128), ("test", 32)):
+        arrays[f"x_{split}"] = draw.integers(0, 256, (samples, 28, 28), "uint8")
+        arrays[f"y_{split}"] = np.arange(samples, dtype="uint8") % 10
+    np.savez(clone.folder / "mnist.npz", **arrays)
+    for line in ("prepare digits", "prepare npz --input mnist.npz --output shards/mnist"):
+        clone.run(shown.Command("the tests", 0, f"hpc-train {line}"))
+    return clone
+
+
+@pytest.mark.parametrize("page", PAGES, ids=shown.name)
+def test_the_commands_of_a_page_run(page, clone):
+    left_out = []
+    # A page may start a script before it shows it.
+    for program in reversed(shown.programs(page)):
+        if program.file:
+            clone.save(program)
+    for item in shown.contents(page):
+        if isinstance(item, shown.Program):
+            if item.file:
+                clone.save(item)
+        elif why := why_not(item):
+            left_out.append(f"{item}: {why}")
+        else:
+            clone.run(item)
+    print("not run:", *left_out, sep="\n  ")
+
+
+def why_not(command: shown.Command) -> str | None:
+    """The reason for which a command is not run."""
+    return next((why for pattern, why in NOT_RUN if re.search(pattern, command.text)), None)
