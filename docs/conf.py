@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
+from docutils import nodes
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "docs" / "_ext")]
 
@@ -22,6 +24,9 @@ myst_heading_anchors = 4
 # there; while it is empty they become the files' names.
 repository_url = ""
 
+# `--data` is an option, not a dash.
+smartquotes = False
+
 html_theme = "furo"
 html_title = f"hpc-train {release}"
 html_static_path = ["_static"]
@@ -29,3 +34,13 @@ html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_copy_source = False
 pygments_style = "friendly"
+
+
+def setup(app):
+    """Mark code in the text whose words fit into a line of a telephone: site.css keeps them together."""
+    app.connect("doctree-read", lambda app, page: [_mark_short(code) for code in page.findall(nodes.literal)])
+
+
+def _mark_short(code):
+    if all(len(word) < 36 for word in code.astext().split()):
+        code["classes"].append("short")

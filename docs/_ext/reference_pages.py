@@ -6,6 +6,7 @@ The options and their groups are those of `--help`. No TensorFlow is imported.
 import dataclasses
 import importlib
 import inspect
+import re
 from pathlib import Path
 
 from hpc_train import cli, help_page
@@ -83,12 +84,14 @@ def _option(option: help_page.Option) -> list[str]:
 
 
 def _escape(text: str) -> str:
-    """Plain text as Markdown: only code in backquotes keeps its meaning."""
-    parts = text.split("`")
-    return "`".join(
-        part if place % 2 else "".join("\\" + letter if letter in _MARKUP else letter for letter in part)
-        for place, part in enumerate(parts)
-    )
+    """Plain text as Markdown: what stands in backquotes is code, and so are the names of options."""
+    parts = re.split(r"(`[^`]*`|(?<![\w-])--[a-z][\w-]*)", text)
+    for place, part in enumerate(parts):
+        if place % 2:
+            parts[place] = f"`{part.strip('`')}`"
+        else:
+            parts[place] = "".join("\\" + letter if letter in _MARKUP else letter for letter in part)
+    return "".join(parts)
 
 
 def index(commands: list[Page], trainers: list[Page]) -> str:
