@@ -36,9 +36,9 @@ class Program:
 
     @property
     def file(self) -> str | None:
-        """The name of the script, where the block is a whole one; of changes: script.py."""
-        named = re.search(r"""main\(.*"(\w+\.py)"\)\s*$""", self.text)
-        return named[1] if named else "script.py" if self.changed else None
+        """The name of the script, where the block is a whole one that names itself; of changes: script.py."""
+        named = re.search(r"""main\(.*"(?:python -m hpc_train\.)?(\w+)(?:\.py)?"\)\s*$""", self.text)
+        return f"{named[1]}.py" if named else "script.py" if self.changed else None
 
     def __str__(self) -> str:
         return f"{self.page}:{self.line}"
