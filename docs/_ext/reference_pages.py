@@ -10,9 +10,8 @@ import re
 from pathlib import Path
 
 from hpc_train import cli, help_page
+from hpc_train.trainers import TRAINERS
 
-# name -> (module, options class)
-TRAINERS = {name: (f"hpc_train.{name}", "Options") for name in ("mnist", "resnet", "climate")}
 _MARKUP = set("\\*_<>[]{}$#|~")
 
 
@@ -29,19 +28,17 @@ class Page:
 def command_pages() -> list[Page]:
     """The pages of `hpc-train COMMAND`, in the order of `hpc-train --help`."""
     return [
-        Page(name.replace(" ", "-"), f"hpc-train {name}", purpose, _load(module, options))
+        Page(name.replace(" ", "-"), f"hpc-train {name}", purpose, getattr(importlib.import_module(module), options))
         for name, (module, options, purpose) in cli._COMMANDS.items()
     ]
 
 
 def trainer_pages() -> list[Page]:
     """The pages of the trainers."""
-    pages = []
-    for name, (module, options) in TRAINERS.items():
-        kind = _load(module, options)
-        purpose = inspect.cleandoc(kind.__doc__).split("\n\n")[0].replace("\n", " ").rstrip(".")
-        pages.append(Page(f"trainer-{name}", f"python -m {module}", purpose, kind))
-    return pages
+    return [
+        Page(f"trainer-{name}", f"python -m hpc_train.{name}", f"train {trainer.trains}", trainer.module.Options)
+        for name, trainer in TRAINERS.items()
+    ]
 
 
 def render(page: Page) -> str:
@@ -66,7 +63,7 @@ def render(page: Page) -> str:
 
 def _of_trainers(page: Page, kinds: dict[str, type]) -> tuple[str, dict]:
     """Text and options of a command that takes a trainer and its options: the options of the command itself."""
-    theirs = {option.name for where in TRAINERS.values() for option in _members(_load(*where))}
+    theirs = {option.name for trainer in TRAINERS.values() for option in _members(trainer.module.Options)}
     own = [option for option in _members(next(iter(kinds.values()))) if option.name not in theirs]
     links = ", ".join(f"[{name}](trainer-{name}.md)" for name in kinds)
     about = f"{_escape(page.purpose.capitalize())}. A trainer is named first. Its own options may follow, as far as\n"
@@ -117,10 +114,6 @@ def write(folder: Path) -> None:
         path = folder / name
         if not path.exists() or path.read_text() != text:
             path.write_text(text)
-
-
-def _load(module: str, name: str):
-    return getattr(importlib.import_module(module), name)
 
 
 def setup(app):

@@ -12,8 +12,7 @@ import tyro
 from launch import REPOSITORY
 
 from hpc_train import cli, help_page
-
-TRAINERS = ("mnist", "resnet", "climate")
+from hpc_train.trainers import TRAINERS
 
 # What a page writes where a reader writes a number.
 NUMBERS = {"RANKS": "4", "SEED": "0", "N": "4", "STEPS": "10"}
@@ -82,7 +81,7 @@ def _said(words: list[str], whole: bool) -> str | None:
 def all_options() -> set[str]:
     """The options of every command and every trainer, as they are typed."""
     kinds = [_class(module, options) for module, options, _ in cli._COMMANDS.values()]
-    kinds += [_class(f"hpc_train.{trainer}", "Options") for trainer in TRAINERS]
+    kinds += [trainer.module.Options for trainer in TRAINERS.values()]
     found = {"--help", "--version", "--tyro-print-completion"}
     for kind in kinds:
         for part in help_page.commands(kind).values() or [kind]:
@@ -95,9 +94,11 @@ def _options(words: list[str]) -> tuple[object | None, list[str]]:
     """The class of a command line's options, and the words that it is to take; None and why where there is none."""
     if words[0] == "python":
         trainer = words[2].removeprefix("hpc_train.")
-        return (_class(words[2], "Options"), words[3:]) if trainer in TRAINERS else (None, ["no trainer", words[2]])
+        return (TRAINERS[trainer].module.Options, words[3:]) if trainer in TRAINERS else (None, ["no", words[2]])
     rest = words[1:]
-    if rest[:1] in (["--help"], ["--version"], []) or rest in (["bench"], ["bench", "--help"]):
+    if rest[:1] == ["help"]:
+        rest = [*rest[1:], "--help"]
+    if rest[:1] in (["--help"], ["--version"], []) or rest in (["bench"], ["bench", "--help"], ["completion", "bash"]):
         return tuple[()], []
     length = 2 if " ".join(rest[:2]) in cli._COMMANDS else 1
     name = " ".join(rest[:length])
