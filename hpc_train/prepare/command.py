@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from hpc_train.console import say
+from hpc_train.data.shards.compression import Compression
 from hpc_train.errors import UserError
 from hpc_train.prepare.images.options import ImageOptions
 
@@ -49,7 +50,7 @@ class Prepare(ImageOptions):
     """For npz: names of the arrays, two if there is no test part; by default x_train y_train x_test y_test."""
     test_fraction: float | None = None
     """For npz and image-folder without a test part: the share of every class that is kept for testing, such as 0.2."""
-    compression: Literal["none", "gzip", "lzf", "zstd", "lz4", "bitshuffle", "blosc", "blosc2"] = "none"
+    compression: Compression = "none"
     """none: the fastest to read. The others store the inputs in compressed chunks: zstd is small and fast. Not for
     JPEG shards."""
 

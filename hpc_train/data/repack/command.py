@@ -3,10 +3,10 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from hpc_train.console import say
 from hpc_train.data.options import DataOptions
+from hpc_train.data.shards.compression import Compression
 from hpc_train.errors import UserError
 
 
@@ -25,7 +25,7 @@ class Shard(DataOptions):
     """Files of each split; by default of about 256 MiB each, at least 4."""
     shard_mib: float | None = None
     """Size of a shard before compression, in MiB, instead of --shards."""
-    compression: Literal["none", "gzip", "lzf", "zstd", "lz4", "bitshuffle", "blosc", "blosc2"] = "none"
+    compression: Compression = "none"
     """none: the fastest to read. The others store compressed chunks: zstd is small and fast."""
     chunk_mib: float = 1.0
     """Size of a compressed chunk before compression, in MiB: what is decoded to read any sample in it."""

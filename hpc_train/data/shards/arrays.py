@@ -1,18 +1,20 @@
-"""A split that is in memory as the suite's shards: checked and written."""
+"""Check a split that is in memory, and write it as shards."""
 
 from contextlib import suppress
 from hashlib import blake2b
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from hpc_train.data.hdf5.access import reason
 from hpc_train.data.sample_checks import check_arrays, pieces
-from hpc_train.data.shards.compression import COMPRESSIONS, Storage
+from hpc_train.data.shards.compression import Compression, Storage
+from hpc_train.data.shards.description import Description
 from hpc_train.data.shards.names import (
     check_space,
+    check_split,
     default_shards,
-    parse_shard_name,
     publish,
     shard_edges,
     shard_name,
@@ -29,67 +31,68 @@ def write_shards(
     inputs,
     targets,
     *,
-    classes,
-    class_names=(),
     shards=None,
-    source="",
-    channels="last",
-    compression="none",
+    compression: Compression = "none",
     chunk_bytes=MIB,
-    channel_names=(),
     coordinates=None,
+    **description,
 ):
-    """Write one split as shards and return their paths.
+    """Write one split as shards.
 
-    inputs: (n, ...), targets: (n, ...), unsigned, signed or floating; classes: targets are whole numbers in
-    [0, classes), or 0 where they are no class labels; shards: number of files, by default those of
-    `default_shards`; channels: "last" or "first" axis of an input sample; compression: "none", or one of
-    COMPRESSIONS, in chunks of about chunk_bytes uncompressed; channel_names: one a channel, or none; coordinates:
-    {"latitude": (h,), "longitude": (w,)} of the samples' grid in degrees, or none.
+    All shards are written under temporary names, then renamed. Only then are shards of the same split from an earlier
+    call with another number of files removed.
 
-    All shards are written under temporary names, then renamed; only then are shards of the same split from an
-    earlier call with another number of files removed. Raises UserError for bad data and for a folder that cannot
-    be written; then no shard has changed, unless the renaming itself failed.
+    Args:
+        directory: folder of the shards; made where it is missing.
+        split: name of the split.
+        inputs: (n, ...), unsigned, signed or floating.
+        targets: (n, ...), unsigned, signed or floating.
+        shards: number of files, by default that of `default_shards`.
+        compression: "none", or how the chunks are compressed.
+        chunk_bytes: size of a chunk before compression, about.
+        coordinates: {"latitude": (h,), "longitude": (w,)} of the samples' grid in degrees, or none.
+        description: the fields of `Description`: classes=N, and if known class_names, channels, channel_names, source.
+
+    Returns:
+        The paths of the shards.
+
+    Raises:
+        UserError: for bad data, and for a folder that cannot be written. Then no shard has changed, unless the
+            renaming itself failed.
     """
-    if parse_shard_name(shard_name(split, 0, 1)) is None:
-        raise ValueError(f"{split!r} is no name for a split")
-    if channels not in ("first", "last") or compression not in COMPRESSIONS:
-        raise ValueError(f"no such channels or compression: {channels!r}, {compression!r}")
-    directory = Path(directory)
-    where = f"{split} data" + (f" from {source}" if source else "")
+    described, storage = Description(**description), Storage(compression, chunk_bytes)
+    where = described.where(split)
     inputs, targets = np.asanyarray(inputs), np.asanyarray(targets)
-    check_arrays(where, inputs, targets, classes, class_names)
+    check_arrays(where, inputs, targets, described.classes, described.class_names)
     samples = len(inputs)
     if shards is None:
         shards = default_shards(samples, inputs.nbytes // samples)
-    if not 1 <= shards <= samples:
-        raise UserError(f"{where}: {samples} samples do not fill {shards} shards; use 1 to {samples}")
-    if channel_names and len(channel_names) != inputs.shape[1 if channels == "first" else -1]:
-        raise ValueError(f"channel names {channel_names} for inputs of shape {inputs.shape}, channels {channels}")
-    shared = {
+    check_split(where, split, samples, shards)
+    described.check_channel_names(inputs.shape)
+    attributes = {
         "split": split,
         "shards": shards,
         "total": samples,
-        "classes": classes,
-        "class_names": list(class_names),
-        "channels": channels,
-        **({"channel_names": list(channel_names)} if channel_names else {}),
-        "source": " ".join(source.split()),
+        **described.attributes(),
         "fingerprint": _fingerprint(inputs, targets),
     }
-    storage = Storage(compression, chunk_bytes)
+    paths = [Path(directory, shard_name(split, shard, shards)) for shard in range(shards)]
+    _write(paths, inputs, targets, attributes, storage, coordinates)
+    return paths
+
+
+def _write(paths, inputs, targets, attributes, storage, coordinates):
+    """Write all shards of a split under temporary names, then give them their own."""
     kinds = inputs.shape[1:], inputs.dtype, targets.shape[1:], targets.dtype
-    edges = shard_edges(samples, shards)
-    paths = [directory / shard_name(split, shard, shards) for shard in range(shards)]
-    path = directory
+    path = directory = paths[0].parent
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        if compression == "none":
+        if storage.compression == "none":
             check_space(directory, inputs.nbytes + targets.nbytes)
-        for shard, path in enumerate(paths):
-            first, stop = edges[shard : shard + 2]
-            attributes = shared | {"shard": shard, "first": first}
-            with ShardWriter(temporary_name(path), stop - first, *kinds, attributes, storage, coordinates) as writer:
+        edges = pairwise(shard_edges(len(inputs), len(paths)))
+        for shard, (path, (first, stop)) in enumerate(zip(paths, edges, strict=True)):
+            own = attributes | {"shard": shard, "first": first}
+            with ShardWriter(temporary_name(path), stop - first, *kinds, own, storage, coordinates) as writer:
                 for rows in pieces(inputs, first, stop):
                     writer.write(inputs[rows], targets[rows])
         publish(paths)
@@ -102,7 +105,6 @@ def write_shards(
         for path in paths:
             with suppress(OSError):
                 temporary_name(path).unlink()
-    return paths
 
 
 def _fingerprint(inputs, targets):

@@ -1,26 +1,33 @@
-"""Which compressions the arrays of a shard may have, and in which chunks."""
+"""How the arrays of a shard are compressed, and in which chunks."""
 
 from dataclasses import dataclass
 from math import prod
+from typing import Literal, get_args
 
 from hpc_train.units import MIB
 
-COMPRESSIONS = ("none", "gzip", "lzf", "zstd", "lz4", "bitshuffle", "blosc", "blosc2")
+Compression = Literal["none", "gzip", "lzf", "zstd", "lz4", "bitshuffle", "blosc", "blosc2"]
+COMPRESSIONS: tuple[Compression, ...] = get_args(Compression)
 
 
 @dataclass(frozen=True)
 class Storage:
     """How the arrays of a shard are stored.
 
-    compression: one of COMPRESSIONS; "none": in one run of bytes, page aligned; else in compressed chunks.
-    chunk_bytes: uncompressed size that a chunk, and the rows of one checksum, come close to.
+    Args:
+        compression: "none": in one run of bytes, page aligned; else in compressed chunks.
+        chunk_bytes: approximate size of a chunk before compression, and of the rows that share a checksum.
     """
 
-    compression: str = "none"
+    compression: Compression = "none"
     chunk_bytes: int = MIB
 
+    def __post_init__(self) -> None:
+        if self.compression not in COMPRESSIONS:
+            raise ValueError(f"compression is {self.compression!r}, not one of {', '.join(COMPRESSIONS)}")
+
     def run(self, sample_bytes: int) -> int:
-        """Rows that have one checksum, and that share a chunk."""
+        """Rows that share a checksum and a chunk."""
         return max(1, self.chunk_bytes // max(1, sample_bytes))
 
     def chunk_shape(self, shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
@@ -46,7 +53,7 @@ class Storage:
 
 
 def _filter(compression: str) -> dict:
-    # gzip, lzf, lz4 and zstd gain by bytes sorted by significance; blosc and bitshuffle sort by themselves.
+    # gzip, lzf, lz4 and zstd compress better after the shuffle filter; blosc and bitshuffle shuffle by themselves.
     if compression in ("gzip", "lzf"):
         return {"compression": compression, "shuffle": True}
     import hdf5plugin

@@ -1,4 +1,4 @@
-"""Shards of images that stay encoded: JPEG files one after the other. FORMAT.md says what is in the file."""
+"""Write shards of images that stay encoded: JPEG files one after the other. FORMAT.md describes the file."""
 
 import numpy as np
 import xxhash
@@ -6,6 +6,7 @@ import xxhash
 from hpc_train.data.hdf5.access import open_hdf5
 from hpc_train.data.sample_checks import check_arrays
 from hpc_train.data.shards.compression import Storage
+from hpc_train.data.shards.description import Description
 from hpc_train.data.shards.format import ENCODED_VERSION, FORMAT, JPEG_END, JPEG_START
 from hpc_train.data.shards.names import default_shards
 from hpc_train.data.shards.spooled import PIECE, SpooledShard
@@ -15,7 +16,7 @@ from hpc_train.errors import UserError
 
 
 class EncodedWriter(SpooledShard):
-    """A context that writes one shard of encoded images, each a byte string that is a whole file; targets: classes."""
+    """A context that writes one shard of encoded images, each the bytes of a whole file; targets: class numbers."""
 
     def __init__(self, path, target_dtype, attributes):
         super().__init__(path, target_dtype, attributes)
@@ -46,30 +47,35 @@ class EncodedWriter(SpooledShard):
 
 
 def write_encoded_shards(directory, split, images, targets, *, classes, class_names=(), shards=None, source=""):
-    """Write one split of JPEG files in memory as shards and return their paths.
+    """Write one split of JPEG files that are in memory as shards, atomically as `write_shards` does.
 
-    images: sequence of n byte strings, each a JPEG file; targets: (n,) whole numbers in [0, classes); shards: number of
-    files, by default those of `default_shards`. Atomic as `write_shards`. Raises UserError for bad data and for a
-    folder that cannot be written. The images are not decoded: `hpc-train verify` does that.
+    The images are not decoded: `hpc-train verify` does that.
+
+    Args:
+        images: sequence of n byte strings, each a JPEG file.
+        targets: (n,) whole numbers in [0, classes).
+        shards: number of files, by default that of `default_shards`.
+
+    Returns:
+        The paths of the shards.
+
+    Raises:
+        UserError: for bad data, and for a folder that cannot be written.
     """
-    where = f"{split} data" + (f" from {source}" if source else "")
+    described = Description(classes, class_names, source=source)
+    where = described.where(split)
     targets = np.asarray(targets)
     check_arrays(where, np.empty((len(images), 1), np.uint8), targets, classes, class_names)
     if targets.ndim != 1 or targets.dtype.kind not in "ui":
         raise UserError(f"{where}: targets are {targets.shape} {targets.dtype}; give one whole number for each image")
     for number, image in enumerate(images):
         if not (image.startswith(JPEG_START) and image.endswith(JPEG_END)):
-            raise UserError(f"{where}: sample {number} is no whole JPEG file; mend or drop it")
+            raise UserError(f"{where}: sample {number} is not a complete JPEG file; fix it or drop it")
     samples = len(images)
     if shards is None:
         shards = default_shards(samples, sum(map(len, images)) // samples)
-    attributes = {
-        "classes": classes,
-        "class_names": list(class_names),
-        "source": " ".join(source.split()),
-    }
     open_shard = lambda path, own: EncodedWriter(path, targets.dtype, own)  # noqa: E731
-    with StreamedSplit(directory, split, samples, shards, open_shard, attributes) as stream:
+    with StreamedSplit(directory, split, samples, shards, open_shard, described.attributes()) as stream:
         stream.write(images, targets)
         stream.finish()
         return stream.publish()

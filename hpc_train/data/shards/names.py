@@ -1,4 +1,4 @@
-"""The files of a split: their names, how many there are, and how they get these names once they are whole."""
+"""The files of a split: their names, their number, and how they get these names once they are complete."""
 
 import os
 import re
@@ -20,9 +20,25 @@ def shard_name(split, shard, shards):
 
 
 def parse_shard_name(name):
-    """(split, shard, shards) of a shard's file name, or None when it is no such name."""
+    """(split, shard, shards) of a shard's file name; None for any other name."""
     match = _FILE_NAME.fullmatch(name)
     return match and (match["split"], int(match["shard"]), int(match["shards"]))
+
+
+def check_split(where, split, samples, shards):
+    """Check the name of a split and its number of shards.
+
+    Args:
+        where: how messages name the data.
+
+    Raises:
+        ValueError: for a name that a split cannot have.
+        UserError: for more shards than samples, or none.
+    """
+    if parse_shard_name(shard_name(split, 0, 1)) is None:
+        raise ValueError(f"{split!r} is no name for a split")
+    if not 1 <= shards <= samples:
+        raise UserError(f"{where}: {samples} samples do not fill {shards} shards; use 1 to {samples}")
 
 
 def default_shards(samples, sample_bytes, shard_bytes=_TARGET_BYTES):
@@ -31,17 +47,17 @@ def default_shards(samples, sample_bytes, shard_bytes=_TARGET_BYTES):
 
 
 def shard_edges(samples, shards):
-    """Number of each shard's first sample, then the number of all: shards differ by at most one sample."""
+    """Number of each shard's first sample, then the number of all samples. Shards differ by at most one sample."""
     return [shard * samples // shards for shard in range(shards + 1)]
 
 
 def temporary_name(path, ending=".tmp"):
-    """Where a shard is while it is written (".tmp"), or is whole while its split is not (".whole")."""
+    """Path of a shard while it is written (".tmp"), or once it is complete and its split is not (".whole")."""
     return path.with_name(f".{path.name}{ending}")
 
 
 def publish(paths, ending=".tmp"):
-    """Give the shards of a split their own names, those that have not got them, and remove what else there is of it."""
+    """Give the shards of a split their own names where they do not have them, and remove its other files."""
     for path in paths:
         if ending == ".tmp" or temporary_name(path, ending).exists():
             os.replace(temporary_name(path, ending), path)
@@ -62,7 +78,7 @@ def remove_stale(directory, split, keep):
 
 def check_space(directory, needed):
     """UserError unless the disk of `directory` has `needed` bytes free."""
-    # Asked beforehand, since HDF5 may notice a full disk only when it closes the file.
+    # Checked beforehand, since HDF5 may notice a full disk only when it closes the file.
     free = shutil.disk_usage(directory).free
     if free < needed:
         raise UserError(

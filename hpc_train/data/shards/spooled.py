@@ -1,4 +1,4 @@
-"""Shards whose number of samples is known only at the end."""
+"""Write a shard whose number of samples is known only at the end."""
 
 import tempfile
 from math import prod
@@ -13,19 +13,25 @@ PIECE = 16 * MIB
 
 
 class SpooledShard:
-    """A context that writes one shard of any number of samples, which never lie in memory together.
+    """A context that writes one shard of any number of samples, which are never in memory together.
 
-    path: file to be made; target_dtype: u or i, stored little endian; attributes: those of the format that are known
-    beforehand. Subclasses say what is stored of a sample, and make the file of it.
+    Leaving the context without an error writes the file; after an error there is none, or an unfinished one.
+    Subclasses define what is stored of a sample, and write the file.
 
-    Leaving the context without an error writes the file; after an error there is none, or an unfinished one. Raises
-    OSError and RuntimeError of h5py, ValueError for a shard without samples.
+    Args:
+        path: file to write.
+        target_dtype: u or i; stored little endian.
+        attributes: those of the format that are known beforehand.
+
+    Raises:
+        OSError: from h5py, as RuntimeError, where the file cannot be written.
+        ValueError: for a shard without samples.
     """
 
     def __init__(self, path, target_dtype, attributes):
         self.path, self.attributes = Path(path), attributes
         self.target_dtype = np.dtype(target_dtype).newbyteorder("<")
-        # The size of a contiguous data set is fixed when it is made, so inputs wait in a file without a name.
+        # The size of a contiguous data set is fixed when it is created, so inputs wait in an unnamed file.
         self._spool = tempfile.TemporaryFile(dir=self.path.parent, buffering=MIB)  # noqa: SIM115 (closed by __exit__)
         self._targets = []
 
@@ -33,7 +39,7 @@ class SpooledShard:
         return self
 
     def write(self, inputs, targets):
-        """Append samples: inputs, a sequence of b; targets (b,) whole numbers."""
+        """Append b samples; targets: (b,) whole numbers."""
         if len(inputs) != len(targets):
             raise ValueError(f"{len(inputs)} inputs but {len(targets)} targets")
         for sample in inputs:
@@ -49,16 +55,16 @@ class SpooledShard:
                 self._finish(self._spool, np.concatenate(self._targets))
 
     def _stored(self, sample):
-        """The bytes that are kept of a sample."""
+        """The bytes of a sample to store."""
         raise NotImplementedError
 
     def _finish(self, spool, targets):
-        """Make the file of all bytes kept, which the file `spool` gives, and targets (n,)."""
+        """Write the file from the stored bytes, which the file `spool` holds, and targets (n,)."""
         raise NotImplementedError
 
 
 class SpooledWriter(SpooledShard):
-    """As `ShardWriter`, but for any number of samples; inputs: arrays of one shape and type."""
+    """A `ShardWriter` for any number of samples; inputs: arrays of one shape and type."""
 
     def __init__(self, path, input_shape, input_dtype, target_dtype, attributes, storage):
         super().__init__(path, target_dtype, attributes)

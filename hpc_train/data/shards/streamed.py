@@ -1,4 +1,4 @@
-"""A split whose samples come one after the other, and whose number is known only at the end."""
+"""Write a split whose samples come one after the other, and whose number of samples is known only at the end."""
 
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
@@ -7,25 +7,26 @@ from pathlib import Path
 import numpy as np
 
 from hpc_train.data.hdf5.access import open_hdf5, reason
-from hpc_train.data.shards.names import parse_shard_name, publish, shard_edges, shard_name, temporary_name
+from hpc_train.data.shards.names import check_split, publish, shard_edges, shard_name, temporary_name
 from hpc_train.data.shards.writer import set_attributes, sync
 from hpc_train.errors import UserError
 
 
 class StreamedSplit:
-    """A context that writes a split as shards, under temporary names until `publish`; what is not published goes away.
+    """A context that writes a split as shards, under temporary names until `publish`, and removes what is unpublished.
 
-    expected: samples that will come at most; shards: number of files if all of them come, else the last ones are
-    shorter or left out; open_shard(path, attributes): a context with `write(inputs, targets)`; attributes: those that
-    all shards share and that are known beforehand.
-    Raises UserError for a number of shards that cannot be filled, and for a folder that cannot be written.
+    Args:
+        expected: most samples that will come.
+        shards: number of files if all of them come; else the last ones are shorter or left out.
+        open_shard: called with (path, attributes), returns a context with `write(inputs, targets)`.
+        attributes: those that all shards share and that are known beforehand.
+
+    Raises:
+        UserError: for a number of shards that cannot be filled, and for a folder that cannot be written.
     """
 
     def __init__(self, directory, split, expected, shards, open_shard, attributes):
-        if parse_shard_name(shard_name(split, 0, 1)) is None:
-            raise ValueError(f"{split!r} is no name for a split")
-        if not 1 <= shards <= expected:
-            raise UserError(f"{split} data: {expected} samples do not fill {shards} shards; use 1 to {expected}")
+        check_split(f"{split} data", split, expected, shards)
         self.directory, self.split, self.samples = Path(directory), split, 0
         self._edges, self._open_shard, self._attributes = shard_edges(expected, shards), open_shard, attributes
         self._writer, self._written, self._digest = None, [], blake2b(digest_size=16)
@@ -35,11 +36,16 @@ class StreamedSplit:
         return self
 
     def write(self, inputs, targets):
-        """Append samples: inputs, a sequence of b byte strings or arrays; targets (b, ...) whole numbers."""
+        """Append samples.
+
+        Args:
+            inputs: sequence of b byte strings or arrays.
+            targets: (b, ...) whole numbers.
+        """
         targets = np.ascontiguousarray(targets)
         for data, target in zip(inputs, targets, strict=True):
             view = memoryview(data)
-            # As text, arrays are shortened.
+            # str() would shorten arrays.
             self._digest.update(
                 f"{view.nbytes} ".encode() + (target.tobytes() if target.ndim else f"{target} ".encode())
             )
@@ -57,7 +63,7 @@ class StreamedSplit:
                     self._end_shard()
 
     def finish(self):
-        """Complete the shards and tell them their number: what is left to do may fail only in the renaming."""
+        """Complete the shards and record their number in them; after this, only the renaming can fail."""
         with self._writable():
             if self._writer is not None:
                 self._end_shard()
@@ -71,7 +77,7 @@ class StreamedSplit:
                 self._written[shard] = path.rename(named)
 
     def publish(self):
-        """Give the finished shards their names, remove what else there is of the split, and return their paths."""
+        """Give the finished shards their names, remove other files of the split, and return the shards' paths."""
         shards = len(self._written)
         paths = [self.directory / shard_name(self.split, shard, shards) for shard in range(shards)]
         with self._writable():
@@ -80,13 +86,13 @@ class StreamedSplit:
 
     def __exit__(self, kind, error, traceback):
         if self._writer is not None:
-            # Even without an error: a shard that is not published need not become whole.
+            # Even without an error: a shard that is not published need not be completed.
             self._writer.__exit__(kind or GeneratorExit, error, traceback)
         for path in self._written:
             with suppress(OSError):
                 path.unlink()
         if self._made:
-            # It stays where something is in it.
+            # A folder that is not empty stays.
             with suppress(OSError):
                 self.directory.rmdir()
 

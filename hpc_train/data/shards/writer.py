@@ -1,4 +1,4 @@
-"""One shard, written in pieces. FORMAT.md says what is in the file and why."""
+"""Write one shard in pieces. FORMAT.md describes the file."""
 
 import os
 from math import prod
@@ -14,14 +14,25 @@ from hpc_train.units import MIB
 
 
 class ShardWriter:
-    """A context that writes one shard, whose samples come in pieces, and keeps none of them.
+    """A context that writes one shard whose samples come in pieces, and keeps none of them in memory.
 
-    path: file to be made; samples: how many will come; input_shape, target_shape: of one sample; dtypes: u, i or f,
-    stored little endian; attributes: those of the format that are known beforehand; coordinates: any of
-    {"latitude": (h,), "longitude": (w,), "time": (samples,)} in degrees and as datetime64 in UTC.
+    Leaving the context without an error writes checksums and attributes and syncs the file to disk. After an error
+    the file stays unfinished and is not a shard.
 
-    Leaving the context without an error writes checksums and attributes and brings the file to the disk. After an
-    error the file stays unfinished and is no shard. Raises OSError and RuntimeError of h5py.
+    Args:
+        path: file to write.
+        samples: how many will come.
+        input_shape: shape of one input sample.
+        input_dtype: u, i or f; stored little endian.
+        target_shape: shape of one target.
+        target_dtype: u, i or f; stored little endian.
+        attributes: those of the format that are known beforehand.
+        storage: a `Storage`, by default without compression.
+        coordinates: any of {"latitude": (h,), "longitude": (w,), "time": (samples,)}, in degrees and as datetime64
+            in UTC.
+
+    Raises:
+        OSError: from h5py, as RuntimeError, where the file cannot be written.
     """
 
     def __init__(
@@ -56,7 +67,12 @@ class ShardWriter:
         return self
 
     def write(self, inputs, targets):
-        """Append samples: inputs (b, *input_shape), targets (b, *target_shape); converted to the shard's dtypes."""
+        """Append samples, converted to the shard's dtypes.
+
+        Args:
+            inputs: (b, *input_shape).
+            targets: (b, *target_shape).
+        """
         if len(inputs) != len(targets):
             raise ValueError(f"{len(inputs)} inputs but {len(targets)} targets")
         for array, piece in zip(self._arrays, (inputs, targets), strict=True):
@@ -95,7 +111,7 @@ class _Array:
         self.name, self.dtype = name, dtype
         self.checksums = Checksums(storage.run(prod(shape[1:]) * dtype.itemsize))
         self.rows, self.low, self.high = 0, None, None
-        # Compressing class numbers saves next to nothing, and to read one would mean to decode thousands.
+        # Compressing class numbers saves next to nothing, and reading one would decode thousands.
         compressed = name == "inputs" or len(shape) > 1
         creation = storage.creation(shape, dtype.itemsize) if compressed else {}
         self._dataset = file.create_dataset(name, shape, dtype, **creation)
@@ -114,7 +130,7 @@ class _Array:
 
 
 class Checksums:
-    """xxh3_64 of each run of `run` rows of an array that comes in pieces: little endian, C-contiguous."""
+    """xxh3_64 of each run of `run` rows of an array that comes in pieces, little endian and C-contiguous."""
 
     def __init__(self, run: int):
         self.run, self._rows, self._done, self._hash = run, 0, [], xxhash.xxh3_64()
@@ -131,7 +147,7 @@ class Checksums:
             start = stop
 
     def values(self) -> np.ndarray:
-        """uint64 (runs,), the last of which may be short."""
+        """The checksums, uint64 (runs,); the last run may be short."""
         if self._rows % self.run:
             self._close_run()
             self._rows = 0
@@ -149,7 +165,7 @@ def set_attributes(file, attributes):
 
 
 def sync(path):
-    """Bring a file, or the names in a folder, to the disk."""
+    """Sync a file, or the names in a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -159,9 +175,9 @@ def sync(path):
 
 def file_options(storage):
     """Arguments of `open_hdf5` for a new shard."""
-    # The oldest file format in which all metadata have checksums: in older ones damage can make HDF5 loop for ever.
+    # The oldest file format in which all metadata have checksums: in older ones damage can make HDF5 loop forever.
     if storage.compression == "none":
         # Page-aligned data can also be read past the page cache.
         return {"libver": ("v108", "v108"), "alignment_threshold": 4096, "alignment_interval": 4096}
-    # A chunk stays in the cache until all its rows have come.
+    # A chunk must stay in the cache until all its rows have come.
     return {"libver": ("v110", "v110"), "rdcc_nbytes": 4 * max(MIB, storage.chunk_bytes)}

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from hpc_train.data.shards.compression import Compression
 from hpc_train.errors import UserError
 
 RADIUS_KM = 300.0
@@ -46,7 +46,7 @@ class StormTracks:
     """No position is interpolated between fixes further apart than this."""
     shards: int | None = None
     """Files of each split; by default of about 256 MiB each, at least 4."""
-    compression: Literal["none", "gzip", "lzf", "zstd", "lz4", "bitshuffle", "blosc", "blosc2"] = "none"
+    compression: Compression = "none"
     """none: the fastest to read. The others store inputs and labels in compressed chunks."""
 
     def check(self) -> None:

@@ -1,70 +1,21 @@
 """Chunked HDF5 data sets, read outside HDF5: equal to what h5py reads, and errors where bytes are damaged."""
 
 import ctypes
-import os
-import random
 import tracemalloc
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import h5py
-import hdf5plugin
 import numpy as np
 import pytest
+from chunked import FILTERS, datasets, read, values
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hpc_train.data.hdf5.chunks import ChunkedArray, ChunkError, reason_not
 from hpc_train.data.hdf5.raw_file import File
 
-FILTERS = {
-    "none": {},
-    "gzip": {"compression": "gzip"},
-    "shuffle": {"shuffle": True},
-    "shuffle+gzip": {"compression": "gzip", "shuffle": True},
-    "shuffle+gzip+fletcher32": {"compression": "gzip", "shuffle": True, "fletcher32": True},
-    "fletcher32": {"fletcher32": True},
-    "lzf": {"compression": "lzf"},
-    "shuffle+lzf+fletcher32": {"compression": "lzf", "shuffle": True, "fletcher32": True},
-    "zstd": dict(hdf5plugin.Zstd()),
-    "shuffle+zstd": {**hdf5plugin.Zstd(), "shuffle": True},
-    "zstd+fletcher32": {**hdf5plugin.Zstd(), "fletcher32": True},
-    "lz4": dict(hdf5plugin.LZ4()),
-    "shuffle+lz4 in blocks": {**hdf5plugin.LZ4(nbytes=64), "shuffle": True},
-    "bitshuffle": dict(hdf5plugin.Bitshuffle(cname="none")),
-    "bitshuffle lz4": dict(hdf5plugin.Bitshuffle(cname="lz4")),
-    "bitshuffle lz4 in blocks": dict(hdf5plugin.Bitshuffle(nelems=16, cname="lz4")),
-    "bitshuffle zstd in blocks": dict(hdf5plugin.Bitshuffle(nelems=8, cname="zstd")),
-    "blosc": dict(hdf5plugin.Blosc()),
-    "blosc zstd": dict(hdf5plugin.Blosc(cname="zstd", shuffle=hdf5plugin.Blosc.BITSHUFFLE)),
-    "blosc zlib": dict(hdf5plugin.Blosc(cname="zlib", shuffle=hdf5plugin.Blosc.NOSHUFFLE)),
-    "blosc2": dict(hdf5plugin.Blosc2()),
-    "blosc2 zstd": dict(hdf5plugin.Blosc2(cname="zstd", filters=hdf5plugin.Blosc2.BITSHUFFLE)),
-    "blosc2 delta": dict(hdf5plugin.Blosc2(cname="lz4", filters=hdf5plugin.Blosc2.DELTA)),
-    "bzip2": dict(hdf5plugin.BZip2()),
-}
 UNCLEAR = "its chunks at the edge may be unfiltered"
-DTYPES = [f"{order}{kind}" for kind in ("u1", "i2", "u4", "i8", "f2", "f4", "f8") for order in "<>"]
-
-
-def values(shape, dtype, seed, smooth):
-    """Numbers that compress, or any bits at all: NaNs with payloads among them."""
-    generator = np.random.default_rng(seed)
-    if smooth:
-        return generator.integers(0, 4, shape).astype(dtype)
-    count = int(np.prod(shape, dtype=int)) * np.dtype(dtype).itemsize
-    return np.frombuffer(generator.bytes(count), dtype).reshape(shape)
-
-
-def read(array, rows, places, samples):
-    """What the jobs of `array` leave in an output of so many samples, run in any order in three threads."""
-    out = np.full((samples, *array.sample_shape), 77, array.dtype)
-    jobs = array.jobs(np.array(rows, int), np.array(places, int), out)
-    random.Random(len(jobs)).shuffle(jobs)
-    with ThreadPoolExecutor(3) as pool:
-        for done in [pool.submit(job) for job in jobs]:
-            done.result()
-    return out
 
 
 def assert_equals_h5py(path, name, rows, by_rows=True, select=None):
@@ -95,19 +46,6 @@ def assert_equals_h5py(path, name, rows, by_rows=True, select=None):
     assert read(array, rows, places, samples).tobytes() == wanted.tobytes()
     run = range(len(expected))
     assert read(array, run, run, len(expected)).tobytes() == np.ascontiguousarray(swapped).tobytes()
-
-
-@st.composite
-def datasets(draw):
-    shape = tuple(draw(st.lists(st.integers(1, 9), min_size=1, max_size=4)))
-    growing = draw(st.booleans())
-    chunks = tuple(draw(st.integers(1, 12 if growing else extent)) for extent in shape)
-    return {
-        "shape": shape,
-        "chunks": chunks,
-        "maxshape": (None,) * len(shape) if growing else None,
-        "dtype": draw(st.sampled_from(DTYPES)),
-    }
 
 
 @pytest.fixture(scope="module")
@@ -295,93 +233,6 @@ def test_reading_takes_no_memory_that_grows_with_the_request(tmp_path):
         tracemalloc.stop()
     assert out.tobytes() == data[::-1].tobytes()
     assert peak < 4 * (4 * 33 * 256 * 4)
-
-
-def damaged(path, at, flip=0xFF):
-    with open(path, "r+b") as file:
-        file.seek(at)
-        byte = file.read(1)[0]
-        file.seek(at)
-        file.write(bytes([byte ^ flip]))
-
-
-@pytest.mark.parametrize("name", ["gzip", "shuffle+gzip", "fletcher32", "shuffle+lzf+fletcher32", "zstd+fletcher32"])
-def test_a_flipped_byte_is_an_error_that_names_data_set_and_chunk(tmp_path, name):
-    path = tmp_path / "a.h5"
-    data = np.random.default_rng(0).integers(0, 50, (4, 30, 30)).astype("<f4")
-    with h5py.File(path, "w") as hdf5:
-        dataset = hdf5.create_dataset("group/inputs", data=data, chunks=(1, 20, 30), **FILTERS[name])
-        chunk = dataset.id.get_chunk_info_by_coord((2, 20, 0))
-    for place in np.linspace(0, chunk.size - 1, 12).astype(int):
-        damaged(path, chunk.byte_offset + place)
-        with h5py.File(path) as hdf5:
-            array = ChunkedArray(hdf5["group/inputs"], File(str(path)), True, None)
-        with pytest.raises(ChunkError) as caught:
-            read(array, [1, 2], [0, 1], 2)
-        text = f"data set 'group/inputs', chunk (2, 20, 0) at byte {chunk.byte_offset}: it"
-        assert str(caught.value).startswith(text)
-        assert (caught.value.dataset, caught.value.chunk) == ("group/inputs", (2, 20, 0))
-        damaged(path, chunk.byte_offset + place)
-        assert read(array, [1, 2], [0, 1], 2).tobytes() == data[1:3].tobytes()
-
-
-def test_a_checksum_that_does_not_match_is_called_so(tmp_path):
-    path = tmp_path / "a.h5"
-    with h5py.File(path, "w") as hdf5:
-        dataset = hdf5.create_dataset("x", data=np.arange(100.0), chunks=(50,), fletcher32=True)
-        start = dataset.id.get_chunk_info(1).byte_offset
-    damaged(path, start + 17)
-    with h5py.File(path) as hdf5:
-        array = ChunkedArray(hdf5["x"], File(str(path)), True, None)
-    with pytest.raises(ChunkError, match=r"'x', chunk \(50,\) at byte \d+: its fletcher32 checksum does not match"):
-        read(array, [60], [0], 1)
-    assert read(array, [49], [0], 1) == 49
-
-
-@pytest.mark.parametrize("name", ["none", "gzip"])
-@pytest.mark.parametrize("after_opening", [False, True])
-def test_a_file_that_ends_early_is_an_error_that_names_the_chunk(tmp_path, name, after_opening):
-    path = tmp_path / "a.h5"
-    with h5py.File(path, "w") as hdf5:
-        data = values((4, 100), "<f8", 0, smooth=False)
-        last = hdf5.create_dataset("x", data=data, chunks=(1, 100), **FILTERS[name]).id.get_chunk_info(3).byte_offset
-    with h5py.File(path) as hdf5:
-        if after_opening:
-            array = ChunkedArray(hdf5["x"], File(str(path)), True, None)
-            os.truncate(path, last + 10)
-        else:
-            os.truncate(path, last + 10)
-            array = ChunkedArray(hdf5["x"], File(str(path)), True, None)
-    with pytest.raises(ChunkError, match=r"'x', chunk \(3, 0\) at byte \d+: .* ends at byte"):
-        read(array, [3], [0], 1)
-    assert read(array, [2], [0], 1).tobytes() == data[2].tobytes()
-
-
-@pytest.mark.parametrize("name", FILTERS)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_garbage_gives_a_chunk_error_or_numbers_but_nothing_else(folder, name, data):
-    path = folder / "garbage.h5"
-    with h5py.File(path, "w") as hdf5:
-        dataset = hdf5.create_dataset("x", (1, 20, 20), "<f4", chunks=(1, 20, 20), **FILTERS[name])
-        dataset[()] = values((1, 20, 20), "<f4", 0, smooth=True)
-        hdf5.flush()
-        _, stored = dataset.id.read_direct_chunk((0, 0, 0))
-        stored = bytearray(stored)
-        for _ in range(data.draw(st.integers(1, 4))):
-            # Headers lie ahead.
-            place = data.draw(st.integers(0, len(stored) - 1) | st.integers(0, min(90, len(stored) - 1)))
-            stored[place] = data.draw(st.integers(0, 255))
-        stored = stored[: data.draw(st.integers(1, len(stored)) | st.just(len(stored)))]
-        dataset.id.write_direct_chunk((0, 0, 0), bytes(stored))
-        array = ChunkedArray(dataset, File(str(path)), True, None)
-    guard = np.full((3, 20, 20), 5, "<f4")
-    try:
-        for job in array.jobs([0], [1], guard):
-            job()
-    except ChunkError:
-        pass
-    assert (guard[[0, 2]] == 5).all()
 
 
 def test_what_is_not_decoded_here_has_a_reason(tmp_path):
