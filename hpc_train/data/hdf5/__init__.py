@@ -1,1 +1,1 @@
-"""Bytes of HDF5 files without HDF5's lock: where they lie, how they are compressed, and how they are decoded."""
+"""Read HDF5 files without HDF5's lock: where the bytes are, how they are compressed, and how to decode them."""

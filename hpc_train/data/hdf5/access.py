@@ -1,4 +1,4 @@
-"""What the suite asks of HDF5 beyond h5py: opening without locks, one-line errors, text of fixed length."""
+"""What the suite needs of HDF5 beyond h5py: opening without locks, one-line errors, text of fixed length."""
 
 import os
 
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def open_hdf5(path, mode="r", **options):
-    """h5py.File without file locking, where the HDF5 library can do without it.
+    """Open an h5py.File without file locking, where the HDF5 library allows it.
 
     Locks fail on read-only and on many parallel file systems, and data files are never changed in place.
     """
@@ -18,33 +18,33 @@ def open_hdf5(path, mode="r", **options):
 
 
 def reason(error):
-    """One line on why a file operation failed; HDF5's own messages run over several."""
+    """Why a file operation failed, in one line; HDF5's own messages have several."""
     code = getattr(error, "errno", None)
     return os.strerror(code) if code else " ".join(str(error).split())
 
 
 def fixed_length(text):
-    """UTF-8 strings of fixed length: those of variable length lie in a heap that has no checksum."""
+    """UTF-8 strings of fixed length: HDF5 keeps those of variable length in a heap without checksums."""
     encoded = np.char.encode(np.array(text, dtype=str), "utf-8")
     return encoded.astype(h5py.string_dtype("utf-8", max(1, encoded.dtype.itemsize)))
 
 
 def lies_in(file, dataset):
-    """Whether the data set is in this file, and not in one that an external link leads to."""
+    """Whether the data set is in this file, not in another one that an external link points to."""
     return dataset.file.filename == file.filename
 
 
 def packing(dataset):
     """(scale, offset) of a data set, (1.0, 0.0) where it is not packed: value = stored * scale + offset.
 
-    The convention of NetCDF (CF 1.11, section 8.1).
+    This is the convention of NetCDF (CF 1.11, section 8.1).
     """
     scale, offset = (dataset.attrs.get(name, default) for name, default in (("scale_factor", 1), ("add_offset", 0)))
     return float(np.ravel(scale)[0]), float(np.ravel(offset)[0])
 
 
 def missing_value(dataset):
-    """What stands for a missing value: NetCDF's _FillValue, else the fill value where one was set, else None."""
+    """The number that marks a missing value: NetCDF's _FillValue, else the fill value if one was set, else None."""
     value = dataset.attrs.get("_FillValue")
     if value is None and dataset.id.get_create_plist().fill_value_defined() == h5py.h5d.FILL_VALUE_USER_DEFINED:
         value = dataset.fillvalue

@@ -1,7 +1,7 @@
-"""Decoders of chunks that are made of blocks: Blosc, Blosc2 and bitshuffle.
+"""Decoders of chunks that consist of blocks: Blosc, Blosc2 and bitshuffle.
 
-Each takes the filter's parameters, the stored bytes with ROOM ahead and the uint8 array to fill, and raises Damaged
-or what imagecodecs raises.
+Each takes the filter's parameters, the stored bytes after ROOM free bytes, and the uint8 array to fill. It raises
+Damaged or what imagecodecs raises.
 """
 
 from functools import partial
@@ -20,19 +20,22 @@ def decode_blosc(values, framed, out):
     source = framed[ROOM:]
     if len(source) < 16:
         raise Damaged("it is too short for its header")
-    # The decoder is not told where its input ends: it believes the header.
+    # The decoder does not know where its input ends: it trusts the header.
     size, _, stored = source[4:16].view("<i4").tolist()
     expect_size(size, len(out))
     if stored != len(source):
-        raise Damaged(f"it holds {len(source)} bytes, but {stored} by its header")
+        raise Damaged(f"it holds {len(source)} bytes, but its header says {stored}")
     expect_size(len(imagecodecs.blosc_decode(source, numthreads=1, out=out)), len(out))
 
 
 def decode_blosc2(values, framed, out):
-    """A contiguous frame of one chunk: https://github.com/Blosc/c-blosc2/blob/main/README_CFRAME_FORMAT.rst"""
+    """Decode a contiguous frame of one chunk.
+
+    Format: https://github.com/Blosc/c-blosc2/blob/main/README_CFRAME_FORMAT.rst
+    """
     source = framed[ROOM:]
     if len(source) < 87 or source[2:9].tobytes() != b"b2frame" or big_endian(framed, 16, 8) != len(source):
-        raise Damaged("it is no whole Blosc2 frame")
+        raise Damaged("it is not a complete Blosc2 frame")
     start, size, stored = big_endian(framed, 11, 4), big_endian(framed, 30, 8), big_endian(framed, 39, 8)
     if not 87 <= start <= start + stored < len(source):
         raise Damaged("its Blosc2 frame points outside of itself")
@@ -52,7 +55,7 @@ def decode_blosc2(values, framed, out):
 
 
 def _blosc2_blocks(header, size):
-    """(number of blocks an axis, shape of the chunk, of a block), the bytes of an element as the last axis.
+    """(blocks along each axis, shape of the chunk, shape of a block), with the bytes of an element as the last axis.
 
     None where the chunk is one block. Blosc2 pads the blocks at the edge to their full shape.
     """
@@ -80,7 +83,7 @@ def _join_blocks(blocks, out, counts):
 
 
 def decode_bitshuffle(values, framed, out):
-    """https://github.com/kiyo-masui/bitshuffle: bits sorted in blocks, each block compressed by itself."""
+    """Decode blocks whose bits are sorted, each compressed by itself: https://github.com/kiyo-masui/bitshuffle"""
     itemsize, block, codec = values[2], values[3], (values[4] if len(values) > 4 else 0)
     if codec == 0:
         expect_size(len(framed) - ROOM, len(out))
@@ -90,7 +93,7 @@ def decode_bitshuffle(values, framed, out):
     block = big_endian(framed, 8, 4) // itemsize
     if block <= 0:
         raise Damaged("its blocks are empty")
-    # What fills no eight elements is neither shuffled nor compressed.
+    # The last elements, fewer than eight, are neither shuffled nor compressed.
     whole = len(out) // (8 * itemsize) * (8 * itemsize)
     lengths = [min(block * itemsize, whole - start) for start in range(0, whole, block * itemsize)]
     places, place = [], ROOM + 12
@@ -100,7 +103,7 @@ def decode_bitshuffle(values, framed, out):
     expect_size(len(framed) - place + whole, len(out))
     np.copyto(out[whole:], framed[place:])
     sizes = np.diff([*places, place]) - 4
-    # Blosc takes a block of its full size for one that is not compressed.
+    # Blosc assumes that a block of full size is not compressed.
     if lengths and itemsize < 256 and whole < BLOSC_LIMIT and block % 8 == 0 and not (sizes == lengths).any():
         container = _bitshuffle_as_blosc(
             framed[:place], itemsize, block, whole, np.array(places), 1 if codec == 2 else 4
@@ -119,17 +122,17 @@ def decode_bitshuffle(values, framed, out):
 
 def _unshuffle_bits(shuffled, itemsize, block, out):
     if block % 8:
-        raise Damaged(f"its blocks have {block} elements, no multiple of 8")
-    # Of an array, imagecodecs would take the array's own item size.
+        raise Damaged(f"its blocks have {block} elements, not a multiple of 8")
+    # From an array, imagecodecs would take the array's own item size.
     data = memoryview(shuffled)
     if len(data):
         expect_size(len(imagecodecs.bitshuffle_decode(data, itemsize=itemsize, blocksize=block, out=out)), len(out))
 
 
 def _bitshuffle_as_blosc(framed, itemsize, block, size, places, codec):
-    """The same blocks as a Blosc container: one call decodes them all, where the lock would pass to and fro.
+    """The same blocks as a Blosc container: one call decodes them all, instead of one call and one lock a block.
 
-    places: where in `framed` the length of each block is, big endian; Blosc has it little endian.
+    places: where in `framed` the big-endian length of each block is; Blosc stores it little endian.
     """
     start = 16 + 4 * len(places)
     container = scratch("blocks", start + len(framed))[ROOM:]
@@ -141,7 +144,7 @@ def _bitshuffle_as_blosc(framed, itemsize, block, size, places, codec):
 
 
 def blosc_header(itemsize, size, block, stored, codec, flags):
-    """uint8 (16,): https://github.com/Blosc/c-blosc/blob/main/README_CHUNK_FORMAT.rst"""
+    """A Blosc header, uint8 (16,): https://github.com/Blosc/c-blosc/blob/main/README_CHUNK_FORMAT.rst"""
     header = np.empty(16, np.uint8)
     header[:4] = 2, 1, flags | codec << 5, itemsize
     header[4:].view("<i4")[:] = size, block, stored

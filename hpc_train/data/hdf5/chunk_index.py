@@ -1,4 +1,4 @@
-"""Where the chunks of an HDF5 data set are in its file, how long they are, and which filters each was written without.
+"""Where the chunks of an HDF5 data set are in its file, how long they are, and which filters each one skipped.
 
 H5Pset_chunk_opts: https://support.hdfgroup.org/documentation/hdf5/latest/group___d_c_p_l.html
 """
@@ -9,14 +9,22 @@ import numpy as np
 from hpc_train.data.hdf5.access import reason
 
 NEVER_WRITTEN = -1
-# A filter mask that leaves every filter out.
+# A filter mask that skips every filter.
 _NO_FILTER = 2**32 - 1
 
 
 def read_index(dataset: h5py.Dataset, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Address (int64, NEVER_WRITTEN without bytes), stored bytes (int64) and filter mask (uint32) of each chunk.
+    """Read address, size and filter mask of each chunk, with HDF5.
 
-    All on the grid of chunks; size: bytes of a decoded chunk. Uses HDF5. Raises OSError where the index is damaged.
+    Args:
+        size: bytes of a decoded chunk.
+
+    Returns:
+        Three arrays of the shape of the grid of chunks: addresses, int64, NEVER_WRITTEN for a chunk without bytes;
+        stored bytes, int64; filter masks, uint32.
+
+    Raises:
+        OSError: where the index is damaged.
     """
     grid = tuple(-(-extent // step) for extent, step in zip(dataset.shape, dataset.chunks, strict=True))
     addresses = np.full(grid, NEVER_WRITTEN, np.int64)
@@ -43,12 +51,12 @@ def read_index(dataset: h5py.Dataset, size: int) -> tuple[np.ndarray, np.ndarray
 
 
 def has_edge(dataset: h5py.Dataset) -> bool:
-    """Whether there are chunks that the data set does not fill."""
+    """Whether some chunks are only partly filled by the data set."""
     return any(extent % step for extent, step in zip(dataset.shape, dataset.chunks, strict=True))
 
 
 def _edge(dataset, grid):
-    """Which chunks of the grid those are."""
+    """Which chunks of the grid are only partly filled."""
     edge = np.zeros(grid, bool)
     for axis, (extent, step) in enumerate(zip(dataset.shape, dataset.chunks, strict=True)):
         if extent % step:
@@ -59,8 +67,8 @@ def _edge(dataset, grid):
 def _not_filtered(dataset, cells):
     """Whether the chunks at the edge are not filtered, an option of the data set that their masks do not show.
 
-    h5py does not tell it, but HDF5 knows: its values of one chunk that is as long as it would then be (the first of
-    `cells`) are compared with the stored bytes.
+    h5py does not give the option, but HDF5 applies it. So the values that HDF5 reads of one chunk, the first of
+    `cells`, which have the length of unfiltered chunks, are compared with its stored bytes.
     """
     if not len(cells):
         return False
@@ -73,6 +81,6 @@ def _not_filtered(dataset, cells):
         values = dataset[place]
         stored = np.frombuffer(dataset.id.read_direct_chunk(offset)[1], dataset.dtype).reshape(dataset.chunks)
     except (OSError, RuntimeError, ValueError):
-        # Filtered, and damaged or by a filter that HDF5 lacks: plain bytes can always be read.
+        # Filtered, and damaged or with a filter that HDF5 lacks: unfiltered bytes can always be read.
         return False
     return values.tobytes() == stored[tuple(map(slice, values.shape))].tobytes()

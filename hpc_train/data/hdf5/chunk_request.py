@@ -1,18 +1,23 @@
-"""What a request for samples wants of one chunk."""
+"""The part of a request for samples that falls on one chunk."""
 
 from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
 
-# Below so many bytes a sample, one gather costs less than a copy each.
+# For samples with fewer bytes than this, one gather costs less than a copy of each.
 _SMALL_PART = 4096
 
 
 class Request:
-    """Rows of one chunk (sorted, repeats allowed), the places where they go, and their runs.
+    """Rows of one chunk and where they go.
 
-    runs: [(first row, rows, first place)] of rows that are neighbours both in the chunk and in the output.
+    Args:
+        rows: integers (n,), sorted, repeats allowed.
+        places: integers (n,), where each row goes in the output.
+
+    Attributes:
+        runs: [(first row, rows, first place)] of rows that are neighbours both in the chunk and in the output.
     """
 
     def __init__(self, rows: np.ndarray, places: np.ndarray):
@@ -22,12 +27,12 @@ class Request:
         self.runs = [(int(rows[start]), stop - start, int(places[start])) for start, stop in pairwise(edges)]
 
     def split(self) -> Iterator["Request"]:
-        """A request for each run."""
+        """One request for each run."""
         for row, count, place in self.runs:
             yield Request(np.arange(row, row + count), np.arange(place, place + count))
 
     def copy(self, source: np.ndarray, first: int, part: np.ndarray) -> None:
-        """Copy into part[places] the rows of `source`, whose row 0 is the chunk's row `first`; swaps bytes."""
+        """Copy the rows of `source`, whose row 0 is the chunk's row `first`, into part[places]; swaps bytes."""
         if len(self.runs) > 1 and source[0].nbytes < _SMALL_PART:
             part[self.places] = source[self.rows - first]
             return

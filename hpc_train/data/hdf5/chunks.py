@@ -1,4 +1,4 @@
-"""Chunked HDF5 data sets, fetched by offset and decoded outside the HDF5 library, which has one lock."""
+"""Read chunked HDF5 data sets by offset and decode them outside the HDF5 library, which has one lock."""
 
 from collections.abc import Callable
 from functools import partial
@@ -16,13 +16,20 @@ from hpc_train.data.hdf5.filters import filter_names
 from hpc_train.data.hdf5.raw_file import File
 
 _SHUFFLE, _BITSHUFFLE = 2, 32008
-# One read of so many bytes more costs less than one read more.
+# Reading this many bytes more costs less than one more read.
 _WORTH_A_READ = 64 * 2**10
 _UNITS = {"GiB": 2**30, "MiB": 2**20, "KiB": 2**10, "bytes": 1}
 
 
 class ChunkError(OSError):
-    """A chunk that cannot be read. dataset: its name; chunk: offset of its first element in the data set."""
+    """A chunk that cannot be read.
+
+    Args:
+        dataset: name of the data set.
+        chunk: offset of the chunk's first element in the data set.
+        at: byte offset in the file.
+        why: what is wrong.
+    """
 
     def __init__(self, dataset: str, chunk: tuple[int, ...], at: int, why: str):
         super().__init__(f"data set {dataset!r}, chunk {chunk} at byte {at}: {why}")
@@ -34,15 +41,15 @@ def reason_not(dataset: h5py.Dataset) -> str | None:
     if dataset.is_virtual:
         return "a virtual data set"
     if dataset.external:
-        return "its bytes lie in external files"
+        return "its bytes are in external files"
     if not dataset.chunks:
         return "not chunked"
     dtype = dataset.dtype
     if dtype.kind not in "uif" or dtype.itemsize > 8:
         return f"its type is {dtype}"
     if not h5py.h5t.py_create(dtype).equal(dataset.id.get_type()):
-        return f"its type is no plain {dtype}"
-    # HDF5 releases differ on whether the addresses of chunks count it.
+        return f"its type is not a plain {dtype}"
+    # HDF5 releases differ in whether the addresses of chunks include it.
     if dataset.file.userblock_size:
         return "its file has a user block"
     filters = _filters(dataset)
@@ -53,18 +60,24 @@ def reason_not(dataset: h5py.Dataset) -> str | None:
     place = unsupported(filters)
     if place is not None:
         return f"filter {filter_names(dataset)[place]} is not decoded here"
-    # Bytes of the same number, without a checksum, do not tell whether they were filtered.
+    # Without a checksum or a change of length, the bytes do not show whether they were filtered.
     if all(map(_only_reorders, filters)) and has_edge(dataset):
         return "its chunks at the edge may be unfiltered"
     return None
 
 
 class ChunkedArray:
-    """Samples of a chunked data set for which `reason_not` is None; HDF5 is used at construction only.
+    """Samples of a chunked data set for which `reason_not` is None. HDF5 is used at construction only.
 
-    rows: the first axis counts samples, else the whole data set is one sample; select: take only this index of the
-    sample's first axis, and drop that axis. Raises ValueError when there is no such index, ChunkError when the chunk
-    index is damaged.
+    Args:
+        dataset: the open data set.
+        file: the same file, for reads by offset.
+        rows: the first axis counts samples; else the whole data set is one sample.
+        select: take only this index of the sample's first axis, and drop that axis.
+
+    Raises:
+        ValueError: when there is no such index.
+        ChunkError: when the chunk index is damaged.
     """
 
     def __init__(self, dataset: h5py.Dataset, file: File, rows: bool, select: int | None):
@@ -90,7 +103,7 @@ class ChunkedArray:
             from hpc_train.data.hdf5.codecs import Pipeline
 
             self._pipeline = Pipeline(filters, self._bytes)
-        # Rows that are decoded together, whether they are wanted or not.
+        # Rows that are decoded together, whether they were requested or not.
         self.rows_together = self._chunk[0] if filters else 1
         self.quick = False
         index = read_index(dataset, self._bytes)
@@ -102,11 +115,16 @@ class ChunkedArray:
     def jobs(
         self, rows: np.ndarray, places: np.ndarray, out: np.ndarray, look: Callable[[np.ndarray], None] | None = None
     ) -> list[Callable[[], None]]:
-        """One function a chunk; after all ran, in any threads and order, out[places[i]] is the row rows[i].
+        """Functions that read the chunks, one for each.
 
-        rows, places: integers (n,), rows may repeat; out: (b, *sample_shape) of `dtype`, each out[i] C-contiguous;
-        look: is shown each piece of `out` once it is there, while the processor's cache still holds it.
-        The functions raise ChunkError.
+        Args:
+            rows: integers (n,), which may repeat.
+            places: integers (n,): out[places[i]] becomes the row rows[i].
+            out: (b, *sample_shape) of `dtype`, each out[i] C-contiguous.
+            look: called with each piece of `out` once it is read, while it is still in the processor's cache.
+
+        Returns:
+            Functions for any threads, in any order; they raise ChunkError.
         """
         rows, places = np.asarray(rows), np.asarray(places)
         if rows.size and not (rows.min() >= 0 and rows.max() < self.rows):
@@ -128,7 +146,7 @@ class ChunkedArray:
         return jobs
 
     def _pieces(self, axis):
-        """[(number of the chunk along the axis, what is wanted of the chunk, where it belongs in the sample)]"""
+        """[(number of the chunk along the axis, part of the chunk to take, where it goes in the sample)]"""
         extent, step = self._shape[axis], self._chunk[axis]
         if axis == 1 and self._select is not None:
             number, inside = divmod(self._select, step)
@@ -147,7 +165,7 @@ class ChunkedArray:
             return
         try:
             if address + size > self._file.size:
-                raise Damaged(f"it ends at byte {address + size}, but the file at {self._file.size}")
+                raise Damaged(f"it ends at byte {address + size}, but the file ends at byte {self._file.size}")
             if self._pipeline is None:
                 expect_size(size, self._bytes)
                 self._read_plain(address, inside, request, part)
@@ -170,7 +188,7 @@ class ChunkedArray:
             request.copy(self._without_selected(chunk[(slice(None), *inside)]), 0, part)
 
     def _whole_chunk(self, request, part):
-        """The memory of the output as bytes, where it takes the decoded chunk just as it is; else None."""
+        """The memory of the output as bytes, if the decoded chunk goes there unchanged; else None."""
         if len(request.runs) > 1 or not self._stored.isnative:
             return None
         _, count, place = request.runs[0]
@@ -180,7 +198,7 @@ class ChunkedArray:
         return target.reshape(-1).view(np.uint8)
 
     def _read_plain(self, address, inside, request, part):
-        """Read no more than the requested rows, or their surroundings where that saves many reads."""
+        """Read only the requested rows, or the bytes between them as well where that saves many reads."""
         extents = [piece.stop - piece.start for piece in inside]
         strides = self._strides[1:]
         begin = sum(piece.start * stride for piece, stride in zip(inside, strides, strict=True))
@@ -222,7 +240,7 @@ def _only_reorders(filter_):
 def _fill_value(dataset, dtype):
     fill = np.zeros((), dtype)
     plist = dataset.id.get_create_plist()
-    # As h5py: where HDF5 would leave the memory as it was, there are zeros.
+    # As in h5py: zeros where HDF5 would leave the memory unchanged.
     undefined = plist.fill_value_defined() == h5py.h5d.FILL_VALUE_UNDEFINED
     if not undefined and plist.get_fill_time() != h5py.h5d.FILL_TIME_NEVER:
         plist.get_fill_value(fill)

@@ -4,17 +4,17 @@ import threading
 
 import numpy as np
 
-# Free bytes ahead of the data in every buffer, where unshuffle puts a Blosc header.
+# Free bytes before the data in every buffer, where unshuffle puts a Blosc header.
 ROOM = 24
 _local = threading.local()
 
 
 class Damaged(ValueError):
-    """Stored bytes that do not decode to what they should; the text says why."""
+    """Stored bytes that do not decode as they should; the text says why."""
 
 
 def scratch(slot: str, size: int) -> np.ndarray:
-    """uint8 (ROOM + size,): this thread's buffer `slot`, used again by the next call with the same slot."""
+    """This thread's buffer `slot`, uint8 (ROOM + size,); the next call with the same slot reuses it."""
     buffer = getattr(_local, slot, None)
     if buffer is None or len(buffer) < ROOM + size:
         setattr(_local, slot, None)
@@ -24,7 +24,7 @@ def scratch(slot: str, size: int) -> np.ndarray:
 
 
 def expect_size(size: int, expected: int) -> None:
-    """Raise Damaged where a chunk has another size than it should."""
+    """Raise Damaged for a chunk of the wrong size."""
     if size != expected:
         raise Damaged(f"it decodes to {size} bytes, not {expected}")
 

@@ -1,4 +1,4 @@
-"""HDF5's filter pipeline undone outside the HDF5 library, without the interpreter lock.
+"""Undo HDF5's filter pipeline outside the HDF5 library, without the interpreter lock.
 
 Filters and their parameters: https://github.com/HDFGroup/hdf5_plugins/blob/master/docs/RegisteredFilterPlugins.md
 """
@@ -17,12 +17,16 @@ _BLOSC_CODECS = (0, 1, 2, 4, 5)
 
 
 def unsupported(filters) -> int | None:
-    """Place of the first filter that Pipeline cannot undo, or None. filters: (number, parameters) as written."""
+    """Place of the first filter that Pipeline cannot undo, or None.
+
+    Args:
+        filters: (number, parameters), in the order of writing.
+    """
     compressed = False
     for place, (number, values) in enumerate(filters):
         if number in (_SHUFFLE, _FLETCHER32):
             continue
-        # The size between two compressors is stored nowhere.
+        # The size between two compressors is not stored.
         if number not in _DECODERS or compressed or not _parameters_known(number, values):
             return place
         compressed = True
@@ -40,7 +44,9 @@ def _parameters_known(number, values):
 class Pipeline:
     """Undoes the filters of the chunks of one data set.
 
-    filters: (number, parameters) in the order of writing, for which `unsupported` is None; size: bytes of a chunk.
+    Args:
+        filters: (number, parameters) in the order of writing, for which `unsupported` is None.
+        size: bytes of a decoded chunk.
     """
 
     def __init__(self, filters, size: int):
@@ -49,10 +55,18 @@ class Pipeline:
         self._steps: dict[int, list] = {}
 
     def decode(self, stored: np.ndarray, mask: int, out: np.ndarray | None = None) -> np.ndarray:
-        """The decoded chunk, uint8 (size,): `out` where given, else scratch that the thread's next decode overwrites.
+        """Decode a chunk.
 
-        stored: uint8 (ROOM + stored bytes,), may be overwritten; mask: bit i is set where filter i was left out;
-        out: uint8 (size,). Raises Damaged.
+        Args:
+            stored: uint8 (ROOM + stored bytes,); may be overwritten.
+            mask: bit i is set where filter i was skipped.
+            out: uint8 (size,), or None.
+
+        Returns:
+            The decoded chunk, uint8 (size,): `out` where given, else a buffer that the thread's next decode overwrites.
+
+        Raises:
+            Damaged: when the bytes do not decode to a chunk.
         """
         if mask not in self._steps:
             self._steps[mask] = self._plan(mask)
@@ -83,7 +97,7 @@ class Pipeline:
         return out
 
     def _plan(self, mask):
-        """[(decoder, bytes it yields)], last filter first; the decoder None stands for a checksum."""
+        """[(decoder, bytes that it returns)], last filter first; None as the decoder means a checksum."""
         steps = []
         size = self.size
         for place, (number, values) in enumerate(self._filters):
@@ -111,7 +125,7 @@ def _checked(framed):
 
 
 def _unshuffle(values, framed, out):
-    """Undo HDF5's shuffle: byte j of element i lies at j * n + i."""
+    """Undo HDF5's shuffle: byte j of element i is at j * n + i."""
     itemsize, size = (values or (1,))[0], len(framed) - ROOM
     expect_size(size, len(out))
     if 1 < itemsize < 256 and size % itemsize == 0 and size <= BLOSC_LIMIT:

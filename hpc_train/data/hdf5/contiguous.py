@@ -1,4 +1,4 @@
-"""Rows of a contiguous data set by their byte offsets: gathered from a map of the file, or by positioned reads."""
+"""Read rows of a contiguous data set by byte offset: from a map of the file, or with positioned reads."""
 
 from collections.abc import Callable
 from math import prod
@@ -8,9 +8,9 @@ import numpy as np
 from hpc_train.data.hdf5.access import reason
 from hpc_train.data.hdf5.raw_file import File
 
-# A larger sample is one request to the file system; smaller ones cost less from the page cache, through a map.
+# A sample of this size or more is one request to the file system; smaller ones are cheaper from a map of the file.
 LARGE_SAMPLE = 64 * 2**10
-# Pieces of a large read, so that several threads share it.
+# A large read is split into pieces of this size, so that several threads share it.
 _PIECE = 8 * 2**20
 _GATHER_ROWS = 4096
 
@@ -18,10 +18,18 @@ _GATHER_ROWS = 4096
 class ContiguousArray:
     """Rows of one contiguous data set.
 
-    name: of the data set, for messages; file: where it is; at: byte offset of its first row; rows: their number;
-    row_shape: of a row as stored; select: an index of the row's first axis to take, or None for whole rows;
-    mapped: gather from a map in memory instead of reading.
-    Raises OSError when the file ends before the data.
+    Args:
+        name: name of the data set, for messages.
+        file: the file that holds it.
+        at: byte offset of its first row.
+        rows: number of rows.
+        row_shape: shape of a row as stored.
+        dtype: as stored.
+        select: index of the row's first axis to take; None for whole rows.
+        mapped: gather from a map in memory instead of reading.
+
+    Raises:
+        OSError: when the file ends before the data.
     """
 
     rows_together = 1
@@ -44,12 +52,12 @@ class ContiguousArray:
 
     @property
     def quick(self) -> bool:
-        """Whether a job costs so little that it should not be one by itself."""
+        """Whether jobs are so cheap that several should run as one."""
         return self._map is not None
 
     @property
     def description(self) -> str:
-        """How it is read, and why so."""
+        """How it is read, and why."""
         if self._map is not None:
             return f"contiguous, {self._bytes} bytes a sample: gathered from a map of the file in memory"
         return f"contiguous, {self._bytes} bytes a sample: positioned reads into the batch, in threads"
@@ -57,10 +65,13 @@ class ContiguousArray:
     def jobs(
         self, rows: np.ndarray, places: np.ndarray, out: np.ndarray, look: Callable[[np.ndarray], None]
     ) -> list[Callable[[], None]]:
-        """Functions that together make out[places[i]] the row rows[i]; for any threads, in any order.
+        """Functions that together make out[places[i]] the row rows[i], for any threads, in any order.
 
-        rows, places: int64 (k,), rows sorted; out: (b, *sample_shape) in native byte order, each out[i] C-contiguous;
-        look: is shown each piece of `out` once it is there, while the processor's cache still holds it.
+        Args:
+            rows: int64 (k,), sorted.
+            places: int64 (k,).
+            out: (b, *sample_shape) in native byte order, each out[i] C-contiguous.
+            look: called with each piece of `out` once it is read, while it is still in the processor's cache.
         """
         if self._map is not None:
             ends = range(0, len(rows), _GATHER_ROWS)
@@ -77,7 +88,7 @@ class ContiguousArray:
         ]
         if self._bytes >= LARGE_SAMPLE or len(runs) == 1:
             return [job for run in runs for job in self._pieces(*run, out, look)]
-        # Small rows that are apart: a few to a job, since a job has its own cost.
+        # Small rows that are not neighbours: several in one job, since a job has its own cost.
         share = -(-len(runs) // 64)
         return [
             lambda some=runs[k : k + share]: [job() for run in some for job in self._pieces(*run, out, look)]
@@ -85,7 +96,7 @@ class ContiguousArray:
         ]
 
     def _gather(self, rows, places, out, look) -> None:
-        # Beyond the end of a file that has shrunk, touching the map would kill the process with SIGBUS.
+        # Where a file has shrunk, reading the map beyond its end would kill the process with SIGBUS.
         self._check(self.file.size_now())
         if self.dtype.isnative and (np.diff(places) == 1).all():
             values = out[places[0] : places[-1] + 1]
@@ -115,4 +126,4 @@ class ContiguousArray:
 
     def _check(self, size: int) -> None:
         if size < self._end:
-            raise OSError(f"data set {self.name!r}: the file ends at byte {size}, but its data at {self._end}")
+            raise OSError(f"data set {self.name!r}: the file ends at byte {size}, but its data end at byte {self._end}")

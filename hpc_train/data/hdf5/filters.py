@@ -1,4 +1,4 @@
-"""HDF5 filters: what those of a data set are called, and the plugins that bring them."""
+"""HDF5 filters: the names of those of a data set, and the plugins that provide them."""
 
 import h5py
 
@@ -32,5 +32,5 @@ def filter_names(dataset: h5py.Dataset) -> list[str]:
 
 
 def load_plugins() -> None:
-    """Let HDF5 know the filters of hdf5plugin."""
+    """Register the filters of hdf5plugin with HDF5."""
     import hdf5plugin  # noqa: F401

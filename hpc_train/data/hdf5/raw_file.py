@@ -1,4 +1,4 @@
-"""Positioned reads of a file: bytes at an offset, straight into memory that the caller owns."""
+"""Positioned reads of a file: bytes at an offset, directly into memory that the caller owns."""
 
 import mmap
 import os
@@ -8,7 +8,12 @@ from contextlib import suppress
 class File:
     """One open file, for any number of threads. Each read is one request to the file system.
 
-    path: as given; size: bytes when it was opened. Raises OSError when it cannot be opened.
+    Attributes:
+        path: as given.
+        size: bytes in the file when it was opened.
+
+    Raises:
+        OSError: when it cannot be opened.
     """
 
     def __init__(self, path: str):
@@ -18,19 +23,19 @@ class File:
         self._map: mmap.mmap | None = None
 
     def read_into(self, offset: int, buffer) -> None:
-        """Fill `buffer` (writable, C-contiguous) with the bytes from `offset`; OSError where the file ends before."""
+        """Fill `buffer` (writable, C-contiguous) with the bytes from `offset`; OSError where the file ends earlier."""
         view = memoryview(buffer).cast("B")
         done = 0
         while done < len(view):
-            # Gives up the interpreter lock; may return less than asked for, after a signal or at 2 GiB.
+            # Releases the interpreter lock; may return less than requested, after a signal or at 2 GiB.
             got = os.preadv(self._file.fileno(), [view[done:]], offset + done)
             if got == 0:
-                raise OSError(f"the file ends at byte {offset + done}, but its data at {offset + len(view)}")
+                raise OSError(f"the file ends at byte {offset + done}, but its data end at byte {offset + len(view)}")
             done += got
 
     def map(self) -> mmap.mmap | None:
-        """The file in memory, read only; None for storage that cannot be mapped."""
-        # Two threads that meet here make two maps, and one is dropped.
+        """A read-only map of the file in memory; None for storage that cannot be mapped."""
+        # Two threads that come here at once make two maps, and one is dropped.
         with suppress(OSError):
             self._map = self._map or mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
         return self._map

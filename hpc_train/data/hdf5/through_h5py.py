@@ -1,4 +1,4 @@
-"""Rows of any data set through h5py: what neither offsets nor our decoders can read."""
+"""Read rows of any data set through h5py, for those that neither offsets nor our decoders can read."""
 
 import threading
 from collections.abc import Callable
@@ -8,9 +8,13 @@ import numpy as np
 
 
 class Hdf5Array:
-    """Rows read with h5py, one thread at a time: HDF5 has one lock.
+    """Rows read with h5py, one thread at a time, since HDF5 has one lock.
 
-    rows: the first axis counts samples; select: index of the sample's first axis to take, or None; why: it is read so.
+    Args:
+        dataset: the open data set.
+        rows: the first axis counts samples.
+        select: index of the sample's first axis to take, or None.
+        why: the reason for reading it this way.
     """
 
     rows_together = 1
@@ -24,11 +28,11 @@ class Hdf5Array:
 
     @property
     def description(self) -> str:
-        """How it is read, and why so."""
+        """How it is read, and why."""
         return f"through h5py, one thread at a time ({self._why})"
 
     def jobs(self, rows: np.ndarray, places: np.ndarray, out: np.ndarray, look) -> list[Callable[[], None]]:
-        """One function that makes out[places[i]] the row rows[i], and shows these to `look`."""
+        """One function that makes out[places[i]] the row rows[i] and calls `look` with the new rows."""
 
         def read() -> None:
             # HDF5 selects rows only in increasing order and once each.

@@ -189,4 +189,4 @@ class _Column:
 
 def _check_size(file: File, needed: int) -> None:
     if (size := file.size_now()) < needed:
-        raise OSError(f"the file ends at byte {size}, but its data at {needed}")
+        raise OSError(f"the file ends at byte {size}, but its data end at byte {needed}")

@@ -265,8 +265,8 @@ def test_what_is_not_decoded_here_has_a_reason(tmp_path):
         "bool": "its type is bool",
         "twice": None,
         "virtual": "a virtual data set",
-        "outside": "its bytes lie in external files",
-        "narrow": "its type is no plain int32",
+        "outside": "its bytes are in external files",
+        "narrow": "its type is not a plain int32",
         "double": "filter zstd is not decoded here",
     }
 

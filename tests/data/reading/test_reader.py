@@ -116,7 +116,7 @@ def test_a_shard_that_shrinks_after_it_was_read(folder):
     reader = Reader(Catalogue.open(folder, "train"))
     reader.read([5])
     os.truncate(folder / SHARD, 2050)
-    assert "the file ends at byte 2050, but its data at" in refusal(reader.read, [5])
+    assert "the file ends at byte 2050, but its data end at byte" in refusal(reader.read, [5])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
