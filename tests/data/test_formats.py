@@ -177,7 +177,7 @@ def test_a_pattern_and_a_folder_find_the_same_files(tmp_path):
 UNKNOWN = {
     "nothing there": (lambda folder: folder / "none", {}, "no such file or folder"),
     "a pattern without a match": (lambda folder: folder / "*.hdf", {}, "no file matches this pattern"),
-    "an unknown layout": (lambda folder: folder, {}, "--inputs and --targets, from x (4, 2), y (4,)"),
+    "an unknown layout": (lambda folder: folder, {}, "--inputs and --targets; it has x (4, 2), y (4,)"),
     "a data set that is not there": (lambda folder: folder, {"inputs": ("z",)}, "has no data set 'z'; it has x, y"),
     "an index too large": (lambda folder: folder, {"inputs": ("x[2]",)}, "asks for index 2 of a sample of shape (2,)"),
     "first axes that differ": (lambda folder: folder, {"inputs": ("x",), "targets": ("short",)}, "differ in their"),

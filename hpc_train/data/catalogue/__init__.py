@@ -1,4 +1,4 @@
-"""Which samples there are: the files of a split, what they hold, and where the bytes of each sample lie."""
+"""The samples of a split: in which files they are, what the files hold, and where the bytes of each sample are."""
 
 from hpc_train.data.catalogue.catalogue import Catalogue
 

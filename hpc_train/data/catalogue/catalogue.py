@@ -27,7 +27,7 @@ from hpc_train.data.shards.names import parse_shard_name
 from hpc_train.errors import UserError
 from hpc_train.parallel.mpi import Alone, on_root
 
-# Side of the images that encoded shards are decoded to where nobody says.
+# Default side of the images that encoded shards are decoded to.
 IMAGE_SIZE = 224
 
 
@@ -35,18 +35,31 @@ IMAGE_SIZE = 224
 class Catalogue:
     """The samples of one split, numbered from 0 in the order of its files.
 
-    files: their paths; sizes: int64 (files,), bytes of each; offsets: int64 (files + 1,), number of the first sample
-    of each file, then the number of all; at: int64 (files, data sets of the layout), byte offset of each data set,
-    NOT_CONTIGUOUS (-1) where it is chunked, compressed or otherwise not one run of bytes; input_shape, target_shape:
-    of one sample; input_dtype, target_dtype: as stored; packing: (scale, offset) of each input data set: values are
-    given as stored, and NetCDF's packed ones mean value * scale + offset; channels: "first" or "last" axis of an input
-    sample; classes: labels lie in [0, classes), 0 where it is not known; class_names: may be empty; fingerprint: hash
-    of the data, empty where the writer gave none; encoding: "jpeg" where the inputs are JPEG files, else "";
-    channel_names: of the channels of an input sample, in their order, empty where neither the files nor their layout
-    tell them.
+    For encoded images, input_shape and input_dtype are those of the decoded images, (224, 224, 3) uint8 unless
+    `resized` changes them, and `at` has two more columns, see `file_info.FileInfo`.
 
-    Of encoded images input_shape and input_dtype are what decoding makes of them, (224, 224, 3) uint8 unless `resized`
-    says otherwise, and `at` has two more columns: `file_info.FileInfo` says which.
+    Args:
+        directory: what the catalogue was opened from.
+        split: name of the split; None where the data are not divided.
+        layout: where in a file the samples are.
+        files: paths of the files.
+        sizes: int64 (files,), bytes of each file.
+        offsets: int64 (files + 1,), number of the first sample of each file, then the number of all samples.
+        at: int64 (files, data sets of the layout), byte offset of each data set, NOT_CONTIGUOUS (-1) where it is
+            chunked, compressed or otherwise not one run of bytes.
+        input_shape: of one sample.
+        input_dtype: as stored.
+        target_shape: of one sample.
+        target_dtype: as stored.
+        packing: (scale, offset) of each input data set. Values are delivered as stored; for NetCDF's packed ones the
+            real value is value * scale + offset.
+        channels: "first" or "last" axis of an input sample.
+        classes: labels are in [0, classes); 0 where this is not known.
+        class_names: may be empty.
+        fingerprint: hash of the data, empty where the writer gave none.
+        encoding: "jpeg" where the inputs are JPEG files, else "".
+        channel_names: names of the channels of an input sample, in their order; empty where neither the files nor
+            their layout give them.
     """
 
     directory: str
@@ -69,14 +82,27 @@ class Catalogue:
     channel_names: tuple[str, ...] = ()
 
     @classmethod
-    def open(cls, data, split="train", layout: Layout | None = None, classes: int | None = None, comm=None):
-        """Find the files of `split` in `data` and learn what is in them; collective over `comm`.
+    def open(
+        cls,
+        data: str | Path,
+        split: str | None = "train",
+        layout: Layout | None = None,
+        classes: int | None = None,
+        comm=None,
+    ) -> "Catalogue":
+        """Find the files of `split` in `data` and look into each; collective over `comm`.
 
-        data: a folder of shards; else as in `layout.find_files`. layout: recognised from the first file where it is
-        not given. classes: the number of classes the labels must fit, where it is not the one that the files give
-        (say the training split's). comm: the ranks that share the work, by default this process alone.
-        Raises UserError, which names the file and the remedy, when the folder or a file is missing, damaged, of
-        another format, or does not fit the others; the same one on every rank.
+        Args:
+            data: a folder of shards; else as in `layout.find_files`.
+            split: name of the split; None where the data are not divided.
+            layout: by default recognised from the first file.
+            classes: the number of classes that the labels must fit, if it is not that of the files (for example that
+                of the training split).
+            comm: the ranks that share the work, by default this process alone.
+
+        Raises:
+            UserError: the same on every rank, when the folder or a file is missing, damaged, of another format, or
+                does not fit the others.
         """
         comm = comm or Alone()
         files, layout = on_root(comm, lambda: _find(data, split, layout))
@@ -113,15 +139,15 @@ class Catalogue:
         )
 
     def resized(self, size: int) -> "Catalogue":
-        """The same images, to be decoded to (size, size, 3); itself where samples are stored as they are delivered."""
+        """The catalogue of the same images decoded to (size, size, 3); itself where samples are not encoded."""
         return replace(self, input_shape=(size, size, 3)) if self.encoding else self
 
     def stored_only(self, command: str) -> None:
-        """UserError, which names the command, where samples must be decoded before they are arrays. Collective."""
+        """Refuse encoded samples with a UserError that names the command; collective."""
         if self.encoding:
             raise UserError(
-                f"{self.directory}: holds images as {self.encoding.upper()}, which {command} does not take; "
-                "`hpc-train prepare image-folder --size N` writes them as arrays"
+                f"{self.directory}: holds {self.encoding.upper()} images, which {command} cannot read; write them as "
+                "arrays with `hpc-train prepare image-folder --size N`"
             ).agreed()
 
     @property
@@ -136,7 +162,7 @@ class Catalogue:
 
     @property
     def channel_axis(self) -> int | None:
-        """Axis of an input sample that counts its channels; None for samples that are one number or one row of them."""
+        """Axis of an input sample that counts its channels; None for samples with fewer than two axes."""
         if len(self.layout.inputs) > 1:
             return 0
         if len(self.input_shape) < 2:
@@ -145,7 +171,7 @@ class Catalogue:
 
     @property
     def identity(self) -> str:
-        """Says whether two catalogues are of the same data: the fingerprint, else a hash of file names and sizes."""
+        """The same for two catalogues of the same data: the fingerprint, else a hash of file names and sizes."""
         if self.fingerprint:
             return self.fingerprint
         names = [os.path.relpath(path, os.path.dirname(self.files[0])) for path in self.files]
@@ -158,13 +184,13 @@ class Catalogue:
         return inputs + int(np.prod(self.target_shape)) * self.target_dtype.itemsize * bool(self.layout.targets)
 
     def locate(self, indices) -> tuple[np.ndarray, np.ndarray]:
-        """(file numbers, rows in the file), int64, of sample indices; IndexError for one outside."""
+        """(file numbers, rows in the file), int64, of sample indices; IndexError for one outside the split."""
         indices = self.checked(indices)
         files = np.searchsorted(self.offsets, indices, side="right") - 1
         return files, indices - self.offsets[files]
 
     def checked(self, indices) -> np.ndarray:
-        """Sample indices as int64; IndexError for one outside."""
+        """Sample indices as int64; IndexError for one outside the split."""
         indices = np.asarray(indices, dtype=np.int64)
         if indices.size and not (indices.min() >= 0 and indices.max() < self.samples):
             raise IndexError(f"a sample index is not in [0, {self.samples})")
@@ -176,7 +202,7 @@ def _find(data, split: str | None, layout: Layout | None) -> tuple[list[str], La
     if folder.is_dir() or layout == SHARDS:
         shards = _list_shards(folder, split, needed=layout == SHARDS)
         if shards and layout not in (None, SHARDS):
-            raise UserError(f"{folder}: holds shards, not files of layout {layout.name}; name no layout or data sets")
+            raise UserError(f"{folder}: holds shards, not layout {layout.name}; leave out --layout or --inputs")
         if shards:
             return shards, SHARDS
     files = find_files(data, split)
@@ -184,7 +210,7 @@ def _find(data, split: str | None, layout: Layout | None) -> tuple[list[str], La
 
 
 def _channel_names(layout: Layout, input_shape: tuple[int, ...]) -> tuple[str, ...]:
-    """What the layout tells of the channels: stacked data sets are named like their variables."""
+    """Names of the channels that follow from the layout: stacked data sets are named like their variables."""
     if len(layout.inputs) > 1:
         variables = tuple(split_name(name)[0].rsplit("/", 1)[-1] for name in layout.inputs)
         return variables if len(set(variables)) == len(variables) else layout.inputs
@@ -207,13 +233,13 @@ def _list_shards(directory: Path, split: str | None, needed: bool) -> list[str]:
     splits = sorted({found for found, _, _ in present})
     if split is None and len(splits) == 1:
         (split,) = splits
-    generations = {}
+    generations: dict[int, set[int]] = {}
     for found, shard, shards in present:
         if found == split:
             generations.setdefault(shards, set()).add(shard)
-    if not generations:
-        there = f"the splits there are: {', '.join(splits)}" if splits else "nor of any other split"
-        raise UserError(f"{directory}: no shards of split {split!r}, {there}; {PREPARE} or name another")
+    if split is None or not generations:
+        there = f"only of {', '.join(splits)}" if splits else "nor of any other split"
+        raise UserError(f"{directory}: has no shards of split {split!r}, {there}; {PREPARE} or name another split")
     if mixed := mixed_generations(directory, split, generations):
         raise UserError(f"{mixed}; {PREPARE}")
     ((shards, numbers),) = generations.items()
@@ -221,13 +247,13 @@ def _list_shards(directory: Path, split: str | None, needed: bool) -> list[str]:
     missing = [path for shard, path in enumerate(paths) if shard not in numbers]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise UserError(f"{missing[0]}{more}: missing, {shards} shards belong to {split!r}; {PREPARE}")
+        raise UserError(f"{missing[0]}{more}: missing; {split!r} has {shards} shards; {PREPARE}")
     return paths
 
 
 def _check_agreement(files: list[str], infos: list[FileInfo], layout: Layout) -> None:
     head = infos[0].common
-    remedy = PREPARE if layout == SHARDS else "leave it out, or bring the files into one form with `hpc-train shard`"
+    remedy = PREPARE if layout == SHARDS else "leave it out, or convert the files to one form with `hpc-train shard`"
     for path, info in zip(files, infos, strict=True):
         if info.common == head:
             continue
@@ -239,7 +265,7 @@ def _check_agreement(files: list[str], infos: list[FileInfo], layout: Layout) ->
                 raise UserError(f"{path}: {name.replace('_', ' ')} is {mine}, but {theirs} in {files[0]}; {remedy}")
         name = next(name for name in head._fields if getattr(info.common, name) != getattr(head, name))
         what = name.replace("_", " ")
-        raise UserError(f"{path}: of another generation than {files[0]} ({what} differs); {remedy}")
+        raise UserError(f"{path}: belongs to another generation than {files[0]} ({what} differs); {remedy}")
     if layout == SHARDS and (problem := broken_sequence(files, infos)):
         raise UserError(f"{problem}; {'give the folder of the shards, or ' * (len(files) == 1)}{PREPARE}")
 
@@ -249,5 +275,5 @@ def _check_labels(files: list[str], infos: list[FileInfo], classes: int) -> None
         if classes and (info.target_min < 0 or info.target_max >= classes):
             raise UserError(
                 f"{path}: labels run from {info.target_min} to {info.target_max}, outside the {classes} "
-                f"classes (0 to {classes - 1}); mend the labels or the number of classes and {PREPARE}"
+                f"classes (0 to {classes - 1}); fix the labels or the number of classes and {PREPARE}"
             )

@@ -1,4 +1,4 @@
-"""What one data file says about itself, read with HDF5 once and then kept in the catalogue."""
+"""What one data file holds, read with HDF5 once and then kept in the catalogue."""
 
 from math import prod
 from typing import NamedTuple
@@ -21,8 +21,9 @@ PREPARE = "run `hpc-train prepare` again"
 class Common(NamedTuple):
     """What all files of a split must have in common. Shapes are of one sample as delivered, dtypes as stored.
 
-    encoding: "jpeg" where the inputs are images as JPEG files, which have no common shape: input_shape is then ().
-    channel_names: as a shard says, else ().
+    Args:
+        encoding: "jpeg" where the inputs are JPEG files, which have no common shape: input_shape is then ().
+        channel_names: as recorded in a shard, else ().
     """
 
     input_shape: tuple[int, ...]
@@ -40,11 +41,17 @@ class Common(NamedTuple):
 
 
 class FileInfo(NamedTuple):
-    """One file: plain values, which can be cached and gathered from other ranks.
+    """One file, as plain values that can be cached and gathered from other ranks.
 
-    samples: rows; first, target_min, target_max: as a shard says, else -1, 0 and -1; at: byte offset of each data
-    set, NOT_CONTIGUOUS (-1) where it is chunked, compressed or otherwise not one run of bytes. Encoded shards have two
-    more: of the images' extents, and of their checksums, -1 where there are none.
+    Args:
+        samples: number of rows.
+        first: as recorded in a shard, else -1.
+        target_min: as recorded in a shard, else 0.
+        target_max: as recorded in a shard, else -1.
+        at: byte offset of each data set, NOT_CONTIGUOUS (-1) where it is chunked, compressed or otherwise not one run
+            of bytes. Encoded shards have two more: those of the images' extents, and of their checksums, -1 where
+            there are none.
+        common: what all files of the split have in common.
     """
 
     samples: int
@@ -56,11 +63,11 @@ class FileInfo(NamedTuple):
 
 
 def inspect_file(path: str, layout: Layout, split: str | None) -> FileInfo:
-    """Look into the file at `path`; UserError, which names it and a remedy, unless it is as `layout` says."""
+    """Look into the file at `path`; UserError where it does not fit `layout`."""
     try:
         with open_hdf5(path) as file:
             return _inspect_shard(file, path, split) if layout == SHARDS else _inspect(file, path, layout)
-    # What h5py raises for damaged metadata is of many kinds.
+    # h5py raises many kinds of errors for damaged metadata.
     except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
         text = unreadable(path, error)
         raise UserError(f"{text}, or {PREPARE}" if layout == SHARDS else text) from error
@@ -71,10 +78,12 @@ def _inspect(file: h5py.File, path: str, layout: Layout) -> FileInfo:
     rows = {len(dataset) if layout.rows and dataset.ndim else 1 for dataset in datasets}
     if len(rows) > 1:
         shapes = ", ".join(f"{name} {dataset.shape}" for name, dataset in zip(layout.datasets, datasets, strict=True))
-        raise UserError(f"{path}: the data sets differ in their first axis, the samples ({shapes}); choose others")
+        raise UserError(
+            f"{path}: the data sets differ in their number of samples, the first axis ({shapes}); choose others"
+        )
     (samples,) = rows
     if samples == 0 or any(dataset.size == 0 for dataset in datasets):
-        raise UserError(f"{path}: holds no samples; leave it out")
+        raise UserError(f"{path}: holds no samples; leave the file out")
     half = len(layout.inputs)
     input_shape, input_dtype = _stack(path, layout, layout.inputs, datasets[:half])
     target_shape, target_dtype = _stack(path, layout, layout.targets, datasets[half:])
@@ -120,7 +129,7 @@ def _stack(path: str, layout: Layout, names, datasets) -> tuple[tuple[int, ...],
 
 def _sample_shape(path: str, layout: Layout, name: str, dataset: h5py.Dataset) -> tuple[int, ...]:
     if layout.rows and dataset.ndim == 0:
-        raise UserError(f"{path}: {name} is one number; if each file is one sample, say --samples files")
+        raise UserError(f"{path}: {name} is one number; if each file is one sample, give --samples files")
     shape = dataset.shape[1:] if layout.rows else dataset.shape
     index = split_name(name)[1]
     if index is None:
@@ -141,11 +150,11 @@ def _inspect_shard(file: h5py.File, path: str, split: str | None) -> FileInfo:
             f"use the hpc-train that wrote it or {PREPARE}"
         )
     name = parse_shard_name(path.rsplit("/", 1)[-1])
-    said = (_text(attributes.get("split")), *(_integer(attributes, part, path) for part in ("shard", "shards")))
-    if said == name and split not in (None, said[0]):
-        raise UserError(f"{path}: a shard of split {said[0]!r}, not {split!r}; give the folder, or name this split")
-    if said != name:
-        raise UserError(f"{path}: holds shard {said[1]} of {said[2]} of {said[0]!r}, not what its name says; {PREPARE}")
+    held = (_text(attributes.get("split")), *(_integer(attributes, part, path) for part in ("shard", "shards")))
+    if held == name and split not in (None, held[0]):
+        raise UserError(f"{path}: a shard of split {held[0]!r}, not {split!r}; give the folder, or name this split")
+    if held != name:
+        raise UserError(f"{path}: holds shard {held[1]} of {held[2]} of {held[0]!r}, not what its name says; {PREPARE}")
     inputs, targets = file.get("inputs"), file.get("targets")
     if not (isinstance(inputs, h5py.Dataset) and isinstance(targets, h5py.Dataset)):
         raise UserError(f"{path}: has no data sets `inputs` and `targets`; {PREPARE}")
@@ -166,7 +175,7 @@ def _inspect_shard(file: h5py.File, path: str, split: str | None) -> FileInfo:
 def _inspect_encoded(file: h5py.File, path: str, encoding: str) -> FileInfo:
     if encoding != JPEG:
         raise UserError(
-            f"{path}: shard format version 3 with images as {encoding!r}, but this hpc-train reads {JPEG!r}; {PREPARE}"
+            f"{path}: shard format version 3 with {encoding!r} images, but this hpc-train reads {JPEG!r}; {PREPARE}"
         )
     inputs, targets, extents = (file.get(name) for name in ("inputs", "targets", "extents"))
     if not isinstance(extents, h5py.Dataset) or extents.dtype != np.dtype("<i8") or extents.ndim != 1:
@@ -184,7 +193,7 @@ def _inspect_encoded(file: h5py.File, path: str, encoding: str) -> FileInfo:
         )
     at = [_byte_offset(file, dataset) for dataset in (inputs, targets, extents)]
     if NOT_CONTIGUOUS in at:
-        raise UserError(f"{path}: inputs, targets and extents of an encoded shard are stored contiguously; {PREPARE}")
+        raise UserError(f"{path}: inputs, targets and extents of an encoded shard must be contiguous; {PREPARE}")
     at.append(_checksums_offset(file, len(targets)))
     common = _shard_common(file.attrs, path, targets, (), "|u1", encoding)
     return FileInfo(len(targets), *_shard_numbers(file.attrs, path), tuple(at), common)
@@ -223,8 +232,9 @@ def _check_channel_names(path: str, common: Common) -> None:
         )
 
 
-def _shard_numbers(attributes, path: str) -> list[int]:
-    return [_integer(attributes, name, path) for name in ("first", "target_min", "target_max")]
+def _shard_numbers(attributes, path: str) -> tuple[int, int, int]:
+    first, low, high = (_integer(attributes, name, path) for name in ("first", "target_min", "target_max"))
+    return first, low, high
 
 
 def _integer(attributes, name: str, path: str) -> int:

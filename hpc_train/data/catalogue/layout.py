@@ -1,4 +1,4 @@
-"""Layouts: which files belong to a split, and which data sets in a file hold its inputs and targets."""
+"""Layouts: which files belong to a split, and which data sets of a file hold its inputs and targets."""
 
 import glob
 import os
@@ -15,14 +15,12 @@ from hpc_train.errors import UserError
 
 # The classes of the published climate data, in the order that Kurth et al. (2018) and DeepCAM number them.
 CLIMATE_CLASSES = ("background", "tc", "ar")
-
-
-# Statistics lie beside the data that they are of.
+# Files of statistics, which are beside the data that they describe.
 STATISTICS_FILES = ("statistics.h5", "stats.h5", "stats_paper.h5")
 SUFFIXES = (".h5", ".hdf5", ".hdf", ".he5", ".nc", ".nc4", ".cdf")
 HELD_OUT = ("validation", "val", "test")
 # The order of the published CAM5 data, for the variables of ClimateNet files.
-CAM5_CHANNELS = ("TMQ", "U850", "V850", "UBOT", "VBOT", "QREFHT", "PS", "PSL")
+CAM5_CHANNELS: tuple[str, ...] = ("TMQ", "U850", "V850", "UBOT", "VBOT", "QREFHT", "PS", "PSL")
 CAM5_CHANNELS += ("T200", "T500", "PRECT", "TS", "TREFHT", "Z1000", "Z200", "ZBOT")
 _MOST_NAMES = 12
 
@@ -31,9 +29,13 @@ _MOST_NAMES = 12
 class Layout:
     """Where in a file the samples are.
 
-    inputs, targets: data sets; several are stacked on a new first axis of the sample; a name that ends in [k] takes
-    index k of the first axis of a sample; rows: the first axis of the data sets counts the samples, otherwise a file
-    is one sample; channels: "first" or "last" axis of an input sample.
+    Args:
+        name: name of the layout.
+        inputs: data sets of the inputs; several are stacked on a new first axis of the sample. A name that ends in [k]
+            takes index k of the first axis of a sample.
+        targets: data sets of the targets, likewise.
+        rows: the first axis of the data sets counts the samples; else a file is one sample.
+        channels: "first" or "last" axis of an input sample.
     """
 
     name: str
@@ -60,7 +62,7 @@ def split_name(dataset: str) -> tuple[str, int | None]:
 
 
 def find_splits(data) -> list[str]:
-    """Names of the splits that a folder has: those of its shards, or its sub-folders of data files; may be empty."""
+    """Names of the splits in a folder: those of its shards, or its sub-folders with data files; may be empty."""
     folder = Path(data)
     if not folder.is_dir():
         return []
@@ -71,11 +73,15 @@ def find_splits(data) -> list[str]:
 
 
 def find_files(data, split: str | None) -> list[str]:
-    """Data files of `split` in `data`, sorted; not for shards, whose names tell more.
+    """Data files of `split` in `data`, sorted. Not for shards, whose names hold more.
 
-    data: a file, a pattern with * or ?, a folder with sub-folders named like the splits, or a folder of files, which
-    are then the training split. split None: whatever `data` holds, where it is not divided.
-    Raises UserError when there is none.
+    Args:
+        data: a file, a pattern with * or ?, a folder with sub-folders named like the splits, or a folder of files,
+            which are then the training split.
+        split: name of the split; None for all that `data` holds, where it is not divided.
+
+    Raises:
+        UserError: when there is no such file.
     """
     path = Path(data)
     if path.is_file():
@@ -89,9 +95,9 @@ def find_files(data, split: str | None) -> list[str]:
             return here
         splits = find_splits(path)
         if splits:
-            raise UserError(f"{path}: no split {split!r}, but {', '.join(splits)}; name one of these")
+            raise UserError(f"{path}: has no split {split!r}, but {', '.join(splits)}; name one of these")
         if here:
-            raise UserError(f"{path}: has no sub-folder {split!r}; give the data of this split by itself")
+            raise UserError(f"{path}: has no sub-folder {split!r}; give the data of this split separately")
         return _some(here, path)
     if glob.has_magic(os.fspath(data)):
         matches = sorted(glob.glob(os.fspath(data), recursive=True))
@@ -105,7 +111,7 @@ def find_files(data, split: str | None) -> list[str]:
 
 
 def list_files(data) -> list[str]:
-    """All data files in `data`, in every split and sub-folder: what staging copies."""
+    """All data files in `data`, in every split and sub-folder: those that staging copies."""
     path = Path(data)
     if not path.is_dir():
         return find_files(data, None)
@@ -117,7 +123,7 @@ def list_files(data) -> list[str]:
 
 
 def recognise(path: str) -> Layout:
-    """The layout of a file; UserError, which names the data sets it has, when it is none that the suite knows."""
+    """The layout of a file; UserError, which names its data sets, for an unknown layout."""
     try:
         with open_hdf5(path) as file:
             return _recognise(file, path)
@@ -126,7 +132,7 @@ def recognise(path: str) -> Layout:
 
 
 def unreadable(path: str, error: Exception) -> str:
-    """One line on why a file could not be opened as HDF5."""
+    """Why a file could not be opened as HDF5, in one line."""
     if getattr(error, "errno", None):
         return f"{path}: cannot be read ({reason(error)}); check the path and its permissions"
     try:
@@ -152,12 +158,12 @@ def datasets_of(file: h5py.File) -> dict[str, h5py.Dataset]:
 
 
 def _recognise(file: h5py.File, path: str) -> Layout:
-    said = file.attrs.get("format")
-    said = said.decode() if isinstance(said, bytes) else said
-    if said == FORMAT:
+    kind = file.attrs.get("format")
+    kind = kind.decode() if isinstance(kind, bytes) else kind
+    if kind == FORMAT:
         return SHARDS
-    if said == "hpc-train statistics":
-        raise UserError(f"{path}: holds statistics, not samples; give the data that they are of")
+    if kind == "hpc-train statistics":
+        raise UserError(f"{path}: holds statistics, not samples; give the data that they describe")
     if "climate/data" in file:
         return PAPER if "climate/labels" in file else CAM5
     if "LABELS" in file and "TMQ" in file:
@@ -165,13 +171,13 @@ def _recognise(file: h5py.File, path: str) -> Layout:
     there = [f"{name} {dataset.shape}" for name, dataset in datasets_of(file).items()]
     more = f" and {len(there) - _MOST_NAMES} more" if len(there) > _MOST_NAMES else ""
     raise UserError(
-        f"{path}: no layout that the suite knows; name its data sets with --inputs and --targets, from "
+        f"{path}: the layout is unknown; name its data sets with --inputs and --targets; it has "
         f"{', '.join(there[:_MOST_NAMES]) or 'none'}{more}"
     )
 
 
 def _climatenet(file: h5py.File, path: str) -> Layout:
-    """One time a file; a variable may have an axis of length 1 for it, and its LABELS none."""
+    """The layout of a ClimateNet file: one time, for which fields or LABELS may have an axis of length 1."""
     shapes = {name: dataset.shape for name, dataset in file.items() if isinstance(dataset, h5py.Dataset)}
     labels = shapes["LABELS"]
     alike = [name for name in CAM5_CHANNELS if shapes.get(name, ())[-2:] == labels[-2:]]
@@ -180,7 +186,7 @@ def _climatenet(file: h5py.File, path: str) -> Layout:
         raise UserError(f"{path}: LABELS {labels} does not fit the fields; name them with --inputs and --targets")
     if leading == {labels[:-2]}:
         return Layout("climatenet", tuple(alike), ("LABELS",), rows=len(labels) > 2, channels="first")
-    # Index 0 of the time that one of the two has.
+    # Take index 0 of the time axis that either the fields or LABELS have.
     fields = tuple(name if len(shapes[name]) == 2 else f"{name}[0]" for name in alike)
     return Layout("climatenet", fields, ("LABELS" if len(labels) == 2 else "LABELS[0]",), rows=False, channels="first")
 

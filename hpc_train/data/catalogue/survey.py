@@ -1,4 +1,4 @@
-"""Looking into the files of a split once: the work is shared over ranks, and what was found is kept on disk."""
+"""Look into the files of a split once: ranks share the work, and the results are kept on disk."""
 
 import hashlib
 import json
@@ -19,41 +19,29 @@ from hpc_train.errors import UserError
 from hpc_train.files import atomic_path
 
 _VERSION = 1
-# Fewer files are opened faster than anyone notices.
+# Fewer files open so fast that a cache is not worth it.
 LEAST_CACHED = 64
 _REPORT_SECONDS = 10
+# Size in bytes, mtime in ns, what the file holds.
+_Entry = tuple[int, int, FileInfo]
 
 
 def survey(files: list[str], layout: Layout, split: str | None, comm) -> tuple[list[FileInfo], np.ndarray]:
-    """What every file holds, and its size in bytes, int64 (files,); collective, the same on every rank.
+    """What every file holds, and its size; collective.
 
-    Rank r looks after files r, r + size, ...: it asks the file system for size and time, and opens those only whose
-    size and time the cache does not know. The cache lies in the folder of the data, or in the user's cache folder
-    where that cannot be written. Raises UserError for the first file that is not as it should be.
+    Rank r takes files r, r + size, ...: it asks the file system for size and time, and opens only the files whose size
+    and time are not in the cache. The cache is in the folder of the data, or in the user's cache folder where that
+    cannot be written.
+
+    Returns:
+        What the files hold, and their sizes in bytes, int64 (files,); the same on every rank.
+
+    Raises:
+        UserError: for the first file that is not as it should be.
     """
     cache = _Cache(files, layout, split)
     known = comm.bcast(cache.read() if comm.rank == 0 and len(files) >= LEAST_CACHED else {})
-    mine, failed, opened = [], None, 0
-    shown = time.monotonic()
-    for number in range(comm.rank, len(files), comm.size):
-        path = files[number]
-        try:
-            status = os.stat(path)
-            found = known.get(os.path.basename(path) if cache.flat else path)
-            if found is None or found[:2] != (status.st_size, status.st_mtime_ns):
-                found = (status.st_size, status.st_mtime_ns, inspect_file(path, layout, split))
-                opened += 1
-        except OSError as error:
-            failed = number, f"{path}: cannot be read ({reason(error)}); check the path and its permissions"
-            break
-        except UserError as error:
-            failed = number, str(error)
-            break
-        mine.append(found)
-        if comm.rank == 0 and time.monotonic() - shown > _REPORT_SECONDS:
-            shown = time.monotonic()
-            say(f"looking into the files of {cache.folder}: {number + 1} of {len(files)}")
-    gathered = comm.allgather((mine, failed, opened))
+    gathered = comm.allgather(_survey_share(files, cache, known, layout, split, comm))
     failures = [failure for _, failure, _ in gathered if failure]
     if failures:
         raise UserError(min(failures)[1]).agreed()
@@ -64,14 +52,38 @@ def survey(files: list[str], layout: Layout, split: str | None, comm) -> tuple[l
     return [info for _, _, info in entries], np.array([size for size, _, _ in entries], np.int64)
 
 
+def _survey_share(files: list[str], cache: "_Cache", known: dict[str, _Entry], layout: Layout, split, comm):
+    """(entries of this rank's files, (number, message) of the first bad file or None, number of opened files)."""
+    mine: list[_Entry] = []
+    opened, shown = 0, time.monotonic()
+    for number in range(comm.rank, len(files), comm.size):
+        path = files[number]
+        try:
+            status = os.stat(path)
+            found = known.get(os.path.basename(path) if cache.flat else path)
+            if found is None or found[:2] != (status.st_size, status.st_mtime_ns):
+                found = (status.st_size, status.st_mtime_ns, inspect_file(path, layout, split))
+                opened += 1
+        except OSError as error:
+            message = f"{path}: cannot be read ({reason(error)}); check the path and its permissions"
+            return mine, (number, message), opened
+        except UserError as error:
+            return mine, (number, str(error)), opened
+        mine.append(found)
+        if comm.rank == 0 and time.monotonic() - shown > _REPORT_SECONDS:
+            shown = time.monotonic()
+            say(f"looking into the files of {cache.folder}: {number + 1} of {len(files)}")
+    return mine, None, opened
+
+
 class _Cache:
-    """The cache of one split's files and layout: one JSON file, {file: [size, mtime_ns, FileInfo]}."""
+    """The cache for one split's files and layout: one JSON file, {file: [size, mtime_ns, FileInfo]}."""
 
     def __init__(self, files: list[str], layout: Layout, split: str | None):
         self.files = files
         folders = {os.path.dirname(path) for path in files}
         self.folder = os.path.commonpath(folders) or "."
-        # Names without the folder, so that a data set may be moved or mounted elsewhere.
+        # Names without the folder, so that the data may be moved or mounted elsewhere.
         self.flat = len(folders) == 1
         self.layout = json.loads(json.dumps(asdict(layout)))
         # Shards of several splits share a folder.
@@ -80,20 +92,21 @@ class _Cache:
         place = hashlib.sha256(os.path.realpath(self.folder).encode()).hexdigest()[:16]
         self.elsewhere = Path(platformdirs.user_cache_dir("hpc-train"), "catalogues", place)
 
-    def read(self) -> dict[str, tuple[int, int, FileInfo]]:
-        """What is known of the files; empty where there is no cache, or none that can be used."""
+    def read(self) -> dict[str, _Entry]:
+        """The cached entries by file; empty where there is no usable cache."""
         for folder in (Path(self.folder), self.elsewhere):
             with suppress(OSError, ValueError, TypeError, KeyError, IndexError):
                 held = json.loads((folder / self.name).read_text())
                 if held["version"] == _VERSION and held["layout"] == self.layout:
                     commons = [Common(*map(_tuples, common)) for common in held["commons"]]
                     return {
-                        name: (size, mtime, FileInfo(*numbers, tuple(at), commons[common]))
-                        for name, (size, mtime, *numbers, at, common) in held["files"].items()
+                        name: (size, mtime, FileInfo(samples, first, low, high, tuple(at), commons[common]))
+                        for name, (size, mtime, samples, first, low, high, at, common) in held["files"].items()
                     }
         return {}
 
-    def write(self, entries: list[tuple[int, int, FileInfo]]) -> None:
+    def write(self, entries: list[_Entry]) -> None:
+        """Store the entries, in the order of the files; where that fails, there is no cache."""
         commons = {info.common: None for _, _, info in entries}
         number = {common: place for place, common in enumerate(commons)}
         names = map(os.path.basename, self.files) if self.flat else self.files

@@ -1,8 +1,8 @@
-"""A pseudo-random permutation of range(n) and its inverse, evaluated only at the indices asked for.
+"""A pseudo-random permutation of range(n) and its inverse, computed only for the requested indices.
 
 A generalised Feistel cipher with cycle walking: J. Black and P. Rogaway, "Ciphers with Arbitrary Finite
-Domains", CT-RSA 2002, section 5. The domain is a grid of a x b >= n cells with a and b near sqrt(n); rounds
-add a keyed hash of one coordinate to the other, which is a bijection of the grid whatever the hash; an image
+Domains", CT-RSA 2002, section 5. The domain is a grid of a x b >= n cells with a and b near sqrt(n). Each round
+adds a keyed hash of one coordinate to the other, which is a bijection of the grid for any hash. An image
 outside range(n) is encrypted again until it falls inside.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 
 MAX_N = 2**62
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-# Another odd constant, so that no derived seed meets a round key.
+# Another odd constant, so that no derived seed equals a round key.
 _BRANCH = np.uint64(0xD1B54A32D192ED03)
 _MULTIPLIERS = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _ONE, _27, _30, _31 = (np.uint64(bits) for bits in (1, 27, 30, 31))
@@ -21,21 +21,30 @@ _ONE, _27, _30, _31 = (np.uint64(bits) for bits in (1, 27, 30, 31))
 def permute(indices, n, seed, epoch):
     """Images of `indices` under the permutation of range(n) that (seed, epoch) selects.
 
-    indices: integers in [0, n), any shape; 1 <= n <= 2**62; seed and epoch are taken modulo 2**64. Instead of one
-    seed there may be one an index: uint64 of the shape of indices, so that each has a permutation of its own.
-    Returns int64 of the same shape. Depends on nothing but its arguments: not on the machine, nor on NumPy's
-    generators. Raises ValueError when n or an index is out of range.
+    The result depends only on the arguments, not on the machine or on NumPy's generators.
+
+    Args:
+        indices: integers in [0, n), any shape.
+        n: size of the range, 1 <= n <= 2**62.
+        seed: taken modulo 2**64; or one seed for each index, uint64 of the shape of indices.
+        epoch: taken modulo 2**64.
+
+    Returns:
+        int64 of the shape of indices.
+
+    Raises:
+        ValueError: when n or an index is out of range.
     """
     return _walk(_encrypt, indices, n, seed, epoch)
 
 
 def inverse(images, n, seed, epoch):
-    """The indices whose images under `permute` these are; takes, returns and raises what `permute` does."""
+    """The indices whose images under `permute` these are; arguments, result and errors as of `permute`."""
     return _walk(_decrypt, images, n, seed, epoch)
 
 
 def derive(seed, number):
-    """Independent seeds, uint64 of the shape of `number` (integers): one for each number, no two alike."""
+    """Independent seeds, uint64 of the shape of `number` (integers): a different one for each number."""
     number = np.asarray(number)
     return _mix(_mix(_words(seed) + _BRANCH) + _words(number)).reshape(number.shape)
 
@@ -46,7 +55,7 @@ def _walk(cipher, indices, n, seed, epoch):
     indices = np.asarray(indices)
     if indices.size and not (indices.min() >= 0 and indices.max() < n):
         raise ValueError(f"indices must lie in [0, {n})")
-    # A round mixes little on a small domain: there it takes more to reach every permutation evenly.
+    # A round mixes little on a small domain, which needs more rounds to reach all permutations equally often.
     keys = _round_keys(seed, epoch, rounds=16 if n < 4096 else 8)
     rows = isqrt(n - 1) + 1
     grid = np.uint64(rows), np.uint64(-(-n // rows))
@@ -86,7 +95,7 @@ def _hash(x, key):
 
 def _round_keys(seed, epoch, rounds):
     """Keys, uint64 (rounds, 1), or (rounds, seeds) where seeds differ."""
-    # The seeds of a batch are a few, many times over.
+    # A batch has few distinct seeds, each repeated many times.
     seeds, which = np.unique(_words(seed), return_inverse=True)
     state = _mix(_mix(seeds + _GOLDEN) + _words(epoch))
     keys = _mix(state + _GOLDEN * np.arange(1, rounds + 1, dtype=np.uint64)[:, np.newaxis])

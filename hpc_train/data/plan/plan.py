@@ -12,21 +12,27 @@ from hpc_train.errors import UserError
 class TrainPlan:
     """The shuffled order of a training epoch, and each rank's share of it.
 
-    The order depends on (seed, epoch) alone, and on the recorded parameters of `order` where it has any. A position
-    is a number of samples of the epoch already consumed, so a run may go on in the middle of an epoch with another
-    number of ranks or another batch size. What is left after the last whole global batch is not used in that epoch;
-    it differs from epoch to epoch.
+    The order depends only on (seed, epoch), and on the recorded parameters of `order` where it has any. A position
+    is the number of samples of the epoch already consumed, so a run can continue in the middle of an epoch with another
+    number of ranks or another batch size. Samples left after the last full global batch are not used in that epoch;
+    which these are differs from epoch to epoch.
 
-    samples: training samples in the data set; batch_size: samples a rank takes a step; size: number of ranks;
-    order: a permutation of all samples (`FullOrder`) unless another is given, of the same samples and seed.
-    Raises UserError when the samples do not fill one global batch, or the order is of other samples.
+    Args:
+        samples: training samples in the data set.
+        batch_size: samples that a rank takes in a step.
+        size: number of ranks.
+        seed: seed of the order.
+        order: an order of the same samples and seed; by default `FullOrder`, a permutation of all samples.
+
+    Raises:
+        UserError: when the samples do not fill one global batch, or the order is of other samples.
     """
 
     samples: int
     batch_size: int
     size: int
     seed: int
-    order: Order | None = None
+    order: Order = None  # type: ignore[assignment]  # __post_init__ fills it in
 
     def __post_init__(self):
         _check_shape(self.batch_size, self.size)
@@ -34,14 +40,14 @@ class TrainPlan:
             object.__setattr__(self, "order", FullOrder(self.samples, self.seed))
         if (self.order.samples, self.order.seed) != (self.samples, self.seed):
             raise UserError(
-                f"the recorded order is of {self.order.samples} samples with seed {self.order.seed}, the run of "
-                f"{self.samples} with seed {self.seed}; go on with the same data and seed, or begin anew"
+                f"the recorded order is of {self.order.samples} samples with seed {self.order.seed}, but the run has "
+                f"{self.samples} with seed {self.seed}; continue with the same data and seed, or start a new run"
             )
         if self.samples < self.global_batch:
             fits = self.samples // self.size
             remedy = f"use at most {max(self.samples, 1)} ranks"
             if fits:
-                remedy = f"let a rank take at most {fits} a step (--batch-size x --accumulate)"
+                remedy = f"let each rank take at most {fits} in a step (--batch-size x --accumulate)"
             raise UserError(
                 f"{self.samples} training samples are fewer than one global batch of {self.global_batch} "
                 f"({self.batch_size} x {self.size} ranks); {remedy}"
@@ -57,19 +63,19 @@ class TrainPlan:
         self._check_position(position)
         return (self.samples - position) // self.global_batch
 
-    def indices(self, epoch, step, rank, position=0):
+    def indices(self, epoch, step, rank, position=0) -> np.ndarray:
         """Data-set indices, int64 (batch_size,), of `rank` at the `step`-th step after `position`."""
         return self.batches(epoch, step, 1, rank, position)[0]
 
-    def batches(self, epoch, step, count, rank, position=0):
-        """Data-set indices, int64 (count, batch_size), of `rank` at `count` steps from the `step`-th on.
+    def batches(self, epoch, step, count, rank, position=0) -> np.ndarray:
+        """Data-set indices, int64 (count, batch_size), of `rank` in `count` steps from the `step`-th on.
 
-        One evaluation costs hundreds of microseconds whatever its size up to some thousand samples: small batches
-        are planned many at a time.
+        A call costs hundreds of microseconds for any size up to some thousand samples, so small batches are planned
+        many at a time.
         """
         return self.order.indices(self.places(step, count, rank, position), epoch)
 
-    def places(self, step, count, rank, position=0):
+    def places(self, step, count, rank, position=0) -> np.ndarray:
         """Places in the epoch's order, int64 (count, batch_size), that `batches` looks up."""
         if not (0 <= step < self.steps(position) and 1 <= count <= self.steps(position) - step):
             last = f" to {step + count - 1}" if count != 1 else ""
@@ -86,11 +92,18 @@ class TrainPlan:
 
 @dataclass(frozen=True)
 class ValidationPlan:
-    """Contiguous shares of the samples, one a rank, that differ by at most one sample.
+    """Contiguous shares of the samples, one for each rank, that differ by at most one sample.
 
-    Every rank makes the same number of steps. A rank's real batches come first and its last one may be short;
-    a rank that has run out gets padding: one row whose valid count is 0.
-    Raises UserError when there is no sample.
+    Every rank makes the same number of steps. A rank's real batches come first, and the last of them may be short.
+    A rank without samples left gets padding: one row whose valid count is 0.
+
+    Args:
+        samples: samples in the data set.
+        batch_size: samples that a rank takes in a step.
+        size: number of ranks.
+
+    Raises:
+        UserError: when there is no sample.
     """
 
     samples: int
@@ -121,7 +134,7 @@ class ValidationPlan:
         """Data-set indices, int64: the `valid` real rows of the batch, or one row in a padding step."""
         start, stop = self._batch(step, rank)
         if start == stop:
-            # A row of the rank's own share where it has one, so that padding opens no other file.
+            # A row of the rank's own share if it has one, so that padding opens no other file.
             start = self._share(rank)[0]
             stop = start + 1
         return np.arange(start, stop, dtype=np.int64)

@@ -170,7 +170,7 @@ def test_chunked_images_are_refused_by_name(damaged):
         content = file["inputs"][()]
         del file["inputs"]
         file.create_dataset("inputs", data=content, chunks=(64,))
-    with pytest.raises(UserError, match="stored contiguously"):
+    with pytest.raises(UserError, match="must be contiguous"):
         Catalogue.open(damaged)
 
 

@@ -288,7 +288,7 @@ DAMAGE = {
     "other classes": (lambda path: rewrite(path, attributes={"classes": 9}), "classes differs"),
     "rows that do not follow on": (
         lambda path: rewrite(path, attributes={"first": 4}),
-        "says its first row is sample 4, but 5 rows precede it",
+        "records its first row as sample 4, but 5 rows precede it",
     ),
     "label outside": (
         lambda path: rewrite(path, attributes={"target_max": 5}),
@@ -320,7 +320,7 @@ def test_catalogue_refuses_shards_that_hold_fewer_samples_than_they_say(tmp_path
     write_shards(tmp_path, "train", *samples(8), classes=CLASSES, shards=2)
     for shard in (0, 1):
         rewrite(tmp_path / f"train-0000{shard}-of-00002.h5", attributes={"total": 9})
-    assert "the shards hold 8 samples but say 9" in refusal(Catalogue.open, tmp_path, "train")
+    assert "the shards hold 8 samples, but record 9" in refusal(Catalogue.open, tmp_path, "train")
 
 
 def test_catalogue_refuses_two_generations(folder, tmp_path):
@@ -333,7 +333,7 @@ def test_catalogue_refuses_two_generations(folder, tmp_path):
 
 def test_catalogue_names_the_splits_that_are_there(folder, tmp_path):
     message = refusal(Catalogue.open, folder, "validation")
-    assert "no shards of split 'validation', the splits there are: test, train" in message
+    assert "no shards of split 'validation', only of test, train" in message
     (tmp_path / "bare").mkdir()
     message = refusal(Catalogue.open, tmp_path / "bare", "train")
     assert "no data files" in message

@@ -164,7 +164,7 @@ def test_shards_that_do_not_follow_on_are_named(folder, capsys):
     with h5py.File(folder / SHARD, "r+") as file:
         file.attrs["first"] = 11
     assert broken(capsys, "--data", folder) == [
-        f"{folder / SHARD}: says its first row is sample 11, but 10 rows precede it"
+        f"{folder / SHARD}: records its first row as sample 11, but 10 rows precede it"
     ]
 
 

@@ -144,8 +144,8 @@ def test_images_in_memory_become_shards_too(tmp_path):
 @pytest.mark.parametrize(
     ("images", "labels", "expected"),
     [
-        ([jpeg(), b"\x89PNG"], [0, 1], "sample 1 is no whole JPEG file"),
-        ([jpeg()[:-1], jpeg()], [0, 1], "sample 0 is no whole JPEG file"),
+        ([jpeg(), b"\x89PNG"], [0, 1], "sample 1 is not a complete JPEG file"),
+        ([jpeg()[:-1], jpeg()], [0, 1], "sample 0 is not a complete JPEG file"),
         ([jpeg()], [0, 1], "1 inputs but 2 targets"),
         ([jpeg()], [2], "sample 0 has label 2, outside the 2 classes"),
         ([jpeg()], [0.0], "targets are (1,) float64"),
