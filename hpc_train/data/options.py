@@ -1,4 +1,4 @@
-"""The options that say which data a command or a trainer works on."""
+"""The options that choose the data of a command or a trainer."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +11,7 @@ SYNTHETIC = "synthetic"
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Which data, and how they lie in their files."""
+    """Which data, and how they are stored in their files."""
 
     GROUP = "data"
 
@@ -19,28 +19,28 @@ class DataOptions:
     """Where the data is: a folder of shards; a folder with a sub-folder for each split (train/, validation/ or test/)
     or with the files themselves; one HDF5 or NetCDF-4 file; or a quoted pattern such as 'run*/*.h5'."""
     layout: Literal["auto", "shards", "cam5", "paper", "climatenet"] = "auto"
-    """How the samples are stored in a file; auto: as its first file shows."""
+    """How the samples are stored in a file; auto: recognise it from the first file."""
     inputs: tuple[str, ...] = ()
-    """Data sets of the inputs, for files of any other layout; several are stacked as channels."""
+    """Data sets of the inputs, for files of any other layout. Several are stacked as channels."""
     targets: tuple[str, ...] = ()
-    """Data sets of the targets; a name that ends in [k] takes index k of the first axis of a sample."""
+    """Data sets of the targets. A name that ends in [k] takes index k of the first axis of a sample."""
     samples: Literal["rows", "files"] = "rows"
     """With --inputs: rows: the first axis of a data set counts the samples; files: each file is one sample."""
     channels: Literal["first", "last"] = "last"
     """With --inputs: the axis of a sample that counts the channels."""
     classes: int | None = None
-    """Number of classes, where the files do not say it."""
+    """Number of classes, if the files do not say it."""
 
     def layout_of_files(self):
-        """The `data.layout.Layout` that was asked for; None where the files are to show it."""
+        """The `data.catalogue.layout.Layout` that the options name; None to recognise it from the files."""
         from hpc_train.data.catalogue import layout
 
         if self.inputs:
             if self.layout != "auto":
-                raise UserError(f"--inputs names the data sets that --layout {self.layout} would; give one of the two")
+                raise UserError(f"--inputs and --layout {self.layout} both name the data sets; give one of the two")
             return layout.Layout("custom", self.inputs, self.targets, self.samples == "rows", self.channels)
         if self.targets:
-            raise UserError("--targets without --inputs: name the data sets of both")
+            raise UserError("--targets needs --inputs; give both")
         if (self.samples, self.channels) != ("rows", "last"):
             raise UserError("--samples and --channels are for data sets named with --inputs; leave them out")
         if self.layout in ("auto", "climatenet"):
@@ -48,7 +48,7 @@ class DataOptions:
         return {"shards": layout.SHARDS, "cam5": layout.CAM5, "paper": layout.PAPER}[self.layout]
 
     def catalogue(self, split: str | None = "train", comm=None, data: Path | None = None, classes: int | None = None):
-        """The `data.catalogue.Catalogue` of `split`, in `data` where given; collective over `comm`."""
+        """The `data.catalogue.Catalogue` of `split`, in `data` instead of --data if given; collective over `comm`."""
         from hpc_train.data.catalogue import Catalogue
 
         if self.classes is not None and self.classes < 1:
@@ -64,14 +64,14 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class SyntheticOptions:
-    """What --data synthetic stands for."""
+    """What --data synthetic means."""
 
     GROUP = "data"
 
     synthetic_samples: int = 1281167
-    """With --data synthetic: the number of samples in an epoch; by default as many as ImageNet has. --data synthetic
-    needs no files: every step gets the same random images, of 1000 classes or of --classes. For a folder of that name
-    give $PWD/synthetic."""
+    """With --data synthetic: the number of samples in an epoch; by default that of ImageNet. --data synthetic needs no
+    files: every step gets the same random images, of 1000 classes or of --classes. For a folder of that name give
+    $PWD/synthetic."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ class DecodeOptions:
     image_size: int = 224
     """Side in pixels of the images that JPEG shards are decoded to, and of those of --data synthetic."""
     crop: Literal["inception", "centre"] = "inception"
-    """What training takes of a JPEG. inception: a random part of 8 to 100 % of its area, mirrored or not; centre: the
-    centre, which validation always takes."""
+    """The part of a JPEG to train on. inception: a random part of 8 to 100 % of its area, mirrored half of the time;
+    centre: the centre, which validation always uses."""
 
 
 @dataclass(frozen=True)
@@ -94,26 +94,26 @@ class ReadOptions(DecodeOptions, SyntheticOptions):
     GROUP = "reading"
 
     shuffle: Literal["auto", "full", "blocks"] = "auto"
-    """full: any sample can come at any place of an epoch; blocks: runs of samples that storage gives in one read are
-    mixed in a window; auto: blocks if several samples share a compressed chunk or --shuffle-block or --shuffle-window
-    is given, else full."""
+    """full: any sample can come at any place of an epoch; blocks: samples that are read together are mixed in a
+    window; auto: blocks if several samples share a compressed chunk or --shuffle-block or --shuffle-window is given,
+    else full."""
     shuffle_block: int | None = None
-    """Samples in a block; by default what one read of 4 MiB gives, in whole chunks."""
+    """Samples in a block; by default those in one read of 4 MiB, in whole chunks."""
     shuffle_window: int | None = None
     """Samples that are mixed with each other; by default 16 blocks."""
     reader: Literal["auto", "map", "read", "h5py"] = "auto"
-    """How bytes are fetched. map: from files mapped in memory; read: by positioned reads; h5py: through h5py; auto:
-    map or read, by the size of a sample. Only h5py decodes chunks inside HDF5."""
+    """How bytes are read. map: from files mapped into memory; read: with positioned reads; h5py: with h5py; auto: map
+    or read, by the size of a sample. Only h5py decodes chunks inside HDF5."""
     read_threads: int | None = None
-    """Threads of each rank that read and decode; storage with high latency needs more threads than there are cores."""
+    """Threads of each rank that read and decode. Storage with high latency needs more threads than there are cores."""
     read_ahead: int | None = None
-    """Batches that are in memory or being read; by default what 512 MiB hold."""
+    """Batches in memory or being read; by default as many as fit in 512 MiB."""
     stage: str | None = None
-    """Copy the data to this folder of each node's own storage first, and read it there; what is there already is kept.
-    A variable in quotes ('$TMPDIR/data') is looked up on each node."""
+    """Copy the data to this folder of each node's own storage first, and read it there. Copies that are already there
+    are kept. A variable in single quotes ('$TMPDIR/data') is expanded on each node."""
 
     def check_images(self, encoding: str) -> None:
-        """UserError for an impossible size of images, and for options of encoded ones where `encoding` is ""."""
+        """UserError for an impossible image size, and for options of encoded images where `encoding` is ""."""
         if self.image_size < 1:
             raise UserError(f"--image-size is {self.image_size}; it must be at least 1").agreed()
         if self.synthetic_samples != ReadOptions.synthetic_samples:
@@ -121,37 +121,38 @@ class ReadOptions(DecodeOptions, SyntheticOptions):
         for name in ("image_size", "crop"):
             if not encoding and getattr(self, name) != getattr(ReadOptions, name):
                 raise UserError(
-                    f"--{name.replace('_', '-')} is for JPEG shards, but --data holds arrays, which are taken as they "
+                    f"--{name.replace('_', '-')} is for JPEG shards, but --data holds arrays, which are used as they "
                     "are; leave it out"
                 ).agreed()
 
 
 def is_synthetic(options) -> bool:
-    """Whether the options ask for made-up data; a folder of that name is given by its absolute path."""
+    """Whether --data is synthetic; a folder of that name is given by its absolute path."""
     return str(options.data) == SYNTHETIC
 
 
 @dataclass(frozen=True)
 class LabelOptions(DataOptions):
-    """Which labels of maps count."""
+    """Which labels of maps are used."""
 
     GROUP = "field"
 
     ignore_label: int | None = None
-    """A stored label whose pixels are ignored; it may lie outside the classes."""
+    """A stored label whose pixels are ignored; it may be outside the classes."""
     annotation: int = 0
     """Number N of the label map to use, if a sample has several: climate/labels_N in CAM5 files, index N of the first
-    axis in others."""
+    axis in other files."""
 
     def check_annotation(self) -> None:
-        """UserError for a number that no label map has."""
+        """UserError for a number that no label map can have."""
         if self.annotation < 0:
             raise UserError(f"--annotation is {self.annotation}; label maps are counted from 0")
 
     def one_label_map(self, catalogue, comm=None):
-        """The catalogue with the label map that --annotation names of samples that are maps with several of them.
+        """The catalogue with only the label map that --annotation names, where a sample has several; collective.
 
-        Collective over `comm`. Raises UserError, on every rank, when there is no such label map.
+        Raises:
+            UserError: on every rank, when there is no such label map.
         """
         from hpc_train.data.catalogue.layout import split_name
 

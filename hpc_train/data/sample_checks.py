@@ -1,4 +1,4 @@
-"""Checks of samples: finite, and labels that are class numbers."""
+"""Checks of samples: inputs are finite, labels are class numbers."""
 
 import numpy as np
 
@@ -10,24 +10,24 @@ _NONE = np.empty(0, np.int64)
 
 
 def first_not_finite(inputs):
-    """Number of the first row that holds NaN or infinity, or None. inputs: (n, ...), any numeric dtype."""
+    """Number of the first row of inputs, (n, ...) of any numeric dtype, that holds NaN or infinity, or None."""
     rows = rows_not_finite(inputs)
     return int(rows[0]) if len(rows) else None
 
 
 def rows_not_finite(inputs):
-    """Numbers of the rows that hold NaN or infinity, int64. inputs: (n, ...), any numeric dtype."""
+    """Numbers, int64, of the rows of inputs, (n, ...) of any numeric dtype, that hold NaN or infinity."""
     if all_finite(inputs):
         return _NONE
     return np.flatnonzero(~np.isfinite(inputs).reshape(len(inputs), -1).all(axis=1))
 
 
 def all_finite(values):
-    """Whether there is no NaN and no infinity. values: any shape, any numeric dtype of native byte order."""
+    """Whether no value is NaN or infinity; any shape, any numeric dtype of native byte order."""
     if values.dtype.kind != "f" or not values.size:
         return True
-    # As integers, the bits of NaN and infinity are above those of all numbers: the positive ones as signed, the
-    # negative ones as unsigned integers. Two maxima run at the speed of memory, without a temporary array.
+    # Read as integers, the bits of NaN and infinity are larger than those of all numbers: the positive ones as signed
+    # integers, the negative ones as unsigned. Two maxima run at the speed of memory, without a temporary array.
     size = values.dtype.itemsize
     infinity = np.array(np.inf, values.dtype).view(f"i{size}")
     if values.view(f"i{size}").max() >= infinity:
@@ -36,20 +36,22 @@ def all_finite(values):
 
 
 def first_outside(targets, classes):
-    """Number of the first row that holds anything but whole numbers in [0, classes), or None; as `rows_outside`."""
+    """Number of the first row that `rows_outside` finds, or None."""
     rows = rows_outside(targets, classes)
     return int(rows[0]) if len(rows) else None
 
 
 def rows_outside(targets, classes):
-    """Numbers of the rows that hold anything but whole numbers in [0, classes), int64.
+    """Numbers, int64, of the rows that hold anything but whole numbers in [0, classes).
 
-    targets: (n, ...), any numeric dtype; NaN is no whole number.
+    Args:
+        targets: (n, ...), any numeric dtype; NaN is not a whole number.
+        classes: number of classes.
     """
     if not targets.size:
         return _NONE
     within = targets.min() >= 0 and targets.max() < classes
-    # What is the same as a byte is whole; that comparison is the faster one.
+    # A value that a byte holds exactly is whole; this comparison is the faster one.
     if within and (targets.dtype.kind != "f" or (classes <= 256 and (targets.astype(np.uint8) == targets).all())):
         return _NONE
     good = (targets >= 0) & (targets < classes)
@@ -59,10 +61,16 @@ def rows_outside(targets, classes):
 
 
 def first_problem(inputs, targets, classes, ignore=None):
-    """(row, what is wrong with it) of the first row that is no sample, or (None, "").
+    """Find the first row that is not a valid sample.
 
-    inputs: (n, ...), which hold no NaN and no infinity; targets: (n, ...) whole numbers in [0, classes), or `ignore`;
-    None: not looked at. The text names the first wrong value and, in a map, its place.
+    Args:
+        inputs: (n, ...), which must be finite; None: not checked.
+        targets: (n, ...), which must be whole numbers in [0, classes) or `ignore`; None: not checked.
+        classes: number of classes.
+        ignore: a label that is allowed besides the classes.
+
+    Returns:
+        (row, what is wrong with it), or (None, ""). The text names the first wrong value and, in a map, its place.
     """
     row = None if inputs is None else first_not_finite(inputs)
     if row is not None:
@@ -82,7 +90,7 @@ def first_problem(inputs, targets, classes, ignore=None):
 
 
 def _first(values, wrong):
-    """The first wrong one of the values of a sample, and where it is: " at [3, 4]", "" in a single number."""
+    """The first wrong value of a sample, and its place, such as " at [3, 4]", or "" for a single number."""
     if not np.ndim(values):
         return values, ""
     index = np.unravel_index(np.argmax(wrong), wrong.shape)
@@ -90,16 +98,27 @@ def _first(values, wrong):
 
 
 def bad_label(target, classes):
-    """The first value in one sample's target that is no whole number in [0, classes)."""
+    """The first value of one sample's target that is not a whole number in [0, classes)."""
     return next(value for value in np.ravel(target) if not (0 <= value < classes and value == np.floor(value)))
 
 
 def check_arrays(where, inputs, targets, classes, class_names):
-    """UserError, which begins with `where`, unless a shard can hold the arrays; arguments as of `write_shards`."""
+    """Check that a shard can hold the arrays.
+
+    Args:
+        where: begins the message.
+        inputs: as of `write_shards`.
+        targets: as of `write_shards`.
+        classes: as of `write_shards`.
+        class_names: as of `write_shards`.
+
+    Raises:
+        UserError: when a shard cannot hold them.
+    """
     if inputs.ndim < 1 or targets.ndim < 1:
         raise UserError(
-            f"{where}: inputs of shape {inputs.shape} and targets of shape {targets.shape} are not "
-            "(n, ...) and (n, ...); reshape them"
+            f"{where}: inputs of shape {inputs.shape} and targets of shape {targets.shape} must be (n, ...) and "
+            "(n, ...); reshape them"
         )
     if len(inputs) != len(targets):
         raise UserError(f"{where}: {len(inputs)} inputs but {len(targets)} targets; give one target for each input")
@@ -114,17 +133,17 @@ def check_arrays(where, inputs, targets, classes, class_names):
                 "at most 8 bytes"
             )
     if class_names and len(class_names) != classes:
-        raise UserError(f"{where}: {len(class_names)} class names for {classes} classes; give one a class")
+        raise UserError(f"{where}: {len(class_names)} class names for {classes} classes; give one for each class")
     for rows in pieces(inputs, 0, len(inputs)):
         for array in (inputs, targets):
             row = first_not_finite(array[rows])
             if row is not None:
-                raise UserError(f"{where}: sample {rows.start + row} holds NaN or infinity; mend or drop it")
+                raise UserError(f"{where}: sample {rows.start + row} holds NaN or infinity; fix it or drop it")
         row = first_outside(targets[rows], classes) if classes else None
         if row is not None:
             raise UserError(
                 f"{where}: sample {rows.start + row} has label {bad_label(targets[rows.start + row], classes)}, "
-                f"outside the {classes} classes (0 to {classes - 1}); mend the label or the number of classes"
+                f"outside the {classes} classes (0 to {classes - 1}); fix the label or the number of classes"
             )
 
 

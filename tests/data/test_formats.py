@@ -181,7 +181,7 @@ UNKNOWN = {
     "a data set that is not there": (lambda folder: folder, {"inputs": ("z",)}, "has no data set 'z'; it has x, y"),
     "an index too large": (lambda folder: folder, {"inputs": ("x[2]",)}, "asks for index 2 of a sample of shape (2,)"),
     "first axes that differ": (lambda folder: folder, {"inputs": ("x",), "targets": ("short",)}, "differ in their"),
-    "targets alone": (lambda folder: folder, {"targets": ("y",)}, "--targets without --inputs"),
+    "targets alone": (lambda folder: folder, {"targets": ("y",)}, "--targets needs --inputs"),
     "options of other layouts": (lambda folder: folder, {"samples": "files"}, "are for data sets named with --inputs"),
     "no classes": (lambda folder: folder, {"inputs": ("x",), "classes": 0}, "--classes is 0; it must be at least 1"),
     "an empty data set": (lambda folder: folder, {"inputs": ("empty",)}, "empty is empty; choose another"),
@@ -311,7 +311,7 @@ def test_shards_are_opened_by_what_their_folder_holds(tmp_path):
     write_shards(tmp_path, "test", np.zeros((4, 3), "f4"), np.zeros(4, int), classes=2)
     assert find_splits(tmp_path) == ["test"]
     assert DataOptions(data=tmp_path).catalogue(None).samples == 4
-    with pytest.raises(UserError, match="holds shards, not files of layout cam5"):
+    with pytest.raises(UserError, match="holds shards, not layout cam5"):
         DataOptions(data=tmp_path, layout="cam5").catalogue("test")
 
 

@@ -1,4 +1,4 @@
-"""Blocks of consecutive samples, each read once and kept while coming steps need its samples."""
+"""Blocks of consecutive samples, each read once and kept while the next steps need its samples."""
 
 import threading
 from collections.abc import Callable
@@ -15,7 +15,11 @@ KEPT = 4
 class Blocks:
     """The blocks in memory; block k holds the samples from k * block on.
 
-    start(indices, done, allocate): begins to read samples in the loader's threads.
+    Args:
+        reader: reads the samples.
+        block: samples in a block.
+        start: start(indices, done, allocate) begins to read samples in the loader's threads.
+        submit: submit(function, ...) calls the function in one of these threads.
     """
 
     def __init__(self, reader: Reader, block: int, start: Callable, submit: Callable):
@@ -26,7 +30,7 @@ class Blocks:
         self.reads = 0
 
     def hold(self, indices: np.ndarray) -> None:
-        """Begin to read the blocks of these samples that are not here, and keep them until as many `release`s."""
+        """Begin to read the missing blocks of these samples; keep all of them until as many calls of `release`."""
         for number in np.unique(indices // self._block).tolist():
             with self._lock:
                 block = self._held.get(number)
@@ -39,9 +43,9 @@ class Blocks:
                 self._submit(self._read, number, block)
 
     def when_here(self, indices: np.ndarray, call: Callable[[], None]) -> None:
-        """Call once the blocks of these samples have been read: in the thread that ends the last one, or now."""
+        """Call once the blocks of these samples have been read: now, or in the thread that reads the last one."""
         numbers = np.unique(indices // self._block).tolist()
-        # One more than the blocks, so that it is not called before all have been asked.
+        # One more than the blocks, so that it is not called before all have been checked.
         left = [len(numbers) + 1]
 
         def arrived() -> None:
@@ -62,7 +66,7 @@ class Blocks:
         arrived()
 
     def copy(self, indices: np.ndarray, inputs: np.ndarray, targets: np.ndarray) -> None:
-        """Copy the samples `indices`, whose blocks are here, into inputs and targets, in their order."""
+        """Copy the samples `indices`, whose blocks have been read, into inputs and targets, in their order."""
         numbers = indices // self._block
         order = np.argsort(numbers, kind="stable")
         for places in np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1):
@@ -72,7 +76,7 @@ class Blocks:
                 out[places] = array[rows]
 
     def release(self, indices: np.ndarray) -> None:
-        """These samples' blocks have one user fewer; those without any are dropped."""
+        """Count one user fewer for the blocks of these samples, and drop those without any."""
         for number in np.unique(indices // self._block).tolist():
             with self._lock:
                 block = self._held[number]

@@ -1,4 +1,4 @@
-"""Memory of batches, used again: fresh memory costs a page fault every 4 KiB, as much time as the copy itself."""
+"""Reuse the memory of batches: new memory costs a page fault every 4 KiB, as much time as the copy itself."""
 
 import mmap
 import weakref
@@ -11,8 +11,10 @@ import numpy as np
 class Buffers:
     """Arrays for batches, whose memory comes back when the last view of an array is gone.
 
-    Memory is page aligned, so that TensorFlow can take an array over without a copy. keep: how many unused pieces
-    of a size are held for the next batch.
+    Memory is page aligned, so that TensorFlow can use an array without a copy.
+
+    Args:
+        keep: most unused pieces of each size that are kept for the next batches.
     """
 
     def __init__(self, keep: int):
@@ -31,6 +33,6 @@ class Buffers:
             memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             memory.madvise(mmap.MADV_HUGEPAGE)
         flat = np.frombuffer(memory, np.uint8)
-        # Every view keeps `flat` alive, since what owns its memory is no array.
+        # Every view keeps `flat` alive, since the owner of its memory is not an array.
         weakref.finalize(flat, free.append, memory).atexit = False
         return flat.view(dtype).reshape(shape)

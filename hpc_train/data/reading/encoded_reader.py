@@ -1,4 +1,4 @@
-"""The reader of encoded shards: JPEG files by the numbers of their samples, as bytes; decoding is for others."""
+"""The reader of encoded shards: JPEG files by the numbers of their samples, as bytes that are not decoded here."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -13,24 +13,29 @@ from hpc_train.data.reading.reader import Reader
 from hpc_train.data.shards.format import JPEG_END, JPEG_START
 from hpc_train.errors import UserError
 
-# Neighbours are read together up to so many bytes.
+# Neighbours are read together up to this many bytes.
 _PIECE = 4 * 2**20
-# Images gathered from a map by one job, and requests to the file system in one.
+# Images that one job gathers from a map, and most requests to the file system in one job.
 _GATHERED, _REQUESTS = 256, 8
 
 
 def open_reader(catalogue, **options) -> Reader:
-    """The reader for a catalogue: an `EncodedReader` for encoded images, else a `Reader`; options: as of these."""
+    """The reader for a catalogue: an `EncodedReader` for encoded images, else a `Reader`; options are passed on."""
     return (EncodedReader if catalogue.encoding else Reader)(catalogue, **options)
 
 
 class EncodedReader(Reader):
     """Reads encoded images as object arrays (b,) of `bytes`, each a JPEG file; otherwise as `Reader`.
 
-    check: compare each image with its checksum, which costs a thousandth of its decoding; where the shards have none,
-    look for the markers that a JPEG file begins and ends with. how: "map" or "read"; "auto" takes small images from a
-    map and large ones by positioned reads.
-    Raises UserError, which names file and row, for an image that is damaged.
+    Args:
+        catalogue: of encoded images.
+        check: compare each image with its checksum, which costs a thousandth of its decoding. Where the shards have
+            none, look for the markers that a JPEG file begins and ends with.
+        how: "map" or "read"; "auto" takes small images from a map and large ones with positioned reads.
+        open_file: opens a path as a `raw_file.File`.
+
+    Raises:
+        UserError: naming file and row, for a damaged image.
     """
 
     encoding = JPEG
@@ -39,17 +44,17 @@ class EncodedReader(Reader):
         if how == "h5py":
             raise UserError("--reader h5py is not for encoded images; leave it out, or give map or read").agreed()
         super().__init__(catalogue, check, how, open_file)
-        # Every image is looked at whenever it is read: labels cost nothing beside that.
+        # Every image is checked whenever it is read; checking labels costs nothing beside that.
         self._looked = None
 
     @cached_property
     def sample_bytes(self) -> int:
-        """Bytes of an image as it is stored, in the mean, and of its target."""
-        # Of whole files: what else there is in them is small.
+        """Mean bytes of a stored image and its target."""
+        # From the sizes of the files: their other contents are small.
         return max(1, int(self.catalogue.sizes.sum()) // self.catalogue.samples)
 
     def empty(self, samples: int, allocate: Callable) -> tuple[np.ndarray, np.ndarray]:
-        """Arrays for so many samples; that of the targets is made by allocate(shape, dtype)."""
+        """Arrays for this many samples; allocate(shape, dtype) makes that of the targets."""
         catalogue = self.catalogue
         dtype = catalogue.target_dtype.newbyteorder("=")
         return np.empty(samples, object), allocate((samples, *catalogue.target_shape), dtype)
@@ -71,10 +76,17 @@ class EncodedReader(Reader):
 class EncodedArray:
     """The images of one shard.
 
-    file: where they are; at: byte offsets of images, targets, extents and checksums, -1 where there are no checksums;
-    rows: how many; mapped: take them from a map in memory; check: see `EncodedReader`.
-    where: gives file and row for messages. Extents and checksums are looked up in a map of the file, so that of any
-    number of images none are held in memory.
+    Extents and checksums are looked up in a map of the file, so that they take no memory for any number of images.
+
+    Args:
+        file: the file that holds them.
+        at: byte offsets of images, targets, extents and checksums; the last is -1 where there are no checksums.
+        rows: number of images.
+        mapped: take them from a map in memory.
+        check: see `EncodedReader`.
+
+    Attributes:
+        where: gives file and row of a row's number, for messages.
     """
 
     rows_together = 1
@@ -92,7 +104,7 @@ class EncodedArray:
 
     @property
     def quick(self) -> bool:
-        """Whether a job costs so little that it should not be one by itself."""
+        """Whether jobs are so cheap that several should run as one."""
         return self._memory is not None
 
     @property
@@ -100,17 +112,21 @@ class EncodedArray:
         """How they are read."""
         how = "positioned reads, in threads" if self._memory is None else "taken from a map of the file in memory"
         checked = ", compared with their checksums" if self._check and self._checksums else ""
-        return f"JPEG files of {self._mean} bytes in the mean: {how}{checked}"
+        return f"JPEG files of {self._mean} bytes on average: {how}{checked}"
 
     def jobs(self, rows: np.ndarray, places: np.ndarray, out: np.ndarray, look) -> list[Callable[[], None]]:
-        """Functions that together make out[places[i]] the image rows[i], `bytes`; for any threads, in any order.
+        """Functions that together make out[places[i]] the image rows[i], `bytes`, for any threads, in any order.
 
-        rows, places: int64 (k,), rows sorted; out: object array.
+        Args:
+            rows: int64 (k,), sorted.
+            places: int64 (k,).
+            out: object array.
+            look: not used.
         """
         starts, stops = self._extents[rows], self._extents[rows + 1]
         sums = self._checksums[rows] if self._checksums and self._check else None
         if (bad := (starts < 0) | (stops <= starts) | (stops > self._bytes)).any():
-            raise self._damaged(int(rows[np.argmax(bad)]), "has no place among the images")
+            raise self._damaged(int(rows[np.argmax(bad)]), "has an extent outside the images")
         # A run of neighbours is one request.
         if self._memory is None:
             edges = np.flatnonzero((starts[1:] != stops[:-1]) | (stops[1:] // _PIECE != stops[:-1] // _PIECE)) + 1
@@ -152,7 +168,7 @@ class EncodedArray:
 
 
 def misshapen(image: bytes) -> str | None:
-    """What is wrong with the markers that a JPEG file begins and ends with; None where nothing is."""
+    """What is wrong with the markers that a JPEG file begins and ends with; None if nothing is."""
     if not image.startswith(JPEG_START):
         return "does not begin as a JPEG file does"
     # Some writers append zeros.
@@ -162,12 +178,12 @@ def misshapen(image: bytes) -> str | None:
 
 
 def damaged(where: str, what: str) -> UserError:
-    """The error for an image that is not what it should be. where: file and row."""
-    return UserError(f"{where} {what}; `hpc-train verify` names all such images, fetch or write their files again")
+    """The error for a damaged image; where: its file and row."""
+    return UserError(f"{where} {what}; `hpc-train verify` names all such images; fetch or write their files again")
 
 
 class _Column:
-    """A contiguous data set of numbers of 8 bytes, looked up where it is in the file."""
+    """A contiguous data set of 8-byte numbers, looked up in the file."""
 
     def __init__(self, file: File, at: int, count: int, dtype: str):
         self._file, self._stop = file, at + 8 * count
@@ -181,7 +197,7 @@ class _Column:
         self._values, self._mapped = values, memory is not None
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        # Beyond the end of a file that has shrunk, touching the map would kill the process with SIGBUS.
+        # Where a file has shrunk, reading the map beyond its end would kill the process with SIGBUS.
         if self._mapped:
             _check_size(self._file, self._stop)
         return self._values[rows]

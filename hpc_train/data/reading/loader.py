@@ -1,4 +1,4 @@
-"""Read-ahead: the batches of the coming steps, read by a pool of threads in bounded memory, given out in order."""
+"""Read-ahead: a pool of threads reads the batches of the next steps into bounded memory and delivers them in order."""
 
 import threading
 from collections import deque
@@ -16,16 +16,22 @@ Arrays = tuple[np.ndarray, np.ndarray]
 
 
 class Loader:
-    """Batches in the order of their plan, read ahead of the step that wants them.
+    """Batches in the order of their plan, read ahead of the step that needs them.
 
-    reader: reads the samples; groups: the plan as int64 arrays (k, b): k steps of b samples, which are read together
-    (several steps where a batch is small, so that one costs little Python), taken lazily; threads: of the pool that
-    reads and decodes; read_ahead: groups in memory or on their way, besides the one given out last; block: samples
-    of a block, for plans that mix blocks: a block is read once and kept while the groups of the coming `horizon`
-    need it.
+    An error in a thread is raised by the next call, whichever group it belongs to.
 
-    An error that a thread meets is raised by the next call, whichever group it belongs to. given: the sample numbers
-    of the group given out last, (k, b).
+    Args:
+        reader: reads the samples.
+        groups: the plan as int64 arrays (k, b), taken lazily: k steps of b samples, which are read together. Small
+            batches are grouped so that each costs little Python.
+        threads: threads that read and decode.
+        read_ahead: groups in memory or being read, besides the one delivered last.
+        block: samples in a block, for plans that mix blocks. A block is read once and kept while the next groups need
+            it.
+        horizon: the number of these groups.
+
+    Attributes:
+        given: sample numbers of the group delivered last, (k, b).
     """
 
     def __init__(
@@ -49,7 +55,7 @@ class Loader:
         self.given: np.ndarray | None = None
 
     def __iter__(self) -> Iterator[Arrays]:
-        """One batch after the other: inputs (b, ...) and targets (b, ...), as `Reader.read` gives them."""
+        """One batch after the other: inputs (b, ...) and targets (b, ...), as from `Reader.read`."""
         try:
             while True:
                 inputs, targets = self.next()
@@ -74,7 +80,7 @@ class Loader:
         return group.arrays
 
     def close(self) -> None:
-        """Stop reading; what is on its way is dropped."""
+        """Stop reading, and drop the groups that are being read."""
         self._fail(RuntimeError("the loader is closed"))
         self._pool.shutdown(wait=False, cancel_futures=True)
 
@@ -113,7 +119,7 @@ class Loader:
             self._changed.notify_all()
 
     def _start(self, indices: np.ndarray, done: Callable[[Arrays], None], allocate: Callable) -> None:
-        """Read samples with as many threads as there are jobs; the thread that ends the last one calls done."""
+        """Read samples with one thread for each job; the thread that ends the last one calls `done`."""
         arrays = self._reader.empty(len(indices), allocate)
         jobs, finish = self._reader.begin(indices, *arrays)
 
@@ -154,7 +160,7 @@ class _Group:
 
 
 class _Countdown:
-    """Runs jobs; after the last one, whichever thread ends it, calls `done`."""
+    """Runs jobs; the thread that ends the last one calls `done`."""
 
     def __init__(self, jobs: int, done: Callable[[], None]):
         self._left, self._done = jobs, done

@@ -22,20 +22,25 @@ from hpc_train.errors import UserError
 How = Literal["auto", "map", "read", "h5py"]
 # A mapped file takes two of the 1,024 descriptors that most systems allow a process.
 _OPEN_FILES = 128
-# A request that spans more files opens them in its jobs, of which there are at most so many.
+# A request for more files than this opens them in its jobs; the second number is the most jobs.
 _FEW_FILES, _MOST_JOBS = 8, 64
 
 
 class Reader:
-    """Reads samples of a catalogue by their numbers; one reader serves all threads of a process.
+    """Reads samples of a catalogue by their numbers. One reader serves all threads of a process.
 
-    check: look at what was read, for NaN and infinity in floating inputs and for labels outside the classes; at a
-    large sample once, when it is first read.
-    how: "auto" takes contiguous data from a map of the file where samples are small and with positioned reads where
-    they are large, decodes chunks outside HDF5 where it can, and leaves the rest to h5py; "map" and "read" say how to
-    take contiguous data; "h5py" reads all with h5py. open_file: gives a `storage.File` of a path. ignore: a label
-    that may stand beside the classes.
-    Raises UserError for encoded images: those are for `encoded_reader.EncodedReader`.
+    Args:
+        catalogue: the samples.
+        check: check samples for NaN and infinity in floating-point inputs and for labels outside the classes. Large
+            samples are checked once, when they are first read.
+        how: "auto" takes contiguous data from a map of the file where samples are small and with positioned reads
+            where they are large, decodes chunks outside HDF5 where it can, and reads the rest with h5py; "map" and
+            "read" choose one way for contiguous data; "h5py" reads everything with h5py.
+        open_file: opens a path as a `raw_file.File`.
+        ignore: a label that is allowed besides the classes.
+
+    Raises:
+        UserError: for encoded images, which `encoded_reader.EncodedReader` reads.
     """
 
     encoding = ""
@@ -45,22 +50,26 @@ class Reader:
             catalogue.stored_only("this command")
         self.catalogue, self.check, self.how, self._open_storage = catalogue, check, how, open_file
         self._ignore = ignore
-        # A file that the cache drops while a thread reads from it is closed when that thread lets go of it.
+        # A file that the cache drops while a thread reads from it is closed when that thread releases it.
         self._open = lru_cache(maxsize=_OPEN_FILES)(self._open_file)
-        # A look takes as long as a copy of the sample does: one bit a sample says that it has been taken.
+        # Checking a sample takes as long as copying it: one bit for each sample records that it has been checked.
         large = check and catalogue.sample_bytes >= LARGE_SAMPLE
         self._looked = np.zeros(-(-catalogue.samples // 8), np.uint8) if large else None
 
     @property
     def sample_bytes(self) -> int:
-        """Bytes of a sample as `read` gives it."""
+        """Bytes of a sample as `read` returns it."""
         return self.catalogue.sample_bytes
 
     def read(self, indices) -> tuple[np.ndarray, np.ndarray]:
-        """(inputs (b, ...), targets (b, ...)) of the b samples in `indices`, in that order, freshly allocated.
+        """Read the b samples in `indices`, in that order.
 
-        Dtypes are the catalogue's, in native byte order. Raises UserError, which names file and data set, row or
-        chunk, when a sample cannot be read or does not pass the check; IndexError for an index outside the split.
+        Returns:
+            inputs (b, ...) and targets (b, ...), newly allocated, with the catalogue's dtypes in native byte order.
+
+        Raises:
+            UserError: naming file and data set, row or chunk, when a sample cannot be read or fails the check.
+            IndexError: for an index outside the split.
         """
         inputs, targets = self.empty(len(indices), np.empty)
         jobs, finish = self.begin(indices, inputs, targets)
@@ -70,7 +79,7 @@ class Reader:
         return inputs, targets
 
     def empty(self, samples: int, allocate: Callable) -> tuple[np.ndarray, np.ndarray]:
-        """Arrays for so many samples, made by allocate(shape, dtype)."""
+        """Arrays for this many samples, made by allocate(shape, dtype)."""
         catalogue = self.catalogue
         return (
             allocate((samples, *catalogue.input_shape), catalogue.input_dtype.newbyteorder("=")),
@@ -78,10 +87,13 @@ class Reader:
         )
 
     def begin(self, indices, inputs: np.ndarray, targets: np.ndarray) -> tuple[list[Callable[[], None]], Callable]:
-        """(jobs, finish): jobs read the samples `indices` into the arrays, in any threads and order; then finish().
+        """Prepare to read the samples `indices` into the arrays; opens files that are not open.
 
-        Opens files that are not open. This method and all jobs raise UserError for what cannot be read; `finish`
-        raises it for samples that do not pass the check.
+        Returns:
+            (jobs, finish): call all jobs, in any threads and order, then finish().
+
+        Raises:
+            UserError: for data that cannot be read, also from the jobs; from `finish` for samples that fail the check.
         """
         indices = self.catalogue.checked(indices)
         request = _Request(indices, inputs, targets)
@@ -91,7 +103,7 @@ class Reader:
         edges = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(order)]
         parts = [(int(numbers[start]), order[start:stop]) for start, stop in pairwise(edges) if start < stop]
         if len(parts) > _FEW_FILES:
-            # A job opens its files and lets go of them: else one request might hold more than a process may.
+            # A job opens its files and releases them: else one request might hold more than a process may open.
             share = -(-len(parts) // _MOST_JOBS)
             jobs = [partial(self._read_files, parts[k : k + share], request) for k in range(0, len(parts), share)]
         else:
@@ -122,7 +134,7 @@ class Reader:
                 job()
 
     def _is_known(self, indices: np.ndarray) -> bool:
-        """Whether these samples need no look."""
+        """Whether these samples need no check."""
         if self._looked is None:
             return not self.check
         return bool((self._looked[indices >> 3] >> (indices & 7).astype(np.uint8) & 1).all())
@@ -142,24 +154,24 @@ class Reader:
         files, rows = catalogue.locate(request.indices)
         number, row = int(files[place]), int(rows[place])
         shards = catalogue.layout.name == "shards"
-        remedy = "mend it in the source data and run `hpc-train prepare` again" if shards else "mend it or leave it out"
+        remedy = "fix it in the source data and run `hpc-train prepare` again" if shards else "fix it or leave it out"
         raise UserError(
             f"{catalogue.files[number]}: row {row} (sample {int(request.indices[place])} of "
             f"{catalogue.split!r}) {what}; {remedy}"
         )
 
     def describe(self, number: int = 0) -> list[str]:
-        """How file `number` is read and why so: one line for each data set, in the order of the layout."""
+        """How file `number` is read, and why: one line for each data set, in the order of the layout."""
         arrays = self._named(number)(self._open, number)
         names = self.catalogue.layout.datasets
         return [f"{name}: {array.description}" for name, array in zip(names, arrays, strict=True)]
 
     def samples_together(self, number: int = 0) -> int:
-        """How many samples of file `number` must be decoded to get at one of them."""
+        """How many samples of file `number` must be decoded to read one of them."""
         return max(array.rows_together for array in self._named(number)(self._open, number))
 
     def close(self) -> None:
-        """Let go of the open files."""
+        """Release the open files."""
         self._open.cache_clear()
 
     def _outputs(self, inputs, targets) -> list[np.ndarray]:
@@ -177,8 +189,8 @@ class Reader:
             # h5py raises RuntimeError, ValueError and KeyError where metadata are damaged.
             except (OSError, RuntimeError, ValueError, KeyError) as error:
                 raise UserError(
-                    f"{path}: cannot be read ({reason(error)}); check the file "
-                    "system and, if the data changed since the run began, start it again"
+                    f"{path}: cannot be read ({reason(error)}); check the file system; if the data changed since the "
+                    "run began, start the run again"
                 ) from error
 
         return call
@@ -190,7 +202,7 @@ class Reader:
         layout, at, rows = catalogue.layout, catalogue.at[number], int(catalogue.rows[number])
         parts = [split_name(name) for name in layout.datasets]
         if self.how != "h5py" and NOT_CONTIGUOUS not in at and all(select is None for _, select in parts):
-            # The catalogue knows all of it: HDF5 need not open the file.
+            # The catalogue has all that is needed: HDF5 need not open the file.
             shapes = self._stored_shapes()
             return [
                 self._contiguous(name, file, int(start), rows, *shape, None)
@@ -233,17 +245,17 @@ class Reader:
 
 
 class _Request:
-    """Samples that are read together, and whether a number among their inputs was found not to be finite."""
+    """Samples that are read together, and whether any of their inputs is not finite."""
 
     def __init__(self, indices: np.ndarray, inputs: np.ndarray, targets: np.ndarray):
         self.indices, self.inputs, self.targets = indices, inputs, targets
         self.suspect = False
 
     def look(self, values: np.ndarray) -> None:
-        """Look at inputs that have just been read."""
+        """Check inputs that have just been read."""
         if not all_finite(values):
             self.suspect = True
 
 
 def _nothing(values: np.ndarray) -> None:
-    """Look at nothing."""
+    """Check nothing."""

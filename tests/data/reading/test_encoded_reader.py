@@ -115,7 +115,7 @@ def test_a_damaged_extent_is_named_and_takes_no_memory(damaged):
     with h5py.File(damaged / "train-00000-of-00002.h5", "r+") as file:
         file["extents"][6] = 2**50
     for how in ("map", "read"):
-        with pytest.raises(UserError, match=r"row 5 \(sample 5 of 'train'\) has no place among the images"):
+        with pytest.raises(UserError, match=r"row 5 \(sample 5 of 'train'\) has an extent outside the images"):
             EncodedReader(catalogue, how=how).read([5])
 
 
