@@ -1,1 +1,1 @@
-"""Maps of several channels with a class a pixel: which channels and classes count, and how they are varied."""
+"""Maps of several channels with a class for each pixel: their channels and classes, and how they are varied."""

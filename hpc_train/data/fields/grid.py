@@ -1,4 +1,4 @@
-"""Where on the Earth the rows and columns of a data set's maps lie, and of which times its samples are."""
+"""Where on the Earth the rows and columns of a data set's maps are, and the times of its samples."""
 
 from dataclasses import dataclass
 
@@ -13,11 +13,13 @@ _LATITUDES, _LONGITUDES = ("latitude", "lat"), ("longitude", "lon")
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """latitudes: float64 (height,), degrees north; longitudes: float64 (width,), degrees east; both go one way.
+    """Latitudes and longitudes of a map.
 
-    Longitudes go on beyond 180 or 360 where the map goes across that meridian.
-
-    assumed: the files do not say them, so they are those of a global grid of equal angles, as CAM5's is.
+    Args:
+        latitudes: float64 (height,), degrees north, rising or falling.
+        longitudes: float64 (width,), degrees east, rising or falling; they continue beyond 180 or 360 where the map
+            crosses that meridian.
+        assumed: the files hold none, so these are those of a global grid of equal angles, such as CAM5's.
     """
 
     latitudes: np.ndarray
@@ -26,29 +28,36 @@ class Grid:
 
     @property
     def goes_round(self) -> bool:
-        """Whether its columns go once round the globe, so that the last one is beside the first."""
+        """Whether its columns go once around the globe, so that the last one is beside the first."""
         first, last = self.longitudes[[0, -1]]
         steps = np.diff(self.longitudes, append=first + np.copysign(360.0, last - first))
         return bool(np.ptp(steps) < 0.1 * np.abs(steps).max())
 
     @property
     def mirrored(self) -> bool:
-        """Whether its rows lie as far from the equator as those counted from the other end."""
+        """Whether its rows are symmetric about the equator."""
         away = np.abs(self.latitudes + self.latitudes[::-1]).max()
         return bool(away < 0.1 * np.abs(np.diff(self.latitudes)).max(initial=1.0))
 
     def part(self, region: tuple[float, float, float, float] | None = None):
-        """(rows, columns, x, y): indices into the grid of a region, and the degrees east and north that belong to them.
+        """The part of the grid in a region.
 
-        region: west, east, south, north; it may lie across the seam of the grid. x rises from west on, by at most 360.
-        Without a region all of the grid, from its westernmost column on. y rises too.
-        Raises UserError for a region that holds less than two rows and columns.
+        Args:
+            region: west, east, south, north, which may cross the seam of the grid; by default all of the grid from its
+                westernmost column on.
+
+        Returns:
+            (rows, columns, x, y): indices into the grid, and their degrees east and north. x rises from west on by at
+            most 360; y rises too.
+
+        Raises:
+            UserError: for a region that holds fewer than two rows or columns.
         """
         west, east, south, north = region or (float(self.longitudes.min()), np.inf, -90.0, 90.0)
         span = (east - west) % 360.0 if east - west < 360 else 360.0
         offsets = (self.longitudes - west) % 360.0
         columns = np.flatnonzero(offsets <= span)
-        # The last column may be the first one again: 0 to 360, both of them.
+        # The last column may repeat the first one: 0 and 360.
         columns = columns[np.unique(offsets[columns], return_index=True)[1]]
         rows = np.flatnonzero((self.latitudes >= south) & (self.latitudes <= north))
         rows = rows[np.argsort(self.latitudes[rows])]
@@ -62,15 +71,18 @@ class Grid:
 
 
 def global_grid(height: int, width: int) -> Grid:
-    """The grid of CAM5: rows from pole to pole, south first, both poles among them; columns eastwards from 0."""
+    """The grid of CAM5: rows from the south pole to the north pole, including both; columns eastwards from 0."""
     return Grid(np.linspace(-90.0, 90.0, height), np.arange(width) * (360.0 / width), assumed=True)
 
 
 def read_grid(path: str, height: int, width: int) -> Grid:
-    """The grid of the maps in a file, or `global_grid` where it says none.
+    """The grid of the maps in a file, or `global_grid` where the file has none.
 
-    It says it in 1-D data sets latitude and longitude, or lat and lon, at its root or in the group climate.
-    Raises UserError, which names file and data set, where these do not fit the maps or are no degrees.
+    The grid is in 1-D data sets latitude and longitude, or lat and lon, at the root of the file or in the group
+    climate.
+
+    Raises:
+        UserError: naming file and data set, where these do not fit the maps or are not degrees.
     """
     with open_hdf5(path) as file:
         found = [_find(file, names) for names in (_LATITUDES, _LONGITUDES)]
@@ -80,16 +92,20 @@ def read_grid(path: str, height: int, width: int) -> Grid:
     for (name, axis), length in zip(axes.items(), (height, width), strict=True):
         if len(axis) != length:
             raise UserError(
-                f"{path}: {name} has {len(axis)} values for maps of {height} rows and {width} columns; mend it"
+                f"{path}: {name} has {len(axis)} values for maps of {height} rows and {width} columns; fix it"
             )
     return Grid(*in_order(path, axes))
 
 
 def in_order(path: str, axes: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Latitudes and longitudes, float64, which go one way: those of a map across 180 or 360 degrees go on beyond it.
+    """Latitudes and longitudes, float64, rising or falling; they continue beyond 180 or 360 where the map crosses it.
 
-    axes: the two arrays by the names that messages call them; path: of their file.
-    Raises UserError when they are no degrees, or lie in no order.
+    Args:
+        path: path of their file, for messages.
+        axes: the two arrays by their names in messages.
+
+    Raises:
+        UserError: when they are not degrees, or neither rise nor fall.
     """
     (north, latitudes), (east, longitudes) = ((name, np.asarray(axis, np.float64)) for name, axis in axes.items())
     turns = longitudes
@@ -103,17 +119,24 @@ def in_order(path: str, axes: dict[str, np.ndarray]) -> tuple[np.ndarray, np.nda
         one_way = (steps > 0).all() or (steps < 0).all()
         if not (np.isfinite(axis).all() and np.abs(axis).max() <= limit and one_way and np.ptp(going) <= span):
             raise UserError(
-                f"{path}: {name} runs from {axis[0]:g} to {axis[-1]:g}, which are no degrees in order within "
-                f"{-limit} to {limit}; mend it"
+                f"{path}: {name} runs from {axis[0]:g} to {axis[-1]:g}, which are not degrees in order within "
+                f"{-limit} to {limit}; fix it"
             )
     return latitudes, turns
 
 
 def read_time(path: str, row: int, samples: int):
-    """The time of a sample as a `cftime.datetime`, from the 1-D variable `time` of its file; None where it has none.
+    """The time of a sample as a `cftime.datetime`, from the 1-D variable `time` of its file; None without one.
 
-    row: of the sample in its file; samples: how many the file holds. The variable has CF's `units`, and `calendar`
-    where that is not the standard one (CF 1.8, section 4.4).
+    The variable has CF's `units`, and `calendar` where that is not the standard one (CF 1.8, section 4.4).
+
+    Args:
+        path: path of the file.
+        row: row of the sample in the file.
+        samples: number of samples in the file.
+
+    Raises:
+        UserError: for units that cannot be read.
     """
     with open_hdf5(path) as file:
         time = file.get("time")
@@ -126,7 +149,7 @@ def read_time(path: str, row: int, samples: int):
         try:
             return cftime.num2date(time[row], units, calendar)
         except ValueError as error:
-            raise UserError(f"{path}: time in {units!r} cannot be read ({error}); mend its units") from error
+            raise UserError(f"{path}: time in {units!r} cannot be read ({error}); fix its units") from error
 
 
 def _find(file: h5py.File, names: tuple[str, ...]) -> h5py.Dataset | None:

@@ -1,4 +1,4 @@
-"""The options of trainers on fields: maps of several channels with a class a pixel, such as climate data."""
+"""The options of trainers on fields: maps of several channels with a class for each pixel, such as climate data."""
 
 import re
 from dataclasses import dataclass, replace
@@ -11,40 +11,41 @@ from hpc_train.data.options import LabelOptions
 from hpc_train.errors import UserError
 
 # Winds to the north (v, va, vas, vwnd, vgrd, VBOT), currents (vo), stress (tauy) and vorticity (vo, vor, vort), with
-# or without a level (V850, v@850, v10m, va_500hPa) or before it (10v).
+# a level after (V850, v@850, v10m, va_500hPa) or before them (10v), or without.
 _SHORT = re.compile(r"(v|va|vas|vbot|vwnd|vgrd|vo|vor|vort|tauy)([_@]?\d+(\.\d+)?(m|hpa|mb)?)?|\d+v", re.IGNORECASE)
 _LONG = re.compile(r"northward|meridional|v[-_]component|vorticity", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class FieldOptions(LabelOptions):
-    """Which channels and classes of the fields are used, and how they are normalised and varied."""
+    """Which channels and classes of the fields to use, and how to normalise and vary them."""
 
     GROUP = "field"
 
     fields: tuple[str, ...] = ()
-    """Channels that the network takes, by name and in this order, such as TMQ U850 V850; by default all."""
+    """Channels to give the network, by name and in this order, such as TMQ U850 V850; by default all."""
     class_map: tuple[int, ...] = ()
-    """Class of each stored label: 0 2 1 makes label 1 class 2; -1: its pixels are ignored. By default each label is its
-    own class."""
+    """Class of each stored label: 0 2 1 makes label 1 class 2; -1: its pixels are ignored. By default each label is a
+    class of the same number."""
     normalise: Literal["mean-std", "min-max", "none"] = "mean-std"
-    """Scale each channel by --statistics: to mean 0 and standard deviation 1, or its range to 0..1; none: do not."""
+    """Scale each channel by --statistics: to mean 0 and standard deviation 1, or its range to 0..1; none: do not
+    scale."""
     statistics: Path | None = None
-    """File from `hpc-train stats`, or a stats.h5 as published with the data; by default the one beside the data."""
+    """File from `hpc-train stats`, or the stats.h5 published with the data; by default the one beside the data."""
     augment: tuple[Literal["roll", "flip"], ...] = ()
-    """How training varies a global map. roll: turn it in longitude by any number of columns; flip: mirror every other
-    map at the equator, and change the sign of winds that blow north (--meridional)."""
+    """How training varies global maps. roll: turn each map in longitude by a random number of columns; flip: mirror a
+    map at the equator half of the time, and change the sign of its northward winds (--meridional)."""
     random_crop: tuple[int, int] | None = None
     """Train on a random part of each map, of this height and width; it may cross the left and right edge of a global
     map. Validation takes whole maps."""
     meridional: tuple[str, ...] = ()
-    """Channels whose sign --augment flip changes; by default winds to the north and vorticity, by their usual names:
-    V850, VBOT, v10, v@850, va, vo, ..."""
+    """Channels whose sign --augment flip changes; by default northward winds and vorticity, by their usual names: V850,
+    VBOT, v10, v@850, va, vo, ..."""
     field_size: tuple[int, int] = (768, 1152)
     """With --data synthetic: height and width of the maps."""
 
     def check_fields(self) -> None:
-        """UserError for values and combinations that make no sense."""
+        """UserError for invalid values and combinations."""
         for name in ("random_crop", "field_size"):
             size = getattr(self, name)
             if size and min(size) < 1:
@@ -55,11 +56,11 @@ class FieldOptions(LabelOptions):
         if self.class_map and (min(self.class_map) < IGNORED or max(self.class_map) < 0):
             raise UserError(
                 f"--class-map {' '.join(map(str, self.class_map))}: give the class of each stored label, from 0, or -1 "
-                "for pixels that do not count"
+                "for ignored pixels"
             )
         if self.class_map and self.classes and self.classes != len(self.class_map):
             raise UserError(
-                f"--class-map tells of {len(self.class_map)} stored labels, --classes of {self.classes}; leave "
+                f"--class-map is for {len(self.class_map)} stored labels, but --classes is {self.classes}; leave "
                 "--classes out"
             )
         if self.meridional and "flip" not in self.augment:
@@ -67,20 +68,29 @@ class FieldOptions(LabelOptions):
 
     @property
     def ignored(self) -> int | None:
-        """The class of pixels that count for nothing, as the loss and the scores see it; None where all count."""
+        """The class of ignored pixels, as the loss and the scores see it; None where no pixel is ignored."""
         some = self.ignore_label is not None or IGNORED in self.class_map
         return IGNORED if some else None
 
     def catalogue(self, split: str | None = "train", comm=None, data: Path | None = None, classes: int | None = None):
-        """The catalogue of `split` with one label map a sample, as `DataOptions.catalogue`; collective over `comm`.
+        """The catalogue of `split` with one label map for each sample; collective over `comm`.
 
-        Its targets are as stored: labels in [0, classes), besides --ignore-label; `classes_of` says what they become.
-        Files of CAM5, the paper and ClimateNet have 3 classes unless told otherwise, and names for them where their
-        order is settled, which it is not with ClimateNet. classes: of the stored labels, where it is known.
-        Raises UserError, on every rank, for samples that are no maps (height, width, channels) with a label a pixel.
+        Its targets are as stored: labels in [0, classes), or --ignore-label; `classes_of` maps them to classes.
+        Files of CAM5, the paper and ClimateNet have 3 classes by default. The classes have names where their order is
+        known, which is not so in ClimateNet.
+
+        Args:
+            split: as in `DataOptions.catalogue`.
+            comm: as in `DataOptions.catalogue`.
+            data: as in `DataOptions.catalogue`.
+            classes: number of stored labels, if known.
+
+        Raises:
+            UserError: on every rank, for samples that are not maps (height, width, channels) with a label for each
+                pixel.
         """
         mapped = bool(self.class_map) or self.ignore_label is not None
-        # Labels that the files know and the map leaves out are told by the first sample that has one.
+        # Labels that the map does not cover are reported at the first sample that has one.
         plain = replace(self, classes=None) if mapped else self
         found = super(FieldOptions, plain).catalogue(split, comm, data, None if mapped else classes)
         found.stored_only("a trainer on fields")
@@ -89,7 +99,7 @@ class FieldOptions(LabelOptions):
         published = found.layout.name in ("cam5", "paper", "climatenet")
         stored = classes or self.classes or found.classes or len(CLIMATE_CLASSES) * published
         if not (stored or self.class_map):
-            raise UserError(f"{found.files[0]}: does not say how many classes there are; give --classes").agreed()
+            raise UserError(f"{found.files[0]}: does not give the number of classes; give --classes").agreed()
         try:
             stored = ClassMap.of(found.files[0], stored, self.class_map, self.ignore_label).stored
         except UserError as error:
@@ -98,14 +108,16 @@ class FieldOptions(LabelOptions):
         return replace(found, classes=stored, class_names=CLIMATE_CLASSES if named else found.class_names)
 
     def classes_of(self, stored) -> ClassMap:
-        """What the labels of a catalogue of `catalogue` become."""
+        """The map from the labels of a catalogue that `catalogue` returned to classes."""
         return ClassMap.of(stored.files[0], stored.classes, self.class_map, self.ignore_label)
 
     def transform(self, stored, comm=None):
-        """The `data.sphere.FieldTransform` of samples of a catalogue of `catalogue`; None where they stay as stored.
+        """The `FieldTransform` of a catalogue that `catalogue` returned; None where samples stay as stored.
 
-        Collective over `comm`. Raises UserError, on every rank, when they cannot be varied as --augment and
-        --random-crop ask.
+        Collective over `comm`.
+
+        Raises:
+            UserError: on every rank, when the samples cannot be varied as --augment and --random-crop ask.
         """
         from hpc_train.data.tensors.field_transform import FieldTransform
 
@@ -117,19 +129,24 @@ class FieldOptions(LabelOptions):
         return made if made.varies or classes.changes else None
 
     def load_statistics(self, comm=None):
-        """The `data.statistics.Statistics` of the channels and classes as stored, read by rank 0; collective.
+        """The `data.statistics.Statistics` of the stored channels and classes, read by rank 0; collective.
 
-        Standard normal with --data synthetic. None where there are none beside the data and --normalise is none.
-        Raises UserError, on every rank, when they are missing or cannot be read.
+        Returns:
+            Those of standard normal channels with --data synthetic. None with --normalise none, where there are no
+            statistics beside the data.
+
+        Raises:
+            UserError: on every rank, when they are missing or cannot be read.
         """
         from hpc_train.parallel.mpi import Alone, on_root
 
         return on_root(comm or Alone(), self._load_statistics)
 
     def class_counts(self, statistics, classes: int):
-        """Pixels of each of the `classes` that the network has, int64 (classes,); None where the statistics have none.
+        """Number of pixels of each of the network's `classes`, int64 (classes,); None where the statistics have none.
 
-        Raises UserError when the classes are not those of the statistics.
+        Raises:
+            UserError: when the classes are not those of the statistics.
         """
         if statistics is None or not len(statistics.class_counts):
             return None
@@ -151,20 +168,20 @@ class FieldOptions(LabelOptions):
         if self.normalise == "none":
             return None
         raise UserError(
-            f"{folder}: no {' or '.join(STATISTICS_FILES[:2])} to normalise the channels with; make it with `hpc-train "
+            f"{folder}: has no {' or '.join(STATISTICS_FILES[:2])} to normalise the channels; make one with `hpc-train "
             f"stats --data {self.data}`, name one with --statistics, or give --normalise none"
         )
 
     def _grid(self, stored, comm):
-        """Where the maps lie; UserError where --augment takes them for another part of the Earth."""
+        """Where the maps are; UserError where they do not allow --augment."""
         from hpc_train.data.fields.grid import read_grid
         from hpc_train.parallel.mpi import Alone, on_root
 
         path = stored.files[0]
         grid = on_root(comm or Alone(), lambda: read_grid(path, *stored.target_shape))
         for option, fits, axis, what in (
-            ("roll", grid.goes_round, grid.longitudes, "longitudes, which do not go round the globe in even steps"),
-            ("flip", grid.mirrored, grid.latitudes, "latitudes, which are not mirrored at the equator"),
+            ("roll", grid.goes_round, grid.longitudes, "longitudes, which do not go around the globe in even steps"),
+            ("flip", grid.mirrored, grid.latitudes, "latitudes, which are not symmetric about the equator"),
         ):
             if option in self.augment and not fits:
                 raise UserError(
@@ -173,7 +190,7 @@ class FieldOptions(LabelOptions):
         return grid
 
     def _turned(self, stored) -> tuple[int, ...]:
-        """Numbers of the channels whose sign a mirrored map turns."""
+        """Numbers of the channels whose sign changes in a mirrored map."""
         try:
             if self.meridional:
                 return tuple(chosen_channels(stored, self.meridional, "--meridional"))
@@ -181,8 +198,8 @@ class FieldOptions(LabelOptions):
             raise error.agreed() from None
         if not stored.channel_names:
             raise UserError(
-                f"{stored.files[0]}: does not name its channels, so --augment flip cannot tell the winds whose sign it "
-                "must turn; leave flip out, or give data that name them"
+                f"{stored.files[0]}: does not name its channels, so --augment flip cannot find the winds whose sign "
+                "must change; leave flip out, or give data with named channels"
             ).agreed()
         return tuple(number for number, name in enumerate(stored.channel_names) if is_meridional(name))
 
@@ -192,25 +209,23 @@ def _check_maps(catalogue) -> None:
     where = shape[1:] if axis == 0 else shape[:-1]
     if len(shape) != 3 or catalogue.target_shape != where:
         raise UserError(
-            f"{catalogue.files[0]}: inputs {shape} and targets {catalogue.target_shape} of a sample are not a map of "
-            "channels, (height, width, channels) or with --channels first (channels, height, width), and a label a "
-            "pixel, (height, width)"
+            f"{catalogue.files[0]}: a sample has inputs {shape} and targets {catalogue.target_shape}; give maps of "
+            "(height, width, channels), or with --channels first (channels, height, width), and labels of (height, "
+            "width)"
         ).agreed()
 
 
 def chosen_channels(catalogue, fields: tuple[str, ...], option: str = "--fields") -> list[int]:
-    """Numbers of the channels that are named in `fields`, in its order; UserError for one that is not there."""
+    """Numbers of the channels that `fields` names, in its order; UserError for an unknown name."""
     names = catalogue.channel_names
     where = catalogue.files[0]
     if fields and not names:
-        raise UserError(
-            f"{where}: does not name its channels; leave --fields out, or give data whose channels are named"
-        )
+        raise UserError(f"{where}: does not name its channels; leave {option} out, or give data with named channels")
     if missing := [name for name in fields if name not in names]:
-        raise UserError(f"{where}: has no channel {missing[0]!r} for {option}; there are {', '.join(names)}")
+        raise UserError(f"{where}: has no channel {missing[0]!r} for {option}; it has {', '.join(names)}")
     return [names.index(name) for name in fields]
 
 
 def is_meridional(name: str) -> bool:
-    """Whether a channel of that name turns its sign: a vector's part to the north, or a rotation."""
+    """Whether the sign of a channel of this name changes: the northward part of a vector, or a rotation."""
     return bool(_SHORT.fullmatch(name) or _LONG.search(name))

@@ -1,4 +1,4 @@
-"""The fields of `--data synthetic`: what a sample is, and the statistics that it is drawn by."""
+"""The fields of `--data synthetic`: the shape of a sample, and the statistics of its values."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from hpc_train.data.options import SYNTHETIC
 
 
 def field_statistics(options):
-    """The `data.statistics.Statistics` that the synthetic fields are drawn by: normal, each class as often."""
+    """The `data.statistics.Statistics` of the synthetic fields: standard normal values, all classes equally often."""
     from hpc_train.data.statistics import Statistics
 
     field = sample_of_fields(options)
@@ -18,7 +18,7 @@ def field_statistics(options):
         count=np.full(len(ones), pixels),
         mean=0 * ones,
         m2=pixels * ones,
-        # Hardly any value lies beyond.
+        # Hardly any value is beyond these.
         min=-6 * ones,
         max=6 * ones,
         not_finite=np.zeros(len(ones), np.int64),
@@ -29,7 +29,7 @@ def field_statistics(options):
 
 
 def sample_of_fields(options) -> dict:
-    """What the catalogue of synthetic fields says of a sample."""
+    """The fields of the catalogue that describe a sample of the synthetic data."""
     shape, classes = tuple(options.field_size), options.classes or len(CLIMATE_CLASSES)
     return {
         "layout": CAM5,

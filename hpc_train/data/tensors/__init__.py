@@ -1,1 +1,1 @@
-"""From the readers' arrays to `tf.data`, images decoded and fields varied: TensorFlow is imported here."""
+"""From the readers' arrays to `tf.data`: images are decoded, fields varied. TensorFlow is imported here."""

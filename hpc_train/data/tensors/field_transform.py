@@ -1,7 +1,7 @@
-"""Maps of a sphere between the reader and the network: parts of them, turned and mirrored, with the classes asked for.
+"""Transform maps of a sphere between the reader and the network: crop, turn and mirror them, and map their labels.
 
-A map that is turned is global: its last column is beside the first; the rows of one that is mirrored lie as far from
-the equator as those counted from the other end.
+A map that is turned is global: its last column is beside the first. The rows of a map that is mirrored are symmetric
+about the equator.
 """
 
 import numpy as np
@@ -12,18 +12,25 @@ from hpc_train.errors import UserError
 
 
 class FieldTransform:
-    """What is done with batches of maps after they are read: the classes of `classes`, and variation in training.
+    """Maps the labels of batches to classes, and varies the maps in training.
 
-    stored: catalogue of the samples as they are read, maps (height, width, channels) or (channels, height, width) with
-    labels (height, width). roll: turn each map in longitude by a random number of columns. crop: (height, width) of
-    the random part that is taken of each map; with `wraps` it may go across the left and right edge. flip: mirror
-    every other map at the equator; the channels of numbers `turned` then change their sign.
+    What happens to a sample depends only on (seed, epoch, its number), not on its rank and step.
 
-    What happens to a sample depends on (seed, epoch, its number) alone, whichever rank and step it belongs to.
-    Raises UserError, on every rank, for a part that is larger than the map, or a sign that the data cannot hold.
+    Args:
+        stored: catalogue of the samples as they are read: maps (height, width, channels) or (channels, height, width)
+            with labels (height, width).
+        classes: the map from stored labels to classes.
+        roll: turn each map in longitude by a random number of columns.
+        flip: mirror a map at the equator half of the time.
+        crop: (height, width) of the random part to take of each map.
+        turned: numbers of the channels whose sign changes in a mirrored map.
+        wraps: the random part may cross the left and right edge.
+
+    Raises:
+        UserError: on every rank, for a part that is larger than the map, or a sign that the data cannot hold.
     """
 
-    # Random numbers of a sample: its first row, its first column, whether it is mirrored.
+    # Random numbers of a sample: first row, first column, whether it is mirrored.
     NUMBERS = 3
 
     def __init__(
@@ -49,11 +56,11 @@ class FieldTransform:
 
     @property
     def varies(self) -> bool:
-        """Whether training takes anything but the maps as they are."""
+        """Whether training changes the maps."""
         return bool(self._roll or self._flip or self._crop)
 
     def draw(self, seed: int, epoch: int, samples: np.ndarray) -> np.ndarray:
-        """Random numbers of samples in an epoch, int32 (samples, NUMBERS). samples: int64, their numbers."""
+        """Random numbers, int32 (samples, NUMBERS), of the samples of these numbers, int64 (samples,), in an epoch."""
         (height, width), moves = self._map, self._roll or self._crop
         lefts = width if self._wraps else width - self._part[1] + 1
         drawn = np.empty((len(samples), self.NUMBERS), np.int32)
@@ -64,18 +71,20 @@ class FieldTransform:
         return drawn
 
     def describe(self) -> list[str]:
-        """What is done, in lines for people."""
+        """What training does with the maps, in lines to print."""
         lines = []
         if self._roll:
             lines.append("turned in longitude by any number of columns")
         if self._flip:
-            lines.append(f"mirrored at the equator every other time, the sign turned in {self._named or 'no channel'}")
+            lines.append(
+                f"mirrored at the equator half of the time, with the sign of {self._named or 'no channel'} changed"
+            )
         if self._crop:
-            lines.append("of each map of {} x {} a random part of {} x {}".format(*self._map, *self._part))
+            lines.append("a random part of {2} x {3} of each map of {0} x {1}".format(*self._map, *self._part))
         return [f"training: {'; '.join(lines)}"] if lines else []
 
     def training(self, inputs: tf.Tensor, targets: tf.Tensor, drawn: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """A batch as training has it. drawn: of `draw`; inputs and targets: (b, ...) as stored."""
+        """A batch for training; inputs and targets: (b, ...) as stored; drawn: from `draw`."""
         height, width = self._part
         shape = (self._channels, height, width) if self._first else (height, width, self._channels)
         specs = tf.TensorSpec(shape, inputs.dtype), tf.TensorSpec(self._part, targets.dtype)
@@ -83,7 +92,7 @@ class FieldTransform:
         return self.validation(inputs, targets)
 
     def validation(self, inputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """A batch as validation has it: whole maps, with the classes asked for."""
+        """A batch for validation: whole maps, with their labels mapped to classes."""
         if not self._classes.changes:
             return inputs, targets
         numbers, table = tf.cast(targets, tf.int32), [*self._classes.of_label, IGNORED]
@@ -101,7 +110,7 @@ class FieldTransform:
         return inputs, targets
 
     def _window(self, values: tf.Tensor, axis: int, top, left, flip) -> tf.Tensor:
-        """The part of one sample that begins at a row and a column; `axis` counts the rows, the next one columns."""
+        """The part of one sample that begins at a row and a column; `axis` counts rows, the next axis columns."""
         height, width = self._part
         if self._flip or self._crop:
             rows = tf.range(height)
@@ -115,7 +124,7 @@ class FieldTransform:
 
     def _turn(self, inputs: tf.Tensor) -> tf.Tensor:
         sign, shift = self._sign
-        # Wider, so that the sign of the lowest whole number is turned before it is brought into range.
+        # Wider, so that the sign of the lowest whole number changes before the value is clipped to the range.
         wide = inputs.dtype if inputs.dtype.is_floating else tf.int64 if inputs.dtype.size > 2 else tf.int32
         shape = (-1, 1, 1) if self._first else (-1,)
         sign, shift = (tf.reshape(tf.constant(values, wide), shape) for values in (sign, shift))
@@ -123,9 +132,9 @@ class FieldTransform:
 
 
 def _sign_turn(stored, turned: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """(sign, shift) of each channel: value * sign - shift, as stored, is the value of the other sign.
+    """(sign, shift) of each channel: value * sign - shift is the stored value with the other sign.
 
-    Of packed integers the shift is rounded: the value is then wrong by half a step of the packing at most.
+    For packed integers the shift is rounded, so the value can be wrong by half a step of the packing.
     """
     channels = stored.input_shape[stored.channel_axis]
     scale, offset = np.resize(np.array(stored.packing), (channels, 2)).T
@@ -136,7 +145,7 @@ def _sign_turn(stored, turned: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]
         return sign, shift
     if stored.input_dtype.kind == "u" and (offset >= 0)[list(turned)].any():
         raise UserError(
-            f"{stored.files[0]}: {stored.input_dtype} holds no negative winds, so --augment flip cannot turn their "
-            "sign; leave flip out"
+            f"{stored.files[0]}: {stored.input_dtype} cannot hold negative winds, whose sign --augment flip "
+            "changes; leave flip out"
         ).agreed()
     return sign.astype(np.int64), np.rint(shift).astype(np.int64)

@@ -1,4 +1,4 @@
-"""From JPEG files to images of one size: what training and validation take of them, by TensorFlow's operations."""
+"""From JPEG files to images of one size: crop them for training and validation, with TensorFlow's operations."""
 
 import os
 from collections.abc import Callable
@@ -13,19 +13,19 @@ from hpc_train.errors import UserError
 # Szegedy et al. 2015 (Going deeper with convolutions), section 6: share of the area, and width / height.
 LEAST_AREA, MOST_ASPECT = 0.08, 4 / 3
 TRIES = 10
-# The side of the centre crop beside the shorter side, as 224 of 256 (Goyal et al. 2017, section 5.1).
+# Side of the centre crop relative to the shorter side: 224 of 256 (Goyal et al. 2017, section 5.1).
 CENTRE = 224 / 256
-# As other decoders, Pillow too: TensorFlow's default is coarser by one grey level in the mean, and no faster.
+# As in other decoders, such as Pillow: TensorFlow's default is off by one grey level on average, and no faster.
 _DCT = "INTEGER_ACCURATE"
-# What a JPEG can be shrunk by while it is decoded.
+# Factors by which a JPEG can be shrunk while it is decoded.
 _RATIOS = (1, 2, 4, 8)
 
 
 def validation_transform(size: int) -> Callable[[tf.Tensor], tf.Tensor]:
     """A function from a JPEG file, a string, to its centre, uint8 (size, size, 3).
 
-    As if the shorter side were resized to 256/224 * size and the centre cut out: only that part is decoded, then
-    resized bilinearly. An image of size x size is taken whole.
+    The result is as if the shorter side were resized to 256/224 * size and the centre cut out; only that part is
+    decoded, then resized bilinearly. An image of size x size is used whole.
     """
 
     def transform(jpeg: tf.Tensor) -> tf.Tensor:
@@ -37,8 +37,11 @@ def validation_transform(size: int) -> Callable[[tf.Tensor], tf.Tensor]:
 def training_transform(size: int, crop: str = "inception") -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     """A function from a JPEG file and a seed, int64 (2,), to a part of the image, uint8 (size, size, 3).
 
-    crop: "inception": a random part, mirrored every other time (`random_window`); "centre": as for validation. The
-    same file and seed give the same image everywhere.
+    The same file and seed give the same image everywhere.
+
+    Args:
+        size: side of the image in pixels.
+        crop: "inception": a random part (`random_window`), mirrored half of the time; "centre": as for validation.
     """
     if crop == "centre":
         centre = validation_transform(size)
@@ -53,7 +56,7 @@ def training_transform(size: int, crop: str = "inception") -> Callable[[tf.Tenso
 
 
 def centre_window(shape: tf.Tensor, size: int) -> tf.Tensor:
-    """(y, x, height, width), int32, of the square that validation takes of an image of shape (height, width)."""
+    """(y, x, height, width), int32, of the square that validation uses of an image of shape (height, width)."""
     side = tf.cast(tf.round(tf.cast(tf.reduce_min(shape), tf.float32) * CENTRE), tf.int32)
     corner = (shape - side) // 2
     window = tf.stack([corner[0], corner[1], side, side])
@@ -64,11 +67,13 @@ def random_window(shape: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
     """(y, x, height, width), int32, of a random part of an image of shape (height, width).
 
     Its area is between 8 and 100 % of the image's and its width / height between 3/4 and 4/3 (Szegedy et al. 2015,
-    section 6), the latter evenly by its logarithm, so that wide and high parts come equally often. The first of ten
-    tries that fits into the image; else the largest square in its middle, as in the program that Goyal et al. 2017
-    (section 5.1) follow.
+    section 6). The logarithm of the latter is uniform, so that wide and high parts are equally frequent. The part is
+    the first of ten tries that fits into the image; else the largest square in its middle, as in the program that
+    Goyal et al. 2017 (section 5.1) follow.
 
-    draws: float32 (40,), even in [0, 1): area, aspect, y and x of each try.
+    Args:
+        shape: (height, width) of the image.
+        draws: float32 (40,), uniform in [0, 1): area, aspect, y and x of each try.
     """
     area, aspect, y, x = tf.unstack(tf.reshape(draws, [TRIES, 4]), axis=1)
     size = tf.cast(shape, tf.float32)
@@ -80,13 +85,13 @@ def random_window(shape: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
     tries = tf.stack([_place(y, shape[0] - height), _place(x, shape[1] - width), height, width], axis=1)
     side = tf.reduce_min(shape)
     middle = tf.stack([(shape[0] - side) // 2, (shape[1] - side) // 2, side, side])
-    # One more that always fits.
+    # One more try, which always fits.
     fits = tf.concat([fits, [True]], 0)
     return tf.concat([tries, middle[tf.newaxis]], 0)[tf.argmax(fits)]
 
 
 def seeds(seed: int, epoch: int, samples: np.ndarray) -> np.ndarray:
-    """Seeds of samples, int64 (b, 2), from a run's seed, the epoch and the samples' numbers alone."""
+    """Seeds of samples, int64 (b, 2), which depend only on a run's seed, the epoch and the samples' numbers."""
     state = np.random.SeedSequence([seed % 2**64, epoch]).generate_state(1, np.uint64)
     return np.stack([np.broadcast_to(state.view(np.int64), samples.shape), samples], axis=-1)
 
@@ -94,7 +99,8 @@ def seeds(seed: int, epoch: int, samples: np.ndarray) -> np.ndarray:
 class DecodedReader:
     """Reads samples of an encoded catalogue as arrays (b, size, size, 3), decoded as for validation.
 
-    reader: gives the files; the size is that of its catalogue's input_shape.
+    Args:
+        reader: reads the files; the size is that of its catalogue's input_shape.
     """
 
     def __init__(self, reader: EncodedReader):
@@ -104,13 +110,13 @@ class DecodedReader:
         self._threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
 
     def read(self, indices) -> tuple[np.ndarray, np.ndarray]:
-        """(inputs, targets) as `Reader.read`; UserError, which names file and row, for an image that is damaged."""
+        """(inputs, targets) as from `Reader.read`; UserError, naming file and row, for a damaged image."""
         files, targets = self._reader.read(indices)
         images = self._threads.map(self._image, indices, files)
         return np.stack(list(images)), targets
 
     def first_undecodable(self, samples) -> UserError | None:
-        """What is wrong with the first of these samples that cannot be read and decoded; None where all can."""
+        """The error of the first of these samples that cannot be read and decoded; None where all can."""
         for sample in samples:
             try:
                 (jpeg,), _ = self._reader.read([sample])
@@ -122,7 +128,7 @@ class DecodedReader:
         return None
 
     def close(self) -> None:
-        """Let go of the open files and the threads."""
+        """Release the open files and the threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._reader.close()
 
@@ -143,13 +149,13 @@ def _shape(jpeg: tf.Tensor) -> tf.Tensor:
 
 
 def _place(draw: tf.Tensor, room: tf.Tensor) -> tf.Tensor:
-    """Where in [0, room] a part begins."""
+    """Where in [0, room] a part begins, from a draw in [0, 1)."""
     return tf.minimum(tf.cast(draw * tf.cast(room + 1, tf.float32), tf.int32), room)
 
 
 def _decode(jpeg: tf.Tensor, window: tf.Tensor, size: int) -> tf.Tensor:
     """A window (y, x, height, width) of an image, resized to uint8 (size, size, 3)."""
-    # Shrinking by powers of 2 while decoding saves work and aliasing; what remains to be shrunk is less than 2.
+    # Shrinking by powers of 2 while decoding saves work and aliasing; the rest to be shrunk is a factor below 2.
     most = tf.reduce_min(window[2:]) // size
     number = tf.reduce_sum(tf.cast(most >= _RATIOS[1:], tf.int32))
 
@@ -158,12 +164,12 @@ def _decode(jpeg: tf.Tensor, window: tf.Tensor, size: int) -> tf.Tensor:
 
     image = tf.switch_case(number, [shrunk(ratio) for ratio in _RATIOS])
     image = tf.image.resize(image, (size, size))
-    # Between the least and the largest pixel, so it fits.
+    # Between the smallest and the largest pixel, so it fits.
     return tf.ensure_shape(tf.cast(image + 0.5, tf.uint8), (size, size, 3))
 
 
 def _on_cpu(transform: Callable[[tf.Tensor], tf.Tensor]) -> Callable:
-    """The transform compiled, all of it in host memory also where there is a GPU, as `tf.data` has it."""
+    """The compiled transform, all of it in host memory even where there is a GPU, as in `tf.data`."""
 
     @tf.function(input_signature=[tf.TensorSpec((), tf.string)])
     def call(jpeg):

@@ -1,4 +1,4 @@
-"""Encoded images as `fit` takes them: read, decoded in parallel, in the order of the plan."""
+"""Encoded images for `fit`: read and decoded in parallel, in the order of the plan."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -13,35 +13,41 @@ from hpc_train.data.reading.loader import Loader
 from hpc_train.data.tensors.jpeg import DecodedReader, seeds, training_transform, validation_transform
 from hpc_train.data.tensors.pipeline import Input, epochs
 
-# Batches that are decoded ahead of the step that wants them, and those that pass through other hands meanwhile.
+# Batches that are decoded ahead of the step that needs them, and those that other stages hold meanwhile.
 _PREFETCH, _PASSING = 2, 4
 
 
 class JpegInput(Input):
-    """This rank's batches of images, uint8 (b, size, size, 3), the size that of the catalogue's input_shape.
+    """This rank's batches of images, uint8 (b, size, size, 3), with the size of the catalogue's input_shape.
 
-    crop: what training takes of an image, see `data.decode.training_transform`. Its random numbers come from (seed,
-    epoch, sample number) alone, so that they are the same on any number of ranks and after a resume.
-    threads: that read, and as many that decode.
+    Random numbers come only from (seed, epoch, sample number), so that they are the same on any number of ranks and
+    after a resume.
+
+    Args:
+        reader: reads the files.
+        threads: threads that read; the same number decodes.
+        read_ahead: see `ReadAhead`.
+        device: where the batches should be, see `Input`.
+        crop: the part of an image to train on, see `jpeg.training_transform`.
     """
 
     def __init__(self, reader: EncodedReader, threads=None, read_ahead=None, device=None, crop: str = "inception"):
         super().__init__(reader, threads, read_ahead, device)
         size, jpeg = reader.catalogue.input_shape[0], tf.TensorSpec((), tf.string)
-        # Functions that are traced once for all passes.
+        # These functions are traced once for all passes.
         self._cut = tf.function(training_transform(size, crop), [jpeg, tf.TensorSpec((2,), tf.int64)])
         self._centre = tf.function(validation_transform(size), [jpeg])
         self._given: deque[np.ndarray] = deque()
 
     @cached_property
     def error(self) -> Exception | None:
-        """What went wrong, once TensorFlow has said that something did: also which image could not be decoded."""
-        # TensorFlow does not tell. It is among those that were given out last.
+        """What went wrong, once TensorFlow has reported an error: also which image could not be decoded."""
+        # TensorFlow does not name the image. It is among those delivered last.
         samples = np.concatenate([[], *self._given]).astype(np.int64)
         return self._error or DecodedReader(self.reader).first_undecodable(samples)
 
     def training(self, plan: TrainPlan, rank: int, epoch: int, position: int, steps: int) -> tf.data.Dataset:
-        """Batches of `steps` steps from `position` samples into `epoch`, going on into the epochs after it."""
+        """Batches of `steps` steps that begin `position` samples into `epoch` and continue into the next epochs."""
         ahead = self.reading(plan.batch_size)
 
         def give(loader: Loader) -> Iterator[tuple]:
@@ -72,11 +78,13 @@ class JpegInput(Input):
         return self._finish(data.batch(plan.batch_size).concatenate(padding), plan.steps, ahead.threads + 2, _PREFETCH)
 
     def memory(self, plan: TrainPlan) -> int:
-        """Bytes of samples in this process's memory, files and images, while `fit` trains by the plan; about so many,
-        since files differ in size."""
+        """Bytes of samples, files and images, in this process's memory while `fit` trains by the plan.
+
+        An estimate, since files differ in size.
+        """
         ahead = self.reading(plan.batch_size)
         images = (_PREFETCH + _PASSING) * plan.batch_size + 2 * ahead.threads
-        # As files: those ahead, and those that tf.data takes apart.
+        # As files: those read ahead, and those that tf.data separates.
         return ahead.memory(plan.order) + 2 * ahead.group_bytes + images * self.reader.catalogue.sample_bytes
 
     def _decoded(self, start, give: Callable[[Loader], Iterable], more: tf.TensorSpec, decode) -> tf.data.Dataset:

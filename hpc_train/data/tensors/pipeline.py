@@ -1,4 +1,4 @@
-"""From the loader to `tf.data`: batches as `fit` takes them, without a copy, on the device where there is one."""
+"""From the loader to `tf.data`: batches for `fit`, without a copy, on the device if there is one."""
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice, repeat
@@ -12,20 +12,24 @@ from hpc_train.data.reading.read_ahead import ReadAhead
 from hpc_train.data.reading.reader import Reader
 from hpc_train.data.tensors.field_transform import FieldTransform
 
-# Batches on their way to the device; each is a group of its own where batches are large.
+# Batches on their way to the device; large batches are groups of one.
 _PREFETCH = 1
-# Batches that are transformed at the same time, and what each has in memory besides what comes from the reader.
+# Batches that are transformed at the same time, and the copies of each in memory besides the reader's.
 _TRANSFORMED, _COPIES = 2, 3
 
 
 class Input:
-    """This rank's batches, as `fit` and `evaluate` take them, and what went wrong while reading them.
+    """This rank's batches for `fit` and `evaluate`, and the error of reading them.
 
-    reader, threads, read_ahead: see `data.read_ahead.ReadAhead`; device: where the batches should lie, e.g. "/gpu:0";
-    None leaves them in host memory; transform: what is done with samples after they are read.
+    TensorFlow turns an exception in a reading thread into an error of its own; `error` keeps the real one. For encoded
+    images use `jpeg_input.JpegInput`, which has the same methods.
 
-    TensorFlow turns an exception in a reading thread into an error of its own; `error` keeps the real one. Encoded
-    images are for `data.jpeg_input.JpegInput`, which has the same surface.
+    Args:
+        reader: see `data.reading.read_ahead.ReadAhead`.
+        threads: see `ReadAhead`.
+        read_ahead: see `ReadAhead`.
+        device: where the batches should be, such as "/gpu:0"; None leaves them in host memory.
+        transform: applied to samples after they are read.
     """
 
     def __init__(
@@ -44,11 +48,11 @@ class Input:
 
     @property
     def error(self) -> Exception | None:
-        """What went wrong, once TensorFlow has said that something did."""
+        """What went wrong, once TensorFlow has reported an error."""
         return self._error
 
     def training(self, plan: TrainPlan, rank: int, epoch: int, position: int, steps: int) -> tf.data.Dataset:
-        """Batches of `steps` steps from `position` samples into `epoch`, going on into the epochs after it."""
+        """Batches of `steps` steps that begin `position` samples into `epoch` and continue into the next epochs."""
         ahead, transform = self.reading(plan.batch_size), self.transform
         start = lambda: ahead.training(plan, rank, epoch, position, steps)  # noqa: E731
         if not (transform and transform.varies):
@@ -73,9 +77,9 @@ class Input:
         return ReadAhead(self.reader, batch_size, self.threads, self.read_ahead)
 
     def memory(self, plan: TrainPlan) -> int:
-        """Bytes of samples in this process's memory at most while `fit` trains by the plan."""
+        """Most bytes of samples in this process's memory while `fit` trains by the plan."""
         ahead = self.reading(plan.batch_size)
-        # TensorFlow holds those that it prefetched, one while it hands it over, and `InputWait` the next one.
+        # TensorFlow holds the prefetched batches and one more while it delivers it, and `InputWait` the next one.
         held = ahead.memory(plan.order) + (_PREFETCH + 2) * ahead.group_bytes
         batch = plan.batch_size * self.reader.sample_bytes
         varied = self.transform is not None and self.transform.varies
@@ -84,7 +88,7 @@ class Input:
     def _dataset(
         self, start: Callable[[], Loader], together: int, steps: int, batch: int | None, give: Callable | None = None
     ) -> tf.data.Dataset:
-        """Batches of a loader's groups; give: what to take from the loader, with random numbers for the transform."""
+        """Batches of a loader's groups; give: yields elements of the loader and random numbers for the transform."""
         catalogue, transform = self.reader.catalogue, self.transform
         lead = () if together == 1 else (None,)
         shapes = [(catalogue.input_shape, catalogue.input_dtype), (catalogue.target_shape, catalogue.target_dtype)]
@@ -103,7 +107,7 @@ class Input:
         return self._finish(data, steps, threads, _PREFETCH if together == 1 or self.device else 4)
 
     def _generate(self, start: Callable[[], Loader], give: Callable[[Loader], Iterable], signature) -> tf.data.Dataset:
-        """What `give` takes from a loader, which is started with every pass and closed at its end."""
+        """The elements that `give` yields from a loader, which each pass starts and closes at its end."""
 
         def read() -> Iterator:
             loader = start()
@@ -118,7 +122,7 @@ class Input:
         return tf.data.Dataset.from_generator(read, output_signature=signature)
 
     def _finish(self, data: tf.data.Dataset, steps: int, threads: int, prefetch: int) -> tf.data.Dataset:
-        """`steps` batches, prepared by a thread pool of their own, some of them on their way."""
+        """`steps` batches, prepared by a thread pool of their own, some of them prefetched."""
         options = tf.data.Options()
         options.autotune.enabled = False
         options.threading.private_threadpool_size = threads
@@ -129,7 +133,7 @@ class Input:
 
 
 def epochs(plan: TrainPlan, epoch: int, position: int) -> Iterator[int]:
-    """The epoch of one step after the other."""
+    """The epoch of each step, one after the other."""
     while True:
         yield from repeat(epoch, plan.steps(position))
         epoch, position = epoch + 1, 0

@@ -73,7 +73,7 @@ def test_a_class_map_of_another_length_than_the_classes_names_the_file(tmp_path)
     write_shards(tmp_path, "train", inputs, labels, classes=3, shards=1)
     message = refusal(FieldOptions(tmp_path, class_map=(0, 1)).catalogue)
     assert message.startswith(str(tmp_path / "train-00000-of-00001.h5"))
-    assert "has 3 classes, but --class-map 0 1 tells of 2" in message
+    assert "has 3 classes, but --class-map 0 1 has 2 numbers" in message
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_a_channel_that_is_missing_is_named_with_those_there(tmp_path):
 def test_statistics_beside_the_data_are_found_and_their_counts_follow_the_class_map(tmp_path):
     data = tmp_path / "data"
     cam5(data / "train")
-    assert "make it with `hpc-train stats --data" in refusal(FieldOptions(data).load_statistics)
+    assert "make one with `hpc-train stats --data" in refusal(FieldOptions(data).load_statistics)
     assert FieldOptions(data, normalise="none").load_statistics() is None
     stats.run(stats.Stats(data=data, classes=3))
     found = FieldOptions(data).load_statistics()
@@ -175,7 +175,7 @@ def test_statistics_beside_the_data_are_found_and_their_counts_follow_the_class_
         ({"fields": ("TMQ", "PSL", "TMQ")}, "--fields names TMQ twice"),
         ({"class_map": (0, -2)}, "--class-map 0 -2"),
         ({"class_map": (-1, -1)}, "--class-map -1 -1"),
-        ({"class_map": (0, 1), "classes": 3}, "--class-map tells of 2 stored labels, --classes of 3"),
+        ({"class_map": (0, 1), "classes": 3}, "--class-map is for 2 stored labels, but --classes is 3"),
         ({"meridional": ("V850",)}, "--meridional is for --augment flip"),
     ],
 )

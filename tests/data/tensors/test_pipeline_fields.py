@@ -125,7 +125,7 @@ def test_maps_of_a_part_of_the_earth_are_neither_turned_nor_mirrored_and_parts_s
     values, labels = np.zeros((2, *SHAPE, 1), "f4"), np.zeros((2, *SHAPE), "u1")
     places = {"latitude": latitudes, "longitude": longitudes}
     write_shards(tmp_path, "train", values, labels, classes=2, shards=1, coordinates=places, channel_names=("V850",))
-    for option, said in (("roll", "16 longitudes, which do not go"), ("flip", "10 latitudes, which are not mirrored")):
+    for option, said in (("roll", "16 longitudes, which do not go"), ("flip", "10 latitudes, which are not symmetric")):
         chosen = FieldOptions(tmp_path, augment=(option,))
         with pytest.raises(UserError, match=f"train-00000-of-00001.h5: has {said}.*leave --augment {option} out"):
             chosen.transform(chosen.catalogue())
@@ -222,12 +222,12 @@ def test_winds_without_a_sign_or_without_names_are_not_mirrored(tmp_path):
     inputs, labels = np.zeros((4, *SHAPE, 2), "u1"), np.zeros((4, *SHAPE), "u1")
     write_shards(tmp_path / "shards", "train", inputs, labels, classes=2)
     chosen = FieldOptions(tmp_path / "shards", augment=("flip",))
-    with pytest.raises(UserError, match="does not name its channels, so --augment flip cannot tell the winds"):
+    with pytest.raises(UserError, match="does not name its channels, so --augment flip cannot find the winds"):
         chosen.transform(chosen.catalogue())
     with h5py.File(tmp_path / "a.nc", "w") as file:
         file["u"], file["v"], file["y"] = inputs[..., 0], inputs[..., 1], labels
     chosen = FieldOptions(tmp_path / "a.nc", inputs=("u", "v"), targets=("y",), classes=2, augment=("flip",))
-    with pytest.raises(UserError, match="uint8 holds no negative winds"):
+    with pytest.raises(UserError, match="uint8 cannot hold negative winds"):
         chosen.transform(chosen.catalogue())
 
 

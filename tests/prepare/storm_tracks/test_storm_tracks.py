@@ -184,7 +184,7 @@ def test_a_map_across_the_date_line_has_longitudes_that_go_on(tmp_path):
 def test_longitudes_in_no_order_are_refused(folder):
     with netCDF4.Dataset(folder / "gfs.nc", "a") as file:
         file["lon"][3] = 200.0
-    assert "gfs.nc: lon runs from 0 to 355, which are no degrees in order" in refusal(prepare, folder)
+    assert "gfs.nc: lon runs from 0 to 355, which are not degrees in order" in refusal(prepare, folder)
 
 
 @pytest.mark.parametrize(
