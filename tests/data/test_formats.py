@@ -191,7 +191,7 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize("case", UNKNOWN)
-def test_what_cannot_be_found_is_named_with_a_way_out(tmp_path, case):
+def test_missing_data_are_named_with_a_remedy(tmp_path, case):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["x"], file["y"] = np.zeros((4, 2)), np.zeros(4, int)
         if case not in ("an unknown layout", "a data set that is not there"):
@@ -208,7 +208,7 @@ def test_files_that_do_not_fit_each_other_are_named(tmp_path):
     assert message.startswith(f"{tmp_path / 'data-9.h5'}: input shape is (6, 8, 5), but (6, 8, 4) in ")
 
 
-def test_a_classic_netcdf_file_is_told_from_damage(tmp_path):
+def test_a_classic_netcdf_file_is_not_called_damaged(tmp_path):
     (tmp_path / "a.nc").write_bytes(b"CDF\x01" + bytes(100))
     assert "classic NetCDF" in refusal(DataOptions(data=tmp_path).catalogue, "train")
     (tmp_path / "a.nc").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
@@ -315,7 +315,7 @@ def test_shards_are_opened_by_what_their_folder_holds(tmp_path):
         DataOptions(data=tmp_path, layout="cam5").catalogue("test")
 
 
-def test_a_file_that_is_one_of_several_shards_is_told_so(tmp_path):
+def test_a_single_file_of_several_shards_is_refused(tmp_path):
     paths = write_shards(tmp_path, "test", np.zeros((4, 3), "f4"), np.zeros(4, int), classes=2, shards=2)
     message = refusal(DataOptions(data=paths[0]).catalogue, "test")
     assert "holds 2 of the 4 samples of its split; give the folder" in message
@@ -363,7 +363,7 @@ print(Reader(catalogue, how="h5py").read([5])[0].tobytes().hex())
     assert done.stdout.strip() == data[5].tobytes().hex(), done.stderr
 
 
-def test_how_a_file_is_read_is_told_for_each_data_set(tmp_path):
+def test_each_data_set_is_described_by_how_it_is_read(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["small"] = np.zeros((3, 4))
         file["large"] = np.zeros((3, 128, 128))

@@ -43,7 +43,7 @@ def test_a_file_without_coordinates_is_taken_for_cam5s_grid(tmp_path):
         ([0.0, np.nan, 10.0], "latitude runs from 0 to 10"),
     ],
 )
-def test_coordinates_that_do_not_fit_are_told_with_file_and_data_set(tmp_path, latitudes, said):
+def test_coordinates_that_do_not_fit_are_refused_with_file_and_data_set(tmp_path, latitudes, said):
     path = write(tmp_path / "a.h5", latitude=latitudes, longitude=[0.0, 90.0, 180.0, 270.0])
     with pytest.raises(UserError, match=said) as told:
         read_grid(path, 3, 4)
@@ -79,7 +79,7 @@ def test_longitudes_go_on_across_the_date_line_and_a_meridian_that_comes_twice_i
     assert columns.tolist() == [0, 1, 2, 3]
 
 
-def test_a_grid_tells_whether_it_goes_round_the_globe_and_is_its_own_mirror_image():
+def test_a_grid_knows_whether_it_goes_around_the_globe_and_is_symmetric():
     whole, north = np.linspace(90, -90, 19), np.linspace(0, 90, 10)
     for longitudes, round_the_globe in (
         (np.arange(0, 360, 10.0), True),
@@ -97,7 +97,7 @@ def test_a_grid_tells_whether_it_goes_round_the_globe_and_is_its_own_mirror_imag
     assert not Grid(np.arange(-90.0, 90.0), whole).mirrored
 
 
-def test_a_region_between_the_points_of_the_grid_is_told():
+def test_a_region_between_the_points_of_the_grid_is_refused():
     with pytest.raises(UserError, match="--region 1 2 3 4 "):
         global_grid(19, 36).part((1.0, 2.0, 3.0, 4.0))
 

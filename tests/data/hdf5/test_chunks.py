@@ -163,7 +163,7 @@ def test_chunks_at_the_edge_that_are_stored_unfiltered_read_as_h5py(tmp_path, fi
     assert_equals_h5py(tmp_path / "a.h5", "x", [0], by_rows=False)
 
 
-def test_where_nothing_tells_whether_chunks_at_the_edge_were_filtered_h5py_reads_them(tmp_path):
+def test_h5py_reads_chunks_at_the_edge_that_may_or_may_not_be_filtered(tmp_path):
     data = np.arange(175, dtype="<i4").reshape(25, 7)
     with_plain_edges(tmp_path / "plain.h5", data.shape, (10, 4), lambda plist: plist.set_shuffle(), data)
     with h5py.File(tmp_path / "shuffled.h5", "w") as hdf5:

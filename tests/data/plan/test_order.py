@@ -165,7 +165,7 @@ def test_epochs_and_seeds_give_different_orders():
 
 
 @pytest.mark.parametrize("block", [1, 10, 200])
-def test_what_an_epoch_leaves_out_is_any_sample_alike(block):
+def test_an_epoch_leaves_out_any_sample_equally_often(block):
     order = BlockOrder(103, 3, block, 4 * block, lanes=5, stride=4)
     left_out = np.array([order.indices([100, 101, 102], epoch) for epoch in range(2060)])
     assert chisquare(np.bincount(left_out[:, 0], minlength=103)).pvalue > 1e-3
@@ -265,7 +265,7 @@ def test_one_rank_of_27360_over_1e8_samples_holds_only_its_batches():
         ({"samples": 0}, "training samples: 0"),
     ],
 )
-def test_parameters_that_cannot_be_are_told_in_one_line(changed, message):
+def test_impossible_parameters_are_refused_in_one_line(changed, message):
     given = {"samples": 1000, "seed": 0, "size": 4, "batch_size": 8, "block": 8, "window": 32, **changed}
     with pytest.raises(UserError, match=message) as caught:
         BlockOrder.fit(**given)
@@ -302,7 +302,7 @@ def test_an_order_comes_back_from_the_runs_record(order):
     "record",
     [{}, {"shuffle": "cards", "samples": 3, "seed": 1}, {"shuffle": "full", "samples": 3}, {"shuffle": "full", "x": 1}],
 )
-def test_a_record_that_names_no_order_is_told(record):
+def test_a_record_that_is_not_an_order_is_refused(record):
     with pytest.raises(UserError, match="does not name an order"):
         from_dict(record)
 
@@ -387,6 +387,6 @@ def test_planning_command_prints_cost_and_randomness_of_both_orders(tmp_path, ca
         ({"window": 3}, "use a window of at least 64"),
     ],
 )
-def test_planning_command_tells_what_cannot_be_planned(options, message):
+def test_planning_command_refuses_what_cannot_be_planned(options, message):
     with pytest.raises(UserError, match=message):
         run(Plan(**options))

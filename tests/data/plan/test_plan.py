@@ -241,7 +241,7 @@ def test_one_rank_of_27360_over_1e8_samples_holds_only_its_batch():
 @pytest.mark.parametrize(
     ("samples", "batch_size", "size", "remedy"),
     [
-        (100, 30, 4, "at most 25 a step"),
+        (100, 30, 4, "at most 25 in a step"),
         (3, 1, 4, "at most 3 ranks"),
         (0, 1, 4, "at most 1 ranks"),
         (10, 0, 4, "must be at least 1"),

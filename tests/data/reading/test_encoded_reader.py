@@ -132,7 +132,7 @@ def test_a_file_that_has_shrunk_is_an_error_and_no_crash(damaged, how):
 
 BROKEN = {
     "no extents": (lambda file: file.pop("extents"), "has no data set `extents`"),
-    "another encoding": (lambda file: file.attrs.update(encoding="webp"), "images as 'webp', but this hpc-train reads"),
+    "another encoding": (lambda file: file.attrs.update(encoding="webp"), "with 'webp' images, but this hpc-train reads"),
     "more targets": (
         lambda file: (file.pop("targets"), file.create_dataset("targets", data=np.zeros(99, "i8"))),
         "do not divide",
@@ -174,13 +174,13 @@ def test_chunked_images_are_refused_by_name(damaged):
         Catalogue.open(damaged)
 
 
-def test_what_takes_arrays_alone_says_so(images, tmp_path):
+def test_commands_that_need_arrays_refuse_encoded_images(images, tmp_path):
     catalogue = Catalogue.open(images[0])
-    with pytest.raises(UserError, match="holds images as JPEG"):
+    with pytest.raises(UserError, match="holds JPEG images"):
         Reader(catalogue)
     with pytest.raises(UserError, match="--reader h5py is not for encoded images"):
         EncodedReader(catalogue, how="h5py")
-    with pytest.raises(UserError, match="which `hpc-train shard` does not take"):
+    with pytest.raises(UserError, match="which `hpc-train shard` cannot read"):
         repack.run(repack.Shard(data=images[0], output=tmp_path / "out"))
 
 
@@ -207,7 +207,7 @@ def test_verify_compares_and_decodes_every_image(damaged, capsys):
     assert sorted(int(row) for rows in named for row in rows.split(",")) == [2, 5, 7, 9]
 
 
-def test_verify_says_where_checksums_are_none_that_can_be_compared(damaged, capsys):
+def test_verify_reports_checksums_that_cannot_be_compared(damaged, capsys):
     path = damaged / "train-00000-of-00002.h5"
     with h5py.File(path, "r+") as file:
         file["checksums/inputs"].attrs["rows"] = 2

@@ -75,7 +75,7 @@ def test_files_follow_the_format(folder):
     assert raw[offset : offset + 36] == inputs[5:11].tobytes()
 
 
-def test_fingerprint_tells_other_data_but_not_another_number_of_shards(tmp_path):
+def test_fingerprint_changes_with_the_data_but_not_with_the_number_of_shards(tmp_path):
     inputs, targets = samples(9)
     changed_inputs, changed_targets = inputs.copy(), targets.copy()
     changed_inputs[8, 0, 0, 0] += 1
@@ -239,7 +239,7 @@ DAMAGE = {
         lambda path: os.truncate(path, path.stat().st_size - 1),
         "truncated, damaged or not an HDF5 file",
     ),
-    "missing": (lambda path: path.unlink(), "missing, 4 shards belong to 'train'"),
+    "missing": (lambda path: path.unlink(), "missing; 'train' has 4 shards"),
     "unreadable": (lambda path: (path.unlink(), path.mkdir()), "cannot be read (Is a directory)"),
     "another kind of file": (
         lambda path: rewrite(path, attributes={"format": None}),
@@ -313,7 +313,7 @@ def test_catalogue_counts_missing_shards(folder):
     for shard in (0, 2, 3):
         (folder / f"train-0000{shard}-of-00004.h5").unlink()
     message = refusal(Catalogue.open, folder, "train")
-    assert message.startswith(f"{folder / 'train-00000-of-00004.h5'} and 2 more: missing, 4 shards")
+    assert message.startswith(f"{folder / 'train-00000-of-00004.h5'} and 2 more: missing; 'train' has 4 shards")
 
 
 def test_catalogue_refuses_shards_that_hold_fewer_samples_than_they_say(tmp_path):

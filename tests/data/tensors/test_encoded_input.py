@@ -252,7 +252,7 @@ def test_no_error_is_made_up_when_another_operation_fails(images):
     assert source.error is None
 
 
-def test_read_as_arrays_they_are_what_validation_sees_and_damage_is_named(tmp_path):
+def test_images_read_as_arrays_equal_those_of_validation_and_damage_is_named(tmp_path):
     from hpc_train.data.tensors.jpeg import DecodedReader, validation_transform
 
     files = write(tmp_path)
@@ -312,7 +312,7 @@ def test_shards_of_one_image_can_be_read(tmp_path):
     assert y == [0]
 
 
-def test_real_photographs_are_what_another_decoder_makes_of_them(tmp_path):
+def test_real_photographs_decode_as_with_another_decoder(tmp_path):
     from hpc_train.data.tensors.jpeg import DecodedReader
 
     with np.load(real_data("cifar10_jpeg") / "cifar10_test_jpeg.npz") as held:

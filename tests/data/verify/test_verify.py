@@ -174,7 +174,7 @@ def test_a_shard_without_the_others_and_samples_that_are_too_few_are_named(folde
         with h5py.File(path, "r+") as file:
             file.attrs["total"] = 31
     last = folder / "train-00002-of-00003.h5"
-    assert broken(capsys, "--data", folder) == [f"{last}: the shards hold 30 samples but say 31"]
+    assert broken(capsys, "--data", folder) == [f"{last}: the shards hold 30 samples, but record 31"]
 
 
 def test_shards_of_version_1_have_no_checksums_and_are_whole(folder, capsys):
@@ -249,7 +249,7 @@ def test_data_that_cannot_be_found_or_recognised_are_refused(tmp_path):
         verify("--data", tmp_path / "nowhere")
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["x"] = np.zeros(3)
-    with pytest.raises(UserError, match="no layout that the suite knows"):
+    with pytest.raises(UserError, match="the layout is unknown"):
         verify("--data", tmp_path / "a.h5")
 
 
