@@ -132,7 +132,7 @@ def test_a_file_that_has_shrunk_is_an_error_and_no_crash(damaged, how):
 
 BROKEN = {
     "no extents": (lambda file: file.pop("extents"), "has no data set `extents`"),
-    "another encoding": (lambda file: file.attrs.update(encoding="webp"), "with 'webp' images, but this hpc-train reads"),
+    "another encoding": (lambda file: file.attrs.update(encoding="webp"), "'webp' images, but this hpc-train reads"),
     "more targets": (
         lambda file: (file.pop("targets"), file.create_dataset("targets", data=np.zeros(99, "i8"))),
         "do not divide",
