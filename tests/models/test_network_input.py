@@ -118,7 +118,7 @@ def test_without_normalisation_the_chosen_channels_are_as_stored(fields):
 def test_a_channel_that_the_data_or_the_statistics_lack_is_named(fields):
     catalogue, samples, values = fields
     statistics = Statistics.of(values, channel_axis=2)
-    with pytest.raises(UserError, match=r"a\.nc: has no channel 'T500' for --fields; there are u850, PS, rain"):
+    with pytest.raises(UserError, match=r"a\.nc: has no channel 'T500' for --fields; it has u850, PS, rain"):
         seen(catalogue, samples, statistics, fields=("T500",))
     squares = statistics.m2.copy()
     squares[1] = np.nan

@@ -145,7 +145,7 @@ def test_a_channel_that_is_missing_is_named_with_those_there(tmp_path):
     catalogue = FieldOptions(cam5(tmp_path / "train")).catalogue()
     assert chosen_channels(catalogue, ("PSL", "TMQ")) == [7, 0]
     message = refusal(chosen_channels, catalogue, ("TMQ", "IVT"))
-    assert "data-0.h5: has no channel 'IVT' for --fields; there are TMQ, U850, V850" in message
+    assert "data-0.h5: has no channel 'IVT' for --fields; it has TMQ, U850, V850" in message
     nameless = FieldOptions(cam5(tmp_path / "other", channels=4)).catalogue()
     assert "does not name its channels" in refusal(chosen_channels, nameless, ("TMQ",))
 

@@ -207,7 +207,7 @@ def test_a_mirrored_cyclone_turns_the_other_way():
         ({"random_crop": (11, 4)}, "--random-crop 11 x 4 is larger than the maps, 10 x 16"),
         (
             {"augment": ("flip",), "meridional": ("W",)},
-            "has no channel 'W' for --meridional; there are U850, V850, TMQ",
+            "has no channel 'W' for --meridional; it has U850, V850, TMQ",
         ),
     ],
 )
