@@ -17,6 +17,7 @@ BLOSC_LIMIT = 2**31 - 17
 
 
 def decode_blosc(values, framed, out):
+    """Decode a Blosc container."""
     source = framed[ROOM:]
     if len(source) < 16:
         raise Damaged("it is too short for its header")

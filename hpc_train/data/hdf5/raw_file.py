@@ -45,4 +45,5 @@ class File:
         return os.fstat(self._file.fileno()).st_size
 
     def close(self) -> None:
+        """Close the file; maps of it stay valid."""
         self._file.close()
