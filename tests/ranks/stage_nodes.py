@@ -1,4 +1,4 @@
-"""One rank of a staging job over two pretended nodes, which counts what it reads and may spoil what it writes.
+"""One rank of a staging job over two pretended nodes; it logs its reads and may damage what it writes.
 
 Arguments: source folder, folder of the nodes' storage, log of source reads, options as JSON.
 """
@@ -20,7 +20,7 @@ broadcast.PIECE = 2**16
 
 
 class Counting(Copier):
-    """Logs source reads; flips a bit of the copies that it is told to, in their first `times` attempts here."""
+    """Logs source reads, and flips a bit in the first `times` copies of each file named in `spoil`."""
 
     def __init__(self, delay=0.0, spoil=(), times=0, free=None):
         self.delay, self.spoil, self.times, self.space = delay, spoil, times, free
@@ -51,6 +51,6 @@ with job() as comm:
     if missing := options.pop("missing", None):
         files.append(str(source / missing))
     staged = stage.stage(files, str(source), storage / node, comm, copier=copier, **options)
-    told = comm.gather((node, staged.bytes, staged.reused, staged.read, sorted(staged.files)))
+    reports = comm.gather((node, staged.bytes, staged.reused, staged.read, sorted(staged.files)))
     if comm.rank == 0:
-        print("told", json.dumps(told))
+        print("reports", json.dumps(reports))

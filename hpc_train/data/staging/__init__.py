@@ -1,1 +1,1 @@
-"""`hpc-train stage`: copies of the data on the nodes' own storage."""
+"""`hpc-train stage`: copy the data to the nodes' own storage."""

@@ -1,4 +1,4 @@
-"""`hpc-train stage`: a data set on every node's own storage."""
+"""`hpc-train stage`: copy a data set to every node's own storage."""
 
 import glob
 import itertools
@@ -14,38 +14,38 @@ from hpc_train.parallel.mpi import agree, job
 class Stage:
     """Copy a data set to node-local storage, from any number of ranks on any number of nodes.
 
-    Start it as `mpirun -np 8 hpc-train stage ...` or `srun hpc-train stage ...`; two to four ranks a node do. Each file
-    is read from the shared file system once and goes to the other nodes over MPI; copies are verified by checksum, and
-    a job that was stopped goes on with what is missing when it is started again. The folder then holds these data
-    and no others: copies of earlier data are removed, and data files that were not staged there are an error. Where
-    node-local storage has no file locks, programs other than this suite may need HDF5_USE_FILE_LOCKING=FALSE to open
-    the copies; this suite opens its data with locking off.
+    Start it as `mpirun -np 8 hpc-train stage ...` or `srun hpc-train stage ...`; two to four ranks a node are enough.
+    Each file is read from the shared file system once and goes to the other nodes over MPI. Every copy is verified by
+    checksum. A job that was stopped copies only the missing files when it is started again. Afterwards the folder holds
+    these data and no others: copies of earlier data are removed, and data files that no job staged are an error. If
+    node-local storage has no file locks, other programs may need HDF5_USE_FILE_LOCKING=FALSE to open the copies; this
+    suite opens its data with locking off.
     """
 
     data: Path
-    """A folder, of which the HDF5 and NetCDF-4 files are copied; a file; or a pattern in quotes ('runs/*/*.h5')."""
+    """A folder, whose HDF5 and NetCDF-4 files are copied; a file; or a pattern in quotes ('runs/*/*.h5')."""
     to: str
-    """Folder of the node's own storage. A variable in quotes ('$TMPDIR/data') is looked up on each node."""
+    """Folder on the node's own storage. A variable in quotes ('$TMPDIR/data') is expanded on each node."""
     part: bool = False
-    """Give each node its part of the files, instead of all."""
+    """Give each node a part of the files instead of all of them."""
     verify: bool = False
-    """Read the copies that are there already, and copy those again whose checksum is wrong."""
+    """Read the copies that are there already, and replace those whose checksum is wrong."""
     retries: int = 3
-    """How many times a copy that failed or arrived damaged is repeated."""
+    """Number of times to repeat a copy that failed or arrived damaged."""
 
 
 def run(options: Stage) -> None:
-    """Stage; rank 0 prints.
+    """Stage the data; rank 0 prints.
 
     Raises:
-        UserError: see `staging.stage`; no such data; a destination inside the data or with an unknown variable.
+        UserError: as `stage` does; no such data; a destination inside the data or with an unknown variable.
     """
     with job() as comm:
         stage_to(options, comm)
 
 
 def stage_to(options: Stage, comm) -> Path:
-    """Stage, and return where `options.data` then lies on this node. Collective; raises as `run` does."""
+    """Stage the data and return the path of their copy on this node. Collective; raises as `run` does."""
     files: list[str] = []
     with agree(comm):
         to = _destination(options)
@@ -65,10 +65,10 @@ def _destination(options: Stage) -> Path:
         raise UserError(f"--retries is {options.retries}; it must be 0 or more")
     to = Path(os.path.expandvars(options.to))
     if "$" in str(to):
-        raise UserError(f"--to {options.to}: this variable is not set on every rank; name the folder itself")
+        raise UserError(f"--to {options.to}: the variable is not set on every rank; give the folder's path instead")
     inside = Path(os.path.realpath(to))
     if options.data.is_dir() and inside.is_relative_to(os.path.realpath(options.data)):
-        raise UserError(f"--to {to} lies inside the data {options.data}; stage to a folder outside")
+        raise UserError(f"--to {to} lies inside the data {options.data}; stage to a folder outside it")
     return to
 
 
@@ -77,6 +77,6 @@ def _root(data: Path) -> str:
         return str(data)
     if data.is_file():
         return str(data.parent)
-    # Of a pattern, the folders before the first wildcard.
+    # The root of a pattern is the folders before the first wildcard.
     plain = itertools.takewhile(lambda name: not glob.has_magic(name), data.parent.parts)
     return str(Path(*plain))

@@ -1,4 +1,4 @@
-"""Both ends of a staged file: read from its source in pieces, written in pieces to a copy that is then verified."""
+"""Both ends of staging a file: read its source in pieces, write a copy in pieces, and verify the copy."""
 
 import errno
 import os
@@ -12,13 +12,13 @@ from pathlib import Path
 from hpc_train.data.staging.manifest import Manifest, Source, checksum
 from hpc_train.errors import UserError
 
-# A piece that ends its file is followed by a byte that is 1 when the source was read well, and by the checksum.
+# The last piece of a file is followed by one byte, which is 1 if the source was read without error, and the checksum.
 TRAILER = 1 + 16
-# What ranks know of a source that another rank failed to read.
+# The reason that ranks record for a source that another rank failed to read.
 UNREADABLE = "the source could not be read"
-# Files that wait to be verified.
+# Files that may wait to be verified.
 _UNVERIFIED = 4
-# What may go away by itself; every other error of the operating system ends the job at once.
+# Errors that may go away by themselves; every other error of the operating system ends the job at once.
 _PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO, errno.ECONNRESET, errno.EAGAIN}
 
 
@@ -33,15 +33,15 @@ class Piece:
 
     @property
     def message(self) -> int:
-        """Bytes that travel."""
+        """Number of bytes to broadcast."""
         return self.length + TRAILER * self.last
 
 
 class Copier:
-    """How staging touches storage; a subclass may count, delay or spoil."""
+    """How staging accesses storage; a subclass may count, delay or damage."""
 
     def open(self, path: str):
-        """A source opened for unbuffered reading."""
+        """Open a source for unbuffered reading."""
         return open(path, "rb", buffering=0)
 
     def write(self, descriptor: int, data: memoryview, offset: int) -> None:
@@ -51,12 +51,12 @@ class Copier:
             data, offset = data[written:], offset + written
 
     def free(self, folder: Path) -> int:
-        """Bytes that may still be written below `folder`."""
+        """Free bytes below `folder`."""
         return shutil.disk_usage(folder).free
 
 
 class Reading:
-    """A lane's files of which this rank is the owner; used by one thread."""
+    """Reads the files of a lane that this rank owns; used by one thread."""
 
     def __init__(self, sources: Sequence[Source], copier: Copier):
         self.sources, self.copier = sources, copier
@@ -65,7 +65,7 @@ class Reading:
         self.opened = 0
 
     def read(self, piece: Piece, data: bytearray) -> bytearray:
-        """Fill `data` with a piece of its source, and behind the last piece with the trailer."""
+        """Fill `data` with a piece of its source, and after the last piece with the trailer."""
         number, view = piece.number, memoryview(data)
         try:
             if number not in self.failed:
@@ -105,7 +105,7 @@ class Reading:
 
 
 class Writing:
-    """This node's copies of a lane's files; used by one thread, and verifies in another."""
+    """Writes this node's copies of a lane's files; used by one thread, and verifies in another."""
 
     def __init__(self, sources: Sequence[Source], manifest: Manifest, copier: Copier):
         self.sources, self.manifest, self.copier = sources, manifest, copier
@@ -124,7 +124,7 @@ class Writing:
             path.unlink(missing_ok=True)
 
     def write(self, piece: Piece, data: bytearray) -> None:
-        """Write a piece to the file's temporary copy; the last one starts its verification."""
+        """Write a piece to the file's temporary copy; after the last piece, start to verify the copy."""
         number = piece.number
         try:
             if piece.offset == 0:

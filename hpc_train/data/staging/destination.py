@@ -1,4 +1,4 @@
-"""The folder of a node that staging fills: it can be written to, and holds one data set and no other."""
+"""The folder on a node that staging fills: it must be writable, and holds one data set and no other."""
 
 import os
 from collections.abc import Sequence
@@ -12,24 +12,24 @@ from hpc_train.errors import UserError
 
 
 def check_place(root: str, directory: Path) -> None:
-    """UserError where the destination holds its own source."""
+    """UserError where the destination contains its own source."""
     if Path(os.path.realpath(root)).is_relative_to(os.path.realpath(directory)):
-        raise UserError(f"the destination {directory} holds the source {root}: stage to another folder")
+        raise UserError(f"the destination {directory} holds the source {root}; stage to another folder")
 
 
 def prepare(manifest: Manifest, nodes: Nodes) -> None:
-    """Make the folder; UserError where it cannot be written to."""
+    """Make the folder; UserError where it is not writable."""
     try:
         manifest.prepare()
     except OSError as error:
         raise UserError(
             f"cannot write to {manifest.directory} on node {nodes.name}: {error.strerror}; "
-            "name a folder of the node's own storage that you may write to"
+            "give a folder of the node's own storage that you may write to"
         ) from error
 
 
 def names_to_keep(sources: Sequence[Source], mine: np.ndarray, manifest: Manifest) -> set[str]:
-    """Names that the folder may hold: this node's files, and others of the data that are as their sources are now."""
+    """Names that the folder may hold: this node's files, and copies of other files that match their sources."""
     records = {} if mine.all() else manifest.records()
     return {
         source.name
@@ -39,31 +39,32 @@ def names_to_keep(sources: Sequence[Source], mine: np.ndarray, manifest: Manifes
 
 
 def clear(kept: set[str], root: str, manifest: Manifest, nodes: Nodes) -> int:
-    """Remove copies that an earlier job made and that are not `kept`; how many.
+    """Remove copies that an earlier job made and that are not in `kept`, and return their number.
 
-    Raises UserError where the folder holds data files that no job staged, before anything is removed.
+    Raises:
+        UserError: the folder holds data files that no job staged (nothing is removed), or a copy cannot be removed.
     """
     copies, others = manifest.strangers(kept)
     if others:
         raise UserError(
-            f"{manifest.directory} on node {nodes.name}: holds {others[0]} too, which is not of {root}; "
-            "empty it or stage to another folder"
+            f"{manifest.directory} on node {nodes.name} also holds {others[0]}, which is not from {root}; "
+            "empty this folder or stage to another one"
         )
     try:
         manifest.remove(copies)
     except OSError as error:
         raise UserError(
-            f"{error.filename} on node {nodes.name}: is no longer of the data, but cannot be removed "
-            f"({error.strerror}); remove it, or stage to another folder"
+            f"cannot remove {error.filename} on node {nodes.name}, which is no longer in the data: {error.strerror}; "
+            "remove it yourself, or stage to another folder"
         ) from error
     return len(copies)
 
 
 def check_unmixed(kept: set[str], manifest: Manifest, nodes: Nodes) -> None:
-    """UserError where other data came to the folder after `clear`."""
+    """UserError where other data were put into the folder after `clear`."""
     copies, others = manifest.strangers(kept)
     if copies or others:
         raise UserError(
             f"{manifest.directory} on node {nodes.name}: another program put {(copies + others)[0]} there while this "
-            "job staged; let each stage to a folder of its own"
+            "job staged; give each job its own folder"
         )

@@ -1,4 +1,4 @@
-"""What a folder of staged files holds: one JSON line a verified copy, so that a later job need not bring it again."""
+"""The list of verified copies in a staging folder, one JSON line each, so that a later job does not copy them again."""
 
 import contextlib
 import fcntl
@@ -17,7 +17,7 @@ _FOLDER = ".hpc-train-stage"
 
 @dataclass(frozen=True)
 class Source:
-    """A file to stage, as it was when staging began."""
+    """A file to stage, with its size and time when staging began."""
 
     name: str
     """Path below the root and below the destination."""
@@ -27,7 +27,7 @@ class Source:
 
 
 def checksum(descriptor: int) -> bytes:
-    """XXH3 (128 bits) of what storage holds of an open file; the page cache is dropped where that is possible."""
+    """XXH3 (128 bits) of an open file as storage holds it: the page cache is dropped first where that is possible."""
     import xxhash
 
     with contextlib.suppress(OSError):
@@ -52,11 +52,11 @@ class Manifest:
         self._records = self._folder / "manifest.jsonl"
 
     def prepare(self) -> None:
-        """Make the folders and remove temporary copies whose writers are gone; OSError where that is refused."""
+        """Make the folders and remove temporary copies whose writers have ended; OSError where that fails."""
         self._folder.mkdir(parents=True, exist_ok=True)
         for path in self._folder.glob("*.part"):
             with contextlib.suppress(OSError), open(path, "rb") as file:
-                # Its writer holds this lock for as long as it lives.
+                # The writer holds this lock until it ends.
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink()
         path, descriptor = self.temporary()
@@ -64,7 +64,7 @@ class Manifest:
         path.unlink()
 
     def temporary(self) -> tuple[Path, int]:
-        """A new empty file below the destination, opened for reading and writing, that no other writer has."""
+        """Make an empty file below the destination for one writer; return its path and descriptor (read, write)."""
         path = self._folder / f"{uuid.uuid4().hex}.part"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         with contextlib.suppress(OSError):
@@ -87,7 +87,7 @@ class Manifest:
         self._append(record)
 
     def strangers(self, kept: Collection[str]) -> tuple[list[str], list[str]]:
-        """Names that are not `kept`, sorted: copies that are recorded, and data files that others put there."""
+        """Names that are not in `kept`, sorted: recorded copies, and data files that others put there."""
         from hpc_train.data.catalogue.layout import list_files
 
         records = {name: record for name, record in self.records().items() if name not in kept}
@@ -95,18 +95,18 @@ class Manifest:
         try:
             found = {os.path.relpath(path, self.directory) for path in list_files(self.directory)}
         except UserError:
-            # It holds no data files at all.
+            # The folder holds no data files at all.
             found = set()
         return sorted(copies), sorted(found - copies - set(kept))
 
     def remove(self, names: Collection[str]) -> None:
-        """Remove copies, their records, and the folders that are empty without them; OSError where that is refused."""
+        """Remove copies, their records, and folders that are then empty; OSError where that fails."""
         for name in names:
             path = self.directory / name
             path.unlink(missing_ok=True)
             self._append({"file": name, "removed": True})
             for folder in itertools.takewhile(lambda folder: folder != self.directory, path.parents):
-                # An empty folder named like a split would stand for that split. Another may hold more.
+                # An empty folder named like a split would count as that split. A folder that still holds files stays.
                 with contextlib.suppress(OSError):
                     folder.rmdir()
 
@@ -121,14 +121,14 @@ class Manifest:
         return {name: record for name, record in records.items() if not record.get("removed")}
 
     def whole(self, source: Source, record: dict | None) -> bool:
-        """Whether the copy is there and was made from the source as it is now; by sizes and times only."""
+        """Whether the copy is there and was made from the source as it is now, judged by sizes and times only."""
         now = {"source": source.path, "size": source.size, "mtime_ns": source.mtime_ns}
         if not record or any(record.get(key) != value for key, value in now.items()):
             return False
         return self._unchanged(source.name, record)
 
     def sound(self, source: Source, record: dict) -> bool:
-        """Whether the copy's bytes have the recorded checksum; reads them all."""
+        """Whether the copy's bytes have the recorded checksum; reads all of them."""
         try:
             descriptor = os.open(self.directory / source.name, os.O_RDONLY)
         except OSError:
@@ -141,7 +141,7 @@ class Manifest:
             os.close(descriptor)
 
     def _unchanged(self, name: str, record: dict) -> bool:
-        """Whether the copy is there, with the size and time that it had when it was recorded."""
+        """Whether the copy is there and still has its recorded size and time."""
         try:
             copy = os.stat(self.directory / name)
         except OSError:
@@ -151,7 +151,7 @@ class Manifest:
     def _append(self, record: dict) -> None:
         descriptor = os.open(self._records, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         try:
-            # The line break comes first: a job may have been killed within the line before.
+            # The line break comes first: a job may have been killed in the middle of the previous line.
             os.write(descriptor, b"\n" + json.dumps(record).encode())
         finally:
             os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Who brings which file to which nodes."""
+"""Which rank copies which file to which nodes."""
 
 import heapq
 from collections import Counter
@@ -11,7 +11,7 @@ from hpc_train.data.staging.manifest import Source
 from hpc_train.parallel.mpi import Alone
 from hpc_train.parallel.world import node_name
 
-# A file costs as much as these bytes, whatever its size: to open, to rename, to record.
+# Opening, renaming and recording a file costs as much as copying this many bytes.
 _FILE_COST = 2**16
 
 
@@ -20,17 +20,17 @@ class Nodes:
     """Where the ranks are."""
 
     name: str
-    """Of this rank's node."""
+    """Name of this rank's node."""
     mine: int
-    """This rank's node among the nodes, which are numbered by their first ranks."""
+    """Number of this rank's node; nodes are numbered in the order of their first ranks."""
     local: int
-    """This rank among those of its node."""
+    """Number of this rank among those of its node."""
     ranks: list[int]
-    """How many ranks each node has."""
+    """Number of ranks on each node."""
 
 
 def find_nodes(comm) -> Nodes:
-    """Group the ranks by HPC_TRAIN_NODE, or else by host name. Collective."""
+    """Group the ranks by HPC_TRAIN_NODE, or by host name where that is not set. Collective."""
     name = node_name()
     names = comm.allgather(name)
     ranks = Counter(names)
@@ -38,7 +38,11 @@ def find_nodes(comm) -> Nodes:
 
 
 def deal(sizes: Sequence[int], count: int) -> np.ndarray:
-    """For each file one of `count` takers, the largest first, each to who has the fewest bytes so far."""
+    """Deal files to `count` takers: the largest first, each to the taker with the fewest bytes so far.
+
+    Returns:
+        The taker of each file, int (files,).
+    """
     loads = [(0, taker) for taker in range(count)]
     takers = np.zeros(len(sizes), int)
     for number in np.argsort(-np.asarray(sizes, np.int64), kind="stable"):
@@ -49,13 +53,13 @@ def deal(sizes: Sequence[int], count: int) -> np.ndarray:
 
 
 class Share:
-    """What this rank does about the files that nodes lack.
+    """The files that this rank helps to copy.
 
     Attributes:
-        lane: communicator of the ranks that move the same files: one of each node that lacks any; to be freed.
+        lane: communicator of the ranks that copy the same files: one of each node that lacks any; the caller frees it.
         sources: the lane's files.
-        owners: for each of them, the rank of the lane that reads it.
-        wanted: for each of them, whether this node lacks it.
+        owners: for each file, the rank of the lane that reads it.
+        wanted: for each file, whether this node lacks it.
     """
 
     def __init__(self, sources: list[Source], lacking: np.ndarray, part: bool, nodes: Nodes, comm):
@@ -63,8 +67,8 @@ class Share:
 
         Args:
             sources: all files.
-            lacking: (files,) bool: which of them this node is to get.
-            part: every file is for one node alone, so each rank is a lane by itself.
+            lacking: (files,) bool: whether this node needs each file.
+            part: every file is for one node only, so each rank is a lane by itself.
             nodes: where the ranks are.
             comm: all ranks.
         """
@@ -79,7 +83,7 @@ class Share:
             self.lane = comm.Split(nodes.local if inside else lanes, comm.rank)
         chosen = np.flatnonzero(wanted) if inside else np.zeros(0, int)
         sizes = np.array([sources[i].size for i in chosen], np.int64)
-        # Owners are numbered nodes first, so that few files, too, are read by many nodes.
+        # Owners are numbered across the nodes first, so that many nodes read even when there are few files.
         owners = deal(sizes, lanes * len(takers))
         largest_first = np.argsort(-sizes, kind="stable")
         own = largest_first[owners[largest_first] // max(1, len(takers)) == nodes.local]
