@@ -123,7 +123,7 @@ def test_a_channel_that_the_data_or_the_statistics_lack_is_named(fields):
     squares = statistics.m2.copy()
     squares[1] = np.nan
     lacking = dataclasses.replace(statistics, m2=squares)
-    with pytest.raises(UserError, match="the statistics lack it for channel PS; normalise by min-max"):
+    with pytest.raises(UserError, match="the statistics of channel PS lack it; normalise by min-max"):
         seen(catalogue, samples, lacking)
     # A channel that is not taken may lack it.
     assert np.isfinite(seen(catalogue, samples, lacking, fields=("rain", "u850"))[1]).all()

@@ -18,7 +18,7 @@ from hpc_train.data.options import LabelOptions
 from hpc_train.errors import UserError
 from hpc_train.parallel.world import threads_per_rank
 
-# What a rank holds of the data at a time, or one sample a thread where that is more.
+# Bytes of data that a rank holds at a time, or one sample a thread where that is more.
 _BATCH_BYTES = 64 * 2**20
 
 
@@ -26,21 +26,21 @@ _BATCH_BYTES = 64 * 2**20
 class Stats(LabelOptions):
     """Compute the statistics of each channel, the pixels of each class, and class weights.
 
-    Reads every sample once, in `mpirun -np N` as many parts (Slurm: `srun`). Writes statistics.h5 (the suite's),
-    stats.h5 (as published with CAM5 and DeepCAM) and stats_paper.h5 (as in Kurth et al. 2018). JPEG images are counted
-    as validation decodes them at 224 x 224.
+    Reads every sample once; with `mpirun -np N` (Slurm: `srun`), N ranks share the samples. Writes statistics.h5 (the
+    suite's), stats.h5 (as published with CAM5 and DeepCAM) and stats_paper.h5 (as in Kurth et al. 2018). JPEG images
+    are counted as validation decodes them at 224 x 224.
     """
 
     split: str = "train"
-    """Split to read; the inputs of a network are normalised by the statistics of its training split."""
+    """Split to read; networks normalise their inputs by the statistics of the training split."""
     output: Path | None = None
-    """Folder to write to; by default that of --data."""
+    """Folder to write to; by default the folder of --data."""
     skip_nan: bool = False
-    """Leave out NaN, infinite and missing values, and count them, instead of stopping at the first."""
+    """Leave out NaN, infinite and missing values and count them, instead of stopping at the first one."""
 
 
 def run(options: Stats) -> None:
-    """Count the samples, each rank its part; rank 0 prints and writes. Raises UserError."""
+    """Compute the statistics, each rank those of its part; rank 0 prints and writes them."""
     from hpc_train.parallel.mpi import agree, job
 
     options.check_annotation()
@@ -51,7 +51,7 @@ def run(options: Stats) -> None:
         began = time.perf_counter()
         first, last = (catalogue.samples * (comm.rank + part) // comm.size for part in (0, 1))
         threads = _threads(comm)
-        # Rank 0's share stands for all: the ranks have equal ones.
+        # Rank 0's share stands for all: the shares are equal.
         with closing(ProgressLine(options.split, last - first, comm.rank == 0)) as progress:
             mine = count(catalogue, first, last, options.skip_nan, threads, progress.add, options.ignore_label)
         parts = comm.gather(mine)
@@ -71,11 +71,21 @@ def count(
     add=lambda samples, size: None,
     ignore: int | None = None,
 ):
-    """`Statistics` of the samples [first, last) of a catalogue, packed values unpacked, images as validation has them.
+    """Compute the `Statistics` of the samples [first, last) of a catalogue.
 
-    add: is told of the samples and bytes of every batch that is done; ignore: a label that is not counted. Raises
-    UserError, which names file and sample, for one that cannot be read, for a NaN, infinity or missing value unless
-    `skip_nan`, and for a label that is no class.
+    Packed values are unpacked; images are decoded as in validation.
+
+    Args:
+        catalogue: where the samples are.
+        first, last: the samples to read.
+        skip_nan: leave out NaN, infinite and missing values.
+        threads: number of threads that read and count.
+        add: called with the samples and bytes of every finished batch.
+        ignore: a label that is not counted.
+
+    Raises:
+        UserError: a sample cannot be read, holds a label that is not a class, or (without `skip_nan`) holds NaN,
+            infinity or a missing value; it names the file and the sample.
     """
     from hpc_train.data.statistics import Statistics
 
@@ -87,7 +97,7 @@ def count(
     how = skip_nan, missing, ignore
     with closing(reader), ThreadPoolExecutor(threads) as pool:
         work = deque(pool.submit(_count_batch, reader, batch, *how) for batch in islice(batches, threads + 1))
-        # In the order of the samples: the first bad one is the one that is told.
+        # In the order of the samples: the first bad one is reported.
         while work:
             done = work.popleft().result()
             total = total.merge(done)
@@ -108,7 +118,7 @@ def _open_reader(catalogue):
     with quiet_import():
         import tensorflow as tf
 
-    # The ranks of a node would each take its GPUs' memory, for which there is no use here.
+    # Without this, each rank of a node would take memory of its GPUs, which are not used here.
     tf.config.set_visible_devices([], "GPU")
     from hpc_train.data.tensors.jpeg import DecodedReader
 
@@ -128,9 +138,10 @@ def _count_batch(reader, batch: range, skip_nan: bool, missing, ignore):
 
 
 def _missing_values(catalogue) -> np.ndarray | None:
-    """What stands for a missing value in each channel, as stored, float64; NaN where nothing does, None if in no one.
+    """The stored value that means "missing" in each channel, float64 (channels,): NaN where there is none.
 
-    A fill value without NetCDF's attribute is one in packed and floating data, unless it is 0: programs set others.
+    None if no channel has one. A fill value without NetCDF's attribute counts as one in packed and floating-point data,
+    unless it is 0: programs set other fill values without meaning "missing".
     """
     from hpc_train.data.catalogue.layout import split_name
     from hpc_train.data.hdf5.access import missing_value, open_hdf5
@@ -140,10 +151,10 @@ def _missing_values(catalogue) -> np.ndarray | None:
         for name, packed in zip(catalogue.layout.inputs, catalogue.packing, strict=True):
             dataset = file[split_name(name)[0]]
             value = missing_value(dataset)
-            said = "_FillValue" in dataset.attrs or packed != (1.0, 0.0)
-            if value is None or not (said or (value != 0 and dataset.dtype.kind == "f")):
+            declared = "_FillValue" in dataset.attrs or packed != (1.0, 0.0)
+            if value is None or not (declared or (value != 0 and dataset.dtype.kind == "f")):
                 value = np.nan
-            # An attribute of another type is meant as the data hold it: 1e20 as the nearest float32.
+            # An attribute of another type means its value in the data's type: 1e20 means the nearest float32.
             values.append(dataset.dtype.type(value) if dataset.dtype.kind == "f" else value)
     values = np.array(values, np.float64)
     axis = catalogue.channel_axis
@@ -151,7 +162,7 @@ def _missing_values(catalogue) -> np.ndarray | None:
 
 
 def _threads(comm) -> int:
-    """The cores of this rank, which shares its node with others."""
+    """Number of this rank's cores, where several ranks share a node."""
     ranks_here = comm.allgather(socket.gethostname()).count(socket.gethostname())
     cores = os.cpu_count() or 1
     return threads_per_rank(ranks_here, len(os.sched_getaffinity(0)), cores)
@@ -160,9 +171,9 @@ def _threads(comm) -> int:
 def _located(catalogue, sample: int, problem: str) -> UserError:
     (number,), (row,) = catalogue.locate([sample])
     place = f"row {row} (sample {sample} of {catalogue.split!r})" if catalogue.layout.rows else f"sample {sample}"
-    remedy = "mend the labels, or say how many --classes there are"
+    remedy = "fix the labels, or give the number of classes with --classes"
     if not problem.startswith("has label"):
-        remedy = "mend the data, or leave such values out with --skip-nan"
+        remedy = "fix the data, or leave out such values with --skip-nan"
     return UserError(f"{catalogue.files[number]}: {place} {problem}; {remedy}")
 
 
@@ -172,7 +183,7 @@ def _prepare_output(options: Stats) -> Path:
 
     folder = options.output or options.data
     if not options.output and not folder.is_dir():
-        raise UserError(f"{folder}: no folder, so say with --output which one the statistics go to")
+        raise UserError(f"{folder} is not a folder; give a folder for the statistics with --output")
     try:
         if options.output:
             folder.mkdir(parents=True, exist_ok=True)
@@ -203,12 +214,12 @@ def _finish(options: Stats, catalogue, total, folder: Path, ranks: int, seconds:
     lost = np.flatnonzero(np.isnan(Statistics.load(paths[1]).std) & (total.count > 0))
     if len(lost):
         channels = ", ".join(map(str, lost))
-        say(f"note: the float32 squares of {paths[1].name} cannot hold the std of channels {channels}; the others do")
+        say(f"note: float32 squares in {paths[1].name} cannot hold the std of channels {channels}; the other files do")
     say("wrote " + ", ".join(map(str, paths)))
 
 
 def tables(statistics) -> str:
-    """The channels, and the classes where there are labels, as text for people."""
+    """Tables of the channels, and of the classes where there are labels, as text for people."""
     from hpc_train.data.statistics.moments import WEIGHT_POWERS, class_weights
 
     columns = [("mean", statistics.mean), ("std", statistics.std), ("min", statistics.min), ("max", statistics.max)]

@@ -1,11 +1,11 @@
-"""Statistics on disk: the suite's statistics.h5, and the two kinds of stats.h5 that the climate codes read.
+"""Statistics in files: the suite's statistics.h5, and the two kinds of stats.h5 that the climate codes read.
 
 statistics.h5, version 1:
 
     /           attributes: format "hpc-train statistics", version 1, split, fingerprint (of the data), samples
-    /channels   (channels,) each: count int64; mean, std, min, max float64, NaN where no value was finite;
+    /channels   each (channels,): count int64; mean, std, min, max float64, NaN where no value was finite;
                 not_finite int64, values left out; names, where known. std is divided by count, not count - 1.
-    /classes    absent without labels. (classes,) each: count int64, pixels; names, where known.
+    /classes    only with labels. Each (classes,): count int64, pixels; names, where known.
                 powers float64 (4,) and weights float64 (4, classes): (count / all pixels) ** power, and 1 for a class
                 that never occurs.
 
@@ -34,21 +34,25 @@ _LEAST_VARIANCE = 2e-6
 
 
 def write_all(folder: Path, statistics: Statistics) -> list[Path]:
-    """Write the three files into `folder`, each whole or not at all, and return their paths. Raises UserError."""
+    """Write the three files into `folder`, each complete or not at all, and return their paths.
+
+    Raises:
+        UserError: as `check_replaceable` does; or a file cannot be written.
+    """
     paths = check_replaceable(folder, statistics.split)
     for path, write in zip(paths, _WRITERS, strict=True):
         try:
             with atomic_path(path) as temporary, open_hdf5(temporary, "w") as file:
-                # By this the next run knows this file from one that came with the data.
+                # This tells the next run that the file did not come with the data.
                 file.attrs.update(format=FORMAT, version=VERSION, split=statistics.split)
                 write(file, statistics)
         except OSError as error:
-            raise UserError(f"{path}: cannot be written ({reason(error)}); give another folder: --output") from error
+            raise UserError(f"{path} cannot be written ({reason(error)}); give another folder with --output") from error
     return paths
 
 
 def check_replaceable(folder: Path, split: str) -> list[Path]:
-    """The paths that `write_all` writes; UserError when one exists and is not an older one of the same split."""
+    """The paths that `write_all` writes; UserError when a file exists that this suite did not write for this split."""
     paths = [Path(folder, name) for name in STATISTICS_FILES]
     for path in filter(Path.exists, paths):
         try:
@@ -57,24 +61,25 @@ def check_replaceable(folder: Path, split: str) -> list[Path]:
         except (OSError, RuntimeError):
             ours, theirs = False, None
         if not ours:
-            raise UserError(f"{path}: not written by hpc-train, so it is kept; give another folder: --output")
+            raise UserError(f"{path} was not written by hpc-train, so it is kept; give another folder with --output")
         if theirs != split:
-            raise UserError(f"{path}: holds the statistics of split {theirs!r}; give another folder: --output")
+            raise UserError(f"{path} holds the statistics of split {theirs!r}; give another folder with --output")
     return paths
 
 
 def load_statistics(path: str | Path) -> Statistics:
-    """Read any of the three kinds of file; `flavour` tells which it was.
+    """Read any of the three kinds of file; `flavour` of the result names the kind.
 
     Where a stats.h5 of DeepCAM's kind gives no standard deviation (sqmean - mean² is negative or lost in float32's
-    rounding), that is NaN and a note names the channel; its min and max are of use all the same.
+    rounding), it is NaN and a note names the channel; its min and max can still be used.
 
-    Raises UserError when the file cannot be read, is of none of the kinds, or is not consistent.
+    Raises:
+        UserError: the file cannot be read, is of none of the kinds, or is not consistent.
     """
     try:
         with open_hdf5(path) as file:
             return _checked(path, _read(file, path))
-    # What h5py raises for damaged files and missing parts is of many kinds.
+    # h5py raises many kinds of errors for damaged files and missing parts.
     except (OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
         remedy = "give a statistics.h5 or stats.h5, or make one with `hpc-train stats`"
         raise UserError(f"{path}: statistics cannot be read ({reason(error)}); {remedy}") from error
@@ -84,19 +89,21 @@ def _read(file, path) -> Statistics:
     if "channels" in file and file.attrs.get("format") == FORMAT:
         if file.attrs["version"] != VERSION:
             version = file.attrs["version"]
-            raise UserError(f"{path}: version {version}, but this hpc-train reads version {VERSION}; use a newer one")
+            raise UserError(
+                f"{path}: version {version}, but this hpc-train reads version {VERSION}; use a newer hpc-train"
+            )
         return _read_own(file)
     if all(f"climate/{name}" in file for name in ("count", *_DEEPCAM)):
         return _read_deepcam(file["climate"], path)
     if "climate/stats" in file:
         return _read_paper(file["climate/stats"][()])
-    raise ValueError("neither /channels, climate/mean and its like, nor climate/stats is there")
+    raise ValueError("there is no /channels, climate/mean or climate/stats")
 
 
 def _checked(path, statistics: Statistics) -> Statistics:
     arrays = (statistics.count, statistics.mean, statistics.std, statistics.min, statistics.max)
     if statistics.mean.ndim != 1 or {array.shape for array in arrays} != {statistics.mean.shape}:
-        raise ValueError(f"shapes {[array.shape for array in arrays]} are not one of (channels,)")
+        raise ValueError(f"the shapes {[array.shape for array in arrays]} are not all (channels,)")
     wrong = np.flatnonzero(~(statistics.min <= statistics.max) & (statistics.count > 0))
     if len(wrong):
         raise ValueError(f"channel {wrong[0]}: min {statistics.min[wrong[0]]} exceeds max {statistics.max[wrong[0]]}")
@@ -128,7 +135,7 @@ def _read_deepcam(group, path) -> Statistics:
     variance = np.where(low == high, 0.0, square - mean**2)
     lost = (low != high) & ~(variance > _LEAST_VARIANCE * square)
     notes = tuple(
-        f"{path}: channel {channel} has no standard deviation, sqmean - mean² is {variance[channel]:.4g} in float32; "
+        f"{path}: channel {channel} has no standard deviation: sqmean - mean² is {variance[channel]:.4g} in float32; "
         "normalise it by min and max"
         for channel in np.flatnonzero(lost)
     )

@@ -1,13 +1,13 @@
-"""Pixels of each class."""
+"""Counts of the pixels of each class."""
 
 import numpy as np
 
-# A label beyond this is no class but a measurement or a fill value; counting it would take its size in memory.
+# A larger label is not a class but a measurement or a fill value; counting it would take this many entries of memory.
 _MOST_CLASSES = 65536
 
 
 class BadSample(ValueError):
-    """A sample that has no statistics: its `place` in the batch and what is wrong with it."""
+    """A sample that cannot be counted: its `place` in the batch and the `problem` with it."""
 
     def __init__(self, place: int, problem: str):
         super().__init__(f"sample {place} of the batch {problem}")
@@ -16,14 +16,22 @@ class BadSample(ValueError):
 
 
 def count_labels(targets: np.ndarray, classes: int, ignore: int | None = None) -> np.ndarray:
-    """How many of the labels are of each class, int64 (classes,), or as many as are seen where `classes` is 0.
+    """Count the labels of each class.
 
-    targets: (samples, ...), integers or integral floats; ignore: a label, also outside the classes, that is not
-    counted. Raises BadSample for the first label that is no class.
+    Args:
+        targets: (samples, ...), integers or whole floats.
+        classes: their number; 0: up to the largest label.
+        ignore: a label that is not counted; it may lie outside the classes.
+
+    Returns:
+        int64 (classes,).
+
+    Raises:
+        BadSample: the first label that is not a class.
     """
     flat, ignored = targets.reshape(-1), 0
     if ignore is not None:
-        # For the time being they are of class 0.
+        # They are counted as class 0 and subtracted below.
         where = flat == ignore
         ignored, flat = np.count_nonzero(where), np.where(where, flat.dtype.type(0), flat)
     with np.errstate(invalid="ignore"):
@@ -40,6 +48,6 @@ def count_labels(targets: np.ndarray, classes: int, ignore: int | None = None) -
 
 
 def add_counts(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Their sum, as long as the longer one."""
+    """The sum of two arrays of counts, as long as the longer one."""
     size = max(len(one), len(other))
     return np.pad(one, (0, size - len(one))) + np.pad(other, (0, size - len(other)))

@@ -1,4 +1,4 @@
-"""Statistics of a data set in one pass: moments and range of each channel, pixels of each class, and their merging."""
+"""Statistics of a data set in one pass, and how to merge them: moments and range of channels, pixels of classes."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -10,23 +10,30 @@ import numpy as np
 from hpc_train.data.statistics.label_counts import BadSample, add_counts, count_labels
 from hpc_train.errors import UserError
 
-# The powers the climate papers weigh classes with: none, DeepCAM's, Kurth et al.'s 1/sqrt, plain inverse frequency.
+# Powers by which the climate papers weight classes: none, DeepCAM's, Kurth et al.'s 1/sqrt, plain inverse frequency.
 WEIGHT_POWERS = (0.0, -0.125, -0.5, -1.0)
-# Values looked at together: their float64 copy stays in a core's cache.
+# Number of values in a block: its float64 copy fits into a core's cache.
 _BLOCK = 1 << 17
 
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """What is known of the samples seen so far; NaN for a channel of which no finite value was seen.
+    """Statistics of the samples seen so far; NaN for a channel in which no finite value was seen.
 
-    samples: their number. Per channel, (channels,): count, int64, of finite values; mean; m2, the sum of squared
-    deviations from the mean; min; max, all float64; not_finite, int64, of values skipped because they are NaN,
-    infinite or missing. class_counts: int64 (classes,), pixels of each class in all layers of the targets.
-
-    flavour: the file it was loaded from: "hpc-train" (also for what was counted here), "deepcam" or "paper". The
-    last two do not tell the number of values: count is then the number of samples, or 1. notes: lines that whoever
-    loaded the file should show once.
+    Args:
+        samples: number of samples.
+        count: finite values of each channel, int64 (channels,).
+        mean: of each channel, float64 (channels,).
+        m2: sum of squared deviations from the mean, float64 (channels,).
+        min, max: of each channel, float64 (channels,).
+        not_finite: values that were skipped because they are NaN, infinite or missing, int64 (channels,).
+        class_counts: pixels of each class in all layers of the targets, int64 (classes,).
+        channel_names, class_names: empty where unknown.
+        split: name of the split.
+        fingerprint: of the data.
+        flavour: the kind of file it was loaded from: "hpc-train" (also for what was counted here), "deepcam" or
+            "paper". The last two do not store the number of values: count is then the number of samples, or 1.
+        notes: lines that the caller who loaded the file should show once.
     """
 
     samples: int
@@ -46,7 +53,7 @@ class Statistics:
 
     @classmethod
     def empty(cls, channels: int, classes: int = 0) -> "Statistics":
-        """The statistics of no sample: what merging starts from."""
+        """The statistics of no samples, from which merging starts."""
         nothing, unknown = np.zeros(channels, np.int64), np.full(channels, np.nan)
         return cls(0, nothing, unknown, np.zeros(channels), unknown, unknown, nothing, np.zeros(classes, np.int64))
 
@@ -61,16 +68,20 @@ class Statistics:
         missing=None,
         ignore: int | None = None,
     ):
-        """Statistics of one batch, in float64 whatever the dtype, without a float64 copy of the batch.
+        """Compute the statistics of one batch, in float64 for every dtype, without a float64 copy of the batch.
 
-        inputs: (samples, ...) numbers. channel_axis: the axis of one sample that counts channels; None when all
-        its values are one channel. targets: labels (samples,), (samples, height, width) or with layers, integers
-        or integral floats, or None. classes: labels lie in [0, classes); 0: as many classes as are seen.
-        skip_nan: leave NaN, infinity and missing values out, and count them. missing: float64 (channels,), what
-        stands for a missing value in each channel, NaN where nothing does; None: in no channel. ignore: a label, also
-        outside the classes, that is not counted.
+        Args:
+            inputs: (samples, ...) numbers.
+            targets: labels (samples,), (samples, height, width) or with layers, integers or whole floats; or None.
+            channel_axis: the axis of a sample that counts channels; None if all its values are one channel.
+            classes: labels lie in [0, classes); 0: up to the largest label.
+            skip_nan: leave out NaN, infinity and missing values, and count them.
+            missing: the value that means "missing" in each channel, float64 (channels,), NaN where there is none;
+                None if no channel has one.
+            ignore: a label that is not counted; it may lie outside the classes.
 
-        Raises BadSample for the first NaN, infinity or missing value, or the first label that is no class.
+        Raises:
+            BadSample: the first NaN, infinity or missing value, or the first label that is not a class.
         """
         inputs = np.asarray(inputs)
         values = _with_channels(inputs, channel_axis)
@@ -88,19 +99,19 @@ class Statistics:
         return replace(total, samples=len(inputs), class_counts=counts)
 
     def update(self, inputs, targets=None, channel_axis: int | None = None, classes: int = 0, skip_nan=False):
-        """These statistics and those of a batch together; arguments and errors as of `of`."""
+        """Merge these statistics with those of a batch; arguments and errors are those of `of`."""
         return self.merge(Statistics.of(inputs, targets, channel_axis, classes, skip_nan))
 
     def merge(self, other: "Statistics") -> "Statistics":
-        """The statistics of both sets of samples: counts exactly, moments to rounding, in whatever order.
+        """Merge the statistics of two sets of samples, in any order: counts are exact, moments up to rounding.
 
         The pairwise update of Chan, Golub & LeVeque, "Updating formulae and a pairwise algorithm for computing
         sample variances" (1979): it does not subtract squares that are almost equal.
         """
         if not self.flavour == other.flavour == "hpc-train":
-            raise ValueError("statistics of a file that does not tell its number of values cannot be merged")
+            raise ValueError("statistics from a file that does not store its number of values cannot be merged")
         count = self.count + other.count
-        # As shares: the product of two counts of a large data set would not fit an int64.
+        # Shares are used because the product of two counts of a large data set would not fit an int64.
         share = other.count / np.maximum(count, 1)
         step = other.mean - self.mean
         mine, theirs = self.count > 0, other.count > 0
@@ -117,32 +128,37 @@ class Statistics:
         )
 
     def unpacked(self, scale, offset) -> "Statistics":
-        """The statistics of values * scale + offset; each a number or (channels,)."""
+        """The statistics of values * scale + offset; scale and offset are numbers or (channels,)."""
         ends = self.min * scale + offset, self.max * scale + offset
         moments = {"mean": self.mean * scale + offset, "m2": self.m2 * np.square(scale)}
         return replace(self, **moments, min=np.minimum(*ends), max=np.maximum(*ends))
 
     @property
     def std(self) -> np.ndarray:
-        """Standard deviation of each channel, float64: of the samples themselves (divided by count)."""
+        """Standard deviation of each channel, float64 (channels,), divided by count, not count - 1."""
         return np.sqrt(self.m2 / np.where(self.count, self.count, np.nan))
 
     @property
     def digest(self) -> str:
-        """A hash of what the channels and classes are normalised and weighted by, to six digits.
+        """A hash of the numbers that normalise channels and weight classes, rounded to six digits.
 
-        Ranks that merge in another order give the same.
+        It does not depend on the order in which ranks were merged.
         """
         values = (self.mean, self.std, self.min, self.max, self.class_counts)
         text = " ".join(f"{value:.6g}" for array in values for value in array)
         return blake2b(text.encode(), digest_size=8).hexdigest()
 
     def normalisation(self, how: str) -> tuple[np.ndarray, np.ndarray]:
-        """(offset, divisor), float64 (channels,): (x - offset) / divisor is normalised; a constant channel gives 0.
+        """Offset and divisor that normalise the channels: (x - offset) / divisor; a constant channel becomes 0.
 
-        how: "min-max", to [0, 1] (Kurth et al., DeepCAM), or "mean-std", to mean 0 and standard deviation 1.
+        Args:
+            how: "min-max", to [0, 1] (Kurth et al., DeepCAM), or "mean-std", to mean 0 and standard deviation 1.
 
-        Raises UserError when a channel lacks what `how` needs.
+        Returns:
+            offset and divisor, each float64 (channels,).
+
+        Raises:
+            UserError: the statistics of a channel lack what `how` needs.
         """
         offset, divisor = {"min-max": (self.min, self.max - self.min), "mean-std": (self.mean, self.std)}[how]
         missing = np.flatnonzero(~np.isfinite(offset + divisor))
@@ -150,15 +166,21 @@ class Statistics:
             ranges = how == "mean-std" and np.isfinite(self.max - self.min).all()
             remedy = "normalise by min-max" if ranges else "run `hpc-train stats` on the data"
             channel = self.channel_names[missing[0]] if self.channel_names else missing[0]
-            raise UserError(f"no {how} normalisation: the statistics lack it for channel {channel}; {remedy}")
+            raise UserError(f"cannot normalise by {how}: the statistics of channel {channel} lack it; {remedy}")
         return offset, np.where(divisor > 0, divisor, 1.0)
 
 
 def class_weights(counts, power: float) -> np.ndarray:
-    """Weight of each class in the loss, float64 (classes,): frequency ** power, where frequency = count / total.
+    """Weight of each class in the loss: frequency ** power, where frequency = count / total.
 
-    counts: pixels of each class. power: 0 (all alike), -1/8 (DeepCAM), -1/2 (Kurth et al. 2018) or -1.
-    A class that never occurs has no such weight; it gets 1, that of an unweighted loss, instead of infinity.
+    A class that never occurs gets 1, its weight in an unweighted loss, instead of infinity.
+
+    Args:
+        counts: pixels of each class.
+        power: 0 (all equal), -1/8 (DeepCAM), -1/2 (Kurth et al. 2018) or -1.
+
+    Returns:
+        float64 (classes,).
     """
     counts = np.asarray(counts, np.float64)
     if (counts < 0).any():
@@ -177,7 +199,7 @@ def _with_channels(inputs: np.ndarray, axis: int | None) -> np.ndarray:
 
 
 def _blocks(values: np.ndarray) -> Iterator[np.ndarray]:
-    """The values of (outer, channels, inner) in float64 pieces (channels, n); a piece is overwritten by the next."""
+    """The values of (outer, channels, inner) in float64 pieces (channels, n); each piece overwrites the last."""
     outer, channels, inner = values.shape
     length = max(1, _BLOCK // max(1, channels))
     group = max(1, length // max(1, inner))
@@ -191,9 +213,9 @@ def _blocks(values: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _moments(block: np.ndarray) -> dict[str, np.ndarray] | None:
-    """Count, mean, m2, min and max of each row, in two passes; destroys the block. None: a value is not finite."""
+    """Count, mean, m2, min and max of each row, in two passes; None if a value is not finite. Overwrites the block."""
     low, high = block.min(axis=1), block.max(axis=1)
-    # Both carry a NaN on.
+    # Minimum and maximum are NaN where a value is.
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         return None
     mean = block.mean(axis=1)
@@ -203,7 +225,7 @@ def _moments(block: np.ndarray) -> dict[str, np.ndarray] | None:
 
 
 def _moments_of_finite(block: np.ndarray) -> dict[str, np.ndarray]:
-    """What `_moments` gives, of the finite values, and the number of the others."""
+    """What `_moments` returns, of the finite values, and the number of the others."""
     finite = np.isfinite(block)
     count = finite.sum(axis=1)
     some = count > 0
@@ -219,7 +241,7 @@ def _moments_of_finite(block: np.ndarray) -> dict[str, np.ndarray]:
 def _first_not_finite(inputs: np.ndarray, channel_axis: int | None, missing: np.ndarray | None) -> BadSample:
     if missing is None:
         missing = np.array([np.nan])
-    # Along the channels, as broadcasting has it.
+    # Shaped so that it broadcasts along the channels.
     missing = missing if channel_axis is None else missing.reshape(-1, *[1] * (inputs.ndim - 2 - channel_axis))
     bad = (~np.isfinite(sample) | (sample == missing) for sample in inputs)
     place, wrong = next((place, wrong) for place, wrong in enumerate(bad) if wrong.any())

@@ -34,7 +34,7 @@ def refusal(*arguments):
 
 
 def climate(samples=5, side=8, seed=0):
-    """Inputs (samples, side, side, 16) float32 of unlike channels, labels (samples, side, side) float32."""
+    """Inputs (samples, side, side, 16) float32 with different channels, labels (samples, side, side) float32."""
     draw = np.random.default_rng(seed)
     offset, scale = 10.0 ** draw.integers(-3, 5, 16), 10.0 ** draw.integers(-3, 3, 16)
     inputs = (draw.normal(size=(samples, side, side, 16)) * scale + offset).astype("float32")
@@ -168,7 +168,7 @@ def test_packed_values_count_as_what_they_stand_for(tmp_path):
         assert found == pytest.approx([values.mean(), values.std(), values.min(), values.max()], rel=1e-12)
 
 
-def test_missing_values_of_packed_netcdf_are_told_or_left_out_and_counted(tmp_path, capsys):
+def test_missing_values_of_packed_netcdf_are_reported_or_left_out_and_counted(tmp_path, capsys):
     stored = np.random.default_rng(0).integers(-3000, 3000, (6, 4, 5), dtype=np.int16)
     gaps = stored.copy()
     gaps[4, 2, 1] = gaps[5, 0, 0] = -32767
@@ -179,7 +179,7 @@ def test_missing_values_of_packed_netcdf_are_told_or_left_out_and_counted(tmp_pa
     options = (tmp_path / "wind.nc", "--inputs", "u", "v", "--output", tmp_path / "out")
     line = refusal(*options)
     place = "row 4 (sample 4 of 'train') holds the missing value -32767 in channel 1"
-    assert line == f"{tmp_path}/wind.nc: {place}; mend the data, or leave such values out with --skip-nan"
+    assert line == f"{tmp_path}/wind.nc: {place}; fix the data, or leave out such values with --skip-nan"
     stats(*options, "--skip-nan")
     statistics = load_statistics(tmp_path / "out" / "statistics.h5")
     assert statistics.not_finite.tolist() == [0, 2]
@@ -192,15 +192,15 @@ def test_missing_values_of_packed_netcdf_are_told_or_left_out_and_counted(tmp_pa
 
 
 @pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8"])
-@pytest.mark.parametrize("said_by", ["attribute", "attribute of doubles", "fill value of HDF5"])
-def test_a_large_number_that_stands_for_missing_is_no_value(tmp_path, dtype, said_by):
+@pytest.mark.parametrize("declared_by", ["attribute", "attribute of doubles", "fill value of HDF5"])
+def test_a_large_number_that_means_missing_is_not_counted(tmp_path, dtype, declared_by):
     values = np.random.default_rng(0).normal(size=(3, 4, 2)).astype(dtype)
     values[1, 2, 1] = 1e20
     with h5py.File(tmp_path / "a.h5", "w") as file:
-        fill = {"fillvalue": 1e20} if said_by == "fill value of HDF5" else {}
+        fill = {"fillvalue": 1e20} if declared_by == "fill value of HDF5" else {}
         dataset = file.create_dataset("x", data=values, **fill)
         if not fill:
-            dataset.attrs["_FillValue"] = np.float64(1e20) if "doubles" in said_by else np.array(1e20, dtype)
+            dataset.attrs["_FillValue"] = np.float64(1e20) if "doubles" in declared_by else np.array(1e20, dtype)
     options = (tmp_path / "a.h5", "--inputs", "x", "--output", tmp_path / "out")
     assert "row 1 (sample 1 of 'train') holds the missing value 1" in refusal(*options)
     stats(*options, "--skip-nan")
@@ -209,7 +209,7 @@ def test_a_large_number_that_stands_for_missing_is_no_value(tmp_path, dtype, sai
     assert statistics.max[1] == np.delete(values[..., 1].ravel(), 6).max()
 
 
-def test_a_fill_value_that_is_a_value_like_others_is_counted(tmp_path):
+def test_a_fill_value_that_is_an_ordinary_value_is_counted(tmp_path):
     images = np.arange(48, dtype=np.uint8).reshape(3, 4, 4)
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("bytes", data=images, fillvalue=17)
@@ -258,7 +258,7 @@ def test_a_bad_label_on_one_of_three_ranks_ends_all_with_one_line(tmp_path):
     assert not (tmp_path / "statistics.h5").exists()
 
 
-def test_a_nan_is_told_with_file_row_and_sample_or_skipped_and_counted(tmp_path, capsys):
+def test_a_nan_is_reported_with_file_row_and_sample_or_skipped_and_counted(tmp_path, capsys):
     inputs = np.random.default_rng(0).normal(size=(3, 10, 2)).astype("float32")
     inputs[1, 4, 1] = np.nan
     (tmp_path / "train").mkdir()
@@ -290,7 +290,7 @@ def test_a_deviation_that_the_published_format_cannot_hold_is_noted_and_kept_in_
         assert load_statistics(tmp_path / name).std[7] == pytest.approx(expected, rel=1e-6)
 
 
-def test_a_label_outside_the_classes_is_told(tmp_path):
+def test_a_label_outside_the_classes_is_reported(tmp_path):
     inputs, targets = climate()
     targets[2, 0, 0] = 3
     folder = write_cam5(tmp_path / "train", inputs, targets)
@@ -306,10 +306,10 @@ def test_statistics_that_came_with_the_data_or_of_another_split_are_kept(tmp_pat
         write_cam5(tmp_path / split, inputs, targets)
     stats(tmp_path)
     stats(tmp_path)  # its own may be renewed
-    assert "split 'train'; give another folder: --output" in refusal(tmp_path, "--split", "validation")
+    assert "split 'train'; give another folder with --output" in refusal(tmp_path, "--split", "validation")
     shutil.copy(real_data("deepcam_stats") / "stats.h5", tmp_path / "published.h5")
     os.replace(tmp_path / "published.h5", tmp_path / "stats.h5")
-    assert "stats.h5: not written by hpc-train" in refusal(tmp_path)
+    assert "stats.h5 was not written by hpc-train" in refusal(tmp_path)
     assert load_statistics(tmp_path / "stats.h5").samples == 121266
 
 
@@ -321,10 +321,10 @@ def test_statistics_in_an_undivided_folder_are_not_taken_for_data(tmp_path):
     assert_statistics(load_statistics(folder / "statistics.h5"), inputs, targets)
 
 
-def test_a_folder_that_cannot_be_written_is_told_before_anything_is_read(tmp_path):
+def test_a_folder_that_cannot_be_written_is_reported_before_anything_is_read(tmp_path):
     inputs, targets = climate()
     write_cam5(tmp_path / "train", np.full_like(inputs, np.nan), targets)
     (tmp_path / "file").write_text("")
     assert "give a folder with --output" in refusal(tmp_path, "--output", tmp_path / "file" / "below")
     # Where a pattern is read from, the next run would take statistics for data.
-    assert "say with --output" in refusal(tmp_path / "train" / "*.h5")
+    assert "is not a folder; give a folder for the statistics with --output" in refusal(tmp_path / "train" / "*.h5")
