@@ -22,13 +22,13 @@ class Shard(DataOptions):
     split: str | None = None
     """Split to repack; by default all splits of the data."""
     shards: int | None = None
-    """Files of each split; by default of about 256 MiB each, at least 4."""
+    """Number of shards of each split; by default at least 4, of about 256 MiB each."""
     shard_mib: float | None = None
     """Size of a shard before compression, in MiB, instead of --shards."""
     compression: Compression = "none"
     """none: the fastest to read. The others store compressed chunks: zstd is small and fast."""
     chunk_mib: float = 1.0
-    """Size of a compressed chunk before compression, in MiB: what is decoded to read any sample in it."""
+    """Size of a compressed chunk before compression, in MiB; reading any sample decodes its whole chunk."""
     float16: bool = False
     """Store floating-point inputs in half precision: half the bytes, three digits, values up to 65504."""
     shuffle_seed: int | None = None
@@ -36,7 +36,7 @@ class Shard(DataOptions):
 
 
 def run(options: Shard) -> None:
-    """Write the shards of every split, and print one line each; raises UserError."""
+    """Write the shards of every split, and print one line for each split."""
     from hpc_train.parallel.mpi import job
 
     _check_options(options)
@@ -46,7 +46,7 @@ def run(options: Shard) -> None:
                 _repack(options, split, comm)
         except KeyboardInterrupt:
             if comm.rank == 0:
-                say("\ninterrupted: shards that are whole are kept; give the same command to go on", sys.stderr)
+                say("\ninterrupted: complete shards are kept; give the same command again to continue", sys.stderr)
             raise
 
 
@@ -54,12 +54,14 @@ def _check_options(options: Shard) -> None:
     from hpc_train.data.shards.names import parse_shard_name, shard_name
 
     if options.shards is not None and options.shard_mib is not None:
-        raise UserError("--shards and --shard-mib both say how many shards there are; give one of them")
+        raise UserError("--shards and --shard-mib both set the number of shards; give one of them")
     for name, value in (("shards", options.shards), ("shard-mib", options.shard_mib), ("chunk-mib", options.chunk_mib)):
         if value is not None and not 0 < value < float("inf"):
             raise UserError(f"--{name} is {value}; give a number above 0")
     if options.split is not None and parse_shard_name(shard_name(options.split, 0, 1)) is None:
-        raise UserError(f"--split {options.split!r} is no name for shards; use small letters, digits and _")
+        raise UserError(
+            f"--split {options.split!r} cannot be part of a shard's name; use lower-case letters, digits and _"
+        )
 
 
 def _splits(options: Shard) -> list[str]:
@@ -77,7 +79,7 @@ def _repack(options: Shard, split: str, comm) -> None:
     catalogue = options.catalogue(split, comm)
     catalogue.stored_only("`hpc-train shard`")
     work = _plan(options, catalogue, on_root(comm, lambda: source_hash(catalogue)))
-    # Before any rank writes, so that all agree on what is whole.
+    # Before any rank writes, so that all agree on which shards are complete.
     kept = on_root(comm, work.begin)
     mine = [shard for shard in range(work.shards) if shard not in kept][comm.rank :: comm.size]
     left = sum(map(work.samples, mine))
@@ -109,10 +111,10 @@ def _plan(options: Shard, catalogue, source: str):
 
     if not catalogue.layout.targets:
         raise UserError(
-            f"{options.data}: shards have targets; name the data sets of the targets with --targets"
+            f"{options.data}: shards need targets; name the data sets of the targets with --targets"
         ).agreed()
     if options.output.resolve() in {Path(path).resolve().parent for path in catalogue.files}:
-        raise UserError(f"--output {options.output}: the source is in this folder; give another")
+        raise UserError(f"--output {options.output}: the source is in this folder; give another folder")
 
     def shards(sample_bytes: int) -> int:
         total = catalogue.samples * sample_bytes

@@ -1,4 +1,4 @@
-"""The shards of one split that `hpc-train shard` makes: which there are to be, which are whole, writing one."""
+"""The shards of one split that `hpc-train shard` makes: how many, which are complete, and how one is written."""
 
 import os
 from contextlib import suppress
@@ -31,11 +31,21 @@ _WHOLE = ".whole"
 class SplitShards:
     """The shards of a catalogue's split in a folder.
 
-    A shard is written under one temporary name, whole under another, and has its own name when all are whole. Each
-    carries a hash of its source and of the options, its recipe, by which a later run knows it for its own.
+    A shard is written under one temporary name, renamed to another when it is complete, and gets its own name when all
+    are complete. Each shard stores its recipe, a hash of its source and of the options, by which a later run recognises
+    it.
 
-    source: `source_hash` of the catalogue; provenance: one line on where the data came from; shards: a function that
-    gives the number of shards for so many bytes a sample, by default `default_shards`.
+    Args:
+        catalogue: the samples to write.
+        source: `source_hash` of the catalogue.
+        provenance: one line on where the data came from.
+        output: the folder.
+        conversion: reads and converts the samples.
+        storage: how the shards are stored.
+        shards: a function from the bytes of a sample to the number of shards; by default `default_shards`.
+
+    Raises:
+        UserError: there are fewer samples than shards.
     """
 
     def __init__(self, catalogue, source, provenance, output, conversion: Conversion, storage: Storage, shards=None):
@@ -46,13 +56,13 @@ class SplitShards:
         if self.shards > catalogue.samples:
             raise UserError(
                 f"{catalogue.split}: {catalogue.samples} samples do not fill {self.shards} shards; "
-                f"use at most {catalogue.samples}"
+                f"make at most {catalogue.samples}"
             )
         self.edges = shard_edges(catalogue.samples, self.shards)
         self.paths = [output / shard_name(catalogue.split, shard, self.shards) for shard in range(self.shards)]
         self.provenance = provenance
         content = f"{catalogue.identity} {conversion.input_dtype.str} {conversion.seed}"
-        # Shards of the same samples in the same order, however stored, have the fingerprint of their source.
+        # Shards with the same samples in the same order have the fingerprint of their source, however they are stored.
         same = catalogue.fingerprint and not conversion.changes
         self.fingerprint = catalogue.fingerprint if same else _hash(content)
         labels = f"{catalogue.classes} {catalogue.class_names} {catalogue.channel_names}"
@@ -61,18 +71,18 @@ class SplitShards:
         self._written = [0, 0]
 
     def samples(self, shard: int) -> int:
-        """Samples that belong to a shard."""
+        """Number of samples in a shard."""
         return self.edges[shard + 1] - self.edges[shard]
 
     def begin(self) -> set[int]:
-        """Make the folder, remove what other runs left unfinished, and return the shards that are whole."""
+        """Make the folder, remove unfinished files of other runs, and return the numbers of the complete shards."""
         try:
             self.output.mkdir(parents=True, exist_ok=True)
             whole = {shard for shard, path in enumerate(self.paths) if self._is_whole(path, shard)}
             waiting = {
                 shard for shard, path in enumerate(self.paths) if self._is_whole(temporary_name(path, _WHOLE), shard)
             }
-            # Published shards of another generation stay until this one is whole.
+            # Published shards of another generation stay until this one is complete.
             keep = {name for name in os.listdir(self.output) if not name.startswith(".")}
             keep |= {temporary_name(self.paths[shard], _WHOLE).name for shard in waiting}
             remove_stale(self.output, self.catalogue.split, keep)
@@ -81,14 +91,14 @@ class SplitShards:
         return whole | waiting
 
     def check_space(self, samples: int) -> None:
-        """UserError unless the disk holds so many samples more, compressed as those written so far."""
+        """UserError unless the disk has space for this many more samples, compressed like those written so far."""
         before, after = self._written
-        # How far samples shrink is not known before some were written.
+        # The compression is unknown until some samples are written.
         share = 1.0 if self.storage.compression == "none" else after / before if before else 0.0
         check_space(self.output, share * samples * self.sample_bytes)
 
     def write(self, shard: int, progress) -> None:
-        """Write one shard, and give it the name of a whole one when it is on the disk."""
+        """Write one shard, and give it the temporary name of a complete shard when it is on the disk."""
         path = self.paths[shard]
         temporary = temporary_name(path)
         kinds = (
@@ -99,15 +109,15 @@ class SplitShards:
         )
         rows = max(1, _PIECE_BYTES // max(self.sample_bytes, self.catalogue.sample_bytes))
         try:
-            told = self._attributes(shard), self.storage, self._coordinates
-            with ShardWriter(temporary, self.samples(shard), *kinds, *told) as writer:
+            rest = self._attributes(shard), self.storage, self._coordinates
+            with ShardWriter(temporary, self.samples(shard), *kinds, *rest) as writer:
                 for inputs, targets in self.conversion.pieces(*self.edges[shard : shard + 2], rows):
                     writer.write(inputs, targets)
                     progress.add(len(inputs), len(inputs) * self.sample_bytes)
             self._written[0] += self.samples(shard) * self.sample_bytes
             self._written[1] += temporary.stat().st_size
             os.replace(temporary, temporary_name(path, _WHOLE))
-        # h5py raises RuntimeError where HDF5 cannot flush a file.
+        # h5py raises RuntimeError if HDF5 cannot flush a file.
         except (OSError, RuntimeError) as error:
             raise self._cannot_write(path, error) from error
         finally:
@@ -115,7 +125,7 @@ class SplitShards:
                 temporary.unlink()
 
     def publish(self) -> int:
-        """Give all shards, which are whole, their own names; returns the bytes of their files."""
+        """Give all shards, which must be complete, their own names, and return the bytes of their files."""
         try:
             publish(self.paths, _WHOLE)
             return sum(path.stat().st_size for path in self.paths)
@@ -125,11 +135,11 @@ class SplitShards:
     def _is_whole(self, path: Path, shard: int) -> bool:
         try:
             with open_hdf5(path) as file:
-                said = file.attrs["recipe"], file.attrs["shard"], len(file["inputs"]), len(file["targets"])
-        # What h5py raises for damaged metadata is of many kinds.
+                found = file.attrs["recipe"], file.attrs["shard"], len(file["inputs"]), len(file["targets"])
+        # h5py raises many kinds of errors for damaged metadata.
         except (OSError, RuntimeError, KeyError, TypeError, ValueError):
             return False
-        return said == (self.recipe.encode(), shard, self.samples(shard), self.samples(shard))
+        return found == (self.recipe.encode(), shard, self.samples(shard), self.samples(shard))
 
     def _attributes(self, shard: int) -> dict:
         catalogue = self.catalogue
@@ -151,12 +161,12 @@ class SplitShards:
     def _cannot_write(self, path: Path, error: Exception) -> UserError:
         return UserError(
             f"{path}: cannot be written ({reason(error)}); free space or choose another output folder, then give the "
-            "same command to go on"
+            "same command again to continue"
         )
 
 
 def coordinates_of(catalogue) -> dict:
-    """Latitudes and longitudes of the source's maps, where its files say them."""
+    """Latitudes and longitudes of the source's maps, if its files have them."""
     if len(catalogue.target_shape) != 2:
         return {}
     grid = read_grid(catalogue.files[0], *catalogue.target_shape)
@@ -164,7 +174,7 @@ def coordinates_of(catalogue) -> dict:
 
 
 def source_hash(catalogue) -> str:
-    """Tells one state of the source from another: by its own fingerprint, else by the times of its files."""
+    """A text that changes when the source changes: its own fingerprint, or else a hash of its files' times."""
     if catalogue.fingerprint:
         return catalogue.fingerprint
     return _hash(str([os.stat(path).st_mtime_ns for path in catalogue.files]))
