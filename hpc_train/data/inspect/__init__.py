@@ -1,1 +1,1 @@
-"""`hpc-train inspect`: what a data set holds, how it is stored, and what the reader will do with it."""
+"""`hpc-train inspect`: what a data set holds, how it is stored, and how the reader will read it."""

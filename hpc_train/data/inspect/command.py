@@ -1,4 +1,4 @@
-"""`hpc-train inspect`: what a data set holds, how it is stored, and what the reader will do with it."""
+"""`hpc-train inspect`: what a data set holds, how it is stored, and how the reader will read it."""
 
 import json
 from dataclasses import dataclass
@@ -11,19 +11,19 @@ from hpc_train.units import size
 
 @dataclass(frozen=True)
 class Inspect(DataOptions):
-    """Show what a data set holds, how it is stored, how the reader takes it, and what would be faster.
+    """Show what a data set holds, how it is stored, how the reader will read it, and what would be faster.
 
-    For HDF5 files of no known layout: the data sets in them, and the options that name them.
+    For HDF5 files of unknown layout, show the data sets in them and the options that name them.
     """
 
     split: str | None = None
     """Split to show; by default all splits of the data."""
     json: bool = False
-    """Print the same as JSON."""
+    """Print the report as JSON."""
 
 
 def run(options: Inspect) -> None:
-    """Print the report; raises UserError for data that cannot be opened."""
+    """Print the report; raises as `inspect` does."""
     from hpc_train.data.catalogue.layout import find_splits
 
     splits = [options.split] if options.split else find_splits(options.data) or ["train"]
@@ -36,9 +36,13 @@ def run(options: Inspect) -> None:
 
 
 def inspect(options: Inspect, split: str) -> dict:
-    """What there is to say of a split: plain values. `layout` is None for files of no known layout.
+    """Describe a split.
 
-    Raises UserError for data that cannot be opened, or whose files do not fit each other.
+    Returns:
+        Plain values, for JSON; `layout` is None for files of unknown layout.
+
+    Raises:
+        UserError: the data cannot be opened, or their files do not fit each other.
     """
     from hpc_train.data.catalogue.layout import find_files, recognise
     from hpc_train.data.inspect.storage_report import foreign, stored
@@ -56,7 +60,7 @@ def inspect(options: Inspect, split: str) -> dict:
             recognise(files[0])
         except UserError:
             return {"split": split, "layout": None, **report}
-        # The layout is known: something else is wrong.
+        # The layout is known, so something else is wrong.
         raise
     datasets = stored(catalogue)
     report = {
@@ -83,7 +87,7 @@ def inspect(options: Inspect, split: str) -> dict:
 
 
 def _advice(catalogue, datasets: list[dict]) -> list[str]:
-    # Data sets of which the same is to be said share a line.
+    # Data sets with the same advice share a line.
     about: dict[str, list[str]] = {}
     for entry in datasets:
         for text in _advice_on(entry, catalogue.layout.rows):
@@ -92,7 +96,7 @@ def _advice(catalogue, datasets: list[dict]) -> list[str]:
     count, mean = len(catalogue.files), catalogue.sizes.mean()
     if count > 64 and mean < 2**18:
         advice.append(
-            f"{count} files of {size(mean)}: opening them costs more than reading them; `hpc-train shard` makes few "
+            f"{count} files of {size(mean)}: opening them costs more than reading them; `hpc-train shard` makes a few "
             "large ones"
         )
     return advice
@@ -140,14 +144,14 @@ def _lines(report: dict) -> list[str]:
         lines.append(f"  channels: {' '.join(report['channel_names'])}")
     if report["encoding"]:
         lines.append(
-            f"  encoding: {report['encoding']}, {size(report['image_bytes'])} an image in the mean; training decodes a "
+            f"  encoding: {report['encoding']}, {size(report['image_bytes'])} an image on average; training decodes a "
             "random part of each and resizes it, validation its centre; in threads, ahead of the step (--read-threads)"
         )
     lines.append(f"  in {report['first_file']}:")
     for entry in report["datasets"]:
         lines += [f"    {entry['name']}: {_storage(entry)}", f"      is read: {entry['reading']}"]
         if entry["differs"]:
-            lines.append(f"      stored otherwise in {', '.join(entry['differs'])}")
+            lines.append(f"      stored differently in {', '.join(entry['differs'])}")
     return lines + [f"  advice: {text}" for text in report["advice"]]
 
 
@@ -174,7 +178,7 @@ def _foreign_lines(report: dict) -> list[str]:
 
     names = [entry["name"] for entry in report["datasets"]]
     width = max(map(len, names))
-    lines = [f"{report['split']}: {_files(report)} of no layout that the suite knows; {report['file']} holds"]
+    lines = [f"{report['split']}: {_files(report)} of unknown layout; {report['file']} holds"]
     for entry in report["datasets"]:
         packed = " (packed: scale_factor, add_offset)" if entry["packed"] else ""
         lines.append(f"  {entry['name']:{width}}  {_storage(entry)}{packed}")

@@ -11,13 +11,13 @@ from hpc_train.data.catalogue.layout import datasets_of, split_name
 from hpc_train.data.hdf5.access import missing_value, open_hdf5, packing
 from hpc_train.data.hdf5.filters import NOT_COMPRESSING, filter_names, load_plugins
 
-# Opening more would take long, and files of one data set are mostly alike.
+# Opening more files would take long, and the files of a data set are mostly stored alike.
 _LOOKED_AT = 8
 _LABELS = re.compile(r"label|target|mask|class|truth|^y(_|$)", re.IGNORECASE)
 
 
 def stored(catalogue) -> list[dict]:
-    """One entry a data set of the layout, from the first file, and the files looked at that store it otherwise."""
+    """Describe each data set of the layout, as stored in the first file, and name sampled files that differ from it."""
     from hpc_train.data.reading.encoded_reader import open_reader
 
     load_plugins()
@@ -42,14 +42,14 @@ def stored(catalogue) -> list[dict]:
 
 
 def foreign(files: list[str]) -> dict | None:
-    """The data sets in the first file that opens, for files of no known layout; None where none opens."""
+    """Describe the data sets in the first file that opens, for files of unknown layout; None if no file opens."""
     load_plugins()
     for path in files:
         try:
             with open_hdf5(path) as file:
                 found = [(name, dataset) for name, dataset in datasets_of(file).items()]
                 entries = [{"name": name, **entry(dataset)} for name, dataset in found]
-        # What h5py raises for damaged metadata is of many kinds.
+        # h5py raises many kinds of errors for damaged metadata.
         except (OSError, RuntimeError, KeyError, TypeError, ValueError):
             continue
         return {"files": len(files), "file": path, "datasets": entries} if entries else None
@@ -57,7 +57,7 @@ def foreign(files: list[str]) -> dict | None:
 
 
 def entry(dataset: h5py.Dataset) -> dict:
-    """How one data set is stored."""
+    """Describe how one data set is stored."""
     filters = filter_names(dataset)
     number = dataset.dtype.kind in "uif"
     size = dataset.dtype.itemsize
@@ -92,7 +92,7 @@ def entry(dataset: h5py.Dataset) -> dict:
 
 
 def suggestion(report: dict) -> list[str]:
-    """Lines that tell a newcomer which options to give for a file of no known layout."""
+    """Lines that show a newcomer which options to give for a file of unknown layout."""
     usable = [entry for entry in report["datasets"] if entry["number"] and entry["shape"]]
     fields = [entry for entry in usable if not entry["scale_of_dimension"]] or usable
     labels = [entry for entry in fields if _LABELS.search(entry["name"].rsplit("/", 1)[-1])]
@@ -108,13 +108,13 @@ def suggestion(report: dict) -> list[str]:
         names.append(f"--targets {targets[0]['name']}")
     lines = [
         "Name the data sets to use, for example " + " ".join(names),
-        f"This takes the first axis for the samples ({largest['shape'][0]} in this file); if the file is one sample, "
+        f"This uses the first axis as the samples ({largest['shape'][0]} in this file); if the file is one sample, "
         "add --samples files.",
     ]
     if len(alike) > 1:
         lines.append("Several inputs are stacked as channels, on a new first axis of a sample.")
     elif len(largest["shape"]) > 3:
-        lines.append("Channels are on the last axis of a sample; if on its first, add --channels first.")
+        lines.append("Channels are on the last axis of a sample; if they are on the first, add --channels first.")
     if not targets:
         lines.append("No data set looks like targets: prediction and statistics need none.")
     return lines

@@ -1,1 +1,1 @@
-"""`hpc-train verify`: reads all of a data set and names what is broken."""
+"""`hpc-train verify`: read all of a data set and list what is broken."""

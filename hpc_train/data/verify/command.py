@@ -1,4 +1,4 @@
-"""`hpc-train verify`: look through a data set from end to end and name all that is broken."""
+"""`hpc-train verify`: read all of a data set and list what is broken."""
 
 import time
 from collections import Counter
@@ -12,20 +12,24 @@ from hpc_train.errors import UserError
 
 @dataclass(frozen=True)
 class Verify(DataOptions):
-    """Read all of a data set and name what is broken; alone, or over ranks with `mpirun -np 4 hpc-train verify ...`.
+    """Read all of a data set and list what is broken; alone, or over ranks with `mpirun -np 4 hpc-train verify ...`.
 
-    Every file is opened, every chunk and every image decoded; shapes and types of all files must agree, shards must be
-    complete and as their checksums say; values must be finite, and labels whole numbers within the classes.
+    Opens every file and decodes every chunk and every image. Shapes and types of all files must agree, shards must be
+    complete and match their checksums, values must be finite, and labels must be whole numbers within the classes.
     """
 
     split: str | None = None
     """Split to check; by default all splits of the data."""
     most: int = 50
-    """Number of faults to list; the others are counted."""
+    """Number of faults to list; the rest are only counted."""
 
 
 def run(options: Verify) -> None:
-    """Name what is broken and raise UserError with its number, or print one line a split."""
+    """List what is broken, or print one line for each split.
+
+    Raises:
+        UserError: something is broken; it gives the number of faults.
+    """
     from hpc_train.data.catalogue.layout import find_splits
     from hpc_train.parallel.mpi import job
 
@@ -44,7 +48,7 @@ def run(options: Verify) -> None:
 
 
 def verify(options: Verify, split: str, comm) -> list[str]:
-    """What is broken in a split, a line each, the same on every rank; prints a line where nothing is. Collective."""
+    """The faults of a split, one line each, the same on every rank; prints one line if there are none. Collective."""
     from hpc_train.console import ProgressLine
     from hpc_train.data.verify.scan import scan
     from hpc_train.parallel.mpi import on_root
@@ -70,7 +74,7 @@ def verify(options: Verify, split: str, comm) -> list[str]:
 
 
 def _files(options: Verify, split: str):
-    """(paths, layout, what is wrong with their names); the layout is that of the first file that shows one."""
+    """(paths, layout, faults of their names); the layout is that of the first file with a known one."""
     from hpc_train.data.catalogue.layout import SHARDS, find_files, listed, recognise
     from hpc_train.data.shards.names import parse_shard_name
 
@@ -104,7 +108,7 @@ def _missing_shards(folder: Path, split: str, names: list[str]) -> list[str]:
 
 
 def _disagreements(scans, complete: bool) -> list[str]:
-    """Files whose shapes, types or shared attributes are not those of most files, and shards that do not follow on."""
+    """Files whose shapes, types or shared attributes differ from most files, and gaps in the sequence of shards."""
     infos = [(found.path, found.info) for found in scans if found.info]
     if not infos:
         return []
@@ -125,8 +129,10 @@ def _summary(options: Verify, split: str, layout, scans, seconds: float) -> None
     size = sum(found.bytes for found in scans)
     samples = sum(found.info.samples for found in scans)
     classes = scans[0].info.common.classes or options.classes
-    unchecked = "" if classes or not layout.targets else "; labels of any value, as --classes is not given"
+    unchecked = (
+        "" if classes or not layout.targets else "; label values are not checked, because --classes is not given"
+    )
     say(
         f"{split}: {len(scans)} file{'s' * (len(scans) > 1)}, {samples} samples, {size / 1e9:.3g} GB, "
-        f"{size / seconds / 1e9:.2f} GB/s: all whole{unchecked}"
+        f"{size / seconds / 1e9:.2f} GB/s: no faults found{unchecked}"
     )

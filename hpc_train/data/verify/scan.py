@@ -1,4 +1,4 @@
-"""One data file looked through from end to end: what in it is broken. `hpc-train verify` does so with all files."""
+"""Read all of one data file and list what is broken in it, as `hpc-train verify` does with every file."""
 
 from dataclasses import dataclass, field
 from math import prod
@@ -22,19 +22,28 @@ _MOST_RANGES = 8
 
 @dataclass
 class Scan:
-    """What a file holds, None where it cannot be opened; what is broken, a line each; bytes looked at, uncompressed."""
+    """What `scan` found in a file."""
 
     path: str
     info: FileInfo | None = None
+    """What the file holds; None if it cannot be opened."""
     problems: list[str] = field(default_factory=list)
+    """What is broken, one line each."""
     bytes: int = 0
+    """Bytes that were read, uncompressed."""
 
 
 def scan(path: str, layout: Layout, split: str | None, classes: int = 0) -> Scan:
-    """Read all of a file with HDF5; every chunk and image is decoded, every value looked at, every checksum computed.
+    """Read all of a file with HDF5: decode every chunk and image, check every value, compute every checksum.
 
-    classes: labels lie in [0, classes), 0 where that is not known; shards say it themselves. Raises nothing for a
-    file that is broken, however it is: that is in the result.
+    Args:
+        path: of the file.
+        layout: of the data set.
+        split: name of the split.
+        classes: labels must lie in [0, classes); 0 if unknown. Shards store the number themselves.
+
+    Returns:
+        What was found; a broken file raises no error, its faults are in the result.
     """
     found = Scan(path)
     load_plugins()
@@ -54,7 +63,7 @@ def scan(path: str, layout: Layout, split: str | None, classes: int = 0) -> Scan
                 else:
                     texts = _scan_array(file, layout, name, labels, found)
                 found.problems += [f"{path}: {name}: {text}" for text in texts]
-    # What h5py raises for damaged metadata is of many kinds.
+    # h5py raises many kinds of errors for damaged metadata.
     except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
         found.problems.append(f"{path}: cannot be read further ({reason(error)})")
     return found
@@ -78,7 +87,7 @@ def _scan_array(file: h5py.File, layout: Layout, name: str, classes: int, found:
         values, bad = _read(dataset, tuple(region))
         problems += bad
         found.bytes += values.nbytes
-        # (rows, ...) in every case; the axis of a selection has length 1.
+        # (rows, ...) in every case: the axis of a selection has length 1.
         values = values.reshape(block.stop - block.start, -1)
         if bad:
             unreadable.append(block)
@@ -101,7 +110,7 @@ def _scan_array(file: h5py.File, layout: Layout, name: str, classes: int, found:
 
 
 def _blocks(dataset: h5py.Dataset, axis: int, run: int):
-    """Slices of `axis` of about 16 MiB, which cut no chunk where they can, and no run of rows with a checksum."""
+    """Slices of `axis` of about 16 MiB; they cut no run of rows with a checksum, and no chunk if possible."""
     if dataset.ndim == 0:
         yield slice(0, 1)
         return
@@ -113,7 +122,7 @@ def _blocks(dataset: h5py.Dataset, axis: int, run: int):
 
 
 def _read(dataset: h5py.Dataset, region: tuple[slice, ...]) -> tuple[np.ndarray, list[str]]:
-    """A region of a data set, zeros where it cannot be read; and a line for each chunk that cannot."""
+    """(a region of a data set, with zeros where it cannot be read; one line for each chunk that cannot be read)."""
     try:
         return np.asarray(dataset[region]), []
     except (OSError, RuntimeError) as error:
@@ -129,7 +138,7 @@ def _read(dataset: h5py.Dataset, region: tuple[slice, ...]) -> tuple[np.ndarray,
             corner = tuple(part.start // size * size for part, size in zip(chunk, dataset.chunks, strict=True))
             rows = ranges(range(chunk[0].start, chunk[0].stop), "row")
             bad.append(f"the chunk at {corner}, of {rows}, cannot be decoded ({reason(cause)})")
-    return values, bad or [f"cannot be read at once, but chunk by chunk ({reason(cause)})"]
+    return values, bad or [f"can only be read chunk by chunk, not at once ({reason(cause)})"]
 
 
 def _shifted(part: slice, of: slice) -> slice:
@@ -137,20 +146,20 @@ def _shifted(part: slice, of: slice) -> slice:
 
 
 def _compare(checksums: Checksums, stored: h5py.Dataset, rows: int, unreadable: list[slice]) -> list[str]:
-    made, said = checksums.values(), stored[()]
-    if made.shape != said.shape:
-        return [f"has {said.size} checksums, but {len(made)} runs of {checksums.run} rows"]
+    made, expected = checksums.values(), stored[()]
+    if made.shape != expected.shape:
+        return [f"has {expected.size} checksums, but {len(made)} runs of {checksums.run} rows"]
     differ = []
-    for number in np.flatnonzero(made != said):
+    for number in np.flatnonzero(made != expected):
         covered = range(number * checksums.run, min(rows, (number + 1) * checksums.run))
-        # Blocks that could not be read have been named.
+        # Blocks that could not be read have been reported.
         if not any(block.start < covered.stop and covered.start < block.stop for block in unreadable):
             differ += covered
     return [f"{ranges(differ, 'row')} differ from what was written (checksum)"] if differ else []
 
 
 def ranges(numbers, unit: str) -> str:
-    """'rows 3, 7 to 12 and 4 more' of sorted numbers."""
+    """Sorted numbers as text, such as 'rows 3, 7 to 12 and 4 more'."""
     numbers = np.asarray(numbers)
     parts = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
     shown = [f"{part[0]} to {part[-1]}" if len(part) > 1 else str(part[0]) for part in parts[:_MOST_RANGES]]

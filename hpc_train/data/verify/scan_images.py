@@ -1,4 +1,4 @@
-"""The images of an encoded shard looked through: `hpc-train verify` compares and decodes every one of them."""
+"""Check the images of an encoded shard: `hpc-train verify` compares the checksum of each and decodes it."""
 
 import io
 import os
@@ -15,9 +15,15 @@ _BLOCK_BYTES = 16 * 2**20
 
 
 def scan_images(file: h5py.File, info: FileInfo, ranges) -> list[str]:
-    """What is wrong with the images of an open shard, a line for each kind of damage.
+    """Compare and decode the images of an open shard.
 
-    info: what the file says of itself; ranges(numbers, "row"): the rows as text.
+    Args:
+        file: the shard.
+        info: its description.
+        ranges: `scan.ranges`, which makes text of row numbers.
+
+    Returns:
+        One line for each kind of damage.
     """
     extents = file["extents"][()]
     sizes = np.diff(extents)
@@ -27,7 +33,9 @@ def scan_images(file: h5py.File, info: FileInfo, ranges) -> list[str]:
     if info.at[-1] != NOT_CONTIGUOUS:
         sums = file["checksums/inputs"][()]
     elif "checksums/inputs" in file:
-        lines.append("the checksums are not one 64-bit hash an image, contiguous, with rows 1: nothing was compared")
+        lines.append(
+            "the checksums are not one 64-bit hash for each image, contiguous, with rows 1: nothing was compared"
+        )
     differ: list[int] = []
     broken: dict[str, list[int]] = {}
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
@@ -46,23 +54,23 @@ def scan_images(file: h5py.File, info: FileInfo, ranges) -> list[str]:
 
 
 def problem_of(image: bytes) -> str | None:
-    """Why the reader cannot take a JPEG file; None where it can."""
+    """Why the reader cannot use a JPEG file; None if it can."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(image), formats=["JPEG"]) as opened:
             opened.load()
     except UnidentifiedImageError:
-        return "no JPEG file"
-    # What Pillow raises for damaged files is of many kinds.
+        return "not a JPEG file"
+    # Pillow raises many kinds of errors for damaged files.
     except (OSError, ValueError, SyntaxError, IndexError, Image.DecompressionBombError) as error:
         return " ".join(str(error).split())
-    # Pillow does not mind.
+    # Pillow accepts these.
     return misshapen(image)
 
 
 def _blocks(extents: np.ndarray):
-    """Ranges of rows whose images are about 16 MiB, one row at least."""
+    """Ranges of rows whose images are about 16 MiB together, at least one row each."""
     start, rows = 0, len(extents) - 1
     while start < rows:
         stop = int(np.searchsorted(extents, extents[start] + _BLOCK_BYTES, side="right")) - 1

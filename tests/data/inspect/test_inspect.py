@@ -1,4 +1,4 @@
-"""`hpc-train inspect`: what it says of data sets, known and foreign."""
+"""`hpc-train inspect`: what it shows of data sets, of known and unknown layouts."""
 
 import json
 
@@ -30,7 +30,7 @@ def reading(lines):
     return [line.removeprefix("is read: ") for line in lines if line.startswith("is read: ")]
 
 
-def test_shards_are_told_in_a_few_lines(tmp_path, capsys):
+def test_shards_are_shown_in_a_few_lines(tmp_path, capsys):
     for split, rows in (("train", 40), ("test", 10)):
         inputs, targets = np.zeros((rows, 8, 9, 3), "f4"), np.arange(rows) % 2
         write_shards(tmp_path, split, inputs, targets, classes=2, class_names=("cat", "dog"), shards=5)
@@ -51,7 +51,7 @@ def test_shards_are_told_in_a_few_lines(tmp_path, capsys):
     assert advice(lines) == []
 
 
-def test_chunks_of_many_samples_are_told_with_what_they_cost_a_shuffle(tmp_path, capsys):
+def test_chunks_of_many_samples_are_shown_with_their_cost_in_a_shuffle(tmp_path, capsys):
     inputs = np.random.default_rng(0).integers(0, 9, (100, 16, 16)).astype("f4")
     options = {"classes": 1, "shards": 1, "compression": "gzip", "chunk_bytes": 25 * 1024}
     (path,) = write_shards(tmp_path, "train", inputs, np.zeros(100, "u1"), **options)
@@ -89,16 +89,16 @@ def test_a_folder_of_one_sample_files(tmp_path, capsys):
     ]
 
 
-def test_files_that_are_stored_otherwise_are_named(tmp_path, capsys):
+def test_files_that_are_stored_differently_are_named(tmp_path, capsys):
     cam5(tmp_path / "train")
     with h5py.File(tmp_path / "train" / "data-1.h5", "r+") as file:
         del file["climate/data"]
         file.create_dataset("climate/data", data=np.zeros((64, 64, 4), "f4"), chunks=True, compression="gzip")
     lines = report(capsys, "--data", tmp_path)
-    assert lines.count(f"stored otherwise in {tmp_path / 'train' / 'data-1.h5'}") == 1
+    assert lines.count(f"stored differently in {tmp_path / 'train' / 'data-1.h5'}") == 1
 
 
-def test_what_only_h5py_reads_is_told_with_the_reason(tmp_path, capsys):
+def test_data_that_only_h5py_reads_are_shown_with_the_reason(tmp_path, capsys):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("x", data=np.arange(64).reshape(4, 16), chunks=(1, 16), scaleoffset=0)
     lines = report(capsys, "--data", tmp_path / "a.h5", "--inputs", "x")
@@ -123,9 +123,9 @@ def foreign(tmp_path):
     return path
 
 
-def test_a_file_of_no_known_layout_is_listed_with_the_options_to_give(foreign, capsys):
+def test_a_file_of_unknown_layout_is_listed_with_the_options_to_give(foreign, capsys):
     lines = report(capsys, "--data", foreign)
-    assert lines[0] == f"train: 1 file of no layout that the suite knows; {foreign} holds"
+    assert lines[0] == f"train: 1 file of unknown layout; {foreign} holds"
     shown = {line.split(maxsplit=1)[0]: line.split(maxsplit=1)[1] for line in lines[1:6]}
     assert set(shown) == {"fields/u", "fields/v", "labels", "lat", "comment"}
     assert shown["fields/u"].startswith("(20, 6, 7) int16, little endian, chunks (1, 6, 7) of 84 bytes, gzip")
@@ -133,10 +133,8 @@ def test_a_file_of_no_known_layout_is_listed_with_the_options_to_give(foreign, c
     assert shown["labels"] == "(20, 6, 7) uint8, contiguous"
     assert shown["comment"].startswith("() object")
     assert lines[6] == "Name the data sets to use, for example --inputs fields/u fields/v --targets labels"
-    assert (
-        "the first axis for the samples (20 in this file); if the file is one sample, add --samples files" in lines[7]
-    )
-    # The options that were advised do.
+    assert "the first axis as the samples (20 in this file); if the file is one sample, add --samples files" in lines[7]
+    # The advised options work.
     lines = report(capsys, "--data", foreign, "--inputs", "fields/u", "fields/v", "--targets", "labels")
     assert lines[1] == "a sample: inputs (2, 6, 7) int16, channels first; targets (6, 7) uint8"
     assert advice(lines)[0] == (
@@ -174,7 +172,7 @@ def test_data_that_cannot_be_opened_are_refused_in_one_line(tmp_path, capsys):
         assert expected in str(caught.value)
 
 
-def test_a_wrong_name_of_a_data_set_is_refused_with_the_names_there_are(foreign, capsys):
+def test_a_wrong_name_of_a_data_set_is_refused_and_the_names_are_listed(foreign, capsys):
     with pytest.raises(UserError, match=r"has no data set 'w'; it has .*fields/u, fields/v"):
         report(capsys, "--data", foreign, "--inputs", "w")
 

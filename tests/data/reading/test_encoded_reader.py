@@ -213,7 +213,7 @@ def test_verify_reports_checksums_that_cannot_be_compared(damaged, capsys):
         file["checksums/inputs"].attrs["rows"] = 2
     with pytest.raises(UserError, match="1 thing is broken"):
         verify.run(verify.Verify(data=damaged))
-    assert f"{path}: inputs: the checksums are not one 64-bit hash an image" in capsys.readouterr().out
+    assert f"{path}: inputs: the checksums are not one 64-bit hash for each image" in capsys.readouterr().out
 
 
 def test_the_cache_of_the_files_keeps_their_encoding_and_one_of_an_earlier_release_is_read(damaged, monkeypatch):

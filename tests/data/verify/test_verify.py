@@ -1,4 +1,4 @@
-"""`hpc-train verify`: it names all that is broken, and nothing else."""
+"""`hpc-train verify`: it lists everything that is broken, and nothing else."""
 
 import os
 import subprocess
@@ -61,18 +61,18 @@ def folder(tmp_path, stored):
     return tmp_path / "data"
 
 
-def test_whole_data_give_one_line_a_split(folder, capsys):
+def test_data_without_faults_give_one_line_for_each_split(folder, capsys):
     write_shards(folder, "test", *samples(4), classes=3, shards=2)
     verify("--data", folder)
     lines = capsys.readouterr().out.splitlines()
     # 30 samples of 32,768 bytes of inputs and 2,048 of targets.
     assert [line.split(", 0")[0] for line in lines] == ["test: 2 files, 4 samples", "train: 3 files, 30 samples"]
     assert "0.00104 GB, " in lines[1]
-    assert all(line.endswith("GB/s: all whole") for line in lines)
+    assert all(line.endswith("GB/s: no faults found") for line in lines)
 
 
 def flip(path, name, row):
-    """Flip a bit in the stored bytes of a row, which is none of the first or last two."""
+    """Flip a bit in the stored bytes of a row that is not among the first or last two."""
     with h5py.File(path) as file:
         dataset = file[name]
         if dataset.chunks is None:
@@ -160,7 +160,7 @@ def test_missing_mixed_and_disagreeing_shards_are_named(folder, tmp_path, capsys
     )
 
 
-def test_shards_that_do_not_follow_on_are_named(folder, capsys):
+def test_gaps_in_the_sequence_of_shards_are_named(folder, capsys):
     with h5py.File(folder / SHARD, "r+") as file:
         file.attrs["first"] = 11
     assert broken(capsys, "--data", folder) == [
@@ -168,7 +168,7 @@ def test_shards_that_do_not_follow_on_are_named(folder, capsys):
     ]
 
 
-def test_a_shard_without_the_others_and_samples_that_are_too_few_are_named(folder, capsys):
+def test_a_shard_without_the_others_and_too_few_samples_are_named(folder, capsys):
     assert broken(capsys, "--data", folder / SHARD) == [f"{folder / SHARD}: holds 10 of the 30 samples of its split"]
     for path in folder.iterdir():
         with h5py.File(path, "r+") as file:
@@ -177,16 +177,16 @@ def test_a_shard_without_the_others_and_samples_that_are_too_few_are_named(folde
     assert broken(capsys, "--data", folder) == [f"{last}: the shards hold 30 samples, but record 31"]
 
 
-def test_shards_of_version_1_have_no_checksums_and_are_whole(folder, capsys):
+def test_shards_of_version_1_have_no_checksums_and_pass(folder, capsys):
     for path in folder.iterdir():
         with h5py.File(path, "r+") as file:
             del file["checksums"], file.attrs["channels"]
             file.attrs["version"] = 1
     verify("--data", folder)
-    assert "all whole" in capsys.readouterr().out
+    assert "no faults found" in capsys.readouterr().out
 
 
-def test_checksums_that_are_too_few_are_named(folder, capsys):
+def test_too_few_checksums_are_named(folder, capsys):
     with h5py.File(folder / SHARD, "r+") as file:
         run = file["checksums/inputs"].attrs["rows"]
         del file["checksums/inputs"]
@@ -207,12 +207,14 @@ def cam5(folder, files=5):
             file["climate/labels_0"] = labels[number].astype("f4")
 
 
-def test_other_layouts_are_looked_through_as_well(tmp_path, capsys):
+def test_other_layouts_are_checked_as_well(tmp_path, capsys):
     cam5(tmp_path / "train")
     verify("--data", tmp_path)
-    assert capsys.readouterr().out.endswith("all whole; labels of any value, as --classes is not given\n")
+    assert capsys.readouterr().out.endswith(
+        "no faults found; label values are not checked, because --classes is not given\n"
+    )
     verify("--data", tmp_path, "--classes", 3)
-    assert capsys.readouterr().out.endswith("all whole\n")
+    assert capsys.readouterr().out.endswith("no faults found\n")
     flip(tmp_path / "train" / "data-1.h5", "climate/data", 20)
     rewrite(tmp_path / "train" / "data-2.h5", "climate/data", (60, 0, 0), np.nan)
     rewrite(tmp_path / "train" / "data-3.h5", "climate/labels_0", (5, 5), 0.5)
@@ -233,7 +235,7 @@ def test_other_layouts_are_looked_through_as_well(tmp_path, capsys):
     assert problems[4].startswith(f"{folder / 'data-4.h5'}: has no data set 'climate/labels_0'")
 
 
-def test_a_list_that_is_long_is_cut_and_the_rest_counted(tmp_path, capsys):
+def test_a_long_list_is_cut_and_the_rest_counted(tmp_path, capsys):
     cam5(tmp_path / "train", files=9)
     for path in (tmp_path / "train").iterdir():
         rewrite(path, "climate/data", (1, 1, 1), np.nan)
