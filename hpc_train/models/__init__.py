@@ -1,1 +1,1 @@
-"""Networks, with the papers' names for their parts."""
+"""Networks, whose parts are named as in the papers."""

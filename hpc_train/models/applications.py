@@ -14,7 +14,7 @@ from hpc_train.errors import UserError
 
 
 def names() -> tuple[str, ...]:
-    """The networks there are in this version of Keras."""
+    """The networks in this version of Keras."""
     return tuple(name for name, member in vars(keras.applications).items() if inspect.isfunction(member))
 
 
@@ -27,8 +27,8 @@ def build(
 ) -> keras.Model:
     """Build a network of `keras.applications` that takes raw images and returns logits.
 
-    What the network's own `preprocess_input` does is part of the model. The trunk is as published, with random
-    weights; its classifier becomes a Dense layer "logits".
+    The model includes the network's own `preprocess_input`. The trunk is as published, with random weights; its
+    classifier becomes a Dense layer "logits".
 
     Args:
         name: one of `names()`, such as "EfficientNetV2B0".
@@ -41,11 +41,11 @@ def build(
         A model from (batch, height, width, channels) to float32 logits (batch, classes).
 
     Raises:
-        UserError: no such network; the data are not images, or too small for it.
+        UserError: no such network; the data are not images, or are too small for it.
     """
     if name not in names():
         nearest = difflib.get_close_matches(name.lower(), spelled := {n.lower(): n for n in names()}, 1)
-        hint = f"did you mean {spelled[nearest[0]]}?" if nearest else f"there are {', '.join(names())}"
+        hint = f"did you mean {spelled[nearest[0]]}?" if nearest else f"the networks are {', '.join(names())}"
         raise UserError(f"keras.applications has no network {name!r}; {hint}")
     if len(input_shape) != 3 or input_shape[-1] not in (1, 3):
         raise UserError(f"{name} takes images (height, width, 1 or 3 channels); the data have {tuple(input_shape)}")
@@ -60,9 +60,9 @@ def build(
         full = make(weights=None, input_tensor=x, input_shape=(*input_shape[:2], 3), classes=classes)
     except ValueError as error:
         least = re.search(r"at least (\d+) ?x ?(\d+)", str(error))
-        why = f"it needs {least[1]} x {least[2]} and more" if least else str(error).strip().partition("\n")[0]
+        why = f"it needs at least {least[1]} x {least[2]}" if least else str(error).strip().partition("\n")[0]
         raise UserError(f"{name} cannot take images of {input_shape[0]} x {input_shape[1]}: {why}") from error
-    # Some classify by a 1x1 convolution of one pixel, others by a Dense layer: either way from these features.
+    # Some networks classify by a 1x1 convolution of one pixel, others by a Dense layer; both take these features.
     features = next(layer for layer in reversed(full.layers) if layer.weights).input
     if len(features.shape) > 2:
         features = layers.Flatten(name="features")(features)
@@ -70,7 +70,7 @@ def build(
 
 
 def _preprocess(x: KerasTensor, preprocess_input: Callable) -> KerasTensor:
-    """What `preprocess_input` does to RGB images, by layers that Keras saves: it maps channels linearly."""
+    """Do what `preprocess_input` does to RGB images, a linear map of channels, with layers that Keras saves."""
     black_and_primaries = np.concatenate([np.zeros((1, 3)), np.eye(3) * 255]).astype("float32")
     black, *primaries = preprocess_input(black_and_primaries[:, None, None].copy())[:, 0, 0]
     slopes = (np.array(primaries) - black) / 255

@@ -2,23 +2,23 @@
 
 Chen et al., "Encoder-Decoder with Atrous Separable Convolution" (2018), sections 3.1-3.2; Kurth et al., "Exascale Deep
 Learning for Climate Analytics" (2018), section V-B2: ResNet-50 v2 at output stride 8, and transposed convolutions up to
-the resolution of the input, where a path from the input joins. What the papers leave open is as in the code published
-with the second: the encoder is that of TF-Slim, whose stages stride in their last block, and the low-level features are
-what the last block of stage 1 makes of its input by its first convolution. Its full-resolution layers have a bias and
-no batch normalisation. Three things differ: the encoder ends as ResNet v2 does, by normalisation and ReLU; all
-convolutions of the decoder are followed by ReLU; and the image pooling, one value a channel and sample, has a bias in
-place of a batch normalisation that would leave nothing of one sample. Weight decay is left to the optimizer.
+the resolution of the input, where a path from the input joins. Details that the papers leave open follow the code
+published with the second: the encoder is that of TF-Slim, whose stages stride in their last block, and the low-level
+features are the output of the first convolution in the last block of stage 1. Its full-resolution layers have a bias
+and no batch normalisation. Three things differ: the encoder ends with normalisation and ReLU, as ResNet v2 does; all
+convolutions of the decoder are followed by ReLU; and the image pooling, one value for each channel and sample, has a
+bias instead of a batch normalisation, which would turn one sample into zeros. Weight decay is left to the optimizer.
 
 Layers are named by part and place: `stem_conv`, `stage2_block1_conv2`, `aspp_rate12_conv`, `decoder_up1`,
 `decoder_conv1_conv`, `decoder_skip1`, `logits`.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 from keras import KerasTensor, Model, layers, ops
 
-from hpc_train.models.padding import crop, pad
-from hpc_train.models.presets import check_maps, choose
+from hpc_train.models.presets import choose, segment
 
 
 @dataclass(frozen=True)
@@ -30,63 +30,48 @@ class Preset:
     blocks: tuple[int, int, int, int]
     """Bottlenecks in each stage of the encoder."""
     width: int
-    """Filters inside the bottlenecks of stage 1; each stage has twice those of the one before, and gives four times."""
+    """Filters inside the bottlenecks of stage 1; each stage doubles them, and its output has four times its width."""
     rates: tuple[int, ...]
     """Dilations of the pyramid's 3x3 convolutions."""
     pyramid: int
-    """Filters of each branch of the pyramid, and of what joins them."""
+    """Filters of each branch of the pyramid, and of the convolution that joins the branches."""
     low_level: int
-    """Maps that are kept of the low-level features, at a quarter of the resolution."""
+    """Maps to which the low-level features, at a quarter of the resolution, are reduced."""
     decoder: int
     """Filters of the decoder's convolutions."""
     skip: tuple[int, int]
     """Filters of the path from the input, at full resolution."""
     momentum: float
-    """Of the moving statistics of batch normalisation; the published code has 0.9997, too slow for a short run."""
+    """Momentum of batch normalisation's moving statistics; 0.9997 in the published code, too slow for short runs."""
 
 
 FAMILY = {
     "deeplab": Preset(64, (3, 4, 6, 3), 64, (12, 24, 36), 256, 48, 256, (64, 128), 0.99),
     "deeplab-small": Preset(16, (2, 2, 2, 2), 16, (2, 4, 6), 48, 16, 24, (16, 24), 0.9),
 }
-# The output stride: what height and width must divide by.
+# The output stride; height and width must be multiples of it.
 _STRIDE = 8
 
 
 def build(name: str, inputs: KerasTensor, x: KerasTensor, classes: int) -> Model:
-    """Build a DeepLabv3+ that gives each pixel logits.
-
-    Args:
-        name: one of `FAMILY`.
-        inputs: what the model takes.
-        x: the same as the first convolution takes it: (batch, height, width, channels), normalised. Images whose sides
-            do not divide by `multiple(name)` are padded and their logits cropped. Height or width may be None: the
-            model then takes any that divide.
-        classes: number of classes.
-
-    Returns:
-        A model from `inputs` to float32 logits (batch, height, width, classes).
-
-    Raises:
-        UserError: no such network; the data are not maps; fewer than two classes.
-    """
+    """Build a DeepLabv3+ of `FAMILY`; the arguments, the result and the errors are those of `presets.segment`."""
     preset = choose(name, FAMILY)
-    check_maps(name, inputs, x, classes)
-    image, margins = pad(x, _STRIDE)
-    features, low_level = _encoder(image, preset)
-    x = _decoder(_pyramid(features, preset), low_level, image, preset)
-    logits = layers.Conv2D(classes, 1, kernel_initializer="he_normal", dtype="float32", name="logits")
-    return Model(inputs, logits(crop(x, margins)), name=name)
+    return segment(name, inputs, x, classes, _STRIDE, partial(_network, preset), "he_normal")
 
 
 def multiple(name: str) -> int:
-    """What height and width must divide by, if they are not to be padded."""
+    """Images whose height and width are multiples of this are not padded."""
     choose(name, FAMILY)
     return _STRIDE
 
 
+def _network(preset: Preset, image):
+    features, low_level = _encoder(image, preset)
+    return _decoder(_pyramid(features, preset), low_level, image, preset)
+
+
 def _encoder(x, preset: Preset):
-    """(features at 1/8 of the resolution, low-level features at 1/4): where a stride would pass 1/8, dilation grows."""
+    """(features at 1/8 of the resolution, low-level features at 1/4); beyond 1/8, dilation replaces strides."""
     x = layers.ZeroPadding2D(3, name="stem_pad")(x)
     x = _conv(x, preset.stem, 7, "stem_conv", stride=2, padding="valid", bias=True)
     x = layers.MaxPooling2D(3, 2, "same", name="stem_pool")(x)
@@ -105,7 +90,7 @@ def _encoder(x, preset: Preset):
 
 
 def _bottleneck(x, width: int, stride: int, dilation: int, preset: Preset, name: str):
-    """(the pre-activated unit of ResNet v2, the maps of its first convolution, normalised and rectified)."""
+    """(the pre-activation unit of ResNet v2, the output of its first convolution after normalisation and ReLU)."""
     y = _activate(x, preset, name)
     if x.shape[-1] != 4 * width:
         way = _conv(y, 4 * width, 1, f"{name}_shortcut", stride=stride, bias=True)
@@ -132,13 +117,13 @@ def _pyramid(x, preset: Preset):
         branches.append(_normal_conv(x, preset.pyramid, 3, preset, f"aspp_rate{rate}", dilation=rate))
     mean = layers.GlobalAveragePooling2D(keepdims=True, name="aspp_pool")(x)
     mean = _relu_conv(mean, preset.pyramid, 1, "aspp_pool")
-    # Spread over the pixels by broadcasting, which asks for no size beforehand.
+    # Broadcasting spreads it over the pixels without knowing their number.
     branches.append(mean + ops.zeros_like(near))
     return _normal_conv(layers.Concatenate(name="aspp_concat")(branches), preset.pyramid, 1, preset, "aspp_project")
 
 
 def _decoder(x, low_level, image, preset: Preset):
-    """Back to the resolution of the image: by 2, with the low-level features; by 4, with a path from the image."""
+    """Return to the resolution of the image: by 2, with the low-level features; by 4, with a path from the image."""
     x = _up(x, preset.pyramid, "decoder_up1")
     low_level = _normal_conv(low_level, preset.low_level, 1, preset, "decoder_low_level")
     x = layers.Concatenate(name="decoder_concat1")([x, low_level])

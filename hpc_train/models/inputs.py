@@ -1,4 +1,4 @@
-"""The first layers of a network for raw data: casting and normalising on the device, inside the model that is saved."""
+"""The first layers of a network for raw data: they cast and normalise on the device, inside the saved model."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from hpc_train.data.fields.options import chosen_channels
 from hpc_train.data.statistics import Statistics
 from hpc_train.errors import UserError
 
-# The layer that makes values of packed integers.
+# The layer that turns packed integers into values.
 UNPACK = "unpack"
 
 
@@ -21,18 +21,18 @@ def network_input(
     fields: tuple[str, ...] = (),
     any_size: bool = False,
 ) -> tuple[KerasTensor, KerasTensor]:
-    """(inputs, x): samples as they are stored, and what the network's own layers take.
+    """Build the inputs of a model, and the layers that prepare them for the network's own layers.
 
-    Bytes travel to the device as they are stored; there packed values are unpacked, channels moved to the last axis,
-    those of `fields` picked, and each normalised, in float32 under every dtype policy: half precision ends at 65504,
-    below a surface pressure in Pa. The saved model takes raw data, all channels of them.
+    Bytes go to the device as they are stored. There packed values are unpacked, channels are moved to the last axis,
+    those of `fields` are selected, and each channel is normalised. This is done in float32 under every dtype policy:
+    half precision ends at 65504, below a surface pressure in Pa. The saved model takes raw data with all channels.
 
     Args:
         catalogue: of the training data; samples of shape (channels, ...) or (..., channels).
         statistics: of all stored channels (`hpc-train stats`); without them values are only unpacked.
-        how: "mean-std", "min-max", or "none", which is as without statistics.
-        fields: channels by name, in the order that the network gets them; by default all.
-        any_size: leave all axes but the channels open, for maps of several sizes.
+        how: "mean-std", "min-max", or "none", which does the same as no statistics.
+        fields: names of channels, in the order in which the network gets them; by default all.
+        any_size: leave the size of all axes but the channels open, for maps of several sizes.
 
     Returns:
         inputs (batch, *sample) in the stored dtype, and x (batch, ..., channels) floating.
@@ -46,13 +46,13 @@ def network_input(
         shape = tuple(size if place == axis else None for place, size in enumerate(shape))
     x = inputs = Input(shape, dtype=catalogue.input_dtype.name)
     if axis == 0 and len(shape) > 1:
-        # No layer: half precision would turn its input into that.
+        # Not a layer: under half precision a layer would cast its input.
         x = ops.moveaxis(x, 1, -1)
     scale, offset = zip(*catalogue.packing, strict=True)
     if any(pair != (1.0, 0.0) for pair in catalogue.packing):
         x = layers.Rescaling(list(scale), list(offset), dtype="float32", name=UNPACK)(x)
     if chosen:
-        # GPUs pick among floating numbers, not among all kinds of integers.
+        # GPUs can select floating-point numbers, but not all kinds of integers.
         x = ops.take(x if x.dtype == "float32" else ops.cast(x, "float32"), chosen, axis=-1)
     if not statistics or how == "none":
         return inputs, x
@@ -61,7 +61,7 @@ def network_input(
 
 
 def normalise(x: KerasTensor, statistics: Statistics, how: str = "mean-std", channels: bool = True) -> KerasTensor:
-    """Normalise each channel, the last axis, in float32; without `channels` all of `x` is one.
+    """Normalise each channel (the last axis) in float32; without `channels`, all of `x` is one channel.
 
     Args:
         x: (batch, ..., channels).
@@ -78,15 +78,15 @@ def normalise(x: KerasTensor, statistics: Statistics, how: str = "mean-std", cha
             "run `hpc-train stats` on these data"
         )
     shift, divisor = statistics.normalisation(how)
-    # Not Keras's Normalization: it takes a deviation below 1e-7, such as that of rain in m/s, for 1e-7.
+    # Not Keras's Normalization, which replaces a deviation below 1e-7, such as that of rain in m/s, by 1e-7.
     scale, offset = 1 / divisor, -shift / divisor
     if not channels:
         scale, offset = scale[0], offset[0]
     return layers.Rescaling(scale.tolist(), offset.tolist(), dtype="float32", name="normalise")(x)
 
 
-def _fitting(statistics: Statistics, catalogue: Catalogue, options: list[int]) -> Statistics:
-    """The statistics of the chosen channels of the catalogue, of all where none is chosen."""
+def _fitting(statistics: Statistics, catalogue: Catalogue, chosen: list[int]) -> Statistics:
+    """The statistics of the chosen channels of the catalogue; of all channels if none is chosen."""
     names = catalogue.channel_names
     axis = catalogue.channel_axis
     number = 1 if axis is None else catalogue.input_shape[axis]
@@ -101,8 +101,8 @@ def _fitting(statistics: Statistics, catalogue: Catalogue, options: list[int]) -
             f"{', '.join(names)}; run `hpc-train stats` on these data"
         )
     statistics = replace(statistics, channel_names=names if len(names) == number else ())
-    if not options:
+    if not chosen:
         return statistics
     arrays = ("count", "mean", "m2", "min", "max", "not_finite")
-    parts = {name: getattr(statistics, name)[np.array(options)] for name in arrays}
-    return replace(statistics, **parts, channel_names=tuple(names[number] for number in options))
+    parts = {name: getattr(statistics, name)[np.array(chosen)] for name in arrays}
+    return replace(statistics, **parts, channel_names=tuple(names[number] for number in chosen))

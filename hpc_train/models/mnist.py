@@ -11,7 +11,7 @@ def build(name: str, input_shape: tuple[int, ...], input_dtype: str, classes: in
     Args:
         name: one of `FAMILY`.
         input_shape: (height, width, channels).
-        input_dtype: "uint8" images are scaled from 0..255 to 0..1 by the model; floats are taken as they are.
+        input_dtype: the model scales "uint8" images from 0..255 to 0..1; it uses floats as they are.
         classes: number of classes.
         augment: shift, rotate and zoom the images during training.
 
@@ -19,12 +19,12 @@ def build(name: str, input_shape: tuple[int, ...], input_dtype: str, classes: in
         A model from (batch, height, width, channels) to float32 logits (batch, classes).
 
     Raises:
-        UserError: the data are not images, or too small for the network.
+        UserError: the data are not images, or are too small for the network.
     """
     if len(input_shape) != 3:
         raise UserError(f"the MNIST networks take images (height, width, channels); the data have {input_shape}")
     if min(input_shape[:2]) < 8:
-        raise UserError(f"the MNIST networks take images of 8 x 8 and more; the data have {input_shape}")
+        raise UserError(f"the MNIST networks take images of at least 8 x 8; the data have {input_shape}")
     inputs = Input(input_shape, dtype=input_dtype)
     x = layers.Rescaling(1 / 255)(inputs) if input_dtype == "uint8" else inputs
     if augment:
@@ -46,7 +46,7 @@ def augmentation() -> Sequential:
 
 
 def fc(x):
-    """One dense layer of 64."""
+    """One dense layer of 64 units."""
     return layers.Dense(64, activation="relu")(layers.Flatten()(x))
 
 

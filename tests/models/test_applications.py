@@ -66,7 +66,7 @@ def test_an_application_takes_raw_images_and_returns_float32_logits(keras, name,
     [
         ("EfficientNetV2B00", (224, 224, 3), "mean EfficientNetV2B0"),
         ("resnet50", (224, 224, 3), "mean ResNet50"),
-        ("xyz", (224, 224, 3), "there are .*VGG16"),
+        ("xyz", (224, 224, 3), "the networks are .*VGG16"),
         ("InceptionV3", (64, 64, 3), "75 x 75"),
         ("ResNet50", (64, 64, 4), "1 or 3 channels"),
         ("ResNet50", (784,), "1 or 3 channels"),

@@ -1,4 +1,4 @@
-"""Augmentation acts on each training image, on no other, and goes on from the state of its seeds."""
+"""Augmentation acts on each training image, on no other, and continues from the state of its seeds."""
 
 import numpy as np
 import pytest
@@ -54,7 +54,7 @@ def test_rand_augment_changes_training_images_only_and_keeps_their_range(keras):
     assert not np.array_equal(got, images)
 
 
-def test_augmentation_goes_on_from_the_state_of_its_seeds(keras):
+def test_augmentation_continues_from_the_state_of_its_seeds(keras):
     from hpc_train.models import augment
     from hpc_train.parallel.variables import is_seed
 

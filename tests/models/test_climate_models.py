@@ -236,7 +236,7 @@ def full_size(name):
     ("name", "published", "by_hand"),
     [("tiramisu", "4.188", tiramisu_flops), ("deeplab", "13.02", deeplab_flops)],
 )
-def test_the_networks_of_the_paper_take_the_published_flops_a_training_step(name, published, by_hand):
+def test_the_networks_of_the_paper_need_the_published_flops_in_a_training_step(name, published, by_hand):
     assert flops.forward(full_size(name)) == by_hand()
     assert f"{flops.training(full_size(name)) / 1e12:.4g}" == published
 
@@ -299,7 +299,7 @@ def test_deeplab_is_a_resnet50_at_stride_8_with_a_decoder_to_full_resolution():
 
 @pytest.mark.usefixtures("tiny")
 @pytest.mark.parametrize("name", TINY)
-def test_a_size_that_does_not_divide_is_padded_by_zeros_and_cropped(name):
+def test_a_size_that_is_no_multiple_is_padded_by_zeros_and_cropped(name):
     whole, multiple = network(name, (48, 64, 2)), family(name).multiple(name)
     odd = network(name, (48 - multiple + 1, 61, 2))
     odd.set_weights(whole.get_weights())
@@ -315,23 +315,23 @@ def test_a_size_that_does_not_divide_is_padded_by_zeros_and_cropped(name):
 
 
 @given(st.integers(1, 2000), st.integers(1, 2000), st.sampled_from([8, 16, 32]))
-def test_padding_is_the_least_that_divides_and_is_told(height, width, multiple):
+def test_padding_goes_to_the_next_multiple_and_is_noted(height, width, multiple):
     tall, wide = padding.padded(height, width, multiple)
     assert tall % multiple == wide % multiple == 0
     assert 0 <= tall - height < multiple
     assert 0 <= wide - width < multiple
-    told = padding.notice(height, width, multiple)
-    assert told == (None if (tall, wide) == (height, width) else f"{height} x {width} padded to {tall} x {wide}")
+    note = padding.notice(height, width, multiple)
+    assert note == (None if (tall, wide) == (height, width) else f"{height} x {width} padded to {tall} x {wide}")
 
 
-def test_nothing_is_told_of_sizes_that_are_not_known():
+def test_there_is_no_note_for_unknown_sizes():
     assert padding.notice(None, 360, 16) is None
     assert padding.notice(181, 360, 16) == "181 x 360 padded to 192 x 368"
 
 
 @pytest.mark.usefixtures("tiny")
 @pytest.mark.parametrize("name", TINY)
-def test_a_model_of_any_size_gives_what_one_of_that_size_gives(name, tmp_path):
+def test_a_model_of_any_size_gives_the_same_logits_as_one_of_fixed_size(name, tmp_path):
     free, fixed = network(name, (None, None, 2)), network(name, (32, 48, 2))
     free.set_weights(fixed.get_weights())
     images = np.random.default_rng(0).normal(size=(2, 32, 48, 2)).astype("float32")
@@ -370,7 +370,7 @@ def test_logits_are_float32_where_the_network_computes_in_float16(name):
     assert np.isfinite(logits).all()
 
 
-def test_bad_choices_are_said_in_one_line():
+def test_bad_choices_are_refused_in_one_line():
     for name, shape, classes, message in (
         ("tiramisu-smal", (16, 16, 3), 3, "did you mean tiramisu-small"),
         ("deeplabv3", (16, 16, 3), 3, "did you mean deeplab"),

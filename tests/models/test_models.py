@@ -55,6 +55,6 @@ def test_augmentation_changes_training_images_only(mnist):
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (4, 4, 1)])
-def test_what_is_no_image_is_refused(mnist, shape):
+def test_data_that_are_not_images_are_refused(mnist, shape):
     with pytest.raises(UserError, match="images"):
         mnist.build("fc", shape, "uint8", 10)

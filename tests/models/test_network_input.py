@@ -89,7 +89,7 @@ def fields(stored):
 
 @pytest.mark.parametrize("any_size", [False, True])
 def test_named_channels_are_normalised_by_their_own_statistics_whatever_the_precision(fields, tmp_path, any_size):
-    """Half precision ends at 65504, and Keras's own normalisation takes deviations below 1e-7 for 1e-7."""
+    """Half precision ends at 65504, and Keras's own normalisation replaces deviations below 1e-7 by 1e-7."""
     import keras
 
     catalogue, samples, values = fields

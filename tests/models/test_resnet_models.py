@@ -272,10 +272,10 @@ def test_logits_are_float32_under_mixed_precision(keras, build):
         ("vgg", 32, {}, "no residual network"),
         ("resnet50", 28, {}, "32 x 32"),
         ("resnet20", 6, {}, "8 x 8"),
-        ("resnet20", 32, {"shortcut": "C"}, "A .* and B"),
+        ("resnet20", 32, {"shortcut": "C"}, "A .* or B"),
     ],
 )
-def test_what_cannot_be_built_is_refused_in_one_line(build, name, side, options, says):
+def test_a_network_that_cannot_be_built_is_refused_in_one_line(build, name, side, options, says):
     with pytest.raises(UserError, match=says) as refused:
         build(name, side, **options)
     assert "\n" not in str(refused.value)
