@@ -6,17 +6,16 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="hpc_train")
 class SmoothedCrossEntropy(keras.losses.Loss):
-    """Cross-entropy of integer classes with label smoothing: Szegedy et al., "Rethinking the Inception Architecture"
-    (2016), section 7.
+    """Cross-entropy of integer classes with label smoothing.
 
-    The target distribution gives the true class 1 - smoothing, and smoothing / classes to every class, it included.
+    Szegedy et al., "Rethinking the Inception Architecture" (2016), section 7: the target distribution gives
+    smoothing / classes to every class, and 1 - smoothing more to the true one. The loss is called with integer targets
+    (batch, ...) and logits (batch, ..., classes) of any float type.
 
     Args:
-        smoothing: from 0 up to, not including, 1; 0.1 in the paper.
-        reduction: as Keras's losses have it.
+        smoothing: from 0 to less than 1; 0.1 in the paper.
+        reduction: as in Keras's losses.
         name: of the loss.
-
-    Called with targets (batch, ...) of integers and logits (batch, ..., classes) of any float type.
     """
 
     def __init__(self, smoothing: float, reduction="sum_over_batch_size", name="cross_entropy", dtype="float32"):
@@ -32,11 +31,11 @@ class SmoothedCrossEntropy(keras.losses.Loss):
         return (1 - self.smoothing) * true + self.smoothing * uniform
 
     def cost(self, surprise):
-        """What a class costs whose predicted probability is p, from -log p; of the same shape."""
+        """The cost of a class with predicted probability p, from `surprise` = -log p, in the same shape."""
         return surprise
 
     def plain(self) -> keras.losses.Loss:
-        """Keras's own loss that comes nearest, for files that load where this package is not: without smoothing."""
+        """The nearest loss of Keras itself, for files that load without this package: it has no smoothing."""
         return keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=self.reduction, name=self.name)
 
     def get_config(self):

@@ -9,17 +9,16 @@ from hpc_train.losses.pixels import counted, plain_cross_entropy
 class _OverlapLoss(keras.losses.Loss):
     """One minus an overlap of each class, averaged over all classes.
 
-    As segmentation codes do it, the areas are those in the whole batch of a rank, background is a class like the
-    others, and a class that does not occur in the batch adds 0. So the mean over ranks is not the loss of one rank with
-    the whole batch, as it is for losses of pixels: give rare classes a batch in which they occur.
+    As in other segmentation codes, the areas are those in the whole batch of a rank, background is a class like the
+    others, and a class that does not occur in the batch adds 0. So, unlike for losses of pixels, the mean over ranks is
+    not the loss of one rank with the whole batch: choose batches large enough to hold rare classes. The loss is called
+    with targets (batch, height, width), whole numbers of any type, and logits (batch, height, width, classes) of any
+    float type.
 
     Args:
-        ignore_class: a label whose pixels are in no area, as those with a negative label never are.
+        ignore_class: a label whose pixels are in no area; pixels with a negative label are never in one.
         reduction: kept for Keras; the loss of a batch is one number.
         name: of the loss.
-
-    Called with targets (batch, height, width) of whole numbers of any type and logits (batch, height, width, classes)
-    of any float type.
     """
 
     def __init__(self, ignore_class: int | None, reduction, name: str, dtype):
@@ -40,7 +39,7 @@ class _OverlapLoss(keras.losses.Loss):
         raise NotImplementedError
 
     def plain(self) -> keras.losses.Loss:
-        """Keras's own loss that comes nearest and takes labels and logits: cross-entropy."""
+        """The nearest loss of Keras itself that takes labels and logits: cross-entropy."""
         return plain_cross_entropy(self)
 
     def get_config(self):
@@ -49,10 +48,10 @@ class _OverlapLoss(keras.losses.Loss):
 
 @keras.saving.register_keras_serializable(package="hpc_train")
 class DiceLoss(_OverlapLoss):
-    """1 - 2 |P T| / (|P| + |T|), P the predicted probabilities and T the truth: Milletari et al., "V-Net" (2016),
-    section 3, but with sums of probabilities where they have sums of squares, as Keras's `dice` does.
+    """Dice loss: 1 - 2 |P T| / (|P| + |T|), where P are the predicted probabilities and T is the truth.
 
-    Arguments and calls as of `_OverlapLoss`.
+    Milletari et al., "V-Net" (2016), section 3, but with sums of probabilities instead of their sums of squares, as in
+    Keras's `dice`. Arguments and calls are those of `_OverlapLoss`.
     """
 
     def __init__(self, ignore_class=None, reduction="sum_over_batch_size", name="dice", dtype="float32"):
@@ -64,12 +63,14 @@ class DiceLoss(_OverlapLoss):
 
 @keras.saving.register_keras_serializable(package="hpc_train")
 class TverskyLoss(_OverlapLoss):
-    """1 - |P T| / (|P T| + alpha |P without T| + beta |T without P|): Salehi et al., "Tversky loss function for image
-    segmentation using 3D fully convolutional deep networks" (2017); alpha is the price of false positives, beta that of
-    false negatives.
+    """Tversky loss: 1 - |P T| / (|P T| + alpha |P without T| + beta |T without P|), with P and T as in `DiceLoss`.
 
-    alpha = beta = 0.5 is Dice; their best for rare classes is 0.3 and 0.7. Further arguments and calls as of
-    `_OverlapLoss`.
+    Salehi et al., "Tversky loss function for image segmentation using 3D fully convolutional deep networks" (2017).
+
+    Args:
+        alpha: weight of false positives; 0.3 is the paper's best for rare classes. alpha = beta = 0.5 is Dice.
+        beta: weight of false negatives; 0.7 is the paper's best.
+        ignore_class, reduction, name: see `_OverlapLoss`, which also says how the loss is called.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class TverskyLoss(_OverlapLoss):
         self.alpha, self.beta = alpha, beta
 
     def of_classes(self, truth, probability, axes):
-        # Not Keras's: its `tversky` (3.15) has alpha and beta the other way round from the paper and its own docstring.
+        # Not Keras's `tversky` (3.15), which swaps alpha and beta compared with the paper and with its own docstring.
         both = ops.sum(truth * probability, axis=axes)
         false_positives = ops.sum((1 - truth) * probability, axis=axes)
         false_negatives = ops.sum(truth * (1 - probability), axis=axes)

@@ -7,7 +7,7 @@ from hpc_train.losses.cross_entropy import SmoothedCrossEntropy
 
 
 def counted(labels, ignore_class: int | None):
-    """Which pixels count: bool, of the shape of `labels`; not those of `ignore_class` nor any below 0."""
+    """Whether each pixel counts, bool in the shape of `labels`: not those of `ignore_class` or below 0."""
     some = labels >= 0
     return some if ignore_class is None else ops.logical_and(some, labels != ignore_class)
 
@@ -16,19 +16,18 @@ def counted(labels, ignore_class: int | None):
 class PixelCrossEntropy(SmoothedCrossEntropy):
     """Cross-entropy of label maps, weighted by the true class of the pixel: Kurth et al. 2018, section V-B.
 
-    The sum over pixels is divided by their number, ignored ones included, and not by the sum of their weights: so the
-    mean over equal batches is the loss of all of them together, and the gradients of ranks average to that of one rank
-    with the whole batch. `weights.normalised` gives weights whose mean over a data set's pixels is 1.
+    The sum over pixels is divided by their number, ignored ones included, and not by the sum of their weights. So the
+    mean over equal batches is the loss of all of them together, and the gradients of ranks average to the gradient of
+    one rank with the whole batch. `options.normalised` gives weights whose mean over a data set's pixels is 1. The loss
+    is called with targets (batch, height, width), whole numbers of any type, and logits (batch, height, width, classes)
+    of any float type.
 
     Args:
-        class_weights: one a class; None weights all alike.
+        class_weights: one for each class; None weights all equally.
         smoothing: of the labels, see `SmoothedCrossEntropy`.
-        ignore_class: a label whose pixels count nothing, as those with a negative label always do.
-        reduction: as Keras's losses have it.
+        ignore_class: a label whose pixels do not count; pixels with a negative label never count.
+        reduction: as in Keras's losses.
         name: of the loss.
-
-    Called with targets (batch, height, width) of whole numbers of any type and logits (batch, height, width, classes)
-    of any float type.
     """
 
     def __init__(
@@ -54,7 +53,7 @@ class PixelCrossEntropy(SmoothedCrossEntropy):
         return ops.where(counts, losses, 0.0)
 
     def plain(self) -> keras.losses.Loss:
-        """Keras's own loss that comes nearest: cross-entropy without weights and smoothing."""
+        """The nearest loss of Keras itself: cross-entropy without weights and smoothing."""
         return plain_cross_entropy(self)
 
     def get_config(self):
@@ -63,14 +62,15 @@ class PixelCrossEntropy(SmoothedCrossEntropy):
 
 @keras.saving.register_keras_serializable(package="hpc_train")
 class FocalLoss(PixelCrossEntropy):
-    """Focal loss of label maps, (1 - p)^gamma times the cross-entropy: Lin et al., "Focal Loss for Dense Object
-    Detection" (2017), equation 5, with the softmax for their sigmoid and the class weights for their alpha.
+    """Focal loss of label maps: (1 - p)^gamma times the cross-entropy.
 
-    With label smoothing each class's term of the sum is focal, as in Keras's `CategoricalFocalCrossentropy`.
+    Lin et al., "Focal Loss for Dense Object Detection" (2017), equation 5, with softmax instead of their sigmoid and
+    class weights instead of their alpha. With label smoothing each class's term of the sum is focal, as in Keras's
+    `CategoricalFocalCrossentropy`. The loss is called like `PixelCrossEntropy`.
 
     Args:
         gamma: 0 or more; 0 is the cross-entropy, 2 the paper's best.
-        class_weights, smoothing, ignore_class, reduction, name: as of `PixelCrossEntropy`, and called like that.
+        class_weights, smoothing, ignore_class, reduction, name: see `PixelCrossEntropy`.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class FocalLoss(PixelCrossEntropy):
 
 
 def plain_cross_entropy(loss) -> keras.losses.Loss:
-    """Keras's cross-entropy of logits that leaves out the pixels which `loss` ignores: one label, -1 if none is set."""
+    """Keras's cross-entropy of logits; it ignores one label, that of `loss`, or -1 if `loss` has none."""
     return keras.losses.SparseCategoricalCrossentropy(
         from_logits=True,
         ignore_class=-1 if loss.ignore_class is None else loss.ignore_class,

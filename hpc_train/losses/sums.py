@@ -5,11 +5,11 @@ import keras
 
 @keras.saving.register_keras_serializable(package="hpc_train")
 class SumOfLosses(keras.losses.Loss):
-    """The sum of losses of the same targets and logits, with equal shares: Isensee et al., "nnU-Net" (2021), methods.
+    """The sum of losses of the same targets and logits, with equal weights: Isensee et al., "nnU-Net" (2021), methods.
 
     Args:
-        losses: two or more; their own reduction is not used.
-        reduction: of the sum, as Keras's losses have it.
+        losses: two or more; their own reductions are not used.
+        reduction: of the sum, as in Keras's losses.
         name: of the loss.
     """
 
@@ -18,11 +18,11 @@ class SumOfLosses(keras.losses.Loss):
         self.losses = list(losses)
 
     def call(self, y_true, y_pred):
-        # A loss of areas is one number, which adds to every pixel's and so to their mean.
+        # A loss of areas is one number; it is added to the loss of every pixel, and so to their mean.
         return sum(loss.call(y_true, y_pred) for loss in self.losses)
 
     def plain(self) -> keras.losses.Loss:
-        """Keras's own loss that comes nearest to the first part."""
+        """The nearest loss of Keras itself to the first part."""
         return self.losses[0].plain()
 
     def get_config(self):

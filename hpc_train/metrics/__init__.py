@@ -1,1 +1,1 @@
-"""Scores of label maps and of classes, from one confusion matrix over all ranks."""
+"""Scores of label maps and of classes from one confusion matrix over all ranks."""

@@ -1,4 +1,4 @@
-"""Scores from one confusion matrix."""
+"""Scores from a confusion matrix."""
 
 import numpy as np
 
@@ -10,34 +10,42 @@ def softmax(logits):
 
 
 def confusion_matrix(targets, predicted, classes: int):
-    """Counts (classes, classes), int64: a row for each true class, a column for each predicted one."""
+    """Count pairs of labels: a row for each true class, a column for each predicted one.
+
+    Args:
+        targets, predicted: integers of the same shape, from 0 to classes - 1.
+        classes: number of classes.
+
+    Returns:
+        int64 (classes, classes).
+    """
     pairs = np.asarray(targets, "int64") * classes + np.asarray(predicted, "int64")
-    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+    return np.bincount(pairs.ravel(), minlength=classes * classes).reshape(classes, classes)
 
 
 def recall(matrix):
-    """Share of each true class that was found, float64 (classes,); NaN for one that does not occur."""
+    """Share of each true class that was found, float64 (classes,); NaN for a class that does not occur."""
     return _ratio(np.diag(matrix), matrix.sum(1))
 
 
 def precision(matrix):
-    """Share of what was predicted of each class that is true, float64 (classes,); NaN for one never predicted."""
+    """Share of the predictions of each class that are true, float64 (classes,); NaN for a class never predicted."""
     return _ratio(np.diag(matrix), matrix.sum(0))
 
 
 def iou(matrix):
-    """Intersection over union of each class, float64 (classes,); NaN for one neither true nor predicted."""
+    """Intersection over union of each class, float64 (classes,); NaN for a class neither true nor predicted."""
     return _ratio(np.diag(matrix), matrix.sum(0) + matrix.sum(1) - np.diag(matrix))
 
 
 def mean_iou(matrix) -> float:
-    """Mean of `iou` over the classes that occur; NaN of an empty matrix."""
+    """Mean of `iou` over the classes that occur or are predicted; NaN for an empty matrix."""
     occurring = iou(matrix)[~np.isnan(iou(matrix))]
     return float(occurring.mean()) if len(occurring) else np.nan
 
 
 def sample_iou(matrix) -> float:
-    """Mean IoU of one sample as MLPerf HPC's DeepCAM has it: a class that the sample lacks counts as 1."""
+    """Mean IoU of one sample as in MLPerf HPC's DeepCAM: a class that neither occurs nor is predicted counts as 1."""
     return float(np.nan_to_num(iou(matrix), nan=1.0).mean())
 
 

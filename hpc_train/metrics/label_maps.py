@@ -1,4 +1,4 @@
-"""How well label maps are predicted: scores from one confusion matrix, and DeepCAM's IoU of single samples."""
+"""Scores of predicted label maps: from one confusion matrix, and DeepCAM's IoU of single samples."""
 
 from collections.abc import Sequence
 
@@ -11,13 +11,16 @@ from hpc_train.losses.pixels import counted
 def scores(matrix, class_names: Sequence[str] = ()) -> dict:
     """Accuracy, mean IoU, and IoU, precision and recall of each class: numbers from 0 to 1, never NaN.
 
-    Keys: accuracy, mean_iou, and iou_<class>, precision_<class>, recall_<class>. The mean leaves out classes that
-    neither occur nor are predicted, as Keras's MeanIoU does; their own IoU is 0. So is the precision of a class that is
-    never predicted and the recall of one that never occurs, as scikit-learn has it.
+    The mean IoU leaves out classes that neither occur nor are predicted, as Keras's MeanIoU does; their own IoU is 0.
+    The precision of a class that is never predicted and the recall of a class that never occurs are 0, as in
+    scikit-learn.
 
     Args:
-        matrix: (classes, classes) pixels, rows true and columns predicted classes.
+        matrix: pixels (classes, classes), a row for each true class, a column for each predicted one.
         class_names: see `keys`.
+
+    Returns:
+        The keys are accuracy, mean_iou, and iou_<class>, precision_<class>, recall_<class>.
     """
     matrix = ops.cast(matrix, "float64")
     right, true, predicted = ops.diagonal(matrix), ops.sum(matrix, axis=1), ops.sum(matrix, axis=0)
@@ -39,7 +42,7 @@ def scores(matrix, class_names: Sequence[str] = ()) -> dict:
 
 
 def keys(classes: int, class_names: Sequence[str] = ()) -> tuple[str, ...]:
-    """Short names of the classes, for keys of metrics: lower case, without blanks.
+    """Short names of the classes for keys of metrics: lower case, without blanks.
 
     Without class names they are class0, class1, ...
     """
@@ -49,14 +52,17 @@ def keys(classes: int, class_names: Sequence[str] = ()) -> tuple[str, ...]:
 
 
 def confusion(y_true, y_pred, classes: int, ignore_class: int | None = None):
-    """Confusion matrix of each sample: pixels by true (rows) and predicted class, float64 (batch, classes, classes).
+    """Confusion matrix of each sample: its pixels by true class (rows) and predicted class (columns).
 
     Args:
-        y_true: labels (batch, height, width), whole numbers of any type; pixels that are negative, `ignore_class` or
+        y_true: labels (batch, height, width), whole numbers of any type; labels that are negative, `ignore_class` or
             beyond the classes are left out.
         y_pred: logits or probabilities (batch, height, width, classes).
-        classes: their number.
+        classes: number of classes.
         ignore_class: a label, or None.
+
+    Returns:
+        float64 (batch, classes, classes).
     """
     labels = ops.cast(y_true, "int32")
     truth = ops.one_hot(ops.where(counted(labels, ignore_class), labels, -1), classes, dtype="float32")
@@ -67,7 +73,7 @@ def confusion(y_true, y_pred, classes: int, ignore_class: int | None = None):
 
 
 class _MapMetric(keras.metrics.Metric):
-    """A metric of label maps, which takes no sample weights."""
+    """A metric of label maps without sample weights."""
 
     def __init__(self, classes: int, ignore_class: int | None, name: str, dtype):
         super().__init__(dtype=dtype, name=name)
@@ -86,14 +92,14 @@ class _MapMetric(keras.metrics.Metric):
 class SegmentationScores(_MapMetric):
     """`scores` over all pixels seen, from one confusion matrix.
 
-    The matrix is its state, in float64: exact to 9e15 pixels, and over ranks, whose matrices add up. The result is a
-    dict, which Keras puts into the logs key by key.
+    The matrix is its state, in float64: exact up to 9e15 pixels, also over ranks, whose matrices are added. The result
+    is a dict, which Keras puts into the logs key by key. The metric is called like `confusion`.
 
     Args:
-        classes: their number.
+        classes: number of classes.
         class_names: see `keys`.
-        ignore_class: see `confusion`, which says what it is called with.
-        name: of the metric; no key of the logs.
+        ignore_class: see `confusion`.
+        name: of the metric; it is no key of the logs.
     """
 
     def __init__(self, classes: int, class_names=(), ignore_class: int | None = None, name="scores", dtype=None):
@@ -111,7 +117,7 @@ class SegmentationScores(_MapMetric):
         return scores(self.matrix, self.class_names)
 
     def plain(self) -> keras.metrics.Metric:
-        """Keras's own metric that comes nearest, for files that load where this package is not: the mean IoU."""
+        """The nearest metric of Keras itself, for files that load without this package: the mean IoU."""
         ignore = -1 if self.ignore_class is None else self.ignore_class
         return keras.metrics.MeanIoU(self.classes, name="mean_iou", ignore_class=ignore, sparse_y_pred=False)
 
@@ -121,14 +127,15 @@ class SegmentationScores(_MapMetric):
 
 @keras.saving.register_keras_serializable(package="hpc_train")
 class SampleIoU(_MapMetric):
-    """The IoU that MLPerf HPC's DeepCAM goes by: of each sample the mean over the classes, and of those the mean.
+    """The IoU of MLPerf HPC's DeepCAM: the mean over the classes of each sample, and the mean over the samples.
 
-    A class that neither occurs in a sample nor is predicted there counts as 1, which is why it exceeds the IoU of all
-    pixels where classes are rare. (DeepCAM's code takes a rank's batch for the sample; its validation batch is 1.)
+    A class that neither occurs in a sample nor is predicted there counts as 1, so this exceeds the IoU of all pixels if
+    classes are rare. (DeepCAM's code uses a rank's batch as the sample; its validation batch is 1.) The metric is
+    called like `confusion`.
 
     Args:
-        classes: their number.
-        ignore_class: see `confusion`, which says what it is called with.
+        classes: number of classes.
+        ignore_class: see `confusion`.
         name: of the metric, and its key in the logs.
     """
 
@@ -149,4 +156,4 @@ class SampleIoU(_MapMetric):
         return ops.divide_no_nan(self.total, self.count)
 
     def plain(self) -> None:
-        """Keras has none."""
+        """Keras has no such metric."""

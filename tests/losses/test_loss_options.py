@@ -50,7 +50,7 @@ def test_without_weights_no_statistics_are_needed(options):
 
 
 @pytest.mark.parametrize(
-    ("options", "counts", "said"),
+    ("options", "counts", "parts"),
     [
         ({}, None, ["--class-weights", "hpc-train stats"]),
         ({}, [0, 0, 0], ["--class-weights", "hpc-train stats"]),
@@ -59,20 +59,20 @@ def test_without_weights_no_statistics_are_needed(options):
         ({}, [1, 2, 3, 4], ["4 classes", "have 3", "hpc-train stats"]),
     ],
 )
-def test_weights_that_cannot_be_had_are_a_clear_error(options, counts, said):
+def test_weights_that_cannot_be_computed_are_a_clear_error(options, counts, parts):
     with pytest.raises(UserError) as caught:
         weights_of_classes(LossOptions(**options), 3, counts)
-    assert all(part in str(caught.value) for part in said)
+    assert all(part in str(caught.value) for part in parts)
 
 
-def test_what_makes_no_sense_is_refused():
+def test_options_that_make_no_sense_are_refused():
     assert "-2 to 0" in refused(weight_power=0.5)
     assert "--weights 1 -1" in refused(weights=(1, -1))
     assert "--weights 0 0" in refused(weights=(0, 0))
     assert "--focal-gamma is -1" in refused(loss="focal", focal_gamma=-1)
     assert "--tversky 0 1" in refused(loss="tversky", tversky=(0, 1))
     assert "--class-weights and --weights" in refused(class_weights="inverse", weights=(1, 2))
-    assert "--loss dice has none" in refused(loss="dice", weight_power=-0.5)
+    assert "--loss dice is not a loss of pixels" in refused(loss="dice", weight_power=-0.5)
     assert "--focal-gamma is for --loss focal" in refused(focal_gamma=1.0)
     assert "--tversky is for --loss tversky" in refused(loss="cross-entropy+dice", tversky=(0.5, 0.5))
 

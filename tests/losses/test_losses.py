@@ -99,7 +99,7 @@ def test_its_plain_form_is_keras_cross_entropy_of_the_same_logits():
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("dtype", ["int32", "int8", "float32"])
-def test_pixels_are_weighted_by_their_true_class_and_ignored_ones_count_nothing(smoothing, dtype):
+def test_pixels_are_weighted_by_their_true_class_and_ignored_ones_do_not_count(smoothing, dtype):
     loss = PixelCrossEntropy(WEIGHTS, smoothing, ignore_class=7, reduction="none")
     got = loss(LABELS.astype(dtype), LOGITS.astype("float32"))
     np.testing.assert_allclose(got, of_pixels(LABELS, LOGITS, WEIGHTS, smoothing=smoothing), rtol=1e-5, atol=1e-6)
@@ -152,7 +152,7 @@ def test_tversky_loss_is_that_of_salehi_et_al():
     np.testing.assert_allclose(got, of_areas(LABELS, LOGITS, 0.2, 0.9), rtol=1e-5)
 
 
-def test_alpha_is_the_price_of_false_positives_and_beta_of_false_negatives():
+def test_alpha_is_the_weight_of_false_positives_and_beta_of_false_negatives():
     truth = np.array([[[0, 0, 0, 0, 0, 0, 1, 1]]])
 
     def of(predicted, alpha, beta):
@@ -164,7 +164,7 @@ def test_alpha_is_the_price_of_false_positives_and_beta_of_false_negatives():
     np.testing.assert_allclose(of(too_few, 0.3, 0.7), (0.3 / 6.3 + 0.7 / 1.7) / 2, rtol=1e-5)
 
 
-def test_dice_loss_is_tversky_with_equal_prices():
+def test_dice_loss_is_tversky_with_equal_weights():
     got = DiceLoss(ignore_class=7)(LABELS, LOGITS.astype("float32"))
     np.testing.assert_allclose(got, of_areas(LABELS, LOGITS, 0.5, 0.5), rtol=1e-5)
 

@@ -81,7 +81,7 @@ def test_batches_add_up():
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 10**14), min_size=2, max_size=2), min_size=2, max_size=2))
-def test_scores_of_any_matrix_are_numbers_from_0_to_1_and_the_mean_leaves_out_what_is_nowhere(matrix):
+def test_scores_of_any_matrix_are_from_0_to_1_and_the_mean_leaves_out_absent_classes(matrix):
     got = numbers(scores(np.array(matrix)))
     assert json.loads(json.dumps(got, allow_nan=False)) == got
     assert all(0 <= value <= 1 for value in got.values())

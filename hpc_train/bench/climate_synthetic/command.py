@@ -122,7 +122,8 @@ def point_table(values, latitudes, labels, read: Callable[[], Iterable], names) 
 
 def rule_table(train: Callable[[], Iterable], test: Callable[[], Iterable], names) -> str:
     """Markdown: IoU on `test` of always background, and of each class's best threshold, chosen on `train`."""
-    from hpc_train.bench.climate_synthetic.rules import best_rules, confusion, iou
+    from hpc_train.bench.climate_synthetic.rules import best_rules, confusion
+    from hpc_train.metrics.confusion import iou
 
     rules = best_rules(train, len(_NAMES))
     lines = _head(["rule", *(f"IoU {name}" for name in _NAMES), "mean IoU"])

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hpc_train.metrics.confusion import confusion_matrix
+
 _LEVELS = 200
 
 
@@ -65,16 +67,8 @@ def confusion(read: Callable[[], Iterable], rules: list[Rule | None]) -> np.ndar
         for number in reversed(range(1, classes)):
             if rules[number]:
                 said[rules[number].holds(inputs)] = number
-        pairs = labels.astype(np.int64) * classes + said
-        total += np.bincount(pairs.ravel(), minlength=classes**2).reshape(classes, classes)
+        total += confusion_matrix(labels, said, classes)
     return total
-
-
-def iou(matrix: np.ndarray) -> np.ndarray:
-    """Intersection over union of each class of a confusion matrix, (classes,); NaN for a class that is not there."""
-    right = np.diag(matrix).astype(float)
-    union = matrix.sum(0) + matrix.sum(1) - right
-    return np.divide(right, union, out=np.full(len(right), np.nan), where=union > 0)
 
 
 def _beyond(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from hpc_train.bench.climate_synthetic import rules
 from hpc_train.data.catalogue import Catalogue
 from hpc_train.data.catalogue.layout import CAM5_CHANNELS
 from hpc_train.errors import UserError
+from hpc_train.metrics.confusion import iou
 from hpc_train.prepare.synthetic_climate import command, weather
 from hpc_train.prepare.synthetic_climate.background import AIR_DENSITY, State, background
 from hpc_train.prepare.synthetic_climate.channels import diagnose, saturation
@@ -262,11 +263,11 @@ def test_no_threshold_on_one_channel_finds_the_objects(maps):
         return lambda: ((made.data[None], made.labels[None]) for made in part)
 
     found = rules.best_rules(read(maps[:24]), 3)
-    scores = rules.iou(rules.confusion(read(maps[24:]), found))
+    scores = iou(rules.confusion(read(maps[24:]), found))
     assert 0.05 < scores[1] < 0.4
     assert 0.03 < scores[2] < 0.3
     assert scores.mean() < 0.55
-    constant = rules.iou(rules.confusion(read(maps[24:]), [None] * 3))
+    constant = iou(rules.confusion(read(maps[24:]), [None] * 3))
     assert constant[0] > 0.97
     assert constant[1] == constant[2] == 0
 
