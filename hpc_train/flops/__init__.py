@@ -1,1 +1,1 @@
-"""`hpc-train flops`: the floating-point operations of a network, and what a run makes of them a second."""
+"""`hpc-train flops`: the floating-point operations of a network, and the rate at which a run computes them."""

@@ -1,6 +1,6 @@
-"""`hpc-train flops TRAINER`: what a network computes for a sample, layer by layer, and how long a training step takes.
+"""`hpc-train flops TRAINER`: the operations of a network for a sample, layer by layer, and the time of a training step.
 
-One process, plain Keras, no Horovod; nothing is computed unless --step asks for it.
+It runs in one process, with plain Keras and without Horovod; nothing is computed except with --step.
 """
 
 import os
@@ -21,30 +21,34 @@ class Flops:
     """Count the parameters and floating-point operations of a network; --step times a training step as well."""
 
     trainer: Annotated[Literal[tuple(TRAINERS)], tyro.conf.Positional]
-    """The trainer whose network is counted."""
+    """Trainer whose network is counted."""
     model: str | None = None
-    """Network, as in the trainer's --model; by default deep of mnist, resnet50 and tiramisu."""
+    """Network, as in the trainer's --model; by default deep for mnist, resnet50 and tiramisu."""
     shape: tuple[int, int, int] | None = None
     """Height, width and channels of a sample; by default 28 28 1, 224 224 3 and 768 1152 16."""
     classes: int | None = None
     """Number of classes; by default 10, 1000 and 3."""
     layers: int = 10
-    """List this many layers, those that compute most."""
+    """Number of layers to list, largest first."""
     step: bool = False
-    """Time one training step in float32 on random data: forward, backward and Adam's update; and show peak memory."""
+    """Time one training step in float32 on random data (forward, backward and Adam's update), and show peak memory."""
     batch_size: int = 1
     """With --step: samples in the step."""
 
 
 def run(options: Flops) -> None:
-    """Print the table; raises UserError for a network that there is not, or a shape that it does not take."""
+    """Print the table.
+
+    Raises:
+        UserError: no such network, or a shape that it does not take.
+    """
     trainer = TRAINERS[options.trainer]
     name, shape = options.model or trainer.model, options.shape or trainer.shape
     classes = trainer.classes if options.classes is None else options.classes
     if min(*shape, classes, options.batch_size) < 1 or options.layers < 0:
         raise UserError("--shape, --classes and --batch-size must be at least 1, --layers at least 0")
     if options.batch_size > 1 and not options.step:
-        raise UserError("--batch-size is for --step; give both or leave it out")
+        raise UserError("--batch-size is for --step; give both, or leave --batch-size out")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from hpc_train.parallel.quiet import quiet_import
 
@@ -74,11 +78,14 @@ def run(options: Flops) -> None:
 
 
 def time_step(model, batch: int) -> tuple[float, int, str]:
-    """(seconds, peak memory in bytes, whose) of one training step on random data, without building its graph.
+    """Time one training step on random data, without building its graph.
 
     Args:
         model: from (batch, *sample) float32 to logits (batch, ..., classes). It is compiled and trained.
         batch: samples in the step.
+
+    Returns:
+        Seconds, peak memory in bytes, and the owner of this memory in words.
     """
     import keras
     import numpy as np
@@ -92,7 +99,7 @@ def time_step(model, batch: int) -> tuple[float, int, str]:
     model.optimizer.build(model.trainable_variables)
     step = tf.function(lambda x, y: model.train_step((x, y))).get_concrete_function(inputs, targets)
     begun = time.perf_counter()
-    # The loss is a mean over all the step's: its value is there when the step has ended on a device as well.
+    # The loss is a mean over all samples: when its value is there, the step has ended, on a device as well.
     float(step(inputs, targets)["loss"])
     seconds = time.perf_counter() - begun
     if tf.config.get_visible_devices("GPU"):

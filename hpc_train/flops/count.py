@@ -1,11 +1,11 @@
-"""Floating-point operations of a Keras model, counted from the graph that Keras has built of it.
+"""Floating-point operations of a Keras model, counted from its Keras graph.
 
-Counted are the multiplications and additions of convolutions and dense layers, two for each multiply-add. What works
-element by element (biases, normalisation, activations, dropout, pooling, resizing, sums, the loss, the optimizer) is
-not: in the networks here it is a few hundredths, and bound by memory. A convolution makes
-2 * H * W * Cin / groups * Cout * k**2 operations, H x W being the size of its output, whatever its dilation; zeros at
-the border count like any value. A training step takes three times the forward pass: the gradients with respect to what
-enters a layer and to its weights take as much each.
+The count has the multiplications and additions of convolutions and dense layers, two for each multiply-add. It leaves
+out operations element by element (biases, normalisation, activations, dropout, pooling, resizing, sums, the loss, the
+optimizer): in the networks here they are a few per cent, and bound by memory. A convolution makes
+2 * H * W * Cin / groups * Cout * k**2 operations, where H x W is the size of its output, for any dilation; zeros at the
+border count like other values. A training step takes three times the forward pass: the gradient with respect to the
+input of a layer and the gradient with respect to its weights each take as much as the forward pass.
 
 A transposed convolution is the gradient of a convolution that makes the large side small, so its H x W is that of its
 *input*: each value there is multiplied by the whole kernel. The published figures agree. For the networks of Kurth et
@@ -18,9 +18,9 @@ training step:
     together                                    4.188      13.024
     (transposed convolutions by output          4.422      16.106)
 
-4.188 is published. For DeepLabv3+ 14.41 is: more than the 13.02 that the network itself needs, with the stages of the
-encoder striding in their last block as in TF-Slim (13.05 if in their first). The framework of that time padded what
-dilated convolutions take, but counted so they make it 13.07: the rest of the difference is not explained.
+The published figure for Tiramisu is 4.188. That for DeepLabv3+ is 14.41, more than the 13.02 that the network itself
+needs when the stages of the encoder stride in their last block, as in TF-Slim (13.05 if in their first). The framework
+of that time padded the inputs of dilated convolutions, which makes it 13.07: the rest of the difference is unexplained.
 """
 
 from math import prod
@@ -34,9 +34,9 @@ _CONVOLUTIONS = layers.Conv1D, layers.Conv2D, layers.Conv3D
 _DEPTHWISE = layers.DepthwiseConv1D, layers.DepthwiseConv2D
 _SEPARABLE = layers.SeparableConv1D, layers.SeparableConv2D
 _TRANSPOSED = layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose
-# Layers with matrices among their weights that multiply none by another.
+# Layers that have matrices among their weights but multiply none.
 _ELEMENTWISE = layers.Embedding, layers.PReLU, layers.BatchNormalization, layers.LayerNormalization
-# keras.ops that multiply matrices without being layers, by their names: Keras does not publish these classes.
+# Names of keras.ops that multiply matrices and are not layers: Keras does not export these classes.
 _OPERATIONS = {
     "Matmul",
     "Einsum",
@@ -52,22 +52,22 @@ _OPERATIONS = {
 
 
 def forward(model: keras.Model, batch: int = 1, shape: tuple[int, ...] | None = None) -> int:
-    """FLOPs of one forward pass of `batch` samples; arguments and errors as of `by_layer`."""
+    """FLOPs of one forward pass of `batch` samples; arguments and errors are those of `by_layer`."""
     return batch * sum(by_layer(model, shape).values())
 
 
 def training(model: keras.Model, batch: int = 1, shape: tuple[int, ...] | None = None) -> int:
-    """FLOPs of one training step on `batch` samples: three times `forward`, whether or not layers are frozen."""
+    """FLOPs of one training step on `batch` samples: three times `forward`, even if layers are frozen."""
     return 3 * forward(model, batch, shape)
 
 
 def by_layer(model: keras.Model, shape: tuple[int, ...] | None = None) -> dict[str, int]:
-    """FLOPs of the forward pass of one sample, for each layer that makes any, in the order of the graph.
+    """FLOPs of the forward pass of one sample for each layer that has any, in the order of the graph.
 
     Args:
-        model: functional or sequential, built; compiled or not. Models inside it are counted with their layers, as
+        model: functional or sequential, built; compiled or not. The layers of models inside it are counted as
             "model/layer"; a layer that is called several times counts each time.
-        shape: of a sample, where that of the model's input is not all known, such as (768, 1152, 16).
+        shape: of a sample, if the shape of the model's input is not fully known; for example (768, 1152, 16).
 
     Raises:
         UserError: a size is unknown, the model has no graph, or a layer is of a kind that is not counted here.
@@ -75,7 +75,9 @@ def by_layer(model: keras.Model, shape: tuple[int, ...] | None = None) -> dict[s
     inputs = [keras.KerasTensor(x.shape, x.dtype) for x in _graph(model, model.name).inputs]
     if shape:
         if len(inputs) != 1 or len(inputs[0].shape) != len(shape) + 1:
-            raise UserError(f"{model.name} takes {[x.shape[1:] for x in inputs]}; a sample of {shape} does not fit")
+            raise UserError(
+                f"{model.name} takes {[x.shape[1:] for x in inputs]}; a sample of shape {shape} does not fit"
+            )
         inputs = [keras.KerasTensor((None, *shape), inputs[0].dtype)]
     counted: dict[str, int] = {}
     _follow(model, inputs, "", counted)
@@ -83,7 +85,7 @@ def by_layer(model: keras.Model, shape: tuple[int, ...] | None = None) -> dict[s
 
 
 def _graph(model, name: str):
-    """The functional graph of a model; a sequential one keeps it inside."""
+    """The functional graph of a model; a sequential model contains one."""
     graph = getattr(model, "_functional", model)
     if not hasattr(graph, "_run_through_graph"):
         raise UserError(f"{name} has no graph of layers to count; build it with Keras's functional API")
@@ -91,7 +93,7 @@ def _graph(model, name: str):
 
 
 def _follow(model, inputs, name: str, counted: dict[str, int]):
-    """Run shapes through the graph of a model, add what its layers make to `counted`, return its outputs' shapes."""
+    """Run shapes through the graph of a model, add the FLOPs of its layers to `counted`, return its outputs' shapes."""
 
     def follow(operation):
         path = f"{name}/{operation.name}" if name else operation.name
@@ -111,7 +113,7 @@ def _follow(model, inputs, name: str, counted: dict[str, int]):
 
 
 def _operations(layer, args, output, name: str) -> int:
-    """FLOPs of one call of a layer; UserError for one that has a matrix and no rule."""
+    """FLOPs of one call of a layer; UserError for a layer that has a matrix but no rule."""
     if isinstance(layer, layers.TimeDistributed):
         layer = layer.layer
     if isinstance(layer, (*_CONVOLUTIONS, *_DEPTHWISE, layers.Dense)):
@@ -129,12 +131,12 @@ def _operations(layer, args, output, name: str) -> int:
         return 2 * _size(output, name) * summed
     unknown = any(len(weight.shape) > 1 for weight in getattr(layer, "trainable_weights", ()))
     if type(layer).__name__ in _OPERATIONS or (unknown and not isinstance(layer, _ELEMENTWISE)):
-        raise UserError(f"{name}: the operations of {type(layer).__name__} are not counted; leave that layer out")
+        raise UserError(f"{name}: the operations of {type(layer).__name__} cannot be counted; leave that layer out")
     return 0
 
 
 def _size(tensor, name: str) -> int:
-    """Values of one sample."""
+    """Number of values in one sample."""
     if None in tensor.shape[1:]:
         raise UserError(f"{name} has the unknown size {tensor.shape[1:]}; give the shape of a sample")
     return prod(tensor.shape[1:])

@@ -1,4 +1,4 @@
-"""The floating-point work of a training, from its speed in samples."""
+"""The floating-point work of a training, from its speed in samples/s."""
 
 from dataclasses import dataclass
 
@@ -7,19 +7,20 @@ from hpc_train.errors import UserError
 
 @dataclass(frozen=True)
 class Work:
-    """FLOPs of a sample in a training step, None where they cannot be counted, and the TFLOP/s that all ranks could
-    make together, None where they were not given."""
+    """The work of a sample, and the peak rate of the devices."""
 
     flops: int | None
+    """FLOPs of a sample in a training step; None if they cannot be counted."""
     peak: float | None
+    """Peak TFLOP/s of all ranks together; None if not given."""
 
     @classmethod
     def of(cls, model, options, shape: tuple[int, ...], ranks: int) -> "Work":
-        """The work of `model` on training samples of `shape`, of which --random-crop may take a part."""
+        """The work of `model` on training samples of `shape`; --random-crop may use a part of them."""
         from hpc_train.flops import count
 
         sides = iter(getattr(options, "random_crop", None) or ())
-        # Sides that the model leaves open are those of the part.
+        # Sides that the model leaves open are the sides of the part.
         open_sides = zip(model.input_shape[1:], shape, strict=True)
         shape = tuple(next(sides, whole) if side is None else side for side, whole in open_sides)
         try:
@@ -29,7 +30,7 @@ class Work:
         return cls(counted, options.peak_tflops and options.peak_tflops * ranks)
 
     def rates(self, samples_per_s: float) -> dict[str, float]:
-        """tflops_per_s, over all ranks, and utilisation, their share of the peak; what is not known is left out."""
+        """tflops_per_s over all ranks, and utilisation, its share of the peak; unknown numbers are left out."""
         if self.flops is None:
             return {}
         rate = self.flops * samples_per_s / 1e12
@@ -37,7 +38,7 @@ class Work:
         return {"tflops_per_s": float(f"{rate:.4g}"), **{name: round(share, 4) for name, share in shares.items()}}
 
     def describe(self, samples_per_s: float) -> str:
-        """The same for people, such as ", 0.042 TFLOP/s (31.2% of the peak)"; may be empty."""
+        """The same as text, such as ", 0.042 TFLOP/s (31.2% of the peak)"; empty if nothing is known."""
         rates = self.rates(samples_per_s)
         if not rates:
             return ""

@@ -1,1 +1,1 @@
-"""Learning-rate rules and schedules."""
+"""Optimizers, rules that change gradients or updates, and learning-rate schedules."""

@@ -1,4 +1,4 @@
-"""Gradient accumulation inside a step: large batches on little memory, and one all-reduce a step all the same."""
+"""Gradient accumulation inside a step: large batches in little memory, with one all-reduce for each step."""
 
 import tensorflow as tf
 
@@ -9,17 +9,17 @@ def accumulate(model, parts: int) -> None:
     """Let `model` take each training batch in `parts` micro-batches, and apply their mean gradient once.
 
     The model's own `train_step` runs on one micro-batch after the other, with the memory of one; the gradients are
-    averaged over the ranks once a step. So it is a step on the whole batch, but for layers that look at their batch:
-    batch normalisation sees micro-batches, and updates its statistics with each (Goyal et al. 2017, section 3).
-    Loss and metrics count every sample. With a loss scale, an overflow in any micro-batch skips the step. Sparse
-    gradients become dense.
+    averaged over the ranks once in each step. The result is a step on the whole batch, except for layers that use the
+    statistics of their batch: batch normalisation sees micro-batches, and updates its statistics with each of them
+    (Goyal et al. 2017, section 3). Loss and metrics count every sample. With a loss scale, an overflow in any
+    micro-batch skips the step. Sparse gradients become dense.
 
     Args:
         model: compiled with a `parallel.DistributedOptimizer`, not trained yet.
-        parts: micro-batches a step.
+        parts: number of micro-batches in a step.
 
     Raises:
-        UserError: in the first step, a batch whose size is unknown or no multiple of `parts`.
+        UserError: in the first step, if the size of the batch is unknown or not a multiple of `parts`.
     """
     if parts == 1:
         return
@@ -41,7 +41,7 @@ def accumulate(model, parts: int) -> None:
             return part + 1, *added
 
         zeros = [tf.zeros(variable.shape, variable.dtype) for variable in variables]
-        # One iteration at a time: several at once would need the memory of several.
+        # One iteration at a time: parallel iterations would need more memory.
         _, *sums = tf.while_loop(lambda part, *_: part < parts, body, [tf.constant(0), *zeros], parallel_iterations=1)
         means = [s / parts if has else None for s, has in zip(sums, has_gradient, strict=True)]
         if any(has_gradient):

@@ -1,8 +1,9 @@
 """Exponential moving averages of the weights, as Keras's optimizers keep them, and evaluation with them.
 
-An optimizer made with `use_ema=True` keeps, beside each trainable weight, w_ema = m * w_ema + (1 - m) * w after every
-step that it applies, from the first step's weights on (Polyak and Juditsky 1992; the exponential form: Szegedy et al.
-2016, section 8). Batch normalisation's statistics are moving averages of their own and stay as they are.
+An optimizer made with `use_ema=True` keeps an average of each trainable weight, w_ema = m * w_ema + (1 - m) * w after
+every step that it applies, starting with the weights after the first step (Polyak and Juditsky 1992; the exponential
+form: Szegedy et al. 2016, section 8). The statistics of batch normalisation are moving averages already and stay as
+they are.
 """
 
 from collections.abc import Iterator
@@ -15,14 +16,16 @@ from hpc_train.optim.wrapper import unwrap
 
 
 def averages(optimizer) -> list[tuple]:
-    """The trainable variables of a built optimizer, each with its average; empty where it keeps none."""
+    """The trainable variables of a built optimizer, each with its average; empty if it keeps no averages."""
     heart = unwrap(optimizer)
     if not heart.use_ema:
         return []
     try:
         kept = heart._model_variables_moving_average
     except AttributeError as error:
-        raise RuntimeError(f"Keras {keras.__version__} keeps no averages where 3.15 does; use Keras 3.15") from error
+        raise RuntimeError(
+            f"Keras {keras.__version__} does not keep averages where Keras 3.15 does; use Keras 3.15"
+        ) from error
     return [
         (variable, average)
         for variable, average in zip(heart._trainable_variables, kept, strict=True)
@@ -31,12 +34,12 @@ def averages(optimizer) -> list[tuple]:
 
 
 class Averages:
-    """The averages of a model's weights, to be put in the weights' place and taken out again.
+    """Exchanges a model's weights with their averages, and back.
 
-    Before the optimizer's first step there are no averages: the weights stay where they are.
+    Before the optimizer's first step there are no averages, and nothing is exchanged.
 
     Args:
-        model: compiled with an optimizer that has `use_ema`, alone or in a chain; without, nothing is ever exchanged.
+        model: compiled with an optimizer that has `use_ema`, alone or in a chain; otherwise nothing is exchanged.
     """
 
     def __init__(self, model):
@@ -45,13 +48,13 @@ class Averages:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Within it, the model has the averages as its weights; do not train there."""
+        """Inside this context the model has the averages as its weights; do not train in it."""
         with self._put(True):
             yield
 
     @contextmanager
     def out_of_place(self) -> Iterator[None]:
-        """Within it, also inside `in_place`, the model has the weights that training goes on with."""
+        """Inside this context, even within `in_place`, the model has the weights with which training continues."""
         with self._put(False):
             yield
 
@@ -65,11 +68,11 @@ class Averages:
             self.put(before)
 
     def put(self, in_place: bool) -> None:
-        """Put the averages in the weights' place, or the weights back; nothing where that is so already."""
+        """Replace the weights by the averages, or put the weights back; do nothing if that is done already."""
         optimizer = self.model.optimizer
         if in_place and self._weights is None and optimizer.built and int(optimizer.iterations):
             pairs = averages(optimizer)
-            # The optimizer keeps the averages too, so that a model saved now is averaged on from there.
+            # The optimizer keeps the averages too, so that a model saved now continues them when it is trained.
             self._weights = [(variable, tf.identity(variable.value)) for variable, _ in pairs]
             for variable, average in pairs:
                 variable.assign(average)
@@ -80,10 +83,10 @@ class Averages:
 
 
 class EvaluateAverages(keras.callbacks.Callback):
-    """Validate with the averages, go on training with the weights, and leave the weights there at the end of `fit`.
+    """Validate with the averages, continue training with the weights, and keep the weights at the end of `fit`.
 
     Keras by itself validates with the weights and replaces them by the averages when `fit` ends, so that another
-    `fit` would not go on where the first one ended.
+    `fit` would not continue where the first one ended.
 
     Args:
         averages: of the model that is trained.
@@ -107,4 +110,4 @@ class EvaluateAverages(keras.callbacks.Callback):
 
 
 def _leave(variables) -> None:
-    """What an optimizer finalizes when the weights are to stay."""
+    """Stands in for `finalize_variable_values`, and keeps the weights."""

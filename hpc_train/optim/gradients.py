@@ -1,10 +1,10 @@
-"""Arithmetic on gradients as Keras hands them over: dense tensors, tf.IndexedSlices (sparse rows) or None."""
+"""Arithmetic on gradients as Keras passes them: dense tensors, tf.IndexedSlices (sparse rows) or None."""
 
 import tensorflow as tf
 
 
 def squared_norm(grad):
-    """Sum of the squares of a gradient's elements, a float32 scalar; rows that it names twice are added up first."""
+    """Sum of the squares of a gradient's elements, a float32 scalar; rows that occur twice are added first."""
     if isinstance(grad, tf.IndexedSlices):
         rows, place = tf.unique(grad.indices)
         grad = tf.math.unsorted_segment_sum(grad.values, place, tf.size(rows))
@@ -17,7 +17,7 @@ def norm(grad):
 
 
 def scaled(grad, factor):
-    """`grad` times a scalar; sparse stays sparse."""
+    """`grad` times a scalar; sparse gradients stay sparse."""
     factor = tf.cast(factor, grad.dtype)
     if isinstance(grad, tf.IndexedSlices):
         return tf.IndexedSlices(grad.values * factor, grad.indices, grad.dense_shape)
@@ -25,5 +25,5 @@ def scaled(grad, factor):
 
 
 def decayed(grad, variable, rate: float):
-    """`grad` plus `rate` times the weights: the gradient of an L2 penalty of rate / 2; dense, as the penalty is."""
+    """`grad` plus `rate` times the weights, the gradient of an L2 penalty of rate / 2; always dense."""
     return tf.convert_to_tensor(grad) + rate * tf.cast(variable, grad.dtype)

@@ -1,4 +1,4 @@
-"""A loss scale that stays as it is, for float16."""
+"""A fixed loss scale for float16."""
 
 import keras
 import tensorflow as tf
@@ -11,16 +11,16 @@ from hpc_train.optim.wrapper import Wrapper
 class StaticLossScale(Wrapper):
     """Multiply the loss by a constant, and its gradients by the inverse before anything else sees them.
 
-    Micikevicius et al., "Mixed Precision Training" (2018), section 3.2; Kurth et al. (2018) train so. A step whose
-    gradients are not all finite is skipped whole, as with a dynamic scale, and counted. Inside a
-    `DistributedOptimizer` all ranks judge the same averages, and skip together.
+    Micikevicius et al., "Mixed Precision Training" (2018), section 3.2; used by Kurth et al. (2018). A step whose
+    gradients are not all finite is skipped, as with a dynamic scale, and counted. Inside a `DistributedOptimizer` all
+    ranks check the same averages, so they skip together.
 
     Args:
-        inner_optimizer: what applies the gradients.
+        inner_optimizer: applies the gradients.
         scale: above 0; a power of 2 loses no bits.
 
     Attributes:
-        skipped: int64 variable, steps skipped so far.
+        skipped: int64 variable, number of skipped steps.
     """
 
     def __init__(self, inner_optimizer, scale: float, name=None):

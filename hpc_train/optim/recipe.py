@@ -1,4 +1,4 @@
-"""The recipe of a training: its optimizer, as one chain, and its loss, from options."""
+"""The recipe of a training: its options, and the chain of optimizers that they make."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from hpc_train.errors import UserError
 
 @dataclass(frozen=True)
 class RecipeOptions:
-    """How weights are updated, for every trainer."""
+    """How weights are updated, in every trainer."""
 
     GROUP = "recipe"
 
@@ -22,34 +22,35 @@ class RecipeOptions:
     """Use Nesterov's momentum in SGD."""
     layerwise: Literal["none", "lars", "larc"] = "none"
     """Layer-wise rates from the norms of weights and gradients. lars: LARS, which scales the rates of SGD; larc: LARC,
-    which caps the rates of any optimizer."""
+    which limits the rates of any optimizer."""
     trust: float | None = None
     """With --layerwise: the trust coefficient (eta); by default 0.001 for LARS and 0.002 for LARC."""
     weight_decay: float = 0.0
-    """Weight decay, of kernels alone and never of biases or normalisation: L2 in the gradient for SGD, decoupled for
-    Adam and LAMB."""
+    """Weight decay of kernels, not of biases or normalisation: L2 in the gradient for SGD, decoupled for Adam and
+    LAMB."""
     clip_norm: float | None = None
-    """Largest joint norm of all gradients, after they are averaged over the ranks; larger ones are scaled down."""
+    """Largest joint norm of all gradients after averaging over the ranks; larger gradients are scaled down."""
     label_smoothing: float = 0.0
-    """Share of the target that is spread evenly over the classes."""
+    """Share of the target that is spread evenly over all classes."""
     accumulate: int = 1
-    """Batches that a rank computes one after the other in each step; their mean gradient is averaged over the ranks and
-    applied once."""
+    """Number of batches that a rank computes one after the other in each step; their mean gradient is averaged over the
+    ranks and applied once."""
     lag: Literal[0, 1] = 0
-    """1: each step applies the averaged gradient of the step before, so that averaging runs beside the computation; the
-    gradient of the last step is dropped."""
+    """1: each step applies the averaged gradient of the step before, so that averaging runs in parallel with the
+    computation; the gradient of the last step is dropped."""
     ema: float | None = None
-    """Validate with, and save, an exponential moving average of the weights with this decay, such as 0.9999."""
+    """Validate with, and save, an exponential moving average of the weights with this decay, for example 0.9999."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Type to compute in. Weights, softmax and loss stay in float32; with float16 the loss is scaled automatically."""
+    """Type of the computation. Weights, softmax and loss stay in float32; with float16 the loss is scaled
+    automatically."""
     loss_scale: float | None = None
-    """With --precision float16: a fixed loss scale, a power of 2; by default it adapts."""
+    """With --precision float16: a fixed loss scale, a power of 2; by default the scale adapts."""
 
     def check(self) -> None:
-        """Look for values and combinations that make no sense.
+        """Check the values and their combinations.
 
         Raises:
-            UserError: the first one found.
+            UserError: the first one that makes no sense.
         """
         bounds = {
             "momentum": (0 <= self.momentum < 1, "from 0 to less than 1"),
@@ -71,11 +72,11 @@ class RecipeOptions:
         elif self._is_set("nesterov") or self._is_set("momentum"):
             raise UserError(f"--momentum and --nesterov are for --optimizer sgd, not {self.optimizer}; leave them out")
         elif self.layerwise == "lars":
-            raise UserError(f"--layerwise lars is for --optimizer sgd, not {self.optimizer}; for Adam there is lamb")
+            raise UserError(f"--layerwise lars is for --optimizer sgd, not {self.optimizer}; for Adam use lamb")
         elif self.optimizer == "lamb" and self.layerwise != "none":
             raise UserError("--optimizer lamb has layer-wise rates already; leave --layerwise out")
         if self.trust is not None and self.layerwise == "none":
-            raise UserError("--trust is the coefficient of --layerwise lars or larc; give one of them")
+            raise UserError("--trust is the coefficient of --layerwise; give --layerwise lars or larc, or leave it out")
         if self.loss_scale is not None and self.precision != "float16":
             raise UserError(f"--loss-scale is for --precision float16, not {self.precision}; leave it out")
 
@@ -84,14 +85,14 @@ class RecipeOptions:
 
 
 def optimizer(options: RecipeOptions, rate: float, multipliers: dict[str, float] | None = None):
-    """The Keras optimizer that `options` ask for, to be wrapped in a `parallel.DistributedOptimizer`.
+    """Make the Keras optimizer of `options`, to be wrapped in a `parallel.DistributedOptimizer`.
 
-    From outside in: loss scaling, clipping, weight decay, layer-wise rates, rate multipliers, SGD or Adam or LAMB;
-    each only where asked for.
+    From the outside in: loss scaling, clipping, weight decay, layer-wise rates, rate multipliers, and SGD, Adam or
+    LAMB; each only if the options set it.
 
     Args:
-        options: checked ones.
-        rate: learning rate to begin with.
+        options: checked options.
+        rate: the initial learning rate.
         multipliers: see `update.RateMultipliers`.
     """
     import keras

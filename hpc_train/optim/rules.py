@@ -1,7 +1,7 @@
 """Rules that change the gradient before an optimizer applies it.
 
-They see what an optimizer sees: gradients averaged over the ranks and free of loss scale. A variable without a gradient
-is left alone. Weights of rank 1 are biases and the scales and shifts of normalisation.
+They see what an optimizer sees: gradients averaged over the ranks, without loss scale. A variable without a gradient
+does not change. Weights of rank 1 are biases and the scales and shifts of normalisation.
 """
 
 import keras
@@ -12,7 +12,7 @@ from hpc_train.optim.wrapper import Wrapper
 
 
 class Rule(Wrapper):
-    """A wrapper that hands changed gradients to its inner optimizer; derive from it and write `change`."""
+    """A wrapper that passes changed gradients to its inner optimizer; subclasses define `change` or `change_one`."""
 
     def apply(self, grads, trainable_variables=None):
         if trainable_variables is not None:
@@ -21,11 +21,11 @@ class Rule(Wrapper):
         self.inner_optimizer.apply(self.change(list(grads), variables), variables)
 
     def change(self, grads: list, variables: list) -> list:
-        """Gradients for `variables`, from theirs: tensors, IndexedSlices or None, and None stays None."""
+        """Return the changed gradients of `variables`: tensors, IndexedSlices or None; None stays None."""
         return [g if g is None else self.change_one(g, v) for g, v in zip(grads, variables, strict=True)]
 
     def change_one(self, grad, variable):
-        """The gradient of one variable, from its own."""
+        """Return the changed gradient of one variable."""
         raise NotImplementedError
 
 
@@ -34,8 +34,8 @@ class ClipByGlobalNorm(Rule):
     """Scale all gradients by one factor, so that their joint norm is at most `norm` (Pascanu et al. 2013, section 3.2).
 
     Args:
-        inner_optimizer: what applies the gradients.
-        norm: largest Euclidean norm of all gradients together.
+        inner_optimizer: applies the gradients.
+        norm: the largest Euclidean norm of all gradients together.
     """
 
     def __init__(self, inner_optimizer, norm: float, name=None):
@@ -53,13 +53,13 @@ class ClipByGlobalNorm(Rule):
 
 @keras.saving.register_keras_serializable(package="hpc_train")
 class WeightDecay(Rule):
-    """L2 regularisation in the gradient, g + rate * w, of weights of rank 2 and more.
+    """L2 regularisation in the gradient, g + rate * w, for weights of rank 2 and more.
 
-    It is what He et al. (2016) and Goyal et al. (2017, section 3) call weight decay: it passes through momentum and
-    grows with the learning rate. (AdamW's decoupled decay is Keras's own `weight_decay`.)
+    He et al. (2016) and Goyal et al. (2017, section 3) call this weight decay: it passes through momentum and grows
+    with the learning rate. (AdamW's decoupled decay is Keras's own `weight_decay`.)
 
     Args:
-        inner_optimizer: what applies the gradients.
+        inner_optimizer: applies the gradients.
         rate: 1e-4 in both papers.
     """
 
@@ -76,16 +76,15 @@ class WeightDecay(Rule):
 
 @keras.saving.register_keras_serializable(package="hpc_train")
 class LARC(Rule):
-    """Layer-wise adaptive rate control: a layer's rate is min(eta * |w| / |g|, rate), by a factor on its gradient.
+    """Layer-wise adaptive rate control: a layer's rate is min(eta * |w| / |g|, rate), set by a factor on its gradient.
 
-    As in Kurth et al., "Exascale Deep Learning for Climate Analytics" (2018), and its code
-    (ClimDeepLearn), around any optimizer. Every variable is a layer, biases included. Unlike LARS it never raises
-    the rate, so it needs no warm-up.
+    As in Kurth et al., "Exascale Deep Learning for Climate Analytics" (2018), and its code (ClimDeepLearn), for any
+    optimizer. Every variable is a layer, biases included. Unlike LARS it never raises the rate, so it needs no warm-up.
 
     Args:
-        inner_optimizer: what applies the gradients, and holds the rate.
+        inner_optimizer: applies the gradients, and holds the rate.
         eta: trust, the largest share of its own norm by which plain gradient descent changes a layer in a step.
-        epsilon: the layer's rate where |w| or |g| is 0 and the quotient says nothing.
+        epsilon: the layer's rate where |w| or |g| is 0 and the quotient has no meaning.
     """
 
     def __init__(self, inner_optimizer, eta: float = 0.002, epsilon: float = 1 / 16000, name=None):
@@ -97,7 +96,7 @@ class LARC(Rule):
         weights, gradient = norm(tf.convert_to_tensor(variable)), norm(grad)
         known = (weights > 0) & (gradient > 0)
         local = tf.where(known, self.eta * weights / tf.where(known, gradient, 1.0), self.epsilon)
-        # At rate 0 the quotient is infinite and the factor 1: no step, and no NaN in an optimizer's state.
+        # At rate 0 the quotient is infinite and the factor is 1: no step, and no NaN in the state of an optimizer.
         rate = tf.maximum(tf.cast(self.learning_rate, tf.float32), 1e-37)
         return scaled(grad, tf.minimum(local / rate, 1.0))
 
@@ -109,12 +108,12 @@ class LARC(Rule):
 class LARS(Rule):
     """Layer-wise adaptive rate scaling: a layer's rate is rate * eta * |w| / (|g| + beta * |w|).
 
-    You et al., "Large Batch Training of Convolutional Networks" (2017), algorithm 1, around SGD with momentum: the
-    decay beta belongs to the rule, which hands on trust * (g + beta * w). Weights of rank 1 pass unscaled and
-    undecayed; the trust is 1 for a layer whose weights are all 0, or whose gradient and decay are.
+    You et al., "Large Batch Training of Convolutional Networks" (2017), algorithm 1, for SGD with momentum: the rule
+    includes the decay beta, and passes on trust * (g + beta * w). Weights of rank 1 are neither scaled nor decayed. The
+    trust is 1 for a layer whose weights, or whose gradient and decay, are all 0.
 
     Args:
-        inner_optimizer: what applies the gradients.
+        inner_optimizer: applies the gradients.
         eta: trust; 0.001 in the paper.
         weight_decay: beta; 0.0005 in the paper.
     """

@@ -1,4 +1,4 @@
-"""The learning rate as a function of how far training is, so that it does not depend on the number of ranks."""
+"""The learning rate as a function of the progress in epochs, so that it does not depend on the number of ranks."""
 
 import math
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ def scale(rule: str, global_batch: int, base_batch: int) -> float:
 
     Args:
         rule: "linear", "sqrt" or "none".
-        global_batch: samples a step over all ranks.
-        base_batch: samples a step for which the base rate was chosen.
+        global_batch: samples in a step over all ranks.
+        base_batch: samples in a step for which the base rate was chosen.
     """
     ratio = global_batch / base_batch
     return {"linear": ratio, "sqrt": math.sqrt(ratio), "none": 1.0}[rule]
@@ -24,17 +24,17 @@ class Schedule:
     """Warm-up, then decay.
 
     Attributes:
-        start: rate where warm-up begins; for gradual warm-up, the rate of one worker.
+        start: rate at the start of warm-up; for gradual warm-up, the rate of one worker.
         peak: rate after warm-up, scaled for the global batch.
-        epochs: length of training.
+        epochs: length of the training.
         warmup_epochs: length of the linear ramp from `start` to `peak` (Goyal et al. 2017, section 2.2).
         decay: "cosine" to 0 at the end (Loshchilov and Hutter 2017, section 3, without restarts); "poly" to 0 at the
             end, as (1 - share of training after warm-up) ** power; "step" times `gamma` at each of `milestones`;
             or "none".
         milestones: of "step": shares of training. Goyal et al. step at 1/3, 2/3 and 8/9; He et al. (2016) on CIFAR-10
             at 1/2 and 3/4.
-        gamma: of "step": what each milestone multiplies the rate by.
-        power: of "poly". You et al. (2017), section 5, take 2.
+        gamma: of "step": the factor of the rate at each milestone.
+        power: of "poly"; 2 in You et al. (2017), section 5.
     """
 
     start: float
@@ -47,7 +47,7 @@ class Schedule:
     power: float = 2.0
 
     def rate(self, progress: float) -> float:
-        """The rate when `progress` epochs have been seen, a fraction included."""
+        """The rate after `progress` epochs, which may be a fraction."""
         if progress < self.warmup_epochs:
             return self.start + (self.peak - self.start) * progress / self.warmup_epochs
         if self.decay == "none":

@@ -12,19 +12,19 @@ from hpc_train.optim.wrapper import Wrapper, unwrap
 
 @keras.saving.register_keras_serializable(package="hpc_train")
 class RateMultipliers(Wrapper):
-    """Give some variables a learning rate of their own: a multiple of the optimizer's.
+    """Give some variables their own learning rate, a multiple of the optimizer's.
 
-    What the inner optimizer changes such a variable by is multiplied, w = old + factor * (new - old). So it is exact
-    for every optimizer, also for those (Adam, LAMB) that a factor on the gradient would not slow down; decoupled
+    The change that the inner optimizer makes to such a variable is multiplied: w = old + factor * (new - old). This is
+    exact for every optimizer, also for those (Adam, LAMB) that a factor on the gradient would not slow down; decoupled
     weight decay is multiplied too.
 
     Args:
         inner_optimizer: the Keras optimizer.
-        factors: factor by a pattern of the variable's path, or of the end of it from a layer on, such as
-            {"stage1*": 0.1, "logits/*": 10}; the first pattern that matches counts.
+        factors: the factor for each pattern of the variable's path, or of its end from a layer on, for example
+            {"stage1*": 0.1, "logits/*": 10}; the first pattern that matches is used.
 
     Raises:
-        UserError: when it is built, a pattern that matches no variable.
+        UserError: when it is built, if a pattern matches no variable.
     """
 
     def __init__(self, inner_optimizer, factors: dict[str, float], name=None):
@@ -35,11 +35,11 @@ class RateMultipliers(Wrapper):
         for pattern in self.factors:
             if not any(_fits(variable, pattern) for variable in variables):
                 layers = ", ".join(dict.fromkeys(variable.path.rpartition("/")[0] for variable in variables))
-                raise UserError(f"no trainable weight is called {pattern!r}; the model has {layers}").agreed()
+                raise UserError(f"no trainable weight matches {pattern!r}; the model has {layers}").agreed()
         super().build(variables)
 
     def factor(self, variable) -> float:
-        """What the rate of `variable` is multiplied by."""
+        """The factor for the rate of `variable`."""
         matches = (factor for pattern, factor in self.factors.items() if _fits(variable, pattern))
         return next(matches, 1.0)
 
@@ -51,14 +51,14 @@ class RateMultipliers(Wrapper):
         chosen = [v for v, g in zip(variables, grads, strict=True) if g is not None and self.factor(v) != 1]
         old = [tf.identity(variable.value) for variable in chosen]
         pairs = {id(variable): average for variable, average in averages(self)}
-        # As Keras does it: the first step's weights are the first averages.
+        # As in Keras: the first step's weights are the first averages.
         kept = tf.where(tf.equal(self.iterations, 0), 0.0, unwrap(self).ema_momentum)
         self.inner_optimizer.apply(grads, variables)
         for variable, before in zip(chosen, old, strict=True):
             new = tf.identity(variable.value)
             variable.assign(before + self.factor(variable) * (new - before))
             if pairs:
-                # The inner optimizer has taken its own new weights into their average.
+                # The inner optimizer has added its own new weights to the average.
                 pairs[id(variable)].assign_add((1 - kept) * (variable.value - new))
 
     def get_config(self):
@@ -72,7 +72,7 @@ def _fits(variable, pattern: str) -> bool:
 
 @keras.saving.register_keras_serializable(package="hpc_train")
 class DecayMatricesOnly(Wrapper):
-    """Keep a Keras optimizer's own decoupled weight decay off weights of rank 1 (biases, normalisation).
+    """Exclude weights of rank 1 (biases, normalisation) from a Keras optimizer's own decoupled weight decay.
 
     Args:
         inner_optimizer: a Keras optimizer with `weight_decay`.

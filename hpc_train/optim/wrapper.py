@@ -1,13 +1,13 @@
-"""Optimizers around optimizers."""
+"""The base of optimizers that wrap another optimizer."""
 
 import keras
 
 
 class Wrapper(keras.optimizers.Optimizer):
-    """An optimizer that does something to the gradients, or the update, of `inner_optimizer`.
+    """An optimizer that changes the gradients or the update of `inner_optimizer`.
 
-    The innermost optimizer holds the learning rate, the step counter and all state that plain Keras knows; wrappers
-    pass it through, so that a chain of them is to Keras one optimizer.
+    The innermost optimizer holds the learning rate, the step counter and all state that plain Keras knows. Wrappers
+    pass these through, so that Keras sees a chain of them as one optimizer.
 
     Args:
         inner_optimizer: any Keras optimizer, or another wrapper.
@@ -23,7 +23,7 @@ class Wrapper(keras.optimizers.Optimizer):
             super().build(variables)
 
     def build_for(self, variables) -> None:
-        """Build for `variables` if that has not been done."""
+        """Build for `variables` if not built yet."""
         if not self.built:
             with keras.name_scope(self.name):
                 self.build(list(variables))
@@ -61,7 +61,7 @@ class Wrapper(keras.optimizers.Optimizer):
 
 
 def unwrap(optimizer):
-    """The optimizer at the heart of a chain of wrappers and loss scaling: what plain Keras can save and load."""
+    """The innermost optimizer of a chain of wrappers and loss scaling, which plain Keras can save and load."""
     while isinstance(optimizer, (Wrapper, keras.optimizers.LossScaleOptimizer)):
         optimizer = optimizer.inner_optimizer
     return optimizer

@@ -81,7 +81,7 @@ def test_a_model_of_any_size_is_counted_for_the_shape_given():
         count.forward(model, shape=(10, 2))
 
 
-def test_what_has_no_rule_is_named_and_not_left_out():
+def test_a_layer_without_a_rule_is_named_and_not_left_out():
     inputs = keras.Input((6, 4))
     for outputs, named in (
         (layers.LSTM(3, name="memory")(inputs), "memory: the operations of LSTM"),
@@ -121,7 +121,7 @@ def test_the_command_times_a_step_and_shows_its_memory(capsys):
     assert memory > 0
 
 
-def test_the_command_refuses_what_makes_no_sense():
+def test_the_command_refuses_options_that_make_no_sense():
     for options, message in (
         (Flops("climate", "tiramisi"), "did you mean tiramisu"),
         (Flops("mnist", "dep"), "did you mean deep"),

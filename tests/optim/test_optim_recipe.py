@@ -1,4 +1,4 @@
-"""The chain that options ask for, its averages, and what is saved of it."""
+"""The chain that options make, its averages, and what is saved of it."""
 
 import subprocess
 import sys
@@ -65,7 +65,7 @@ def names(optimizer):
         ),
     ],
 )
-def test_the_chain_has_what_was_asked_for_in_its_order(options, multipliers, chain):
+def test_the_chain_has_the_parts_that_the_options_set_in_order(options, multipliers, chain):
     options.check()
     assert names(recipe.optimizer(options, 0.1, multipliers)) == chain
 
@@ -209,7 +209,7 @@ def test_averages_are_in_place_only_within_their_block(averaged):
     same(watch.weights(), watch.path[-1])
 
 
-def test_a_model_saved_with_its_averages_goes_on_averaging_from_them(averaged, tmp_path):
+def test_a_model_saved_with_its_averages_continues_them(averaged, tmp_path):
     model, averages, watch = averaged
     with averages.in_place():
         save_model(model, tmp_path / "averaged.keras")

@@ -77,7 +77,7 @@ def larc(weights, grad, rate, eta, epsilon=1 / 16000):
 
 
 @pytest.mark.parametrize("eta", [0.002, 0.6, 50.0])
-def test_larc_caps_the_rate_of_each_variable(eta):
+def test_larc_limits_the_rate_of_each_variable(eta):
     wanted = [w - RATE * larc(w, g, RATE, eta) * g for w, g in zip((KERNEL, BIAS), GRADS, strict=True)]
     close(stepped(LARC(sgd(), eta)), wanted)
 
@@ -173,7 +173,7 @@ INNER = {
 
 
 @pytest.mark.parametrize("inner", ["sgd", "adam"])
-def test_a_multiplier_is_a_rate_of_its_own(inner):
+def test_a_multiplier_acts_like_another_rate(inner):
     # The update of one variable by SGD and Adam is proportional to the rate and depends on that variable alone.
     steps = [tuple(DRAW.normal(size=w.shape).astype("float32") for w in (KERNEL, BIAS)) for _ in range(4)]
 
@@ -203,7 +203,7 @@ def test_a_multiplier_of_zero_keeps_every_bit(inner):
     np.testing.assert_array_equal(bias, stepped(INNER[inner](0.1))[1])
 
 
-def test_the_averages_of_multiplied_variables_are_of_what_they_became():
+def test_the_averages_of_multiplied_variables_use_their_new_values():
     optimizer = RateMultipliers(sgd(use_ema=True, ema_momentum=0.6), {"kernel": 0.2})
     kernel = KERNEL - 0.2 * RATE * GRADS[0]
     average = kernel
