@@ -44,24 +44,15 @@ def inspect(options: Inspect, split: str) -> dict:
     Raises:
         UserError: the data cannot be opened, or their files do not fit each other.
     """
-    from hpc_train.data.catalogue.layout import find_files, recognise
-    from hpc_train.data.inspect.storage_report import foreign, stored
+    from hpc_train.data.inspect.storage_report import stored
 
     try:
         catalogue = options.catalogue(split)
     except UserError:
-        if options.layout_of_files() is not None:
-            raise
-        files = find_files(options.data, split)
-        report = foreign(files)
+        report = _foreign_report(options, split)
         if report is None:
             raise
-        try:
-            recognise(files[0])
-        except UserError:
-            return {"split": split, "layout": None, **report}
-        # The layout is known, so something else is wrong.
-        raise
+        return report
     datasets = stored(catalogue)
     report = {
         "split": split,
@@ -84,6 +75,24 @@ def inspect(options: Inspect, split: str) -> dict:
     if not catalogue.layout.targets:
         report["targets"] = None
     return report | {"advice": _advice(catalogue, datasets)}
+
+
+def _foreign_report(options: Inspect, split: str) -> dict | None:
+    """The description of files of unknown layout; None if the layout is known or no file can be read."""
+    from hpc_train.data.catalogue.layout import find_files, recognise
+    from hpc_train.data.inspect.storage_report import foreign
+
+    if options.layout_of_files() is not None:
+        return None
+    files = find_files(options.data, split)
+    report = foreign(files)
+    if report is None:
+        return None
+    try:
+        recognise(files[0])
+    except UserError:
+        return {"split": split, "layout": None, **report}
+    return None
 
 
 def _advice(catalogue, datasets: list[dict]) -> list[str]:
