@@ -195,8 +195,7 @@ def _prepare_output(options: Stats) -> Path:
 
 
 def _finish(options: Stats, catalogue, total, folder: Path, ranks: int, seconds: float) -> None:
-    from hpc_train.data.statistics import Statistics
-    from hpc_train.data.statistics.file import write_all
+    from hpc_train.data.statistics.file import load_statistics, write_all
 
     total = replace(
         total,
@@ -211,7 +210,7 @@ def _finish(options: Stats, catalogue, total, folder: Path, ranks: int, seconds:
         f"{seconds:.1f} s by {ranks} rank{'s' * (ranks > 1)}\n\n{tables(total)}\n"
     )
     paths = write_all(folder, total)
-    lost = np.flatnonzero(np.isnan(Statistics.load(paths[1]).std) & (total.count > 0))
+    lost = np.flatnonzero(np.isnan(load_statistics(paths[1]).std) & (total.count > 0))
     if len(lost):
         channels = ", ".join(map(str, lost))
         say(f"note: float32 squares in {paths[1].name} cannot hold the std of channels {channels}; the other files do")
