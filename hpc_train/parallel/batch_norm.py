@@ -10,29 +10,29 @@ from hpc_train.errors import UserError
 
 
 def synchronise_batch_norm(model: keras.Model) -> int:
-    """Let every batch normalisation of `model`, nested ones too, use the mean and variance of the global batch.
+    """Make every batch normalisation of `model`, nested ones too, use the mean and variance of the global batch.
 
-    One all-reduce a layer and direction, of 3 numbers a channel; gradients flow back through it, so that averaged over
-    the ranks they are those of one process with the whole batch. Batches may differ in size, and masks are heeded.
-    Layers that are frozen or infer use their moving statistics as ever. What is saved is a plain Keras model.
+    Each layer needs one all-reduce in each direction, of 3 numbers a channel. Gradients flow back through it: averaged
+    over the ranks, they are those of one process with the whole batch. Batches may differ in size, and masks count.
+    Layers that are frozen or infer use their moving statistics as always. What is saved is a plain Keras model.
 
     Args:
-        model: built; it must be trained with the same moving means on every rank, as `parallel.callbacks` sees to.
+        model: built; it must train with the same moving means on every rank, as `parallel.callbacks` ensures.
 
     Returns:
         The number of layers that are not frozen.
 
     Raises:
-        UserError: this version of Keras computes the statistics in another place.
+        UserError: this version of Keras computes the statistics elsewhere.
     """
     found = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
     if found and not callable(getattr(keras.layers.BatchNormalization, "_moments", None)):
         raise UserError(
-            f"Keras {keras.__version__} has no BatchNormalization._moments, by which batch normalisation is "
-            "synchronised: install Keras 3.15, or train without it"
+            f"Keras {keras.__version__} has no BatchNormalization._moments, which synchronised batch normalisation "
+            "replaces: install Keras 3.15, or train without it"
         ).agreed()
     for number, layer in enumerate(found):
-        # Of this layer alone: the class, and so what is saved, stays Keras's own.
+        # On this layer alone: the class, and so what is saved, stays Keras's own.
         layer._moments = MethodType(_moments_of(f"hpc_train.batch_norm.{number}"), layer)
     return sum(layer.trainable for layer in found)
 
@@ -42,7 +42,7 @@ def _moments_of(name: str):
         """(mean, variance), each (channels,), over all axes but the layer's and over all ranks."""
         axis = layer.axis % inputs.shape.rank
         others = [i for i in range(inputs.shape.rank) if i != axis]
-        # Near the mean and the same on all ranks: less is lost in the difference of squares below.
+        # Near the mean and the same on all ranks: the difference of squares below loses fewer digits.
         shift = tf.stop_gradient(tf.cast(layer.moving_mean, inputs.dtype))
         x = inputs - tf.reshape(shift, [-1 if i == axis else 1 for i in range(inputs.shape.rank)])
         if mask is None:

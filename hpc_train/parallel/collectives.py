@@ -1,4 +1,4 @@
-"""What ranks tell each other outside the training step; small, on the CPU, through Horovod."""
+"""What ranks send each other outside the training step: little, on the CPU, through Horovod."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,7 +38,7 @@ def gather_objects(value, name: str = "hpc_train.objects") -> list:
 
 @contextmanager
 def agree(world: World) -> Iterator[None]:
-    """Work that may fail on some ranks only: all leave it together, or all raise one UserError. Collective.
+    """Do work that may fail on some ranks only: all ranks leave it together, or all raise one UserError. Collective.
 
     Raises:
         UserError: the error of the lowest rank that failed, on every rank.
@@ -57,7 +57,7 @@ def agree(world: World) -> Iterator[None]:
 
 
 class Ranks:
-    """The ranks with mpi4py's names for what they tell each other, over Horovod: for what also runs without it."""
+    """The ranks as an mpi4py communicator over Horovod, for code that also runs without Horovod."""
 
     def __init__(self, world: World):
         self.rank, self.size = world.rank, world.size

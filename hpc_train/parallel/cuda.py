@@ -1,4 +1,4 @@
-"""GPUs as they are offered to a process and as TensorFlow lists them, and the CUDA libraries that it needs for that."""
+"""The GPUs that a process is given and that TensorFlow lists, and the CUDA libraries that TensorFlow needs for that."""
 
 import ctypes
 import importlib.util
@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-# What a TensorFlow for CUDA 12 opens before it takes a GPU, and NCCL, which Horovod is linked with: the wheel of each.
+# Libraries that a TensorFlow for CUDA 12 opens before it takes a GPU, and NCCL, which Horovod links: the wheel of each.
 LIBRARIES = {
     "libcudart.so.12": "cuda_runtime",
     "libcublas.so.12": "cublas",
@@ -20,7 +20,7 @@ LIBRARIES = {
 
 
 def visible(env: Mapping[str, str] = os.environ) -> list[str] | None:
-    """What CUDA_VISIBLE_DEVICES lists; None where it is not set, which shows all of the node's GPUs."""
+    """The GPUs in CUDA_VISIBLE_DEVICES; None where it is not set: then all GPUs of the node are visible."""
     text = env.get("CUDA_VISIBLE_DEVICES")
     if text is None:
         return None
@@ -31,7 +31,7 @@ def visible(env: Mapping[str, str] = os.environ) -> list[str] | None:
 
 
 def given(env: Mapping[str, str] = os.environ) -> int:
-    """GPUs of this node that Slurm gave to the job or step; 0 where it does not say."""
+    """The number of GPUs of this node that Slurm gave to the job or step; 0 where it does not say."""
     if env.get("SLURM_GPUS_ON_NODE", "").isdigit():
         return int(env["SLURM_GPUS_ON_NODE"])
     listed = env.get("SLURM_STEP_GPUS") or env.get("SLURM_JOB_GPUS") or ""
@@ -39,17 +39,18 @@ def given(env: Mapping[str, str] = os.environ) -> int:
 
 
 def offered(env: Mapping[str, str] = os.environ) -> int:
-    """GPUs that this process could take, as far as Slurm and CUDA_VISIBLE_DEVICES say; 0 where neither says any."""
+    """The number of GPUs that this process could take by Slurm and CUDA_VISIBLE_DEVICES; 0 where neither names any."""
     shown = visible(env)
     return given(env) if shown is None else len(shown)
 
 
 def list_gpus() -> list:
-    """The GPUs that TensorFlow sees (`tf.config.PhysicalDevice`); takes the place of its own list of them.
+    """The GPUs that TensorFlow sees (`tf.config.PhysicalDevice`); call it before TensorFlow has listed its devices.
 
-    TensorFlow 2.21 opens cuSOLVER from libtensorflow_framework.so.2, whose run path names NVIDIA's wheels of all that
-    it opens but that one. So `pip install tensorflow[and-cuda]` alone sees no GPU, and ranks would train on CPUs. A
-    library that is loaded already is found wherever it lies. To be called before TensorFlow has listed its devices.
+    It replaces `tf.config.list_physical_devices`: TensorFlow 2.21 opens cuSOLVER from libtensorflow_framework.so.2,
+    whose run path names NVIDIA's wheels of all other libraries, but not that one. So `pip install
+    tensorflow[and-cuda]` alone sees no GPU, and ranks would train on CPUs. A library that is loaded already is found
+    wherever it is.
     """
     import tensorflow as tf
 
@@ -59,14 +60,14 @@ def list_gpus() -> list:
 
 
 def open_library(name: str) -> None:
-    """Open one of `LIBRARIES`, first where TensorFlow would find it by itself, then in its wheel, if it is there."""
+    """Open one of `LIBRARIES`: first where TensorFlow itself would find it, then in its wheel, if there is one."""
     for place in (name, _wheels_library(name)):
         if place and not refused(place):
             return
 
 
 def problems() -> list[str]:
-    """Why `LIBRARIES` do not load, a line for each that does not; this process keeps those that do."""
+    """Why `LIBRARIES` do not load, a line for each that does not; those that do stay loaded in this process."""
     return [reason for reason in (refused(_wheels_library(name) or name) for name in LIBRARIES) if reason]
 
 
@@ -76,12 +77,12 @@ def _wheels_library(name: str) -> Path | None:
         spec = importlib.util.find_spec(f"nvidia.{LIBRARIES[name]}")
     except ModuleNotFoundError:
         return None
-    folders = [Path(folder) / "lib" / name for folder in spec.submodule_search_locations] if spec else []
-    return next((path for path in folders if path.is_file()), None)
+    folders = (spec and spec.submodule_search_locations) or ()
+    return next((path for folder in folders if (path := Path(folder, "lib", name)).is_file()), None)
 
 
 def refused(library: str | Path) -> str:
-    """Why this library does not load, or empty: then it is loaded."""
+    """Load a library; returns why it does not load, or an empty text."""
     try:
         ctypes.CDLL(str(library))
     except OSError as error:

@@ -12,7 +12,7 @@ from hpc_train.console import HEARD, say, unread
 from hpc_train.errors import UserError
 from hpc_train.parallel.world import World
 
-# What ranks see whose collective was cut short because another rank ended.
+# Errors of ranks whose collective was cut short because another rank ended.
 _ELSEWHERE = ("Horovod has been shut down", "HorovodInternalError", "Connection reset", "Connection closed by peer")
 # Seconds in which the other ranks' interpreters end.
 _FAREWELL = 2.0
@@ -20,18 +20,18 @@ _claims: list[socket.socket] = []
 
 
 def install(world: World, job: str = "") -> None:
-    """From now on an exception that leaves the main thread ends every rank of the job.
+    """Make an exception that leaves the main thread end every rank of the job.
 
     Args:
         world: the ranks.
-        job: a word that the ranks of this job share, and no other job has; without it each rank speaks for itself.
+        job: a word that only the ranks of this job share; without it each rank prints its own error.
     """
     job = job or str(os.getpid())
     sys.excepthook = lambda kind, error, trace: _end(world, job, kind, error, trace)
 
 
 def message(world: World, kind, error, trace) -> str | None:
-    """What this rank should print of an exception; None where another rank speaks."""
+    """What this rank prints about an exception; None where another rank prints it."""
     where = f"rank {world.rank}: " if world.size > 1 else ""
     if isinstance(error, UserError):
         if error.every_rank:
@@ -40,7 +40,7 @@ def message(world: World, kind, error, trace) -> str | None:
     if issubclass(kind, KeyboardInterrupt):
         return "interrupted" if world.is_root else None
     if issubclass(kind, BrokenPipeError) and unread():
-        return f"error: {where}nothing reads the output any more: the program behind the pipe has ended"
+        return f"error: {where}nothing reads the output any more: the program after the pipe has ended"
     if any(word in f"{kind.__name__} {error}" for word in _ELSEWHERE):
         return None
     return f"{''.join(traceback.format_exception(kind, error, trace))}error: {where}{kind.__name__}: {error}"
@@ -49,11 +49,11 @@ def message(world: World, kind, error, trace) -> str | None:
 def end_together(world: World, status: int) -> None:
     """End every rank in good order, rank 0 last and with `status`, the others with 0. Collective; does not return.
 
-    Launchers kill the other ranks when one ends with a status that is not 0, and report what became of those.
+    Launchers kill the other ranks when one ends with a status other than 0, and report how those ended.
     """
     from hpc_train.parallel.collectives import broadcast_object
 
-    broadcast_object()  # rank 0 has said and written all that it wants to
+    broadcast_object()  # by now rank 0 has printed and written everything
     sys.stdout.flush()
     import horovod.tensorflow as hvd
 
@@ -64,7 +64,7 @@ def end_together(world: World, status: int) -> None:
 
 
 def first_of_node(word: str) -> bool:
-    """Whether no other process of this node has asked with this word and still lives: who is first speaks for all."""
+    """Whether this process, of those that run on its node, is the first to ask with this word: it prints for all."""
     claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
         # An abstract socket's name belongs to one process of a node until that ends.
@@ -78,14 +78,14 @@ def first_of_node(word: str) -> bool:
 def _end(world: World, job: str, kind, error, trace) -> None:
     text = message(world, kind, error, trace)
     if not text or world.node:
-        # Launchers end the job with the first rank that ends: let the one that speaks be that one.
+        # Launchers end the job with the first rank that ends: that must be the rank that prints.
         time.sleep(1)
-    # Ranks that fail alike fail together. Other nodes' ranks are late, and by then the job has ended.
+    # Ranks with the same error fail at the same time. Ranks of other nodes come later, when the job has ended.
     with contextlib.suppress(OSError):
         if text and first_of_node(job):
             say(text, sys.stderr)
         sys.stdout.flush()
-    # Shutting Horovod down wakes the ranks that wait in a collective. It waits for them in turn, so not for long.
+    # Shutting Horovod down wakes the ranks that wait in a collective. It then waits for them, so it gets 5 seconds.
     import horovod.tensorflow as hvd
 
     farewell = threading.Thread(target=hvd.shutdown, daemon=True)

@@ -1,8 +1,8 @@
 """Which launcher started this process, and what it announced: read from the environment alone.
 
-Inside a Slurm step the step's variables are not always about the ranks. MPICH's and Open MPI's mpirun start one proxy a
-node through srun, and the ranks inherit SLURM_NTASKS, SLURM_STEP_NUM_TASKS and SLURM_PROCID of their proxy. So what the
-innermost launcher says comes first, and Slurm's step counts only where srun itself started the ranks.
+Inside a Slurm step the step's variables do not always describe the ranks. MPICH's and Open MPI's mpirun start one proxy
+a node through srun, and the ranks inherit SLURM_NTASKS, SLURM_STEP_NUM_TASKS and SLURM_PROCID of their proxy. So the
+variables of the innermost launcher come first, and Slurm's step counts only where srun itself started the ranks.
 """
 
 import os
@@ -15,19 +15,19 @@ GLOO = "horovodrun --gloo"
 
 @dataclass(frozen=True)
 class Launcher:
-    """Who started this process, as what."""
+    """Who started this process, and as which rank."""
 
     name: str
     """As a user would write it; empty without a launcher."""
     family: str | None
     """The MPI whose ranks it starts; None where it starts any."""
     size: int
-    """Ranks announced; 0 where it does not say."""
+    """Ranks announced; 0 where the launcher does not say."""
     rank: int
     local_rank: int | None
-    """None where it does not say."""
+    """None where the launcher does not say."""
     kept_out: bool = False
-    """Whether a container keeps what it announced from this process."""
+    """Whether a container hides from this process what the launcher announced."""
 
 
 def detect(env: Mapping[str, str] = os.environ) -> Launcher:
@@ -36,28 +36,29 @@ def detect(env: Mapping[str, str] = os.environ) -> Launcher:
     def number(name: str) -> int | None:
         return int(env[name]) if env.get(name, "").isdigit() else None
 
-    if number("HOROVOD_RANK") is not None and number("HOROVOD_SIZE"):
-        local = number("HOROVOD_LOCAL_RANK")
-        return Launcher(GLOO, None, number("HOROVOD_SIZE"), number("HOROVOD_RANK"), local)
-    if number("OMPI_COMM_WORLD_SIZE"):
+    rank = number("HOROVOD_RANK")
+    if rank is not None and (size := number("HOROVOD_SIZE")):
+        return Launcher(GLOO, None, size, rank, number("HOROVOD_LOCAL_RANK"))
+    if size := number("OMPI_COMM_WORLD_SIZE"):
         local = number("OMPI_COMM_WORLD_LOCAL_RANK")
-        rank = number("OMPI_COMM_WORLD_RANK") or 0
-        return Launcher("Open MPI's mpirun", OPEN_MPI, number("OMPI_COMM_WORLD_SIZE"), rank, local)
-    if number("PMI_SIZE") and number("MPI_LOCALRANKID") is not None:
+        return Launcher("Open MPI's mpirun", OPEN_MPI, size, number("OMPI_COMM_WORLD_RANK") or 0, local)
+    size, local = number("PMI_SIZE"), number("MPI_LOCALRANKID")
+    if size and local is not None:
         # Hydra, which MPICH, Intel MPI and MVAPICH share.
-        return Launcher("MPICH's mpirun", MPICH, number("PMI_SIZE"), number("PMI_RANK") or 0, number("MPI_LOCALRANKID"))
-    if number("SLURM_STEP_NUM_TASKS"):
-        size, rank, local = number("SLURM_STEP_NUM_TASKS"), number("SLURM_PROCID") or 0, number("SLURM_LOCALID")
-        return Launcher(f"srun --mpi={_protocol(env)}", None, size, rank, local)
-    if number("PMI_SIZE"):
-        return Launcher("a PMI launcher", None, number("PMI_SIZE"), number("PMI_RANK") or 0, None)
-    if number("PMIX_RANK") is not None:
-        return Launcher("a PMIx launcher", None, 0, number("PMIX_RANK"), None)
+        return Launcher("MPICH's mpirun", MPICH, size, number("PMI_RANK") or 0, local)
+    if tasks := number("SLURM_STEP_NUM_TASKS"):
+        name = f"srun --mpi={_protocol(env)}"
+        return Launcher(name, None, tasks, number("SLURM_PROCID") or 0, number("SLURM_LOCALID"))
+    if size:
+        return Launcher("a PMI launcher", None, size, number("PMI_RANK") or 0, None)
+    rank = number("PMIX_RANK")
+    if rank is not None:
+        return Launcher("a PMIx launcher", None, 0, rank, None)
     return Launcher("", None, 1, 0, 0)
 
 
 def right_launch(family: str | None) -> str:
-    """How ranks of this family of MPI are started."""
+    """The commands that start ranks of this family of MPI."""
     if family == MPICH:
         return "`srun --mpi=pmi2`, or MPICH's own mpirun inside the job"
     if family == OPEN_MPI:
@@ -66,24 +67,30 @@ def right_launch(family: str | None) -> str:
 
 
 def wrong_size(launcher: Launcher, size: int, family: str | None = None) -> tuple[str, str] | None:
-    """What is wrong with a world of `size` ranks under this launcher, and its remedy; None where it is as announced.
+    """Compare the number of ranks with what the launcher announced.
 
     Args:
         launcher: what the environment announces.
         size: ranks that found each other.
-        family: of the MPI they run on, where it is known.
+        family: of the MPI that they run on, where it is known.
+
+    Returns:
+        What is wrong and what to do; None where `size` is as announced.
     """
     if launcher.size in (0, size):
         return None
     if launcher.kept_out and size == 1:
         what = f"{launcher.name} started {launcher.size} processes, but the container keeps its variables from them"
-        how = "start the container without --cleanenv and --containall, which take away what tells ranks of each other"
+        how = "start the container without --cleanenv and --containall, which remove the variables that ranks need"
         return f"{what}: each is a job of size 1", how
     if size == 1:
         what = f"{launcher.name} started {launcher.size} processes, but each is a job of size 1"
-        return f"{what}: {family or 'this MPI'} does not hear it", f"start with {right_launch(family)}"
+        return (
+            f"{what}: {family or 'this MPI'} cannot read that launcher's variables",
+            f"start with {right_launch(family)}",
+        )
     what = f"{launcher.name} announced {launcher.size} rank{'s' * (launcher.size != 1)}, but the world has {size}"
-    return what, "look for a second launcher inside the first, and for variables of one that were exported"
+    return what, "look for a second launcher inside the first, and for exported variables of another launcher"
 
 
 def _protocol(env: Mapping[str, str]) -> str:

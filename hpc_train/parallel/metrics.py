@@ -1,4 +1,4 @@
-"""Metrics that are exact over the ranks: their states are added up before the result is taken."""
+"""Metrics that are exact over the ranks: their states are added up before the result is computed."""
 
 import keras
 import numpy as np
@@ -12,7 +12,7 @@ def states(model) -> list[np.ndarray]:
 
 
 def assign_states(model, values) -> None:
-    """Set what `states` returns."""
+    """Set the metric states, in the order of `states`."""
     variables = [variable for metric in model.metrics for variable in metric.variables]
     for variable, value in zip(variables, values, strict=True):
         variable.assign(np.asarray(value).astype(variable.dtype))
@@ -26,7 +26,7 @@ def summed_results(model, local: list[np.ndarray], name: str) -> dict[str, float
 def _results(model, sums: list[np.ndarray]) -> dict[str, float]:
     kept = states(model)
     assign_states(model, sums)
-    results = {}
+    results: dict[str, float] = {}
     for key, value in model.get_metrics_result().items():
         # A metric may give several numbers, by name.
         named = value if isinstance(value, dict) else {key: value}
@@ -38,13 +38,13 @@ def _results(model, sums: list[np.ndarray]) -> dict[str, float]:
 class ExactMetrics(keras.callbacks.Callback):
     """Report, for training and validation, metrics over the samples of all ranks.
 
-    It overwrites the local values in an epoch's logs, so callbacks that decide by them (early stopping, best model,
-    rate on a plateau) decide alike on every rank when they come after this one. It adds up metric states, which is
+    It overwrites the local values in an epoch's logs. So callbacks that decide by them (early stopping, best model,
+    rate on a plateau) decide the same on every rank when they come after this one. It adds up metric states, which is
     right for every Keras metric: means, counts, confusion matrices, histograms.
 
     Args:
-        validation_steps: how many of this rank's validation steps hold real samples; later ones only keep the number
-            of steps equal and are left out. None counts every step.
+        validation_steps: the number of this rank's validation steps that hold real samples; later ones do not count,
+            they only make the number of steps equal on all ranks. None counts every step.
     """
 
     def __init__(self, validation_steps: int | None = None):
@@ -56,11 +56,11 @@ class ExactMetrics(keras.callbacks.Callback):
         self._local: list[np.ndarray] | None = None
 
     def take(self, sums: list[np.ndarray], results: dict[str, float]) -> None:
-        """Take up, once it has begun, an epoch without steps: trained before this process, and validated by hand.
+        """Report an epoch that has begun but makes no steps here: an earlier process trained it.
 
         Args:
-            sums: over the ranks, of the metric states after its last step.
-            results: of its validation.
+            sums: sums over the ranks of the metric states after the epoch's last step.
+            results: of the epoch's validation.
         """
         self._training, self.results = _results(self.model, sums), results
 
@@ -68,7 +68,7 @@ class ExactMetrics(keras.callbacks.Callback):
         self._training, self.results, self._in_epoch = None, {}, True
 
     def on_test_begin(self, logs=None):
-        # Validation inside an epoch resets the metrics: now is the last moment of training's.
+        # Validation inside an epoch resets the metrics: this is the last moment to read those of training.
         if self._in_epoch and self._training is None:
             self._training = summed_results(self.model, states(self.model), "train")
         self._local = None
@@ -97,9 +97,10 @@ def evaluate(model, data, validation_steps: int | None = None, callbacks=(), **k
     """`model.evaluate` over the samples of all ranks. Collective.
 
     Args:
+        model: compiled.
         data: this rank's share, as `model.evaluate` takes it.
         validation_steps: see `ExactMetrics`.
-        callbacks: that act besides it.
+        callbacks: further callbacks.
         **kwargs: passed to `model.evaluate`.
 
     Returns:

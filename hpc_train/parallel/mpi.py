@@ -18,9 +18,9 @@ from hpc_train.errors import UserError
 from hpc_train.parallel.failure import first_of_node
 from hpc_train.parallel.launcher import GLOO, detect, wrong_size
 
-# Seconds in which ranks that fail alike find each other before one of them ends the job.
+# Seconds in which ranks with the same error find each other before one of them ends the job.
 _MEETING = 1.0
-# Seconds that a failed rank leaves to the one that speaks before it ends the job itself.
+# Seconds that a failed rank waits for the rank that prints before it ends the job itself.
 _PATIENCE = 10.0
 
 
@@ -47,14 +47,14 @@ class Alone:
         return obj
 
     def barrier(self) -> None:
-        """Nobody to wait for."""
+        """Do nothing."""
 
     def Split(self, color: int = 0, key: int = 0) -> "Alone":
         """Itself."""
         return self
 
     def Free(self) -> None:
-        """Nothing to free."""
+        """Do nothing."""
 
 
 def communicator():
@@ -68,24 +68,24 @@ def communicator():
         return Alone()
     if launcher.name == GLOO:
         raise UserError(
-            f"this needs MPI, and horovodrun started its {launcher.size} ranks with Gloo: use `mpirun -np N` "
+            f"this command needs MPI, and horovodrun started its {launcher.size} ranks with Gloo: use `mpirun -np N` "
             "(Slurm: `srun`), or `horovodrun --mpi`"
         )
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
-        raise UserError(f"mpi4py finds no MPI here ({error}); load the site's MPI, or pip install mpich") from error
+        raise UserError(f"mpi4py finds no MPI here ({error}); load your site's MPI, or pip install mpich") from error
     if MPI.COMM_WORLD.size == 1 and not launcher.size:
         return Alone()
     if problem := wrong_size(launcher, MPI.COMM_WORLD.size):
         library = " ".join(MPI.Get_library_version().split("\n")[0].split())
-        raise UserError(f"{problem[0]}, mpi4py runs on {library}; {problem[1]}")
+        raise UserError(f"{problem[0]} (mpi4py runs on {library}); {problem[1]}")
     return MPI.COMM_WORLD
 
 
 @contextmanager
 def agree(comm) -> Iterator[None]:
-    """Work that may fail on some ranks only: all leave it together, or all raise one UserError. Collective.
+    """Do work that may fail on some ranks only: all ranks leave it together, or all raise one UserError. Collective.
 
     The work itself must not wait for other ranks.
 
@@ -105,33 +105,33 @@ def agree(comm) -> Iterator[None]:
 
 @contextmanager
 def job() -> Iterator:
-    """The communicator; what a rank raises inside ends all ranks at once, with one message and a non-zero status.
+    """Give the communicator; an exception of a rank inside ends all ranks at once, with one message, non-zero status.
 
-    Alone, exceptions pass through. Else a UserError that every rank raises (`agree`) is printed by rank 0, and the
-    ranks end with status 2 in good order; one that only some raise is printed by one of them, and MPI ends the others,
-    wherever they wait. Any other exception is printed with its traceback.
+    With one rank, exceptions pass through. With several: if every rank raises a UserError (`agree`), rank 0 prints it
+    and all ranks end in good order with status 2. If only some ranks raise one, one of them prints it, and MPI ends the
+    others, wherever they wait. Any other exception is printed with its traceback.
     """
     comm = communicator()
     if comm.size == 1:
         yield comm
         return
     word, first_host = comm.bcast((uuid.uuid4().hex, socket.gethostname()))
-    # A communicator of its own: the meeting of failed ranks must not mix with collectives under way.
+    # A second communicator: the meeting of failed ranks must not mix with collectives that are running.
     meeting = comm.Dup()
     try:
         yield comm
     except UserError as error:
-        speaks = error.every_rank or first_of_node(word)
-        if error.every_rank or _all_come(meeting, _MEETING if speaks else _PATIENCE):
+        prints = error.every_rank or first_of_node(word)
+        if error.every_rank or _all_come(meeting, _MEETING if prints else _PATIENCE):
             texts = meeting.gather(str(error))
             if comm.rank == 0:
                 say(f"error: {texts[0]}", sys.stderr)
-            # Ranks that left before rank 0 has spoken might end the job first.
+            # Ranks that leave before rank 0 has printed might end the job first.
             meeting.barrier()
             sys.exit(2)
         if socket.gethostname() != first_host:
-            time.sleep(_MEETING)  # where ranks of rank 0's node failed as well, one of those speaks
-        if speaks:
+            time.sleep(_MEETING)  # if ranks of rank 0's node failed too, one of those prints
+        if prints:
             say(f"error: rank {comm.rank}: {error}", sys.stderr)
         _abort(comm, 2)
     except KeyboardInterrupt:
@@ -158,15 +158,15 @@ def _all_come(meeting, seconds: float) -> bool:
 
 def _abort(comm, status: int) -> None:
     sys.stdout.flush()
-    # The launcher hears of the abort and reads what was printed by different ways: let it read first.
+    # The launcher learns of the abort and reads the output through different channels: let it read first.
     time.sleep(HEARD)
-    # All is said: MPI's own account of the abort would bury it.
+    # MPI's own lines about the abort would bury the message.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     comm.Abort(status)
 
 
 def on_root(comm, function):
-    """function() of rank 0, on every rank; its UserError is raised on every rank. Collective."""
+    """Call function() on rank 0; every rank gets its value, or raises its UserError. Collective."""
     value, text = None, None
     if comm.rank == 0:
         try:

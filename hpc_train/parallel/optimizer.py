@@ -1,4 +1,4 @@
-"""The optimizer that averages gradients over the ranks before it lets another one apply them."""
+"""The optimizer that averages gradients over the ranks before another optimizer applies them."""
 
 from contextlib import contextmanager
 
@@ -17,21 +17,21 @@ _MIB = 2**20
 class DistributedOptimizer(Wrapper):
     """Averages the gradients of all ranks, then hands them to `inner_optimizer`.
 
-    It wraps as Keras's own `LossScaleOptimizer` does, and goes around that one, not inside it: overflow must be
-    judged on the averaged gradient, or ranks disagree on skipping a step and hang. Gradients travel in buckets of
-    one grouped all-reduce each, the last layers' first, since the backward pass has those ready first.
+    It wraps an optimizer as Keras's own `LossScaleOptimizer` does. It goes around that one, not inside it: overflow
+    must be judged on the averaged gradient, or ranks disagree on skipping a step and hang. Gradients travel in buckets,
+    one grouped all-reduce each. The last layers' come first, since the backward pass has those ready first.
 
     With lag 1 a step averages and applies the gradient of the step before (see `optim.lag`): the all-reduces have
-    nothing to wait for, and run beside the whole forward and backward pass. The first step changes nothing but what
-    waits for the second, and the gradient of the last is never applied. Of a loss scale that overflows, the step in
-    which that is seen has overflowed too: it is halved twice. Sparse gradients become dense.
+    nothing to wait for, and run beside the whole forward and backward pass. The first step only stores its gradient for
+    the second, and the gradient of the last step is never applied. An overflow is seen one step late, when the next
+    gradient has overflowed too, so the loss scale is halved twice. Sparse gradients become dense.
 
     Args:
         inner_optimizer: any Keras optimizer; it holds the learning rate and all state.
         wire_dtype: None, "float16" or "bfloat16": the type in which float32 gradients travel.
         bucket_mib: MiB of gradients in one grouped all-reduce.
         lag: steps from a gradient to its use, 0 or 1.
-        reduction: "average", or "adasum": `wire.adasum` takes the mean's place, layer by layer.
+        reduction: "average", or "adasum": `wire.adasum` instead of the mean, layer by layer.
 
     Raises:
         ValueError: an unknown `wire_dtype`, `lag` or `reduction`; a bucket size that is not positive; adasum with a
@@ -63,7 +63,7 @@ class DistributedOptimizer(Wrapper):
         self.lag = lag
         self.reduction = reduction
         self._waiting: Waiting | None = None
-        self._collected = None
+        self._collected: Collected | None = None
 
     def build(self, variables):
         if not self.built:
@@ -78,7 +78,7 @@ class DistributedOptimizer(Wrapper):
 
     @property
     def waiting(self) -> list:
-        """With lag 1, variables: this rank's own gradients of the last step, which the next one averages."""
+        """With lag 1, variables with this rank's own gradients of the last step, which the next step averages."""
         return self._waiting.gradients if self._waiting else []
 
     def apply(self, grads, trainable_variables=None):
@@ -94,16 +94,16 @@ class DistributedOptimizer(Wrapper):
             )
         self.build_for(trainable_variables)
         grads, weights = list(grads), list(trainable_variables)
-        if self.lag:
+        if self._waiting:
             means = self.average(self._waiting.of(weights, grads))
             self._waiting.exchange(means, grads, weights, self.inner_optimizer)
         else:
             self.inner_optimizer.apply(self.average(grads), weights)
 
     def average_waiting(self) -> None:
-        """Replace what waits by its mean over the ranks, which the next step leaves as it is. Collective.
+        """Replace the waiting gradients by their means over the ranks; the next step's result is the same. Collective.
 
-        So rank 0's state says all, as when a checkpoint is written.
+        Then rank 0's state is the state of all ranks, and a checkpoint of it is complete.
         """
         if hvd.size() > 1 and self.waiting:
             means = self.average([tf.convert_to_tensor(variable) for variable in self.waiting])
@@ -112,7 +112,7 @@ class DistributedOptimizer(Wrapper):
 
     @contextmanager
     def collecting(self):
-        """Within it, `apply` neither averages nor applies gradients: what it is given is in the value yielded."""
+        """Inside the `with` block `apply` only stores its gradients, in the `Collected` that the block is given."""
         self._collected = Collected()
         try:
             yield self._collected
@@ -120,9 +120,9 @@ class DistributedOptimizer(Wrapper):
             self._collected = None
 
     def average(self, grads: list) -> list:
-        """The mean over the ranks of each gradient; None stays None, IndexedSlices stay sparse.
+        """The mean over the ranks of each gradient, or its adasum; None stays None.
 
-        With adasum what that makes of them, of IndexedSlices too, which become dense.
+        IndexedSlices stay sparse in a mean; adasum makes them dense.
         """
         if hvd.size() == 1:
             return grads
@@ -164,10 +164,15 @@ class Collected:
     """Gradients of one `apply`, with their variables."""
 
     def __init__(self):
-        self.grads, self.variables = [], []
+        self.grads: list = []
+        self.variables: list = []
 
     def take(self, grads: list, variables) -> None:
-        """Keep them; a second `apply` would be lost, so it raises ValueError."""
+        """Store them.
+
+        Raises:
+            ValueError: for a second `apply`, whose gradients would be lost.
+        """
         if self.grads:
             raise ValueError("gradients are accumulated over train steps that apply them once; this one applies twice")
         self.grads, self.variables = grads, list(variables)

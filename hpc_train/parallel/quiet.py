@@ -1,4 +1,4 @@
-"""TensorFlow's import announces oneDNN twice on every rank, whatever the log level; nobody can act on that."""
+"""Import TensorFlow without its two lines about oneDNN, which every rank prints at any log level."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ _NOISE = (b"All log messages before absl::InitializeLog()", b"oneDNN custom oper
 
 @contextmanager
 def quiet_import() -> Iterator[None]:
-    """Hold back standard error while TensorFlow loads; then pass on all but the known noise."""
+    """Hold back standard error while TensorFlow loads; then print all lines but those about oneDNN."""
     sys.stderr.flush()
     real = os.dup(2)
     with tempfile.TemporaryFile() as held:

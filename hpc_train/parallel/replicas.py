@@ -1,4 +1,4 @@
-"""Are the replicas equal? A few bytes a variable tell."""
+"""Checks that the replicas are equal, by a checksum a variable."""
 
 import horovod.tensorflow as hvd
 import numpy as np
@@ -15,13 +15,13 @@ def _checksum(value):
     if value.dtype == tf.bool:
         value = tf.cast(value, tf.uint8)
     bits = tf.cast(tf.reshape(tf.bitcast(value, _INTEGER_OF_SIZE[value.dtype.size]), [-1]), tf.int64)
-    # Odd weights that differ by place: swapped or shifted elements are told apart too.
+    # Each place has its own odd weight: swapped or shifted elements change the sum too.
     places = tf.range(tf.size(bits, tf.int64), dtype=tf.int64)
     return tf.reduce_sum(bits * (2 * places + 1))
 
 
 def checksums(variables) -> np.ndarray:
-    """One int64 a variable, computed where the variable lives from all of its bits."""
+    """One int64 a variable, computed from all of its bits on the device that holds it."""
     if not variables:
         return np.zeros(0, "int64")
     return np.array([int(_checksum(tf.convert_to_tensor(v.value))) for v in variables], "int64")
@@ -32,7 +32,7 @@ def check_replicas(variables, where: str = "") -> None:
 
     Args:
         variables: Keras variables, in the same order on every rank.
-        where: when this is, for the message: "after step 500".
+        where: when this happens, for the message: "after step 500".
 
     Raises:
         UserError: on every rank, naming the variables that differ and how many ranks differ from rank 0.
@@ -50,5 +50,5 @@ def check_replicas(variables, where: str = "") -> None:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise UserError(
             f"the replicas differ from rank 0 {where}: {', '.join(wrong[:5])}{more}; "
-            "something changes weights on one rank alone, or gradients are not averaged"
+            "some code changes weights on one rank alone, or gradients are not averaged"
         ).agreed()

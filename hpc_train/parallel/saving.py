@@ -12,10 +12,10 @@ from hpc_train.optim.wrapper import unwrap
 
 @contextmanager
 def plain(model) -> Iterator[None]:
-    """Within it, `model` is compiled with what plain Keras knows.
+    """Inside the `with` block `model` is compiled with parts that plain Keras knows.
 
-    That is the optimizer at the heart of its chain, and for losses and metrics of this package those that their
-    `plain()` names; None leaves a metric out.
+    These are the innermost optimizer of its chain, and, for losses and metrics of this package, what their `plain()`
+    returns; None leaves a metric out.
     """
     wrapped = model.optimizer
     config = model.get_compile_config()
@@ -41,7 +41,7 @@ def _plain(part):
 
 def _plain_metrics(serialized):
     metrics = keras.saving.deserialize_keras_object(serialized)
-    # A dict of them belongs to named outputs, which only a user's own model has: with Keras's metrics.
+    # Only a user's own model has named outputs, and so a dict of metrics: Keras's own.
     if not isinstance(metrics, list):
         return serialized
     return keras.saving.serialize_keras_object([plain for plain in map(_plain, metrics) if plain is not None])

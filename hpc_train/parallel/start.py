@@ -1,4 +1,4 @@
-"""Start-up of a rank: Horovod, its GPU, its threads, its seeds, and what happens when it fails."""
+"""Start a rank: Horovod, its GPU, its threads, its seeds, and what happens when it fails."""
 
 import os
 import socket
@@ -16,7 +16,7 @@ from hpc_train.requirements import BUILD
 
 # A rank that never joins a collective is reported after a minute; the job ends after half an hour.
 _STALL = {"HOROVOD_STALL_CHECK_TIME_SECONDS": "60", "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": "1800"}
-# With fewer CPUs than this, Horovod's thread would take TensorFlow's while it waits for other ranks: it sleeps, in µs.
+# On fewer CPUs than this, Horovod's thread sleeps (in µs) while it waits for ranks: else it takes TensorFlow's CPU.
 _CPUS_TO_SPIN = 4
 _SLEEP = "HPC_TRAIN_MPI_SLEEP"
 _MICROSECONDS = "300"
@@ -25,29 +25,25 @@ _MICROSECONDS = "300"
 def init(seed: int | None = None, threads: int | None = None, deterministic: bool = False) -> World:
     """Start Horovod on this rank and make TensorFlow share the node with the other ranks.
 
-    Call it before any TensorFlow operation. A failure on one rank ends all of them from here on.
+    Call it before any TensorFlow operation. From here on a failure on one rank ends all of them.
 
     Args:
-        seed: seed of Python, NumPy and Keras, the same on every rank; None leaves them alone.
-            (Random layers draw differently on each rank all the same: see `sync.Broadcast`.)
+        seed: of Python, NumPy and Keras, the same on every rank; None sets no seed. (Random layers still draw different
+            numbers on each rank: see `sync.Broadcast`.)
         threads: TensorFlow's threads on this rank; None shares the node's cores among its ranks.
         deterministic: ask TensorFlow for operations that give the same bits in every run.
 
+    Returns:
+        This rank's place among the ranks.
+
     Raises:
-        UserError: no Horovod, called too late, more ranks than GPUs, or N jobs of size 1 instead of N ranks.
+        UserError: Horovod is missing, TensorFlow has started already, there are more ranks than GPUs, or the
+            launcher started N jobs of size 1 instead of N ranks.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     for name, value in _settings(len(os.sched_getaffinity(0))).items():
         os.environ.setdefault(name, value)
-    with quiet_import():
-        import keras
-        import tensorflow as tf
-
-        try:
-            import horovod.tensorflow as hvd
-        except ImportError as error:
-            raise UserError(f"no usable Horovod here ({error}); run `{BUILD}`") from error
-
+    keras, tf, hvd = _import()
     hvd.init()
     world = World(
         rank=hvd.rank(),
@@ -58,18 +54,42 @@ def init(seed: int | None = None, threads: int | None = None, deterministic: boo
         nodes=hvd.cross_size(),
     )
     failure.install(world)
-    problem = wrong_size(detect(), world.size)
-    if problem:
-        raise UserError("; ".join(problem))
-    if not (told := os.environ.get(_SLEEP, "0")).isdecimal():
-        raise UserError(
-            f"{_SLEEP} is {told!r}; give the microseconds that Horovod sleeps between two looks whether all ranks have "
-            "come, or 0 to have it spin"
-        ).agreed()
-    if keras.backend.backend() != "tensorflow":
-        raise UserError(f"Keras runs on {keras.backend.backend()}; Horovod needs KERAS_BACKEND=tensorflow")
+    _check_launch(world, keras.backend.backend())
+    _set_threads(tf, threads or threads_per_rank(world.local_size, len(os.sched_getaffinity(0)), os.cpu_count() or 1))
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
+    _take_gpu(tf, world)
+    if seed is not None:
+        keras.utils.set_random_seed(seed)
+    return world
 
-    threads = threads or threads_per_rank(world.local_size, len(os.sched_getaffinity(0)), os.cpu_count() or 1)
+
+def _import():
+    """The modules keras, tensorflow and horovod.tensorflow."""
+    with quiet_import():
+        import keras
+        import tensorflow as tf
+
+        try:
+            import horovod.tensorflow as hvd
+        except ImportError as error:
+            raise UserError(f"no usable Horovod here ({error}); run `{BUILD}`") from error
+    return keras, tf, hvd
+
+
+def _check_launch(world: World, backend: str) -> None:
+    if problem := wrong_size(detect(), world.size):
+        raise UserError("; ".join(problem))
+    if not (microseconds := os.environ.get(_SLEEP, "0")).isdecimal():
+        raise UserError(
+            f"{_SLEEP} is {microseconds!r}; give the microseconds that Horovod sleeps before it checks again whether "
+            "all ranks have come, or 0 to make it check without a pause"
+        ).agreed()
+    if backend != "tensorflow":
+        raise UserError(f"Keras runs on {backend}; Horovod needs KERAS_BACKEND=tensorflow")
+
+
+def _set_threads(tf, threads: int) -> None:
     try:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
@@ -78,8 +98,10 @@ def init(seed: int | None = None, threads: int | None = None, deterministic: boo
             "parallel.init() comes too late, TensorFlow has started already: call it before anything makes a tensor, "
             "a data set or a model"
         ) from error
-    if deterministic:
-        tf.config.experimental.enable_op_determinism()
+
+
+def _take_gpu(tf, world: World) -> None:
+    """Pin this rank's GPU; then let all ranks check together that each has one of its own. Collective."""
     # No collective until the GPU is pinned: TensorFlow would take every GPU to run it.
     gpu, problem = None, None
     try:
@@ -94,18 +116,15 @@ def init(seed: int | None = None, threads: int | None = None, deterministic: boo
     everybody = gather_objects((world.rank, socket.gethostname(), gpu, problem))
     if world.is_root and gpu is None and not problem and (idle := offered()):
         where = f"{socket.gethostname()} offers {idle} GPU{'s' * (idle > 1)}"
-        say(f"note: {where}, but TensorFlow sees none: it computes on CPUs; `hpc-train doctor` tells why", sys.stderr)
+        say(f"note: {where}, but TensorFlow sees none: it computes on CPUs; `hpc-train doctor` shows why", sys.stderr)
     problems = [problem for *_, problem in everybody if problem]
-    problem = problems[0] if problems else shared_gpus([owner for *owner, _ in everybody if owner[2]])
-    if problem:
-        raise UserError(problem).agreed()
-    if seed is not None:
-        keras.utils.set_random_seed(seed)
-    return world
+    first = problems[0] if problems else shared_gpus([owner for *owner, _ in everybody if owner[2]])
+    if first:
+        raise UserError(first).agreed()
 
 
 def _settings(cpus: int) -> dict[str, str]:
-    """Variables for Horovod on a rank that may run on so many CPUs."""
+    """Environment variables for Horovod on a rank that may run on this many CPUs."""
     return _STALL | ({_SLEEP: _MICROSECONDS} if cpus < _CPUS_TO_SPIN else {})
 
 
@@ -120,8 +139,8 @@ def _pin_gpu(tf, world: World) -> str | None:
 
 
 def _bus_id(tf, gpu: int) -> str:
-    # The only place where TensorFlow tells which card a device is. It creates the device: this one alone, as the
-    # rank will use it, or it would take all of every card's memory.
+    # Only here does TensorFlow say which card a device is. It creates the device for that: this one alone, as the rank
+    # will use it, or it would take all of every card's memory.
     from tensorflow.python.client import device_lib
 
     only = tf.compat.v1.GPUOptions(visible_device_list=str(gpu), allow_growth=True)

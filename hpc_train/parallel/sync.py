@@ -12,12 +12,12 @@ from hpc_train.parallel.optimizer import DistributedOptimizer
 from hpc_train.parallel.replicas import check_replicas
 from hpc_train.parallel.variables import everything, is_seed, layout, replicated, seeds, statistics
 
-# Odd, so that every rank's offset is another one modulo 2^32.
+# Odd, so that every rank has a different offset modulo 2^32.
 _SEED_STRIDE = 0x9E3779B1
 
 
 def callbacks(check_every: int = 500, validation_steps: int | None = None) -> list[keras.callbacks.Callback]:
-    """What every distributed `fit` needs, in the order in which it needs it; put it before your own callbacks.
+    """The callbacks that every distributed `fit` needs, in order; put them before your own.
 
     Args:
         check_every: steps between two checks that replicas are equal; 0 checks at the end only.
@@ -27,7 +27,7 @@ def callbacks(check_every: int = 500, validation_steps: int | None = None) -> li
 
 
 class Broadcast(keras.callbacks.Callback):
-    """Start from rank 0's weights and optimizer state; give each rank's random layers a stream of their own."""
+    """Start from rank 0's weights and optimizer state; make random layers draw different numbers on each rank."""
 
     def set_model(self, model):
         super().set_model(model)
@@ -38,7 +38,7 @@ class Broadcast(keras.callbacks.Callback):
         model = self.model
         if not isinstance(model.optimizer, DistributedOptimizer):
             raise UserError(
-                f"the model is compiled with {type(model.optimizer).__name__}: its gradients would stay on their rank; "
+                f"the model is compiled with {type(model.optimizer).__name__}, which averages no gradients over ranks; "
                 "wrap it in hpc_train.parallel.DistributedOptimizer (for float16 compile with auto_scale_loss=False)"
             ).agreed()
         if not model.optimizer.built:
@@ -49,16 +49,16 @@ class Broadcast(keras.callbacks.Callback):
 
 
 def rank_seed(state: np.ndarray, rank: int) -> np.ndarray:
-    """A random layer's state on `rank`, from rank 0's state (2,): another seed, the same counter."""
+    """A random layer's state on `rank`, from rank 0's state (2,): a different seed, the same counter."""
     moved = (int(state[0]) + rank * _SEED_STRIDE) % 2**32
     return np.array([moved, state[1]]).astype(state.dtype)
 
 
 def broadcast_variables(model) -> None:
-    """Give every rank rank 0's values of a built model's variables and its optimizer's. Collective.
+    """Copy the variables of a built model and its optimizer from rank 0 to every rank. Collective.
 
     Raises:
-        UserError: on every rank, when their models differ.
+        UserError: on every rank, when the ranks' models differ.
     """
     variables = everything(model)
     if len(set(gather_objects(layout(variables), "hpc_train.layout"))) > 1:
@@ -68,7 +68,7 @@ def broadcast_variables(model) -> None:
 
 
 def average_statistics(model) -> None:
-    """Replace batch statistics by their means over the ranks, so that all ranks infer alike. Collective."""
+    """Replace batch statistics by their means over the ranks, so that all ranks infer the same. Collective."""
     variables = statistics(model)
     if hvd.size() == 1 or not variables:
         return
@@ -78,9 +78,10 @@ def average_statistics(model) -> None:
 
 
 def average_local_state(model) -> None:
-    """Replace all that ranks gather on their own by its mean, so that rank 0's state says all. Collective.
+    """Replace the state that each rank gathers on its own by its mean over the ranks. Collective.
 
-    That is batch statistics, and with lag 1 the gradients that wait; random layers' states stay as they are.
+    This is batch statistics and, with lag 1, the waiting gradients. Then rank 0's state is that of all ranks, but for
+    random layers' states, which stay as they are.
     """
     average_statistics(model)
     if isinstance(model.optimizer, DistributedOptimizer):
@@ -98,7 +99,7 @@ class AverageStatistics(keras.callbacks.Callback):
 
 
 class EqualReplicas(keras.callbacks.Callback):
-    """Check every `every` steps that weights and optimizer state are equal on all ranks, and at the end all state.
+    """Check every `every` steps that weights and optimizer state are equal on all ranks, and all state at the end.
 
     Raises:
         UserError: on every rank, naming the variables that differ.
@@ -115,7 +116,7 @@ class EqualReplicas(keras.callbacks.Callback):
         self.steps += 1
 
     def on_train_end(self, logs=None):
-        # Another `fit` begins with rank 0's state on every rank.
+        # The next `fit` begins with rank 0's state on every rank.
         average_local_state(self.model)
         check_replicas([v for v in everything(self.model) if not is_seed(v)], f"{self._when()}, the last")
 

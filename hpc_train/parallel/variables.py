@@ -1,6 +1,7 @@
-"""Which of a model's variables mean what to the ranks."""
+"""The variables of a model by what the ranks do with them."""
 
 import hashlib
+from typing import Any
 
 
 def is_seed(variable) -> bool:
@@ -15,29 +16,29 @@ def seeds(model) -> list:
 
 def statistics(model) -> list:
     """Floating-point state that each rank gathers from its own batches, such as batch normalisation's."""
-    # What is frozen does not change, its weights count as non-trainable, and they may be many.
+    # Frozen layers do not change; their weights count as non-trainable and may be many.
     frozen = {id(v) for layer in model._flatten_layers() if not layer.trainable for v in layer.variables}
     return [v for v in model.non_trainable_variables if not is_seed(v) and "float" in v.dtype and id(v) not in frozen]
 
 
 def optimizer_variables(model) -> list:
-    """State of the model's optimizer, loss scale and waiting gradients included, in the order in which it was made."""
+    """State of the model's optimizer, with loss scale and waiting gradients, in the order in which it was made."""
     return list(model.optimizer.variables) if model.optimizer is not None else []
 
 
 def replicated(model) -> list:
-    """What is equal on all ranks after every step: weights and optimizer state, without gradients that wait (lag 1)."""
+    """State that is equal on all ranks after every step: weights and optimizer, without waiting gradients (lag 1)."""
     own = {id(variable) for variable in getattr(model.optimizer, "waiting", ())}
     return [*model.trainable_variables, *(v for v in optimizer_variables(model) if id(v) not in own)]
 
 
 def everything(model) -> list:
-    """All that a run must carry on: weights, statistics, seeds, optimizer state."""
+    """All state that a resumed run needs: weights, statistics, seeds, optimizer state."""
     return [*model.trainable_variables, *model.non_trainable_variables, *optimizer_variables(model)]
 
 
-def named(variables) -> list[tuple[str, object]]:
-    """Variables with names that are unique: their Keras path, numbered where paths repeat."""
+def named(variables) -> list[tuple[str, Any]]:
+    """Variables with unique names: their Keras path, numbered where paths repeat."""
     seen: dict[str, int] = {}
     pairs = []
     for variable in variables:

@@ -13,7 +13,7 @@ def average(tensors: list[tf.Tensor], name: str, wire_dtype: str | None = None) 
     Args:
         tensors: dense tensors of the same dtype.
         name: the same on every rank, and used by no other collective in flight.
-        wire_dtype: None, "float16" or "bfloat16"; only float32 tensors are narrowed.
+        wire_dtype: None, "float16" or "bfloat16": the type in which float32 tensors travel; others stay as they are.
     """
     if wire_dtype is None or tensors[0].dtype != tf.float32:
         return hvd.grouped_allreduce(tensors, op=hvd.Average, name=name)
@@ -25,8 +25,8 @@ def average(tensors: list[tf.Tensor], name: str, wire_dtype: str | None = None) 
 
 
 def _average_bfloat16(tensors: list[tf.Tensor], name: str) -> list[tf.Tensor]:
-    # Horovod 0.28.1 cannot add bfloat16. So each rank gets its slice of everybody's bits, adds them in
-    # float32, and sends the mean back: the traffic of a ring all-reduce in 16 bits, with one rounding each way.
+    # Horovod 0.28.1 cannot add bfloat16. So each rank gets one slice of all ranks' bits, adds them up in float32 and
+    # sends the mean back: the traffic of a ring all-reduce in 16 bits, with one rounding each way.
     sizes = [tensor.shape.num_elements() for tensor in tensors]
     flat = tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], 0)
     ranks = hvd.size()
@@ -40,29 +40,33 @@ def _average_bfloat16(tensors: list[tf.Tensor], name: str) -> list[tf.Tensor]:
 
 
 def adasum(tensor: tf.Tensor, name: str) -> tf.Tensor:
-    """Gradients of all ranks combined as Maleki et al. (2021, section 3) do. Collective; on a power of two of ranks.
+    """Combine the gradients of all ranks as in Maleki et al. (2021, section 3). Collective; on 2, 4, 8, ... ranks.
 
-    Of two, (1 - a.b / 2 a.a) a + (1 - a.b / 2 b.b) b: the sum where they are orthogonal, the mean where they are
-    the same; of more, pairs of pairs.
+    For two gradients a and b this is (1 - a.b / 2 a.a) a + (1 - a.b / 2 b.b) b: their sum where they are orthogonal,
+    their mean where they are equal. More gradients are combined in pairs, then in pairs of pairs.
 
     Args:
-        tensor: of one layer, float32 or float64.
+        tensor: gradient of one layer, float32 or float64.
         name: the same on every rank, and used by no other collective in flight.
     """
-    # One at a time: hvd.grouped_allreduce of 0.28.1 fails with this operation. Horovod fuses them all the same.
+    # One at a time: hvd.grouped_allreduce of 0.28.1 fails with this operation. Horovod fuses them anyway.
     return hvd.allreduce(tensor, op=hvd.Adasum, name=name)
 
 
 def average_sparse(slices: tf.IndexedSlices, name: str) -> tf.IndexedSlices:
-    """The mean over the ranks of a sparse gradient: everybody's rows side by side. Collective."""
+    """The mean over the ranks of a sparse gradient: the rows of all ranks one after the other. Collective."""
     values = hvd.allgather(slices.values / hvd.size(), name=f"{name}.values")
     indices = hvd.allgather(slices.indices, name=f"{name}.indices")
     return tf.IndexedSlices(values, indices, slices.dense_shape)
 
 
 def check_adasum(world: World) -> None:
-    """Raises UserError where Horovod cannot combine the gradients of these ranks by Adasum."""
+    """Check that Horovod can combine the gradients of these ranks by Adasum.
+
+    Raises:
+        UserError: the number of ranks is not a power of two, or they do not use MPI.
+    """
     if world.size & (world.size - 1):
-        raise UserError(f"--reduction adasum pairs the ranks: start 2, 4, 8, ... of them, not {world.size}")
+        raise UserError(f"--reduction adasum combines ranks in pairs: start 2, 4, 8, ... ranks, not {world.size}")
     if world.size > 1 and not hvd.mpi_enabled():
-        raise UserError("--reduction adasum needs MPI, and the ranks were started with Gloo: horovodrun --mpi")
+        raise UserError("--reduction adasum needs MPI, and these ranks use Gloo: start them with horovodrun --mpi")
