@@ -9,7 +9,7 @@ A trainer is a dataclass of options and a task::
     def run(options):
         training.train(options, training.Task("mine", build))
 
-TensorFlow and Horovod are imported when training begins.
+TensorFlow and Horovod are imported when a training begins.
 """
 
 import importlib

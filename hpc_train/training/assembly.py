@@ -1,4 +1,4 @@
-"""What a training begins with, from its options: data, plan and compiled network; a benchmark begins with the same."""
+"""What a training or a benchmark begins with, made from its options: data, plan and compiled network."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,10 +18,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Assembly:
-    """All that a training has before its first step, but for its run folder.
+    """What a training has before its first step, without its run folder.
 
-    feed: of the data that the options name. plan, validation: who gets what of it. model: compiled, its optimizer
-    built. schedule: of the learning rate. notes: lines that are said once. facts: of the task, as in `Task.facts`.
+    Args:
+        feed: the data that the options name.
+        plan: the training samples of each rank at each step.
+        validation: the same for the held-out samples.
+        model: compiled, with a built optimizer.
+        schedule: of the learning rate.
+        notes: lines to print once, when training begins.
+        facts: the order of an epoch and `Task.facts`: a resumed run must have the same.
     """
 
     feed: "Feed | Synthetic"
@@ -37,7 +43,7 @@ def assemble(options: Options, task: Task, world: "World") -> Assembly:
     """Open the data, plan the epochs, build the network and compile it. Collective; after `parallel.init`.
 
     Raises:
-        UserError: whatever the user can mend, on every rank.
+        UserError: on every rank, for whatever the user can fix.
     """
     import keras
 
@@ -50,7 +56,7 @@ def assemble(options: Options, task: Task, world: "World") -> Assembly:
     if options.precision != "float32":
         keras.config.set_dtype_policy(f"mixed_{options.precision}")
     local = staged(options)
-    # What is collective in here fails on every rank or on none, so the ranks stay together.
+    # Collective calls in here fail on every rank or on none, so the ranks stay together.
     with parallel.agree(world):
         if options.reduction == "adasum":
             check_adasum(world)
@@ -63,14 +69,18 @@ def assemble(options: Options, task: Task, world: "World") -> Assembly:
         model = network(options, task, training)
         judged = task.compiled_with(options, training)
         notes = task.notes(training) if task.notes else []
-        facts = task.facts(training) if task.facts else {}
+        facts = {"order": order.as_dict(), **(task.facts(training) if task.facts else {})}
     schedule = _schedule(options, plan.global_batch)
     compile_model(model, options, judged, parallel.DistributedOptimizer)
     return Assembly(feed, plan, validation, model, schedule, notes, facts)
 
 
 def network(options: Options, task: Task, catalogue):
-    """The uncompiled network for the samples of `catalogue`: the task's, or the one of --init; raises UserError."""
+    """The uncompiled network for the samples of `catalogue`: the task's, or the one of --init.
+
+    Raises:
+        UserError: the options and the data do not fit the network.
+    """
     model = transfer.build(options, catalogue) if options.init else task.model(catalogue)
     if task.fits:
         task.fits(model, catalogue)
@@ -78,16 +88,25 @@ def network(options: Options, task: Task, catalogue):
 
 
 def compile_model(model, options: Options, judged: dict, wrapper: type) -> None:
-    """Give the model its loss and metrics, which are `judged`, and its optimizer, and build the optimizer.
+    """Compile the model and build its optimizer.
 
-    wrapper: `parallel.DistributedOptimizer`, or what is made like it.
+    Args:
+        model: uncompiled.
+        options: of the trainer.
+        judged: `loss` and `metrics`, from `Task.compiled_with`.
+        wrapper: `parallel.DistributedOptimizer`, or a class with the same arguments.
+
+    Raises:
+        UserError: on every rank, where --sync-batch-norm finds no batch normalisation to train.
     """
     from hpc_train import parallel
     from hpc_train.optim import recipe
     from hpc_train.optim.accumulate import accumulate
 
     if options.sync_batch_norm and not parallel.synchronise_batch_norm(model):
-        raise UserError("--sync-batch-norm: the network trains no batch normalisation; leave it out").agreed()
+        raise UserError(
+            "--sync-batch-norm: no batch normalisation of this network is trained; leave the option out"
+        ).agreed()
     inner = recipe.optimizer(options, options.lr, options.multipliers(options.lr))
     wire_dtype = None if options.wire_dtype == "float32" else options.wire_dtype
     model.compile(
@@ -120,5 +139,5 @@ def _schedule(options: Options, global_batch: int) -> "Schedule":
 def _recorded_order(options: Options) -> dict | None:
     from hpc_train.training.run_folder import Run
 
-    earlier = Run(options.run) if options.resume else None
+    earlier = Run(options.run) if options.resume and options.run else None
     return earlier.record()["facts"].get("order") if earlier and earlier.record_file.is_file() else None

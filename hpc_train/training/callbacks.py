@@ -1,4 +1,4 @@
-"""Callbacks of a training run: rate, checkpoints, best model, metrics file, progress."""
+"""Callbacks of a training run: learning rate, checkpoints, best model, metrics file, progress line."""
 
 import math
 import shutil
@@ -28,7 +28,11 @@ from hpc_train.units import rate
 
 
 class Position(keras.callbacks.Callback):
-    """Keeps `progress` true, sets the learning rate of each step, and stops at a loss that is no number."""
+    """Updates `progress`, sets the learning rate of each step, and stops when the loss is not finite.
+
+    Raises:
+        UserError: on the ranks whose loss is not finite.
+    """
 
     def __init__(self, progress: Progress, plan: TrainPlan, schedule: Schedule, world: World):
         super().__init__()
@@ -42,8 +46,8 @@ class Position(keras.callbacks.Callback):
         self.progress.step += 1
         self.progress.position += self.plan.global_batch
         if self.progress.metrics:
-            # Resumed inside an epoch: add what was counted before, once over all ranks. Keras makes the metrics'
-            # variables in the first step, so not earlier.
+            # Resumed inside an epoch: add the sums of the steps before, on one rank only. Keras makes the metrics'
+            # variables in the first step, so this cannot come earlier.
             if self.world.is_root:
                 now = states(self.model)
                 assign_states(self.model, [a + b for a, b in zip(now, self.progress.metrics, strict=True)])
@@ -85,7 +89,7 @@ class Best(keras.callbacks.Callback):
             self.model.stop_training = True
 
     def exhausted(self, epochs: int) -> bool:
-        """True when after so many epochs there has been no improvement for `patience` of them."""
+        """Whether the last `patience` of these epochs brought no improvement."""
         return self.patience is not None and epochs - self.memory["epoch"] >= self.patience
 
 
@@ -108,7 +112,7 @@ class Checkpoints(keras.callbacks.Callback):
         self.training.begin()
 
     def on_train_batch_begin(self, batch, logs=None):
-        # Here and not at the end of a batch: by now every callback has seen the step before.
+        # Here and not at the end of a batch: now every callback has seen the step before.
         signals = self.training.signals()
         progress = self.progress
         due = self.every and progress.position and progress.step % self.every == 0
@@ -121,7 +125,7 @@ class Checkpoints(keras.callbacks.Callback):
         self.requests.rest()
 
     def on_test_begin(self, logs=None):
-        # Validation resets the metrics: now is the last moment of training's.
+        # Validation resets the metrics: this is the last moment to read those of training.
         self._trained = sum_arrays(states(self.model), "hpc_train.metrics.trained")
         self.validation.begin()
 
@@ -150,9 +154,9 @@ class Checkpoints(keras.callbacks.Callback):
 
 
 class Report(keras.callbacks.Callback):
-    """On rank 0: one progress line for the job, and a line an epoch in metrics.jsonl.
+    """On rank 0: prints one progress line for the job, and writes a line an epoch to metrics.jsonl.
 
-    Throughput is over all ranks, from the end of the first step (which compiles) to the end of the last one.
+    Throughput is that of all ranks, from the end of the first step (which compiles) to the end of the last step.
     """
 
     def __init__(
@@ -223,7 +227,7 @@ class Report(keras.callbacks.Callback):
         )
 
     def _scaling(self) -> dict[str, float]:
-        """The loss scale where it adapts; where it does not, how many steps were skipped because it was too large."""
+        """The loss scale where it adapts; where it is fixed, the number of steps that overflowed and were skipped."""
         scaling = self.model.optimizer.inner_optimizer
         scale, skipped = getattr(scaling, "dynamic_scale", None), getattr(scaling, "skipped", None)
         values = {"loss_scale": scale, "skipped_steps": skipped}

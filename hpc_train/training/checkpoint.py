@@ -1,4 +1,4 @@
-"""Checkpoints: one HDF5 file with every variable and where training stands."""
+"""Checkpoints: one HDF5 file with every variable and the progress of the training."""
 
 import json
 import re
@@ -17,14 +17,14 @@ _VERSION = 1
 
 @dataclass
 class Progress:
-    """Where training stands; no number in it depends on how many ranks there are.
+    """How far a training is; no value depends on the number of ranks.
 
-    Attributes:
-        epoch: epochs completed.
-        position: samples consumed of the epoch under way, over all ranks.
-        step: steps made in all.
+    Args:
+        epoch: completed epochs.
+        position: samples of the current epoch that all ranks together have consumed.
+        step: steps made since the start of the run.
         callbacks: what callbacks remember from epoch to epoch (best value, patience), by name.
-        metrics: sums over the ranks of the metric states of the epoch under way.
+        metrics: metric states of the current epoch, summed over the ranks.
     """
 
     epoch: int = 0
@@ -37,7 +37,7 @@ class Progress:
 def save(folder: Path, model, progress: Progress, keep: int = 2) -> Path:
     """Write a checkpoint, whole or not at all, and delete all but the newest `keep`. One rank calls it.
 
-    Random layers' states are rank 0's; other ranks derive theirs when they resume.
+    Random layers' states are those of rank 0; other ranks derive theirs when they resume.
     """
     path = folder / f"step-{progress.step:010d}.h5"
     with atomic_path(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
@@ -55,20 +55,20 @@ def save(folder: Path, model, progress: Progress, keep: int = 2) -> Path:
 
 
 def newest(folder: Path) -> Path | None:
-    """The checkpoint to resume from, or None."""
+    """The newest checkpoint in the folder, or None."""
     return next(iter(reversed(_checkpoints(folder))), None)
 
 
 def step_of(path: Path | None) -> int:
-    """Steps made until a checkpoint was written; 0 without one."""
+    """The number of steps before a checkpoint; 0 without one."""
     return int(path.stem.removeprefix("step-")) if path else 0
 
 
 def load(path: Path, model) -> Progress:
-    """Put a checkpoint's values into `model` and its optimizer, both built. One rank calls it.
+    """Load a checkpoint into `model` and its optimizer, both built. One rank calls it.
 
     Raises:
-        UserError: the file cannot be read, or was written by another model.
+        UserError: the file cannot be read, or is of another model.
     """
     try:
         with h5py.File(path, "r", locking=False) as file:
@@ -79,13 +79,13 @@ def load(path: Path, model) -> Progress:
             variables, stored = named(everything(model)), file["variables"]
             if len(variables) != len(stored):
                 raise UserError(
-                    f"{path} holds {len(stored)} variables, the model and its optimizer have {len(variables)}; resume "
-                    "with the options of the first start (--model, --optimizer, --lag, --ema, --precision, ...)"
+                    f"{path} holds {len(stored)} variables, but the model and its optimizer have {len(variables)}; "
+                    "resume with the options of the first start (--model, --optimizer, --lag, --ema, --precision, ...)"
                 )
             for i, (name, variable) in enumerate(variables):
                 _restore(path, stored[f"{i:06d}"], name, variable)
     except (OSError, KeyError) as error:
-        remedy = "delete it to resume from the one before"
+        remedy = "delete it to resume from the checkpoint before it"
         raise UserError(f"cannot read the checkpoint {path} ({error}); {remedy}") from error
     return progress
 

@@ -1,4 +1,4 @@
-"""What a trainer is fed with: its two catalogues, the order of an epoch, and the batches of both splits."""
+"""The data of a trainer: its two catalogues, the order of an epoch, and the batches of both splits."""
 
 import dataclasses
 import os
@@ -8,7 +8,7 @@ from hpc_train import parallel
 from hpc_train.data.catalogue import Catalogue
 from hpc_train.data.catalogue.layout import HELD_OUT, find_splits
 from hpc_train.data.fields.options import FieldOptions
-from hpc_train.data.options import DataOptions, is_synthetic
+from hpc_train.data.options import is_synthetic
 from hpc_train.data.plan import TrainPlan, ValidationPlan
 from hpc_train.data.plan.order import BLOCKS_IN_WINDOW, BlockOrder, FullOrder, Order, from_dict
 from hpc_train.data.reading.encoded_reader import open_reader
@@ -16,24 +16,34 @@ from hpc_train.errors import UserError
 from hpc_train.parallel.mpi import communicator, on_root
 from hpc_train.parallel.world import World
 from hpc_train.training.synthetic import Synthetic
+from hpc_train.units import MIB
 
-# What a window may take of a rank's memory where nobody says: two are held at a time.
+# Most bytes of a shuffle window where --shuffle-window is not set: a rank holds two windows at a time.
 _WINDOW_BYTES = 2**29
 
 
 def open_feed(options, world: World) -> "Feed | Synthetic":
-    """What `options.data` names: `Feed` of files, or `Synthetic` for --data synthetic. Collective; raises UserError."""
+    """Open the data that the options name: `Synthetic` for --data synthetic, else a `Feed` of files. Collective.
+
+    Raises:
+        UserError: on every rank, as `Feed` and `Synthetic` do.
+    """
     return (Synthetic if is_synthetic(options) else Feed)(options, world)
 
 
 class Feed:
-    """The data of a training run, opened by all ranks together.
+    """The data of a training run in files, opened by all ranks together.
 
-    options: of the trainer (`data.options.DataOptions` and `ReadOptions`, `test_data`, `seed`, `batch_size`), and
-    `data.fields.FieldOptions` where it has them.
-    training, held_out: the catalogues, images of --image-size where they are encoded, fields with the classes that
-    --class-map makes.
-    Raises UserError, on every rank, for data that are missing, damaged or do not fit each other.
+    Its `training` and `held_out` are catalogues of samples as delivered: encoded images have the size --image-size,
+    fields have the classes of --class-map.
+
+    Args:
+        options: of the trainer (`data.options.DataOptions` and `ReadOptions`, `test_data`, `seed`, `batch_size`), with
+            `data.fields.FieldOptions` or without.
+        world: the ranks.
+
+    Raises:
+        UserError: on every rank; data are missing or damaged, or the splits do not fit each other.
     """
 
     def __init__(self, options, world: World):
@@ -55,43 +65,53 @@ class Feed:
 
     @property
     def error(self) -> Exception | None:
-        """What went wrong while reading; TensorFlow shows an error of its own instead."""
+        """The error that stopped reading; TensorFlow raises its own error instead."""
         return next((source.error for source in self.inputs if source.error), None)
 
     def order(self, recorded: dict | None) -> Order:
-        """The order of an epoch: the one that the run recorded when it began, or what the options ask for."""
+        """The order of an epoch.
+
+        Args:
+            recorded: the order that the run recorded when it began, as `Order.as_dict` gives it; None for a new run.
+
+        Returns:
+            The recorded order where samples and seed are the same, else the one that the options ask for.
+
+        Raises:
+            UserError: options for blocks without --shuffle blocks.
+        """
         options, samples, sample_bytes = self.options, self.training.samples, self._readers[0].sample_bytes
         full = FullOrder(samples, options.seed)
         if recorded and {**full.as_dict(), **recorded} == {**recorded, "samples": samples, "seed": options.seed}:
             return from_dict(recorded)
         sized = options.shuffle_block or options.shuffle_window
         if options.shuffle == "full" and sized:
-            raise UserError("--shuffle-block and --shuffle-window are of --shuffle blocks; leave them out")
+            raise UserError("--shuffle-block and --shuffle-window are for --shuffle blocks; leave them out")
         together = on_root(self.comm, self._readers[0].samples_together)
         if options.shuffle == "full" or (options.shuffle == "auto" and together == 1 and not sized):
             return full
         sizes = samples, options.seed, self.world.size, options.batch_size * options.accumulate
         block = options.shuffle_block or BlockOrder.fit(*sizes, sample_bytes=sample_bytes).block
-        # Whole chunks, so that none is decoded twice.
+        # Whole chunks, so that no chunk is decoded twice.
         block = -(-block // together) * together
         window = options.shuffle_window or max(block, min(BLOCKS_IN_WINDOW * block, _WINDOW_BYTES // sample_bytes))
         return BlockOrder.fit(*sizes, block, window)
 
     def batches(self, plan: TrainPlan, epoch: int, position: int, steps: int):
-        """This rank's training batches, as `data.pipeline.Input.training` gives them."""
+        """This rank's training batches, as from `data.tensors.pipeline.Input.training`."""
         return self.inputs[0].training(plan, self.world.rank, epoch, position, steps)
 
     def validation(self, plan: ValidationPlan):
-        """This rank's held-out batches, as `data.pipeline.Input.validation` gives them."""
+        """This rank's held-out batches, as from `data.tensors.pipeline.Input.validation`."""
         return self.inputs[1].validation(plan, self.world.rank)
 
     def description(self, plan: TrainPlan) -> list[str]:
-        """How the training data are read, a line a data set."""
-        held = self.inputs[0].memory(plan) / 2**20
+        """How the training data are read, in lines to print."""
+        held = self.inputs[0].memory(plan) / MIB
         threads, read = self.inputs[0].reading(plan.batch_size).threads, self._readers[0].describe()
         if self.training.encoding:
             size, crop = self.options.image_size, self.options.crop
-            part = "a random part, mirrored or not" if crop == "inception" else "the centre"
+            part = "a random part, mirrored half of the time" if crop == "inception" else "the centre"
             read.append(f"decoded to {size} x {size} by {threads} threads: of each image {part}")
             return [*read, f"{threads} reading threads, about {held:.0f} MiB of files and images in memory"]
         if self._transform:
@@ -107,29 +127,33 @@ class Feed:
         return JpegInput(*how, options.crop) if reader.encoding else Input(*how, self._transform)
 
     def _open_held_out(self, training: Catalogue) -> Catalogue:
-        options: DataOptions = self.options
+        options = self.options
         split = on_root(self.comm, lambda: _held_out_split(options.test_data, options.data))
         held_out = options.catalogue(split, self.comm, options.test_data, training.classes)
         first, second = map(_form, (training, held_out))
         one = "`hpc-train prepare image-folder`" if training.encoding or held_out.encoding else "`hpc-train shard`"
         if first != second or held_out.packing != training.packing:
             raise UserError(
-                f"{held_out.files[0]}: holds samples {second}, packed by {held_out.packing}, but those for training "
-                f"are {first}, packed by {training.packing}; bring both into one form with {one}"
+                f"{held_out.files[0]}: holds samples {second}, packed by {held_out.packing}, but training samples are "
+                f"{first}, packed by {training.packing}; bring both into one form with {one}"
             ).agreed()
         names = training.channel_names, held_out.channel_names
         if all(names) and names[0] != names[1]:
             raise UserError(
-                f"{held_out.files[0]}: has the channels {', '.join(names[1])}, but those for training are "
+                f"{held_out.files[0]}: has the channels {', '.join(names[1])}, but training samples have "
                 f"{', '.join(names[0])}; bring them into one order"
             ).agreed()
         return held_out
 
 
 def staged(options):
-    """The options with their data on this node's own storage, as `--stage` asks; as they are without it. Collective.
+    """Copy the data to this node's own storage where --stage asks for it. Collective.
 
-    Raises UserError as `data.staging.stage` does, and when the nodes' folders have different paths.
+    Returns:
+        The options with the paths of the copies; the same options without --stage.
+
+    Raises:
+        UserError: as `data.staging.stage`, and when the nodes' folders have different paths.
     """
     if not options.stage:
         return options
@@ -141,15 +165,16 @@ def staged(options):
     moved = {}
     for name in ("data", "test_data"):
         if getattr(options, name):
-            chosen = Stage(getattr(options, name), os.path.join(options.stage, name))
-            moved[name] = stage_to(chosen, comm)
+            moved[name] = stage_to(Stage(getattr(options, name), os.path.join(options.stage, name)), comm)
     if len(set(comm.allgather(str(moved)))) > 1:
-        raise UserError(f"--stage {options.stage} is another folder on each node; name one that is the same").agreed()
+        raise UserError(
+            f"--stage {options.stage} is a different path on each node; name one that is the same on all"
+        ).agreed()
     return dataclasses.replace(options, **moved)
 
 
 def _form(catalogue: Catalogue) -> str:
-    """What a sample is, for comparison."""
+    """Shape and type of a sample, to compare splits."""
     if catalogue.encoding:
         return catalogue.encoding.upper()
     return f"{catalogue.input_shape} {catalogue.input_dtype.newbyteorder('=')}"

@@ -1,27 +1,54 @@
-"""What the trainers share: one path from options and a model to a finished run folder."""
+"""The path that all trainers share, from options and a task to a finished run folder."""
 
 import gc
 import math
 import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from hpc_train.console import say
 from hpc_train.training import transfer
 from hpc_train.training.options import Options, check
 from hpc_train.training.task import Task
+from hpc_train.units import rate
+
+if TYPE_CHECKING:
+    from hpc_train.flops.work import Work
+    from hpc_train.optim.ema import Averages
+    from hpc_train.parallel.world import World
+    from hpc_train.training.assembly import Assembly
+    from hpc_train.training.checkpoint import Progress
+    from hpc_train.training.run_folder import Run
+    from hpc_train.training.stopping import Requests, Stopped
+
+
+@dataclass(frozen=True)
+class _Training:
+    """A training that has begun: what its steps share."""
+
+    options: Options
+    task: Task
+    world: "World"
+    requests: "Requests"
+    assembly: "Assembly"
+    run: "Run"
+    progress: "Progress"
+    averages: "Averages"
+    work: "Work"
 
 
 def train(options: Options, task: Task) -> None:
     """Train, evaluate and save; every rank calls it, before any TensorFlow operation.
 
+    SIGUSR1 and SIGTERM, to any rank, stop all ranks before the same step: rank 0 writes a checkpoint, and the process
+    ends with status 75 (`stopping.UNFINISHED`). `--run` and `--resume` continue from there.
+
     Args:
         options: the trainer's options.
-        task: what is trained, and how it is judged; with `--init` the run is named after that.
-
-    SIGUSR1 and SIGTERM, to any rank, stop all of them at one step: rank 0 writes a checkpoint, and the process ends
-    with status 75 (`stopping.UNFINISHED`); `--run` and `--resume` go on from there.
+        task: what is trained, and how it is judged; with `--init` the run is named after that model.
 
     Raises:
-        UserError: whatever the user can mend, on every rank.
+        UserError: on every rank, for whatever the user can fix.
     """
     check(options)
     name = f"transfer-{options.init.stem}" if options.init else task.name
@@ -34,23 +61,33 @@ def train(options: Options, task: Task) -> None:
     import tensorflow as tf
 
     from hpc_train.flops.work import Work
-    from hpc_train.optim.ema import Averages, EvaluateAverages
-    from hpc_train.training import checkpoint
+    from hpc_train.optim.ema import Averages
     from hpc_train.training.assembly import assemble
-    from hpc_train.training.callbacks import Best, Checkpoints, Position, Report
-    from hpc_train.training.input_wait import InputWait
-    from hpc_train.training.run_folder import Run
-    from hpc_train.units import rate
 
     assembly = assemble(options, task, world)
-    feed, plan, validation, model, schedule = (
-        assembly.feed,
-        assembly.plan,
-        assembly.validation,
-        assembly.model,
-        assembly.schedule,
-    )
-    training, held_out = feed.training, feed.held_out
+    run, progress = _begin(name, options, world, assembly)
+    if world.is_root:
+        _announce(name, world, assembly, run, progress)
+    work = Work.of(assembly.model, options, assembly.feed.training.input_shape, world.size)
+    averages = Averages(assembly.model)
+    training = _Training(options, task, world, requests, assembly, run, progress, averages, work)
+    callbacks = _callbacks(training)
+    requests.train()
+    try:
+        results = _fit_epochs(training, callbacks)
+    except Stopped as stopped:
+        _end_unfinished(training, callbacks, stopped)
+    except tf.errors.OpError as error:
+        raise (assembly.feed.error or error) from None
+    if world.is_root:
+        _finish(training, results)
+
+
+def _begin(name: str, options: Options, world: "World", assembly: "Assembly") -> "tuple[Run, Progress]":
+    """Make the run folder or reopen it, and load its newest checkpoint into the model. Collective."""
+    from hpc_train import parallel
+    from hpc_train.training import checkpoint
+    from hpc_train.training.run_folder import Run
 
     path = options.run
     with parallel.agree(world):
@@ -61,79 +98,104 @@ def train(options: Options, task: Task) -> None:
     hosts = parallel.gather_objects(socket.gethostname())
     with parallel.agree(world):
         if world.is_root:
-            facts = {"trainer": name, "seed": options.seed, "samples": plan.samples, "data": training.identity}
-            facts |= {"order": plan.order.as_dict(), **assembly.facts}
-            if training.encoding:
-                facts |= {"image_size": options.image_size, "crop": options.crop}
             newest = checkpoint.newest(run.checkpoints)
+            facts = _facts(name, options, assembly)
             run.start(options, world, facts, options.resume, checkpoint.step_of(newest), hosts)
             if newest:
-                progress = checkpoint.load(newest, model)
+                progress = checkpoint.load(newest, assembly.model)
             run.forget_metrics_after(progress.step)
     progress = parallel.broadcast_object(progress)
-    # For a run that only has its last evaluation left; else `fit` begins with it as well.
-    parallel.broadcast_variables(model)
+    # For a run that only has its last evaluation left; otherwise `fit` begins with this as well.
+    parallel.broadcast_variables(assembly.model)
+    return run, progress
 
-    tell = say if world.is_root else _silent
-    tell(
-        f"{name}: {_parameters(model)}, {plan.samples} samples, {world.size} ranks, global batch {plan.global_batch}, "
-        f"rate {schedule.start:g} -> {schedule.peak:g}, run {run.path}"
+
+def _facts(name: str, options: Options, assembly: "Assembly") -> dict:
+    """What a resumed run must share with its earlier starts."""
+    training = assembly.feed.training
+    facts = {"trainer": name, "seed": options.seed, "samples": training.samples, "data": training.identity}
+    facts |= assembly.facts
+    if training.encoding:
+        facts |= {"image_size": options.image_size, "crop": options.crop}
+    return facts
+
+
+def _announce(name: str, world: "World", assembly: "Assembly", run: "Run", progress: "Progress") -> None:
+    plan, schedule = assembly.plan, assembly.schedule
+    say(
+        f"{name}: {_parameters(assembly.model)}, {plan.samples} samples, {world.size} ranks, global batch "
+        f"{plan.global_batch}, rate {schedule.start:g} -> {schedule.peak:g}, run {run.path}"
     )
-    for line in [*assembly.notes, *feed.description(plan)] if world.is_root else ():
-        tell(f"  {line}")
+    for line in (*assembly.notes, *assembly.feed.description(plan)):
+        say(f"  {line}")
     if progress.step:
-        tell(f"resuming after step {progress.step}: epoch {progress.epoch + 1}, sample {progress.position}")
+        say(f"resuming after step {progress.step}: epoch {progress.epoch + 1}, sample {progress.position}")
 
-    validation_steps = validation.real_steps(world.rank)
-    callbacks = parallel.callbacks(options.check_every, validation_steps)
-    wait, averages = InputWait(), Averages(model)
-    work = Work.of(model, options, training.input_shape, world.size)
-    evaluate_averages = EvaluateAverages(averages)
-    callbacks += [evaluate_averages, wait, Position(progress, plan, schedule, world)]
-    best = Best(run, world, progress, f"val_{task.monitor}", options.patience, averages)
-    callbacks += [best]
+
+def _callbacks(training: _Training) -> list:
+    """The callbacks of `fit`, in the order in which they need each other."""
+    from hpc_train import parallel
+    from hpc_train.optim.ema import EvaluateAverages
+    from hpc_train.training.callbacks import Best, Checkpoints, Position, Report
+    from hpc_train.training.input_wait import InputWait
+
+    options, task, world, run = training.options, training.task, training.world, training.run
+    plan, progress, averages = training.assembly.plan, training.progress, training.averages
+    wait = InputWait()
+    callbacks = [
+        *parallel.callbacks(options.check_every, training.assembly.validation.real_steps(world.rank)),
+        EvaluateAverages(averages),
+        wait,
+        Position(progress, plan, training.assembly.schedule, world),
+        Best(run, world, progress, f"val_{task.monitor}", options.patience, averages),
+    ]
     if world.is_root:
-        callbacks += [
-            Report(run, world, progress, plan, options.epochs, task.shown, work, wait),
-            _tensorboard(options, run),
-        ]
-    checkpoints = Checkpoints(run, world, progress, options.checkpoint_every, requests, averages)
-    callbacks += [checkpoints]
+        report = Report(run, world, progress, plan, options.epochs, task.shown, training.work, wait)
+        callbacks += [report, _tensorboard(options, run)]
+    return [*callbacks, Checkpoints(run, world, progress, options.checkpoint_every, training.requests, averages)]
 
-    requests.train()
-    try:
-        held_out_data = feed.validation(validation)
 
-        def evaluate():
-            return parallel.evaluate(model, held_out_data, validation_steps, [evaluate_averages, checkpoints])
+def _fit_epochs(training: _Training, callbacks: list) -> dict[str, float]:
+    """Train the epochs that are left; returns the results of the last evaluation. Collective."""
+    from hpc_train import parallel
+    from hpc_train.optim.ema import EvaluateAverages
+    from hpc_train.training.callbacks import Best, Checkpoints
 
-        if not plan.steps(progress.position):
-            _end_epoch(model, progress, callbacks, evaluate)
-        # Keras counts the same steps in every epoch; a resumed epoch has fewer, so it gets a fit of its own.
-        resumed = [progress.epoch + 1] if progress.position else []
-        for last_epoch in [*resumed, options.epochs]:
-            if progress.epoch < last_epoch <= options.epochs and not best.exhausted(progress.epoch):
-                _fit(model, feed, plan, progress, last_epoch, callbacks, held_out_data)
-        results = evaluate()
-    except Stopped as stopped:
-        go_on = "" if options.resume and options.run else f"; go on with --run {run.path} --resume"
-        epoch = min(progress.epoch + 1, options.epochs)
-        tell(f"stopped by {stopped} after step {progress.step}, in epoch {epoch} of {options.epochs}{go_on}")
-        _end_unfinished(world, stopped, callbacks)
-    except tf.errors.OpError as error:
-        raise (feed.error or error) from None
+    assembly, progress, epochs = training.assembly, training.progress, training.options.epochs
+    plan, validation = assembly.plan, assembly.validation
+    held_out_data = assembly.feed.validation(validation)
 
-    if world.is_root:
-        with averages.in_place():
-            parallel.save_model(model, run.model)
-        last = run.metrics()[-1] if run.metrics() else {}
-        named = ", ".join(f"{key} {results[key]:.4f}" for key in (*task.shown, "loss") if key in results)
-        waited = f", input wait {last['input_wait']:.1%}" if "input_wait" in last else ""
-        speed = last.get("samples_per_s", 0)
-        tell(
-            f"{held_out.split or 'held-out'} {named} after {progress.epoch} epochs, {rate(speed)} samples/s on "
-            f"{world.size} ranks{work.describe(speed)}{waited}\nrun folder {run.path}"
-        )
+    def evaluate():
+        also = [_find(callbacks, EvaluateAverages), _find(callbacks, Checkpoints)]
+        return parallel.evaluate(assembly.model, held_out_data, validation.real_steps(training.world.rank), also)
+
+    if not plan.steps(progress.position):
+        _end_epoch(assembly.model, progress, callbacks, evaluate)
+    # Keras makes the same number of steps in every epoch; a resumed epoch has fewer, so it gets its own `fit`.
+    resumed = [progress.epoch + 1] if progress.position else []
+    best = _find(callbacks, Best)
+    for last_epoch in [*resumed, epochs]:
+        if progress.epoch < last_epoch <= epochs and not best.exhausted(progress.epoch):
+            _fit(assembly.model, assembly.feed, plan, progress, last_epoch, callbacks, held_out_data)
+    return evaluate()
+
+
+def _finish(training: _Training, results: dict[str, float]) -> None:
+    """Save the model and print the summary. Rank 0 calls it."""
+    from hpc_train import parallel
+
+    run, shown = training.run, (*training.task.shown, "loss")
+    with training.averages.in_place():
+        parallel.save_model(training.assembly.model, run.model)
+    last = run.metrics()[-1] if run.metrics() else {}
+    named = ", ".join(f"{key} {results[key]:.4f}" for key in shown if key in results)
+    waited = f", input wait {last['input_wait']:.1%}" if "input_wait" in last else ""
+    speed = last.get("samples_per_s", 0)
+    say(
+        f"{training.assembly.feed.held_out.split or 'held-out'} {named} after {training.progress.epoch} epochs, "
+        f"{rate(speed)} samples/s on {training.world.size} ranks{training.work.describe(speed)}{waited}\n"
+        f"run folder {run.path}"
+    )
 
 
 def _parameters(model) -> str:
@@ -142,18 +204,23 @@ def _parameters(model) -> str:
     return f"{model.count_params():,} parameters" + (f", {kept:,} of them frozen" if kept else "")
 
 
-def _end_unfinished(world, stopped, callbacks) -> None:
-    """Let go of what outlives a training that was stopped, and end with the status that says so."""
+def _end_unfinished(training: _Training, callbacks: list, stopped: "Stopped") -> None:
+    """End a training that was stopped, with the status that says so. Collective; does not return."""
     import keras
 
     from hpc_train import parallel
     from hpc_train.training.input_wait import InputWait
     from hpc_train.training.stopping import UNFINISHED
 
+    options, progress, world = training.options, training.progress, training.world
+    if world.is_root:
+        epoch = min(progress.epoch + 1, options.epochs)
+        go_on = "" if options.resume and options.run else f"; continue with --run {training.run.path} --resume"
+        say(f"stopped by {stopped} after step {progress.step}, in epoch {epoch} of {options.epochs}{go_on}")
     for callback in callbacks:
         if isinstance(callback, (keras.callbacks.TensorBoard, InputWait)):
             callback.on_train_end()
-    # The trace holds the pipeline, which complains when it outlives the interpreter.
+    # The traceback holds the data pipeline, which prints errors when it outlives the interpreter.
     stopped.with_traceback(None)
     gc.collect()
     parallel.end_together(world, UNFINISHED)
@@ -175,13 +242,13 @@ def _fit(model, feed, plan, progress, last_epoch, callbacks, validation_data) ->
 
 
 def _end_epoch(model, progress, callbacks, evaluate) -> None:
-    """Validate and end an epoch of which an earlier start has made the last step. Collective."""
+    """Validate and end an epoch whose last step an earlier start has made. Collective."""
     import keras
 
     from hpc_train.parallel.metrics import ExactMetrics
 
     fit = keras.callbacks.CallbackList(callbacks, model=model)
-    exact = next(callback for callback in callbacks if isinstance(callback, ExactMetrics))
+    exact = _find(callbacks, ExactMetrics)
     fit.on_train_begin()
     results = evaluate()
     fit.on_epoch_begin(progress.epoch)
@@ -202,5 +269,5 @@ def _tensorboard(options: Options, run):
     )
 
 
-def _silent(text: str) -> None:
-    """What ranks other than 0 say."""
+def _find(callbacks: list, kind: type):
+    return next(callback for callback in callbacks if isinstance(callback, kind))

@@ -1,6 +1,7 @@
 """Input wait: the share of a training step that is spent waiting for data."""
 
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import keras
@@ -14,23 +15,23 @@ class InputWait(keras.callbacks.Callback):
     """Takes each batch from `tf.data` while the step before it runs, and measures how long the step waits for it.
 
     It adds `input_wait` to an epoch's logs, over all ranks: seconds waited / seconds trained, from the end of the first
-    step (which compiles) to the end of the last one. On a GPU, which computes while Python goes on, it is an upper
-    bound of what the device waited. With `steps_per_execution` above 1 it does nothing. Put it before callbacks that
-    read the logs.
+    step (which compiles) to the end of the last step. A GPU computes while Python goes on, so on a GPU it is an upper
+    bound of the time that the device waited. With `steps_per_execution` above 1 it does nothing. Put it before
+    callbacks that read the logs.
     """
 
     def __init__(self):
         super().__init__()
-        self._function = None
+        self._function: Callable | None = None
         self._coming: tuple[tf.data.Iterator, Future] | None = None
 
     def on_train_begin(self, logs=None):
-        # After a fit that failed, the function in between is still there.
+        # After a fit that failed, our function is still in place.
         between = self.model.train_function == self._step
         if self.model.steps_per_execution == 1 and self.model.train_function and not between:
             self._function = self.model.train_function
             self.model.train_function = self._step
-        # Taking a batch passes through several threads, each of which must find a core that is free.
+        # A batch passes through several threads, and each of them must find a free core.
         self._ahead = ThreadPoolExecutor(1, "hpc-train-next")
         self._coming = None
 
@@ -57,18 +58,19 @@ class InputWait(keras.callbacks.Callback):
 
     @property
     def share(self) -> float | None:
-        """This rank's value in the epoch so far; None before its second step."""
+        """This rank's input wait in the epoch so far; None before the second step."""
         seconds = (self._last or 0.0) - (self._first or 0.0)
         return self._waited / seconds if seconds and self._function else None
 
     def _step(self, iterator):
+        function, coming = self._function, self._coming
+        assert function is not None  # this method is in its place
         if not isinstance(iterator, tf.data.Iterator):
-            return self._function(iterator)
+            return function(iterator)
         begin = time.perf_counter()
-        # Keras begins an epoch of data that end with it with a new iterator.
-        ours = self._coming is not None and self._coming[0] is iterator
-        batch = self._coming[1].result() if ours else next(iterator)
+        # Keras makes a new iterator for an epoch whose data end with it.
+        batch = coming[1].result() if coming and coming[0] is iterator else next(iterator)
         self._waited += time.perf_counter() - begin
         self._coming = iterator, self._ahead.submit(next, iterator)
-        # Keras's function takes batches from any iterator; from one of tf.data it would fetch them out of our sight.
-        return self._function(iter((batch,)))
+        # Keras's function takes batches from any iterator; given one of tf.data it would fetch them itself.
+        return function(iter((batch,)))

@@ -127,17 +127,17 @@ class Options(
 
 
 def check(options: Options) -> None:
-    """Look for values and combinations that make no sense.
+    """Check the options for impossible values and combinations.
 
     Raises:
-        UserError: the first one found.
+        UserError: names the first one found.
     """
     options.check()
     options.check_transfer()
     if options.init:
         _check_network(options)
     if options.resume and options.run is None:
-        raise UserError("--resume needs --run: name the folder of the run to go on with")
+        raise UserError("--resume needs --run: name the folder of the run to continue")
     for option in ("epochs", "batch_size", "lr", "base_batch", "bucket_mib", "decay_power"):
         if not 0 < getattr(options, option) < math.inf:
             raise UserError(f"--{option.replace('_', '-')} is {getattr(options, option)}; it must be above 0")
@@ -146,7 +146,7 @@ def check(options: Options) -> None:
         if value is not None and value < 1:
             raise UserError(f"--{option.replace('_', '-')} is {value}; it must be at least 1")
     if options.reduction == "adasum" and options.lr_scaling != "none":
-        raise UserError("--reduction adasum finds the length of the common step itself: add --lr-scaling none")
+        raise UserError("--reduction adasum chooses the length of the common step itself: add --lr-scaling none")
     if options.reduction == "adasum" and options.wire_dtype != "float32":
         raise UserError(f"--reduction adasum sends gradients as they are: leave out --wire-dtype {options.wire_dtype}")
     if options.decay == "step" and not all(0 < share < 1 for share in options.decay_at):
@@ -164,9 +164,9 @@ def check(options: Options) -> None:
 
 
 def _check_network(options: Options) -> None:
-    """UserError for options of a trainer's own, which are of its network, where --init brings another."""
+    """Refuse with --init the options of the trainer's own class, which describe a new network."""
     own = set(vars(type(options)).get("__annotations__", ())) - set(Options.__dataclass_fields__) - {"model"}
     for field in dataclasses.fields(options):
         if field.name in own and getattr(options, field.name) != field.default:
             name = field.name.replace("_", "-")
-            raise UserError(f"--{name} is for a new network; that of --init stays as it is: leave one of the two out")
+            raise UserError(f"--{name} is for a new network, and --init brings its own: leave one of the two out")

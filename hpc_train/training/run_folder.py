@@ -1,16 +1,15 @@
-"""A run is a folder: options and versions, metrics, checkpoints, models. Everything that draws or compares reads it.
+"""A run is a folder: options and versions, metrics, checkpoints, models. Commands that draw or compare runs read it.
 
 run.json                options, versions, ranks, and one entry for every (re)start
 metrics.jsonl           one line an epoch, exact over the ranks
 tensorboard/            scalars, graph, weight histograms, profiles
-checkpoints/step-*.h5   where `--resume` goes on
+checkpoints/step-*.h5   `--resume` continues from the newest
 best.keras              the best model so far, in plain Keras
 model.keras             the model at the end, in plain Keras
-restarts                of a Slurm job: how many in a row without a newer checkpoint (slurm/common.sh)
+restarts                the number of a Slurm job's restarts in a row without a newer checkpoint (slurm/common.sh)
 """
 
 import dataclasses
-import itertools
 import json
 import os
 import platform
@@ -44,25 +43,26 @@ class Run:
 
     @classmethod
     def new_path(cls, name: str) -> Path:
-        """Make a folder under runs/ that nobody else has, with the time in its name.
+        """Make a new folder under runs/, with the time in its name, and return its path.
 
         Raises:
-            UserError: it cannot be made.
+            UserError: the folder cannot be made.
         """
-        stem = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-        for suffix in itertools.chain([""], (f"-{i}" for i in itertools.count(2))):
-            path = Path("runs", stem + suffix)
+        stem = path = Path("runs", f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+        number = 1
+        while True:
             try:
                 path.mkdir(parents=True)
+                return path
             except FileExistsError:
-                continue
+                number += 1
+                path = Path(f"{stem}-{number}")
             except OSError as error:
                 raise UserError(f"cannot make the run folder {path}: {error.strerror}; name one with --run") from error
-            return path
 
     @classmethod
     def open(cls, path: Path) -> "Run":
-        """An existing run.
+        """The run in an existing folder.
 
         Raises:
             UserError: there is no run at `path`.
@@ -73,24 +73,26 @@ class Run:
         return run
 
     def start(self, options, world: World, facts: dict, resume: bool, step: int = 0, hosts: Sequence[str] = ()) -> None:
-        """Make the folder, or take up the one that is there, and record this start.
+        """Make the folder, or reopen an existing one, and record this start.
 
         Args:
             options: the trainer's dataclass.
             world: the ranks.
-            facts: what a resumed run must share with the earlier start (model, data fingerprint, seed, ...).
-            resume: go on in a folder that already holds a run.
-            step: steps made in earlier starts that are not made again.
+            facts: what a resumed run must share with its earlier starts (model, data fingerprint, seed, ...).
+            resume: continue in a folder that already holds a run.
+            step: steps of earlier starts that are not made again.
             hosts: the host of each rank, ordered by rank.
 
         Raises:
-            UserError: the folder holds a run and `resume` is False, it cannot be written, or the facts differ.
+            UserError: the folder holds a run and `resume` is False, cannot be written, or is of other facts.
         """
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             earlier = self.record() if self.record_file.exists() else None
             if earlier and not resume:
-                raise UserError(f"{self.path} already holds a run; add --resume to go on, or take another --run")
+                raise UserError(
+                    f"{self.path} already holds a run; add --resume to continue it, or name another folder with --run"
+                )
             if earlier:
                 _same(self.path, earlier["facts"], facts)
                 for half_written in (*self.path.glob(".*"), *self.checkpoints.glob(".*")):
@@ -106,7 +108,11 @@ class Run:
             raise UserError(f"cannot write the run folder {self.path}: {error.strerror or error}") from error
 
     def record(self) -> dict:
-        """The content of run.json."""
+        """The content of run.json.
+
+        Raises:
+            UserError: the file is damaged.
+        """
         try:
             return json.loads(self.record_file.read_text())
         except json.JSONDecodeError as error:
@@ -119,16 +125,16 @@ class Run:
         return [json.loads(line) for line in self.metrics_file.read_text().splitlines()]
 
     def add_metrics(self, line: dict) -> None:
-        """Append one line to metrics.jsonl, and make sure that it is on disk."""
+        """Append one line to metrics.jsonl and wait until it is on disk."""
         with open(self.metrics_file, "a") as file:
             file.write(json.dumps(line) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
     def forget_metrics_after(self, step: int) -> None:
-        """Drop lines of steps that will be made again."""
+        """Remove from metrics.jsonl the epochs after this step, which will be trained again."""
         if self.metrics_file.exists():
-            # The last line may be half written when the run was killed.
+            # The last line may be half written if the run was killed.
             lines = [line for line in self.metrics_file.read_text().splitlines() if line.endswith("}")]
             kept = [line for line in lines if json.loads(line)["step"] <= step]
             with atomic_path(self.metrics_file) as temporary:
@@ -137,7 +143,7 @@ class Run:
 
 def _same(path: Path, earlier: dict, now: dict) -> None:
     for name, value in now.items():
-        # What an earlier version did not record cannot differ.
+        # A fact that an earlier version did not record cannot differ.
         if earlier.get(name, value) != value:
             raise UserError(
                 f"cannot resume {path}: its {name} was {earlier.get(name)!r} and is now {value!r}; "
@@ -161,6 +167,7 @@ def _start(world: World, step: int, hosts: Sequence[str]) -> dict:
 
 
 def versions() -> dict:
+    """Versions of Python and of the packages that a run depends on, by name."""
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:

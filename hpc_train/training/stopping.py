@@ -1,4 +1,4 @@
-"""Stopping on request: a signal to any rank lets all of them stop before one and the same step."""
+"""Stopping on request: a signal to any rank makes all ranks stop before the same step."""
 
 import os
 import signal
@@ -9,20 +9,20 @@ import numpy as np
 
 from hpc_train.parallel.world import World
 
-# What the batch shell is told: not finished, start me again (sysexits.h).
+# Exit status for the batch script: not finished, start this again (sysexits.h).
 UNFINISHED = os.EX_TEMPFAIL
 _SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 
 
 class Stopped(Exception):
-    """Every rank leaves training here, and a checkpoint holds what has been done; its text names the signals."""
+    """Every rank leaves the training here, with a checkpoint of all steps made; the text names the signals."""
 
 
 class Requests:
     """The requests to stop that reach this process: SIGUSR1 from now on, SIGTERM while it trains.
 
-    Slurm sends the first some time before the time limit, the second before a pre-emption and by `scancel`. But SIGTERM
-    is also how launchers end the ranks that wait for a dead one: a rank that hangs in a step obeys it.
+    Slurm sends SIGUSR1 some time before the time limit, SIGTERM before a pre-emption and by `scancel`. But launchers
+    also send SIGTERM to end ranks that wait for a dead one: so a rank that hangs in a step ends.
     """
 
     def __init__(self):
@@ -31,24 +31,24 @@ class Requests:
         self._longest = 5.0
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
-        # Python's own handlers wait for the main thread, which may hang in a collective; this pipe does not.
+        # Python's own handlers wait for the main thread, which may hang in a collective; a pipe does not wait.
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         signal.signal(signal.SIGUSR1, _leave_to_the_pipe)
         threading.Thread(target=self._listen, args=(reader,), name="hpc-train-signals", daemon=True).start()
 
     def train(self) -> None:
-        """From now on SIGTERM is a request as well."""
-        # Both: an MPI that has started since may have a use of its own for SIGUSR1.
+        """Treat SIGTERM as a request too, from now on."""
+        # Both signals: an MPI that has started in between may have taken SIGUSR1 for itself.
         for number in _SIGNALS:
             signal.signal(number, _leave_to_the_pipe)
 
     def step(self) -> None:
-        """A step begins that takes no longer than others did."""
+        """Note that a step begins; it should take no longer than the steps before."""
         self.rest()
         self._step = time.monotonic()
 
     def rest(self) -> None:
-        """What comes now may take its time: a checkpoint, the end of an epoch, a first step that compiles."""
+        """Note that slow work begins: a checkpoint, the end of an epoch, a first step that compiles."""
         if self._step is not None:
             self._longest = max(self._longest, time.monotonic() - self._step)
         self._step = None
@@ -67,23 +67,29 @@ class Requests:
 
 
 class Agreement:
-    """Tells all ranks of a request before the same step, at the price of one small collective about every second.
+    """Makes all ranks learn of a request before the same step, by one small collective about every second.
 
-    Steps of one kind share one: the time of a step sets how many go by between two questions.
+    Steps of one kind share an agreement: the time of a step sets the number of steps between two collectives.
+
+    Args:
+        requests: of this process.
+        world: the ranks.
+        seconds: between two collectives.
     """
 
     def __init__(self, requests: Requests, world: World, seconds: float = 1.0):
         self.requests, self.world, self.seconds = requests, world, seconds
         self._interval = self._left = 1
-        self._busy, self._before = 0.0, None
+        self._busy = 0.0
+        self._before: float | None = None
 
     def begin(self) -> None:
-        """A row of steps begins; what lay before it does not count as a step's time."""
+        """Begin a row of steps; the time before it does not count as part of a step."""
         self._before = None
         self.requests.rest()
 
     def signals(self) -> str:
-        """The signals that any rank has received, "" without one; every rank calls it before every step. Collective."""
+        """Names of the signals that any rank has received, or ""; call it before every step. Collective."""
         from hpc_train.parallel.collectives import sum_arrays
 
         now = time.monotonic()
@@ -94,7 +100,7 @@ class Agreement:
         self._left -= 1
         if self._left:
             return ""
-        # Rank 0's clock sets the number of steps to the next question; it grows slowly, as the first steps compile.
+        # Rank 0's clock sets the number of steps to the next collective; it grows slowly, as the first steps compile.
         wanted = self._interval * self.seconds / max(self._busy, 1e-6)
         steps = min(max(1, int(wanted)), 2 * self._interval) if self.world.is_root else 0
         received = [float(number in self.requests.received) for number in _SIGNALS]
@@ -108,4 +114,4 @@ class Agreement:
 
 
 def _leave_to_the_pipe(number, frame) -> None:
-    """Python asks for a handler before it writes to the pipe."""
+    """Do nothing: Python writes a signal to the pipe only if the signal has a handler."""

@@ -1,4 +1,4 @@
-"""`--data synthetic`: one batch of random images or fields, given again and again: computing without input."""
+"""`--data synthetic`: the same batch of random images or fields at every step, to compute without input."""
 
 from dataclasses import replace
 
@@ -20,13 +20,19 @@ _OF_FILES = ("class_map", "ignore_label", "annotation", "augment", "random_crop"
 
 
 class Synthetic:
-    """Stands in for `feed.Feed`, with the same surface; nothing is read, shuffled or decoded.
+    """Data with the methods of `feed.Feed`, but nothing is read, shuffled or decoded.
 
-    Images are random bytes, (image_size, image_size, 3), and labels random classes; for a trainer on fields, samples
-    are standard normal, float32 (*field_size, 16), with the names of CAM5's channels, and a random class a pixel,
-    uint8. Each rank draws one batch from the seed and its rank. An epoch has `synthetic_samples` samples, and
+    Images are random bytes, (image_size, image_size, 3), and labels random classes. For a trainer on fields, samples
+    are standard normal, float32 (*field_size, 16), with the names of CAM5's channels, and each pixel has a random
+    class, uint8. Each rank draws one batch from the seed and its rank. An epoch has `synthetic_samples` samples, and
     validation one batch a rank.
-    Raises UserError, on every rank, for options that are impossible.
+
+    Args:
+        options: of the trainer.
+        world: the ranks.
+
+    Raises:
+        UserError: on every rank, for impossible options.
     """
 
     error = None
@@ -40,7 +46,7 @@ class Synthetic:
             if value is not None and value < 1:
                 raise UserError(f"--{name.replace('_', '-')} is {value}; it must be at least 1").agreed()
         if self.maps and options.image_size != type(options).image_size:
-            raise UserError("--image-size is for images; --field-size is that of synthetic maps").agreed()
+            raise UserError("--image-size is for images; --field-size sets the size of synthetic maps").agreed()
         given = {"layout": options.layout != "auto"}
         given |= {name: bool(getattr(options, name)) for name in ("test_data", "inputs", "targets")}
         if self.maps:
@@ -52,19 +58,19 @@ class Synthetic:
         self.held_out = replace(self.training, split="validation", offsets=np.array([0, held_out]))
 
     def order(self, recorded: dict | None) -> Order:
-        """The order of an epoch, which makes no difference."""
+        """The order of an epoch; any order gives the same batches."""
         return FullOrder(self.training.samples, self.options.seed)
 
     def batches(self, plan: TrainPlan, epoch: int, position: int, steps: int):
-        """The batch, `steps` times."""
+        """This rank's batch, `steps` times."""
         return self._repeated(plan.batch_size, steps)
 
     def validation(self, plan: ValidationPlan):
-        """The batch of this rank's share, in each step."""
+        """This rank's batch, at each validation step."""
         return self._repeated(plan.batch_size, plan.steps)
 
     def description(self, plan: TrainPlan) -> list[str]:
-        """What the data are, in a line."""
+        """What the data are, in one line."""
         shape = " x ".join(map(str, self.training.input_shape))
         what = f"maps of {shape} float32" if self.maps else f"images of {shape} bytes"
         return [f"synthetic: the same {plan.batch_size} random {what} at every step"]
@@ -104,7 +110,7 @@ class Synthetic:
         else:
             inputs = draw.integers(0, 256, (batch_size, *sample.input_shape), np.uint8)
         targets = draw.integers(0, sample.classes, (batch_size, *sample.target_shape), sample.target_dtype)
-        # On a GPU it is copied there while the step before runs: `tf.data` holds its tensors in host memory.
+        # A batch goes to the GPU while the step before runs: `tf.data` holds its tensors in host memory.
         data = tf.data.Dataset.from_tensors((inputs, targets)).repeat(steps)
         if tf.config.list_logical_devices("GPU"):
             return data.apply(tf.data.experimental.prefetch_to_device("/gpu:0", 2))

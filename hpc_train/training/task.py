@@ -1,4 +1,4 @@
-"""What a trainer brings to the training that all of them share."""
+"""What a trainer adds to the training that all trainers share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,22 +9,27 @@ from hpc_train.optim.recipe import RecipeOptions
 if TYPE_CHECKING:
     from hpc_train.data.catalogue import Catalogue
 
-# From so many classes on, accuracy among the five likeliest is reported too.
+# With this many classes or more, accuracy among the five likeliest is reported too.
 _MANY_CLASSES = 100
 
 
 @dataclass(frozen=True)
 class Task:
-    """A network, and by what it is trained and judged.
+    """A network, and how it is trained and judged.
 
-    name: of the run, for its folder. model: from the catalogue of the training data to an uncompiled Keras model that
-    returns logits. loss: from that catalogue to a Keras loss; by default cross-entropy of the options' recipe.
-    metrics: from that catalogue to Keras metrics; by default accuracy. monitor: the metric that the best model and
-    --patience go by, which is to grow. shown: the metrics of the progress lines, besides the loss; all of them are in
-    metrics.jsonl. notes: from that catalogue to lines that are said once when training begins. facts: from that
-    catalogue to plain values of the run, by name, besides those of its data and seed: a resumed run must have the same.
-    fits: called with the network, a new one or that of --init, and that catalogue, to raise UserError where they do not
-    go together.
+    Its functions get the catalogue of the training data.
+
+    Args:
+        name: of the run, for its folder.
+        model: returns an uncompiled Keras model that gives logits.
+        loss: returns a Keras loss; by default it is the cross-entropy of the options' recipe.
+        metrics: returns Keras metrics; by default accuracy.
+        monitor: the metric that chooses the best model and counts for --patience; larger is better.
+        shown: metrics in the progress lines, besides the loss; metrics.jsonl has all metrics.
+        notes: returns lines to print once, when training begins.
+        facts: returns further plain values by name that a resumed run must share with its earlier starts.
+        fits: called with the network (a new one, or that of --init) and the catalogue; raises UserError where they do
+            not fit each other.
     """
 
     name: str
@@ -38,7 +43,7 @@ class Task:
     fits: Callable[[object, "Catalogue"], None] | None = None
 
     def compiled_with(self, options, catalogue: "Catalogue") -> dict:
-        """`loss` and `metrics` for Keras's `compile`."""
+        """The arguments `loss` and `metrics` of Keras's `compile`."""
         import keras
 
         if self.metrics:
@@ -51,7 +56,7 @@ class Task:
 
 
 def cross_entropy(options: RecipeOptions):
-    """Cross-entropy of integer classes and logits, with label smoothing where `options` ask for it."""
+    """Cross-entropy of integer classes and logits, with the label smoothing of `options`."""
     import keras
 
     if not options.label_smoothing:

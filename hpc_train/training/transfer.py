@@ -1,4 +1,4 @@
-"""Transfer learning: a trained trunk under a new head, layers that stay as they are, a rate of its own for the head."""
+"""Transfer learning: a trained trunk under a new head, frozen layers, and a learning rate for the head."""
 
 import difflib
 import math
@@ -33,11 +33,15 @@ class TransferOptions:
     """Learning rate of the head at the base batch; by default --lr, as for all layers."""
 
     def multipliers(self, rate: float) -> dict[str, float]:
-        """Factors of the learning rate by pattern of variable paths, where `rate` is that of the rest."""
+        """Factors of the learning rate `rate`, by pattern of the variables' paths."""
         return {} if self.head_lr is None else {f"{HEAD}/*": self.head_lr / rate}
 
     def check_transfer(self) -> None:
-        """UserError for options that need another one."""
+        """Check the options for impossible values and combinations.
+
+        Raises:
+            UserError: names the first one found.
+        """
         if self.init is None:
             for name in ("new_head", "input_range", "freeze"):
                 if getattr(self, name):
@@ -45,7 +49,9 @@ class TransferOptions:
         if self.head_lr is not None and not 0 < self.head_lr < math.inf:
             raise UserError(f"--head-lr is {self.head_lr}; it must be above 0")
         if self.head_lr is not None and HEAD in self.freeze:
-            raise UserError(f"--head-lr is the rate of the head, which --freeze {HEAD} keeps; leave one of them out")
+            raise UserError(
+                f"--head-lr is for training the head, and --freeze {HEAD} freezes it; leave one of them out"
+            )
         if self.input_range and not -math.inf < self.input_range[0] < self.input_range[1] < math.inf:
             raise UserError(
                 f"--input-range {' '.join(map(str, self.input_range))}: give the lower value first, both finite"
@@ -53,10 +59,10 @@ class TransferOptions:
 
 
 def build(options: TransferOptions, catalogue):
-    """The network of `options.init` for the classes of `catalogue`, frozen as asked, whatever was frozen before.
+    """The network of `options.init` with a head for the classes of `catalogue`.
 
-    Whatever followed the old head (a softmax) is left out. The layers compute in Keras's current dtype policy, and
-    draw their random numbers by Keras's current seed.
+    Only the layers of `options.freeze` are frozen, whatever was frozen before. What follows the old head (a softmax) is
+    left out. The layers compute in Keras's current dtype policy, and draw random numbers by Keras's current seed.
 
     Args:
         options: with `init` given.
@@ -67,57 +73,71 @@ def build(options: TransferOptions, catalogue):
         classes) where the old one gave maps.
 
     Raises:
-        UserError: no such file, no head in it, samples that it does not take, a pattern that fits no layer.
+        UserError: the file is missing or has no head, it does not take the samples, or a pattern fits no layer.
     """
     import keras
-    import numpy as np
 
     path = options.init
+    assert path is not None
     trained = _renewed(_load(path))
-    shape = tuple(trained.input_shape[1:])
-    if not _takes(shape, catalogue.input_shape):
-        raise UserError(f"{path}: takes samples of {shape}, but the data have {catalogue.input_shape}")
-    if not catalogue.classes:
-        raise UserError(f"{catalogue.files[0]}: does not say how many classes there are; give --classes")
-    if options.input_range and catalogue.input_dtype.name != "uint8":
-        raise UserError(f"--input-range is for bytes; the data are {catalogue.input_dtype.name}: leave it out")
-    given = "float32" if options.input_range else catalogue.input_dtype
+    _check_samples(options, trained, catalogue)
     # Not `.input`: a Sequential model has none.
     old, inputs = _head(trained, path), trained.inputs[0]
-    if not np.can_cast(given, inputs.dtype, "same_kind"):
-        # Keras would cut off what comes after the point.
-        raise UserError(f"{path}: takes samples of {inputs.dtype}, not {np.dtype(given)}; give it data of its type")
     features = old.input
     if options.input_range:
         low, high = options.input_range
         trunk = keras.Model(inputs, features, name="trunk")
-        inputs = keras.Input(shape, dtype=catalogue.input_dtype.name)
+        inputs = keras.Input(trained.input_shape[1:], dtype=catalogue.input_dtype.name)
         features = trunk(keras.layers.Rescaling((high - low) / 255, low, dtype="float32")(inputs))
-    maps = len(trained.output_shape) == 4
-    if maps and isinstance(old, keras.layers.Conv2D):
-        changed = {"filters": catalogue.classes, "activation": None, "dtype": "float32", "name": HEAD}
-        new = keras.layers.Conv2D.from_config({**old.get_config(), **changed})
-    else:
-        new = keras.layers.Dense(catalogue.classes, use_bias=old.use_bias, dtype="float32", name=HEAD)
-        # Where the old head was a convolution of one pixel.
-        features = features if maps or len(features.shape) == 2 else keras.layers.Flatten()(features)
-    model = keras.Model(inputs, new(features), name=trained.name)
+    new, logits = _new_head(old, features, catalogue.classes, len(trained.output_shape) == 4)
+    model = keras.Model(inputs, logits, name=trained.name)
     weights = old.get_weights()
     same = len(weights) == len(new.weights) and weights[0].size == math.prod(new.weights[0].shape)
     if same and not options.new_head:
         new.set_weights([value.reshape(variable.shape) for value, variable in zip(weights, new.weights, strict=True)])
-    # A file remembers what was frozen; and a model that is trainable already would not pass it on.
+    # A file stores what was frozen; and a model that is already trainable would not make its layers trainable.
     for part in model._flatten_layers():
         part.trainable = True
     freeze(model, options.freeze)
     return model
 
 
+def _check_samples(options: TransferOptions, trained, catalogue) -> None:
+    """Check that the trained network takes the samples of the catalogue."""
+    import numpy as np
+
+    path, shape = options.init, tuple(trained.input_shape[1:])
+    if not _takes(shape, catalogue.input_shape):
+        raise UserError(f"{path}: takes samples of {shape}, but the data have {catalogue.input_shape}")
+    if not catalogue.classes:
+        raise UserError(f"{catalogue.files[0]}: does not say how many classes there are; give --classes")
+    if options.input_range and catalogue.input_dtype.name != "uint8":
+        raise UserError(f"--input-range is for bytes; the data are {catalogue.input_dtype.name}: leave it out")
+    given, wanted = "float32" if options.input_range else catalogue.input_dtype, trained.inputs[0].dtype
+    if not np.can_cast(given, wanted, "same_kind"):
+        # Keras would cut off the digits after the point.
+        raise UserError(f"{path}: takes samples of {wanted}, not {np.dtype(given)}; give it data of its type")
+
+
+def _new_head(old, features, classes: int, maps: bool):
+    """A head for this many classes, and its logits from the features that the old head got."""
+    import keras
+
+    if maps and isinstance(old, keras.layers.Conv2D):
+        changed = {"filters": classes, "activation": None, "dtype": "float32", "name": HEAD}
+        new = keras.layers.Conv2D.from_config({**old.get_config(), **changed})
+    else:
+        new = keras.layers.Dense(classes, use_bias=old.use_bias, dtype="float32", name=HEAD)
+        # Where the old head was a convolution of one pixel.
+        features = features if maps or len(features.shape) == 2 else keras.layers.Flatten()(features)
+    return new, new(features)
+
+
 def freeze(model, patterns: Sequence[str]) -> None:
-    """Keep the layers whose names fit one of the patterns from being trained; the head only where it is named.
+    """Freeze the layers whose names fit one of the patterns; the head only if a pattern is its name.
 
     Raises:
-        UserError: a pattern that fits no layer, or nothing that is left to train.
+        UserError: a pattern fits no layer, or no weight is left to train.
     """
     for pattern in patterns:
         fits = [layer for layer in layers(model) if fnmatchcase(layer.name, pattern)]
@@ -145,9 +165,9 @@ def _load(path: Path):
         raise UserError(f"--init {path}: does not exist; give a run folder with a saved model, or a .keras file")
     try:
         model = keras.models.load_model(path, compile=False)
-    # Keras raises what comes: ValueError, TypeError, KeyError, OSError, zipfile's and h5py's errors.
+    # Keras passes all errors on: ValueError, TypeError, KeyError, OSError, those of zipfile and h5py.
     except Exception as error:
-        # The first sentence: the next ones are about other formats.
+        # The first sentence only: the others are about other formats.
         reason = " ".join(str(error).split()).partition(". ")[0][:200]
         raise UserError(f"--init {path}: Keras cannot load it ({type(error).__name__}: {reason})") from error
     if not isinstance(model, keras.Model) or not model.built or not hasattr(model, "inputs"):
@@ -158,7 +178,7 @@ def _load(path: Path):
 
 
 def _renewed(model):
-    """The same weights in new layers, which draw by the seed of now, and compute in the dtype policy of now.
+    """The same weights in new layers, which use Keras's current seed and dtype policy.
 
     Layers that prepare raw data keep their own policy.
     """
@@ -168,7 +188,7 @@ def _renewed(model):
 
     def renew(layer):
         if not isinstance(layer, keras.Layer):
-            return layer  # an operation of keras.ops: it computes in what it is given
+            return layer  # an operation of keras.ops: it computes in the type of its inputs
         kept = {} if _takes_raw_data(layer) else {"dtype": policy.name}
         return type(layer).from_config({**layer.get_config(), **kept})
 
@@ -178,12 +198,12 @@ def _renewed(model):
 
 
 def _takes_raw_data(layer) -> bool:
-    # Rescaling, Normalization, RandomFlip, ...: half precision is too coarse for the pixels that they compute with.
+    # Rescaling, Normalization, RandomFlip, ...: half precision is too coarse for pixels.
     return ".layers.preprocessing." in type(layer).__module__
 
 
 def _takes(shape: tuple, given: tuple) -> bool:
-    """Whether a network whose samples have `shape`, None for any number, takes the `given` ones."""
+    """Whether a network for samples of `shape`, in which None is any number, takes samples of the `given` shape."""
     return len(shape) == len(given) and all(a in (None, b) for a, b in zip(shape, given, strict=True))
 
 
@@ -199,7 +219,7 @@ def _head(model, path: Path):
 
 
 def layers(model) -> Iterator:
-    """The layers of a model and of the models in it, without the models."""
+    """The layers of a model and of the models nested in it, without the nested models."""
     for layer in model.layers:
         if hasattr(layer, "layers"):
             yield from layers(layer)
