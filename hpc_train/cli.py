@@ -1,4 +1,4 @@
-"""`hpc-train COMMAND`: finds the command; the work is in the modules it names."""
+"""`hpc-train COMMAND`: finds the command and calls the module that does its work."""
 
 import difflib
 import importlib
@@ -21,75 +21,87 @@ _COMMANDS = {
     "prepare climate-synthetic": (
         "hpc_train.prepare.synthetic_climate.command",
         "ClimateSynthetic",
-        "make weather with cyclones and rivers in it, in DeepCAM's files",
+        "make synthetic weather with cyclones and rivers, in DeepCAM's format",
     ),
     "prepare storm-tracks": (
         "hpc_train.prepare.storm_tracks.command",
         "StormTracks",
-        "label maps of real winds by the best tracks of storms",
+        "make label maps from wind fields and the best tracks of storms",
     ),
     "shard": ("hpc_train.data.repack.command", "Shard", "repack any HDF5 data as shards"),
-    "inspect": ("hpc_train.data.inspect.command", "Inspect", "what is in a data set, and how it will be read"),
-    "verify": ("hpc_train.data.verify.command", "Verify", "read all of a data set and name what is broken"),
-    "stats": ("hpc_train.data.statistics.command", "Stats", "statistics of channels and classes, class weights"),
+    "inspect": ("hpc_train.data.inspect.command", "Inspect", "show what is in a data set and how it will be read"),
+    "verify": ("hpc_train.data.verify.command", "Verify", "read all of a data set and list what is damaged"),
+    "stats": (
+        "hpc_train.data.statistics.command",
+        "Stats",
+        "compute statistics of channels and classes, and class weights",
+    ),
     "stage": ("hpc_train.data.staging.command", "Stage", "copy a data set to the nodes' own storage"),
-    "predict": ("hpc_train.predict.command", "Predict", "class probabilities or maps, and scores, from a trained run"),
-    "report": ("hpc_train.report.command", "ReportRuns", "a run's curves and scores as pictures, a study as a page"),
-    "flops": ("hpc_train.flops.command", "Flops", "floating-point operations of a network, a sample and a step"),
-    "timeline": ("hpc_train.timeline.command", "TimelineSummary", "what Horovod's timeline says of the communication"),
-    "doctor": ("hpc_train.doctor.command", "Doctor", "what is wrong with this machine, environment and job"),
+    "predict": (
+        "hpc_train.predict.command",
+        "Predict",
+        "predict classes or class maps with a trained run, and score them",
+    ),
+    "report": ("hpc_train.report.command", "ReportRuns", "draw a run's curves and scores, or write a study as a page"),
+    "flops": ("hpc_train.flops.command", "Flops", "count floating-point operations of a network, a sample and a step"),
+    "timeline": ("hpc_train.timeline.command", "TimelineSummary", "summarise the communication in Horovod's timeline"),
+    "doctor": ("hpc_train.doctor.command", "Doctor", "find what is wrong with this machine, environment or job"),
     "bench input": (
         "hpc_train.bench.input.command",
         "InputBench",
-        "how fast a data set can be read, and by which means",
+        "measure how fast a data set is read, by several readers",
     ),
     "bench decode": (
         "hpc_train.bench.input.decode",
         "DecodeBench",
-        "how fast JPEG images are decoded, beside a plain loop",
+        "measure how fast JPEG images are decoded, beside a plain loop",
     ),
     "bench throughput": (
         "hpc_train.bench.throughput.command",
         "Throughput",
-        "how fast a trainer trains, and what bounds it",
+        "measure how fast a trainer trains, and what limits it",
     ),
     "bench scaling": (
         "hpc_train.bench.study.command",
         "Scaling",
-        "speed and efficiency by number of ranks, from a study",
+        "measure and report speed and efficiency by number of ranks",
     ),
     "bench allreduce": (
         "hpc_train.bench.allreduce.command",
         "AllreduceBench",
-        "latency and bandwidth of the all-reduce by message size, beside MPI's",
+        "measure latency and bandwidth of the all-reduce by message size, beside MPI's",
     ),
     "bench predict": (
         "hpc_train.bench.step_model.command",
         "PredictScaling",
-        "speed at sizes not run, by a model of a step",
+        "predict the speed on sizes that were not run, by a model of a step",
     ),
     "bench frameworks": (
         "hpc_train.bench.frameworks.measure",
         "FrameworkBench",
-        "throughput of PyTorch DDP or tf.distribute on the same network and data",
+        "measure PyTorch DDP or tf.distribute on the same network and data",
     ),
-    "bench overlap": ("hpc_train.bench.overlap", "OverlapBench", "how much of the all-reduce hides behind computation"),
+    "bench overlap": (
+        "hpc_train.bench.overlap",
+        "OverlapBench",
+        "measure how much of the all-reduce runs beside computation",
+    ),
     "bench climate-synthetic": (
         "hpc_train.bench.climate_synthetic.command",
         "ClimateComparison",
-        "synthetic weather beside CAM5's, and what rules without learning reach on it",
+        "compare synthetic weather with CAM5's, and score simple rules on it",
     ),
     "bench plan": (
         "hpc_train.bench.plan.command",
         "Plan",
-        "what planning costs a rank of many, and how random each order is",
+        "measure what planning costs one of many ranks, and how random each order is",
     ),
 }
 
 
 @while_read()
 def main() -> None:
-    """Entry point of the console script."""
+    """Run the command that the command line names."""
     words = sys.argv[1:]
     if words[:1] == ["help"]:
         words = [*words[1:], "--help"]
@@ -117,7 +129,7 @@ def main() -> None:
 
 
 def _commands(start: str) -> str:
-    """The commands that begin with `start`, each with its purpose, in lines of the terminal's width."""
+    """The list of commands that begin with `start`, each with its purpose, as wide as the terminal."""
     rows = [(command, purpose) for command, (_, _, purpose) in _COMMANDS.items() if command.startswith(start)]
     if not start:
         rows += [
@@ -160,7 +172,7 @@ def _complete(words: list[str]) -> None:
 
 
 def _trainer(name: str, words: list[str]) -> None:
-    """Say how a trainer is started: its help where that is asked for, else an error."""
+    """Print the help of a trainer, or an error that says how to start it."""
     args = [word for word in words if word not in ("-h", "--help")]
     asks = args != words
     if asks and name in TRAINERS:

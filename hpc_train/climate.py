@@ -36,17 +36,21 @@ class Options(LossOptions, FieldOptions, training.Options):
 
 
 def run(options: Options) -> None:
-    """Train as chosen; every rank calls it."""
+    """Train by the options; every rank calls it."""
     training.train(options, task(options))
 
 
 def task(options: Options) -> training.Task:
-    """The network that the options ask for, its loss and its scores; UserError for options that make no sense."""
+    """The network that the options choose, its loss and its scores.
+
+    Raises:
+        UserError: for impossible values and combinations of options.
+    """
     options.check_loss()
     options.check_fields()
     for option in ("fields", "normalise"):
         if options.init and getattr(options, option) != getattr(Options, option):
-            raise UserError(f"--{option} is for a new network; that of --init stays as it is: leave one of the two out")
+            raise UserError(f"--{option} is for a new network, and --init brings its own: leave one of the two out")
     return training.Task(
         options.model,
         partial(build, options),
@@ -64,7 +68,7 @@ def build(options: Options, catalogue):
     """An uncompiled Keras model from fields as stored to float32 logits of each pixel.
 
     Raises:
-        UserError: statistics or channels that are missing, or data that are no maps.
+        UserError: statistics or channels are missing, or the data are not maps.
     """
     from hpc_train.models.inputs import network_input
 
@@ -74,19 +78,19 @@ def build(options: Options, catalogue):
 
 
 def _family(name: str):
-    """The module of a network's family; None for a network of another name, which --init may bring."""
+    """The module of a network's family; None for other names, which a network of --init may have."""
     from hpc_train.models import deeplab, tiramisu
 
     return next((family for family in (deeplab, tiramisu) if name in family.FAMILY), None)
 
 
 def _check_sides(options: Options, model, catalogue) -> None:
-    """UserError where the network does not take the parts of maps, or the whole maps that validation takes."""
+    """Check that the network takes the parts of maps in training, and the whole maps in validation."""
     takes_any, family = None in model.input_shape[1:], _family(model.name)
     if options.random_crop and not takes_any:
         raise UserError(
-            f"--random-crop: the network of --init takes maps of {model.input_shape[1:]} alone; leave --random-crop "
-            "out, or begin with a network that was trained with it"
+            f"--random-crop: the network of --init only takes maps of {model.input_shape[1:]}; leave --random-crop "
+            "out, or start from a network that was trained with it"
         )
     if not (takes_any and family):
         return
@@ -94,8 +98,8 @@ def _check_sides(options: Options, model, catalogue) -> None:
     for what, size in (("parts of maps", options.random_crop), ("whole maps", catalogue.target_shape)):
         if size and any(side % multiple for side in size):
             raise UserError(
-                f"{what} are {size[0]} x {size[1]}, and {model.name}, made for --random-crop, wants sides that divide "
-                f"by {multiple}; a new network without --random-crop pads whole maps as it needs"
+                f"{what} are {size[0]} x {size[1]}, but {model.name}, made for --random-crop, needs sides that are "
+                f"multiples of {multiple}; a new network without --random-crop pads whole maps itself"
             )
 
 
@@ -145,21 +149,21 @@ def _notes(options: Options, catalogue) -> list[str]:
 
 
 def _counts(options: Options, catalogue):
-    """Pixels of each class in the training data, where the loss wants them."""
+    """The number of pixels of each class in the training data, where the loss needs it."""
     return options.class_counts(_statistics(options), catalogue.classes) if options.needs_counts else None
 
 
 @lru_cache
 def _statistics(options: Options):
-    """Those of the data; None where none are there and neither the network nor the loss needs them."""
+    """Statistics of the data; None where there are none and neither the network nor the loss needs them."""
     return options.load_statistics()
 
 
 def network(name: str, shape: tuple[int, int, int], classes: int):
-    """The network `name` without the layers that normalise: from float32 samples of `shape` to logits.
+    """The network `name` without layers that normalise: from float32 samples of `shape` to logits.
 
     Raises:
-        UserError: no such network, or a shape that it does not take.
+        UserError: there is no such network, or it does not take this shape.
     """
     from keras import Input
 

@@ -1,4 +1,4 @@
-"""Command lines from dataclasses: a field is an option, its docstring the help; a typo is told the nearest."""
+"""Command lines from dataclasses: a field is an option, its docstring the help; errors name the nearest option."""
 
 import contextlib
 import os
@@ -14,7 +14,16 @@ from hpc_train.parallel.world import exit_usage, exit_when_read
 
 
 def parse(options: type, prog: str, args: Sequence[str] | None = None):
-    """Read the command line into `options`; a mistake ends every rank with status 2 and one of them says why."""
+    """Read the command line into a dataclass; a mistake ends every rank with status 2, and one of them prints why.
+
+    Args:
+        options: the dataclass, or a union of them for sub-commands.
+        prog: the command as the user types it, for help and errors.
+        args: the words of the command line; None takes those of this process.
+
+    Returns:
+        An instance of `options`.
+    """
     if detect().rank == 0:
         try:
             return _read(options, prog, args)
@@ -24,7 +33,7 @@ def parse(options: type, prog: str, args: Sequence[str] | None = None):
         try:
             return _read(options, prog, args)
         except SystemExit:
-            # Launchers kill the rest when the first rank ends: rank 0 speaks first.
+            # Launchers kill the other ranks when the first rank ends: let rank 0 print first.
             time.sleep(3)
             raise
 
@@ -41,12 +50,19 @@ def _read(options: type, prog: str, args: Sequence[str] | None):
 
 @while_read()
 def main(options: type, run: Callable, prog: str, args: Sequence[str] | None = None) -> None:
-    """Parse, run, and turn a user's mistake into one line and a non-zero exit."""
+    """Read the command line and run the command; a user's mistake becomes one line and a non-zero exit.
+
+    Args:
+        options: see `parse`.
+        run: called with the options.
+        prog: see `parse`.
+        args: see `parse`.
+    """
     try:
         run(parse(options, prog, args))
     except UserError as error:
         if sys.excepthook is not sys.__excepthook__:
-            raise  # the ranks are up: parallel.failure ends them together
+            raise  # the ranks are running: parallel.failure ends them together
         exit_usage(f"error: {error}")
     except ModuleNotFoundError as error:
         if error.name not in ("tensorflow", "keras") or sys.excepthook is not sys.__excepthook__:

@@ -13,7 +13,7 @@ _hpc_train() {{
     case "$before" in
 {options}
     esac
-  else # Other values are mostly files, which bash completes by itself.
+  else # Other values are mostly files, which bash completes itself.
     case "$before" in
 {following}
     esac
@@ -28,8 +28,8 @@ def script(commands: dict[str, Any], others: Iterable[str]) -> str:
     """The script for bash.
 
     Args:
-        commands: the options of each command by its name, of one or several words.
-        others: what may follow hpc-train besides, in one or several words.
+        commands: the options of each command, by its name of one or several words.
+        others: further words that may follow hpc-train, also in groups of several.
     """
     following: dict[str, list[str]] = {}
     options = {"": ["--help", "--version"]}
@@ -44,7 +44,7 @@ def script(commands: dict[str, Any], others: Iterable[str]) -> str:
             for option in found:
                 if option.positional and option.values:
                     following.setdefault(full, []).extend(option.values.strip("{}").split(","))
-    # bash takes the first pattern that fits: the longest name comes first.
+    # bash takes the first pattern that fits: so the longest name comes first.
     flags = [(name, f'"{name} "*' if name else '" "', [*options[name], "--help"]) for name in options]
     flags.sort(key=lambda case: -len(case[0]))
     return _SCRIPT.format(

@@ -1,4 +1,4 @@
-"""Printing under a launcher, to programs that may stop reading, and how far a command is."""
+"""Printing under a launcher and to programs that may stop reading, and the progress line of a command."""
 
 import os
 import select
@@ -8,7 +8,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Seconds that launchers need to read what a rank has printed: when it ends with an error, srun may drop the rest.
+from hpc_train.units import size
+
+# Seconds that launchers need to read what a rank printed: when a rank ends with an error, srun may drop the rest.
 HEARD = 0.3
 
 
@@ -21,16 +23,17 @@ def say(text: str, stream=None, end: str = "\n") -> None:
 
 def unread() -> bool:
     """Whether stdout is a pipe that nothing reads any more, as before `| head`."""
-    asked = select.poll()
-    asked.register(sys.stdout.fileno(), 0)
-    return any(answer & select.POLLERR for _, answer in asked.poll(0))
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 @contextmanager
 def while_read() -> Iterator[None]:
-    """A program that ends without a word when nothing reads its output any more, with the status that shells give it.
+    """End the program silently when nothing reads its output any more, with the status that shells expect.
 
-    Where ranks are up it raises BrokenPipeError: `parallel.failure` ends them together.
+    Raises:
+        BrokenPipeError: where ranks are running: `parallel.failure` ends them together.
     """
     try:
         try:
@@ -42,15 +45,19 @@ def while_read() -> Iterator[None]:
     except BrokenPipeError:
         if sys.excepthook is not sys.__excepthook__ or not unread():
             raise
-        # What Python would still write at its end has no reader either.
+        # Nothing reads what Python would still write at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
 
 
 class ProgressLine:
-    """Shows how far a command is: on a terminal one line that changes, in a log a line every ten seconds.
+    """Shows the progress of a command: one changing line on a terminal, a new line every ten seconds in a log.
 
-    title: what the line begins with; total: how many `unit` there are; speak: whether this rank shows anything.
+    Args:
+        title: begins the line.
+        total: number of `unit` to do.
+        speak: whether this rank prints anything.
+        unit: what is counted.
     """
 
     def __init__(self, title: str, total: int, speak: bool = True, unit: str = "samples"):
@@ -59,10 +66,10 @@ class ProgressLine:
         self.began = self._shown = time.perf_counter()
         self.terminal = sys.stdout.isatty()
 
-    def add(self, count: int, size: int) -> None:
-        """Tell of so many more, of so many bytes together."""
+    def add(self, count: int, byte_count: int) -> None:
+        """Add `count` finished units, together of `byte_count` bytes."""
         self.done += count
-        self.bytes += size
+        self.bytes += byte_count
         now = time.perf_counter()
         if self.speak and now - self._shown > (0.2 if self.terminal else 10):
             self._shown = now
@@ -78,7 +85,7 @@ class ProgressLine:
         bar = ("=" * int(20 * share) + ">").ljust(20, ".")[:20]
         left = seconds * (1 - share) / share if share else 0
         text = (
-            f"{self.title} [{bar}] {self.done}/{self.total} {self.unit}  {self.bytes / seconds / 1e6:.0f} MB/s  "
+            f"{self.title} [{bar}] {self.done}/{self.total} {self.unit}  {size(self.bytes / seconds)}/s  "
             f"{left:.0f} s left"
         )
         say(f"\r{text:100}" if self.terminal else text, end="" if self.terminal else "\n")

@@ -1,4 +1,4 @@
-"""Files that are whole or absent."""
+"""Writing files whole or not at all."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, with its suffix; what is written there becomes `path` when all went well."""
+    """A temporary file beside `path`, with its suffix; it is renamed to `path` unless the block raises."""
     path = Path(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
     os.close(handle)
@@ -27,7 +27,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, value) -> None:
-    """Write `value` to `path`, readable by people, whole or not at all."""
+    """Write `value` to `path` as indented JSON, whole or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, default=str) + "\n")
 

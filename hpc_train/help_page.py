@@ -1,8 +1,8 @@
 """What `--help` prints: the options of a dataclass in groups, each with its values, its default and its docstring.
 
-A class of options may name the group of the options that it declares, as `GROUP = "run"`. A class that has `GROUPS` is
-shown in groups, in that order; the options of its subclasses that name no group are in the `GROUP` of that class. Any
-other class is shown as one list.
+A class of options may name the group of the options that it declares, as `GROUP = "run"`. A class with `GROUPS` is
+shown in groups, in that order; options of subclasses that name no group are in the `GROUP` of that class. Any other
+class is shown as one list.
 """
 
 import ast
@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-# From this width on an option and its text stand side by side.
+# From this width on, an option and its text are side by side.
 _WIDE, _WIDEST, _COLUMN = 120, 160, 38
 _VALUES = {int: "INT", float: "FLOAT", str: "STR", Path: "PATH"}
 
@@ -31,11 +31,11 @@ class Option:
     """One option of a command or a trainer, as a user sees it."""
 
     name: str
-    """Of the field."""
+    """Name of the field."""
     words: str
-    """What is typed: `--batch-size`, `--resume, --no-resume`; in capitals where the value alone is typed."""
+    """What a user types: `--batch-size`, `--resume, --no-resume`; in capitals where only the value is typed."""
     values: str
-    """What follows, such as INT or {sgd,adam}; empty where nothing does."""
+    """The value that follows, such as INT or {sgd,adam}; empty where none follows."""
     default: str | None
     """None where a value is required."""
     text: str
@@ -48,7 +48,7 @@ class Option:
 
     @property
     def positional(self) -> bool:
-        """Whether the value alone is typed."""
+        """Whether only the value is typed."""
         return not self.words.startswith("-")
 
 
@@ -59,7 +59,7 @@ def groups(options: type) -> dict[str, list[Option]]:
         options: a dataclass whose fields are options.
 
     Returns:
-        Options by title of their group: "arguments" for what is typed without a name, then those of `GROUPS`, or
+        Options by the title of their group: "arguments" for values without a name, then the groups of `GROUPS`, or
         "options" where the class has none.
     """
     order = getattr(options, "GROUPS", ("options",))
@@ -75,12 +75,12 @@ def groups(options: type) -> dict[str, list[Option]]:
 
 
 def wanted(args: Sequence[str]) -> bool:
-    """Whether these words of a command line ask for help; what follows `--` is for another command."""
+    """Whether these words of a command line ask for help; words after `--` are for another command."""
     return bool({"-h", "--help"} & set(itertools.takewhile(lambda word: word != "--", args)))
 
 
 def show(options: Any, prog: str, args: Sequence[str]) -> None:
-    """Print the help of a command, or of its sub-command that `args` begin with, as wide as the terminal."""
+    """Print the help of a command, or of the sub-command with which `args` begin, as wide as the terminal."""
     if chosen := commands(options).get(args[0]):
         options, prog = chosen, f"{prog} {args[0]}"
     text = page(options, prog, shutil.get_terminal_size().columns)
@@ -123,14 +123,14 @@ def _block(title: str, members: list[Option], width: int) -> str:
     rows = []
     for option in members:
         hint = "(required)" if option.default is None else f"(default: {option.default})"
-        # A default stands on one line.
+        # A default is never split over two lines.
         rows.append((f"  {option.words} {option.values}".rstrip(), f"{option.text} " + hint.replace(" ", "\xa0")))
     title = title if title in ("arguments", "options") else f"{title} options"
     return "\n".join([f"{title}:", *_table(rows, width)])
 
 
 def _table(rows: list[tuple[str, str]], width: int) -> list[str]:
-    """Lines of what is typed and what it means: side by side where it is wide enough."""
+    """Lines with options and their texts: side by side where the terminal is wide enough."""
     lines: list[str] = []
     for typed, text in rows:
         column = _COLUMN if width >= _WIDE else 6
@@ -146,7 +146,7 @@ def _table(rows: list[tuple[str, str]], width: int) -> list[str]:
 
 def _wrap(text: str, width: int, first: str = "", rest: str | None = None) -> list[str]:
     rest = first if rest is None else rest
-    # textwrap breaks at ASCII spaces alone, once all others are one.
+    # textwrap breaks only at ASCII spaces, so non-breaking spaces hold a default together.
     lines = textwrap.wrap(
         re.sub(r"[ \n]+", " ", text), width, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False
     )
@@ -158,7 +158,7 @@ def _typed(option: Option) -> str:
 
 
 def _group(options: type, name: str) -> str:
-    """The group of the class that declared the option first, nearest to the root."""
+    """The group of the base class that first declared the option."""
     base = next(base for base in reversed(options.__mro__) if name in inspect.get_annotations(base))
     common = next(base for base in options.__mro__ if "GROUPS" in vars(base))
     return vars(base).get("GROUP", common.GROUP)
@@ -185,7 +185,7 @@ def _option(field: dataclasses.Field, hint: Any, text: str) -> Option | None:
 
 
 def _values(kind: Any) -> str:
-    """What may be typed for a type."""
+    """The values that a type takes, as help shows them."""
     origin, parts = get_origin(kind), get_args(kind)
     if origin is Literal:
         return "{" + ",".join(map(str, parts)) + "}"

@@ -18,20 +18,20 @@ class Options(training.Options):
 
 
 def run(options: Options) -> None:
-    """Train as chosen; every rank calls it."""
+    """Train by the options; every rank calls it."""
     training.train(options, task(options))
 
 
 def task(options: Options) -> training.Task:
-    """The network that the options ask for."""
+    """The network that the options choose, as a task."""
 
     def build(catalogue):
         from hpc_train.models import mnist
 
         if catalogue.target_shape or not catalogue.classes:
             raise UserError(
-                f"{catalogue.files[0]}: the MNIST networks want one label a sample and the number of classes; "
-                f"its targets have shape {catalogue.target_shape}, and --classes says how many there are"
+                f"{catalogue.files[0]}: the MNIST networks need one label for each sample and the number of classes; "
+                f"the targets have shape {catalogue.target_shape}; set the number of classes with --classes"
             )
         shape, dtype = catalogue.input_shape, catalogue.input_dtype.name
         return mnist.build(options.model, shape, dtype, catalogue.classes, options.augment)
@@ -40,10 +40,10 @@ def task(options: Options) -> training.Task:
 
 
 def network(name: str, shape: tuple[int, int, int], classes: int):
-    """The network `name` without the layers that normalise: from float32 samples of `shape` to logits.
+    """The network `name` without layers that normalise: from float32 samples of `shape` to logits.
 
     Raises:
-        UserError: no such network, or a shape that it does not take.
+        UserError: there is no such network, or it does not take this shape.
     """
     from hpc_train.models import mnist, presets
 

@@ -1,4 +1,4 @@
-"""What the suite's pictures have in common: colours that the colour-blind tell apart, and files that are whole."""
+"""What all pictures share: colours that colour-blind readers can distinguish, a figure's style, and its files."""
 
 import io
 import re
@@ -13,7 +13,7 @@ _DOTS_PER_INCH = 130
 
 
 def new_figure(width: float, height: float):
-    """An empty `matplotlib.figure.Figure` of so many inches; it needs no display.
+    """An empty `matplotlib.figure.Figure` of this size in inches; it needs no display.
 
     Raises:
         UserError: matplotlib is not installed.
@@ -21,15 +21,15 @@ def new_figure(width: float, height: float):
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise UserError(f"pictures need matplotlib ({error}); install it: pip install matplotlib") from error
+        raise UserError(f"pictures need matplotlib ({error}); run: pip install matplotlib") from error
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def save(figure, path: Path) -> None:
-    """Write a figure as PNG.
+    """Write a figure as a PNG file.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the file cannot be written.
     """
     try:
         with atomic_path(path) as temporary:
@@ -39,15 +39,14 @@ def save(figure, path: Path) -> None:
 
 
 def svg(figure, name: str, description: str) -> str:
-    """A figure as an SVG element that stands in a page, takes its colours and font, and says to a screen reader what
-    it shows.
+    """A figure as an SVG element for a page, in the page's colours and font, with a text for screen readers.
 
-    Black, white and the grid's grey become the page's --ink, --paper and --grid, so that it can be dark.
+    Black, white and the grid's grey become the page's --ink, --paper and --grid, so that the page can be dark.
 
     Args:
-        figure: to be drawn.
-        name: no other figure of the page has it.
-        description: in place of the picture.
+        figure: to draw.
+        name: unique in the page.
+        description: what the figure shows, for screen readers.
     """
     from html import escape
 
@@ -70,7 +69,7 @@ def svg(figure, name: str, description: str) -> str:
 
 
 def clean(axes) -> None:
-    """Leave out the frame's upper and right lines, and let a faint grid show the values."""
+    """Remove the frame's upper and right lines, and draw a faint grid."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(True, color="0.9", linewidth=0.8)
     axes.set_axisbelow(True)

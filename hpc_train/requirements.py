@@ -1,17 +1,17 @@
-"""Packages that hpc-train's own installation leaves to the user, and the commands that install them."""
+"""The commands that install what hpc-train needs but does not install itself."""
 
 import importlib.metadata
 import shlex
 from pathlib import Path
 
-# The remedy of much.
+# The command that many messages name.
 BUILD = "hpc-train build-horovod"
 
 
 def pip_install(extra: str) -> str:
     """The `pip install` command for the packages of one of hpc-train's extras.
 
-    It names the packages, not `hpc-train[extra]`: that works only where pip finds an hpc-train on its index.
+    It names the packages, not `hpc-train[extra]`, which works only where pip's index has hpc-train.
 
     Args:
         extra: `cpu`, `gpu`, `digits` or `maps`.

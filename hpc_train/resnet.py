@@ -8,7 +8,7 @@ from typing import Literal
 from hpc_train import command_line, training
 from hpc_train.errors import UserError
 
-# Of ImageNet's pixels, in 0..255: the usual ones for natural images. Others get (x - 127.5) / 127.5.
+# Mean and deviation of ImageNet's pixels, in 0..255, as usual for natural images. Other bytes get (x - 127.5) / 127.5.
 _RGB_MEAN, _RGB_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
@@ -52,30 +52,30 @@ class Options(training.Options):
 
 
 def run(options: Options) -> None:
-    """Train as chosen; every rank calls it."""
+    """Train by the options; every rank calls it."""
     training.train(options, task(options))
 
 
 def task(options: Options) -> training.Task:
-    """The network that the options ask for."""
+    """The network that the options choose, as a task."""
     return training.Task(options.model.replace(":", "-"), partial(build, options), facts=partial(_facts, options))
 
 
 def build(options: Options, catalogue):
-    """The network that the options ask for: an uncompiled Keras model from images as stored to logits.
+    """The network that the options choose: an uncompiled Keras model from images as stored to logits.
 
     Raises:
-        UserError: no such network, or data that it does not take.
+        UserError: there is no such network, or it does not take the data.
     """
     if catalogue.target_shape or not catalogue.classes or len(catalogue.input_shape) != 3:
         raise UserError(
-            f"{catalogue.files[0]}: the residual networks want images (height, width, channels) with one label each "
-            f"and the number of classes; inputs have {catalogue.input_shape}, targets {catalogue.target_shape}, and "
-            "--classes says how many there are"
+            f"{catalogue.files[0]}: the residual networks need images (height, width, channels) with one label each "
+            f"and the number of classes; inputs have shape {catalogue.input_shape}, targets {catalogue.target_shape}; "
+            "set the number of classes with --classes"
         )
     application = options.model.startswith("keras:")
     if application and (options.shortcut or options.statistics):
-        raise UserError("--shortcut and --statistics are for residual networks; keras:NAME has its own: leave them out")
+        raise UserError("--shortcut and --statistics are for residual networks, not for keras:NAME: leave them out")
     if options.augment != "randaugment" and options.randaugment != Options.randaugment:
         raise UserError("--randaugment is for --augment randaugment; give both or leave it out")
     from hpc_train.models import applications, augment, resnet
@@ -121,10 +121,10 @@ def _normalise(x, statistics: Path | None, catalogue):
 
 
 def network(name: str, shape: tuple[int, int, int], classes: int):
-    """The network `name` without the layers that normalise: from float32 samples of `shape` to logits.
+    """The network `name` without layers that normalise: from float32 samples of `shape` to logits.
 
     Raises:
-        UserError: no such network, or a shape that it does not take.
+        UserError: there is no such network, or it does not take this shape.
     """
     from keras import Input
 

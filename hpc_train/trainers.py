@@ -1,6 +1,6 @@
-"""The suite's trainers in one table, which commands, benchmarks and tests read: a new one is a module and a line here.
+"""The table of trainers, which commands, benchmarks and tests read: a new trainer is a module and a line here.
 
-The module has `Options`, a dataclass below `training.Options`; `run(options)`, which trains; `task(options)`, a
+The module has `Options`, a dataclass derived from `training.Options`; `run(options)`, which trains; `task(options)`, a
 `training.Task`; and `network(name, shape, classes)`, the Keras model that `hpc-train flops` counts.
 """
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Trainer:
-    """A trainer, `python -m hpc_train.NAME`; its module is imported when it is asked for.
+    """A trainer, `python -m hpc_train.NAME`; its module is imported when it is used.
 
     Args:
         name: of the module.

@@ -1,22 +1,24 @@
-"""Numbers with their units, as people read them."""
+"""Numbers and their units, as people read them."""
 
 MIB = 2**20
 
 
 def number(value: float) -> str:
-    """For people: three figures, and all of those before the point."""
+    """A number to three digits, with all digits before the point: 0.0123, 1.5, 1,234."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def rate(samples_per_s: float) -> str:
-    """For people: whole samples, and three digits where there are few."""
+    """Samples/s as whole numbers, and to three digits below 100."""
     return f"{samples_per_s:.0f}" if samples_per_s >= 100 else f"{samples_per_s:.3g}"
 
 
 def size(count: float) -> str:
-    """Bytes for people, such as 56.6 MB."""
-    for unit in ("bytes", "kB", "MB", "GB", "TB"):
-        if count < 1000 or unit == "TB":
-            return f"{count:.3g} {unit}" if unit != "bytes" else f"{count:.0f} {unit}"
+    """Bytes with a decimal unit, to three digits: 56.6 MB."""
+    if count < 999.5:
+        return f"{count:.0f} bytes"
+    for unit in ("kB", "MB", "GB"):
         count /= 1000
-    raise AssertionError
+        if count < 999.5:
+            return f"{count:.3g} {unit}"
+    return f"{number(count / 1000)} TB"
