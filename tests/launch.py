@@ -94,7 +94,7 @@ def unread(*arguments: str | Path, timeout: float = 60) -> subprocess.CompletedP
 
 
 def outcomes_of(script: Path, ranks: int, folder: Path) -> dict[str, str]:
-    """What a script of `ranks/` tells of each of its statements, started once: what failed, or nothing."""
+    """Starts a script of `ranks/` once; returns what failed in each of its checks, or an empty text."""
     path = folder / "outcomes.json"
     ended = launch(ranks, str(script), str(path), timeout=300)
     assert ended.status == 0, ended.output[-3000:]

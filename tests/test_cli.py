@@ -1,4 +1,4 @@
-"""The command line answers at once and names what was meant."""
+"""The command line answers at once; errors name the command that was meant."""
 
 import os
 import subprocess
@@ -47,7 +47,7 @@ def test_a_mistyped_command_names_the_nearest(typed, meant):
         ("completion", "name the shell, which can only be bash: `hpc-train completion bash` prints"),
     ],
 )
-def test_what_is_no_command_says_in_one_line_what_is_meant(words, start):
+def test_an_unknown_command_is_one_line_that_names_the_right_one(words, start):
     ended = hpc_train(*words.split())
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.startswith(f"error: {start}")
@@ -112,7 +112,7 @@ def test_a_run_that_is_not_there_is_one_line(tmp_path):
 
 
 @pytest.mark.parametrize("words", ["doctor", "--help", "--version", "bench --help", "inspect --help"])
-def test_a_reader_that_has_seen_enough_ends_a_command_quietly(words):
+def test_a_command_ends_quietly_when_nothing_reads_its_output(words):
     ended = unread("-m", "hpc_train.cli", *words.split())
     assert (ended.returncode, ended.stderr) == (141, "")
 

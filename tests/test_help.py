@@ -37,7 +37,7 @@ def parts_of(text):
 
 @pytest.mark.parametrize("width", [80, 160])
 @pytest.mark.parametrize("trainer", TRAINERS)
-def test_each_option_of_a_trainer_stands_once_with_its_default(trainer, width):
+def test_each_option_of_a_trainer_is_shown_once_with_its_default(trainer, width):
     text = help_page.page(TRAINERS[trainer].module.Options, trainer, width)
     named, count = lines_of_options(text)
     fields = dataclasses.fields(TRAINERS[trainer].module.Options)

@@ -12,7 +12,7 @@ def average(tensors: list[tf.Tensor], name: str, wire_dtype: str | None = None) 
 
     Args:
         tensors: dense tensors of the same dtype.
-        name: the same on every rank, and used by no other collective in flight.
+        name: the same on every rank, and unique among running collectives.
         wire_dtype: None, "float16" or "bfloat16": the type in which float32 tensors travel; others stay as they are.
     """
     if wire_dtype is None or tensors[0].dtype != tf.float32:
@@ -47,7 +47,7 @@ def adasum(tensor: tf.Tensor, name: str) -> tf.Tensor:
 
     Args:
         tensor: gradient of one layer, float32 or float64.
-        name: the same on every rank, and used by no other collective in flight.
+        name: the same on every rank, and unique among running collectives.
     """
     # One at a time: hvd.grouped_allreduce of 0.28.1 fails with this operation. Horovod fuses them anyway.
     return hvd.allreduce(tensor, op=hvd.Adasum, name=name)

@@ -19,7 +19,7 @@ def train(data, *arguments, ranks=2, controller=None):
 
 
 @pytest.mark.parametrize("controller", ["--mpi", "--gloo"])
-@pytest.mark.parametrize(("how", "says"), [("raise", "the planted bug"), ("user", "the planted mistake; mend it")])
+@pytest.mark.parametrize(("how", "says"), [("raise", "the planted bug"), ("user", "the planted mistake; fix it")])
 def test_a_rank_that_raises_while_the_others_wait_ends_them_all(how, says, controller):
     ended = launch(2, FAILS, how, controller=controller, timeout=PROMPTLY)
     assert ended.status != 0

@@ -28,7 +28,7 @@ def unlaunched(monkeypatch):
     ("how", "lines"),
     [
         ("agreed", ["error: no file on rank 1"]),
-        ("alike", ["error: no such folder"]),
+        ("all", ["error: no such folder"]),
         ("some", ["error: rank 1: no file here", "error: rank 2: no file here"]),
         ("late", ["error: rank 1: found out late"]),
     ],

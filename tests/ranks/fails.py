@@ -1,4 +1,4 @@
-"""Run on N ranks by test_failures.py: the last rank does what it is told while the others wait for it."""
+"""Run on N ranks by test_failures.py: the last rank fails as its argument says while the others wait for it."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ if world.rank == world.size - 1:
         case "raise":
             raise ValueError("the planted bug")
         case "user":
-            raise UserError("the planted mistake; mend it")
+            raise UserError("the planted mistake; fix it")
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         case "exit":

@@ -12,7 +12,7 @@ with job() as comm:
         with agree(comm):
             if comm.rank in (1, 2):
                 raise UserError(f"no file on rank {comm.rank}")
-    elif how == "alike":
+    elif how == "all":
         raise UserError("no such folder")
     elif how == "some" and comm.rank in (1, 2):
         raise UserError("no file here")

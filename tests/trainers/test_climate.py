@@ -83,10 +83,10 @@ def test_a_trained_trunk_takes_a_new_head_for_maps_that_are_padded(trained, weat
         ((None, None), (16, 20), (64, 96), "parts of maps are 16 x 20"),
         ((None, None), (16, 32), (48, 72), "whole maps are 48 x 72"),
         ((None, None), None, (48, 72), "whole maps are 48 x 72"),
-        ((48, 72), (16, 16), (48, 72), "--init takes maps of"),
+        ((48, 72), (16, 16), (48, 72), "--init only takes maps of"),
     ],
 )
-def test_maps_that_a_network_does_not_take_are_told(sides, part, whole, message):
+def test_maps_that_a_network_does_not_take_are_an_error(sides, part, whole, message):
     network = SimpleNamespace(name="tiramisu-small", input_shape=(None, *sides, 16))
     chosen = climate.Options(Path("data"), random_crop=part)
     with pytest.raises(UserError, match=message):

@@ -108,7 +108,7 @@ def test_networks_take_bytes_and_give_float32_logits(model, augment):
     np.testing.assert_array_equal(logits, built(batch, training=False))
 
 
-def test_bad_choices_are_said_in_one_line():
+def test_bad_choices_are_one_line():
     for chosen, data, message in (
         ({"model": "resnet21"}, images(), "did you mean resnet"),
         ({"model": "keras:MobileNetV22"}, images(), "MobileNetV2"),

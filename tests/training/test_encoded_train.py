@@ -1,4 +1,4 @@
-"""Trainers on JPEG shards and on made-up data: under real ranks, and what is said of damage and impossible options."""
+"""Trainers on JPEG shards and on synthetic data, on real ranks; messages about damage and impossible options."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -73,7 +73,7 @@ def test_synthetic_data_are_one_batch_a_rank_that_comes_again(options):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"image_size": 0}, "--image-size is 0"),
         ({"synthetic_samples": 0}, "--synthetic-samples is 0"),
@@ -83,24 +83,24 @@ def test_synthetic_data_are_one_batch_a_rank_that_comes_again(options):
         ({"layout": "cam5"}, "--layout goes with data in files"),
     ],
 )
-def test_impossible_options_of_synthetic_data_are_one_line_on_every_rank(options, change, said):
+def test_impossible_options_of_synthetic_data_are_one_line_on_every_rank(options, change, message):
     vars(options).update(change)
-    with pytest.raises(UserError, match=said) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         synthetic(options)
     assert caught.value.every_rank
 
 
 @pytest.mark.parametrize(
-    ("options", "encoding", "said"),
+    ("options", "encoding", "message"),
     [
         ({"image_size": 0}, "jpeg", "--image-size is 0"),
         ({"image_size": 32}, "", "--image-size is for JPEG shards, but --data holds arrays"),
         ({"crop": "centre"}, "", "--crop is for JPEG shards, but --data holds arrays"),
     ],
 )
-def test_options_of_images_that_would_do_nothing_are_one_line_on_every_rank(options, encoding, said):
+def test_options_of_images_that_would_do_nothing_are_one_line_on_every_rank(options, encoding, message):
     ReadOptions().check_images(encoding)
-    with pytest.raises(UserError, match=said) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         ReadOptions(**options).check_images(encoding)
     assert caught.value.every_rank
 

@@ -1,4 +1,4 @@
-"""Trainers on data of any layout, under real ranks: from the folder to the summary, and what goes wrong on the way."""
+"""Trainers on data of any layout, on real ranks: from the folder to the summary, and errors on the way."""
 
 import json
 

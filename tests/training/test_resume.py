@@ -1,4 +1,4 @@
-"""A run killed at any moment goes on as if nothing had happened."""
+"""A run that was killed at any moment resumes as if nothing had happened."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def whole(digits, tmp_path_factory):
 
 
 def kill_after(digits, run, checkpoints):
-    """Start the run and kill every process of it with SIGKILL once so many checkpoints have been written."""
+    """Start the run, and kill all of its processes with SIGKILL after this many checkpoints."""
     process = start(2, *OPTIONS, "--data", str(digits), "--run", str(run))
     deadline = time.monotonic() + 120
     seen = set()

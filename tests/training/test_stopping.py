@@ -1,4 +1,4 @@
-"""A signal to any rank stops all of them at one step, and the run goes on from there as if nothing had happened."""
+"""A signal to any rank stops all ranks at the same step, and the run resumes from there as if nothing had happened."""
 
 import signal
 import subprocess

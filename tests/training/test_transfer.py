@@ -1,4 +1,4 @@
-"""Transfer learning: what is taken from a trained model, what is replaced, what stays as it is."""
+"""Transfer learning: what is kept of a trained model, what is replaced, what is frozen."""
 
 from types import SimpleNamespace
 
@@ -158,7 +158,7 @@ def test_pixels_stay_in_float32_whatever_the_precision_and_operations_may_be_in_
     np.testing.assert_allclose(built(batch, training=False), model(batch, training=False), atol=0.05)
 
 
-def test_what_cannot_be_taken_is_said_in_one_line(trained, tmp_path):
+def test_a_network_that_does_not_fit_is_one_line(trained, tmp_path):
     path, _ = trained
     (tmp_path / "text.keras").write_text("no model")
     keras.Sequential([keras.layers.Input((8, 8, 1)), keras.layers.Flatten()]).save(tmp_path / "flat.keras")
