@@ -146,7 +146,7 @@ def _table(rows: list[tuple[str, str]], width: int) -> list[str]:
 
 def _wrap(text: str, width: int, first: str = "", rest: str | None = None) -> list[str]:
     rest = first if rest is None else rest
-    # textwrap breaks only at ASCII spaces, so non-breaking spaces hold a default together.
+    # textwrap breaks only at ASCII spaces: a default with non-breaking spaces stays on one line.
     lines = textwrap.wrap(
         re.sub(r"[ \n]+", " ", text), width, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False
     )

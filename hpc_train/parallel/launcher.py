@@ -86,7 +86,7 @@ def wrong_size(launcher: Launcher, size: int, family: str | None = None) -> tupl
     if size == 1:
         what = f"{launcher.name} started {launcher.size} processes, but each is a job of size 1"
         return (
-            f"{what}: {family or 'this MPI'} cannot read that launcher's variables",
+            f"{what}: {family or 'this MPI'} does not recognise this launcher",
             f"start with {right_launch(family)}",
         )
     what = f"{launcher.name} announced {launcher.size} rank{'s' * (launcher.size != 1)}, but the world has {size}"

@@ -64,7 +64,7 @@ class InputWait(keras.callbacks.Callback):
 
     def _step(self, iterator):
         function, coming = self._function, self._coming
-        assert function is not None  # this method is in its place
+        assert function is not None  # Keras calls this method in its place
         if not isinstance(iterator, tf.data.Iterator):
             return function(iterator)
         begin = time.perf_counter()
