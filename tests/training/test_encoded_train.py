@@ -34,7 +34,7 @@ def test_two_ranks_train_on_jpegs_and_name_a_damaged_one_of_the_held_out_split_o
 
 
 @pytest.fixture
-def chosen():
+def options():
     options = vars(DataOptions(data=Path("synthetic"))) | vars(ReadOptions(image_size=8, synthetic_samples=100))
     return SimpleNamespace(**options, test_data=None, batch_size=4, seed=3)
 
