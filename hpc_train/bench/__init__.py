@@ -1,1 +1,1 @@
-"""Measurements, each a command that prints what it measured and how."""
+"""Measurements: each is a command that prints what it measured and how."""

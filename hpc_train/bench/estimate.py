@@ -1,8 +1,8 @@
-"""Means with standard errors, of what several jobs measured in several rounds each.
+"""Means with standard errors, from jobs that each measured several rounds.
 
-Rounds of one job share its processes, its nodes and its minute; jobs do not. So where there are several jobs, each
-counts as one draw, the mean of its rounds, and the standard error is over jobs: sd / sqrt(n). Of a single job it is
-over the rounds, which says less: how steady that job was.
+The rounds of one job share its processes, its nodes and its minute; two jobs share none of these. So if there are
+several jobs, each counts as one draw, the mean of its rounds, and the standard error is over jobs: sd / sqrt(n). With a
+single job the error is over its rounds. That shows only how steady this job was.
 """
 
 import math
@@ -17,36 +17,36 @@ class Estimate:
 
     mean: float
     error: float | None
-    """None of a single value."""
+    """None if there was a single value."""
 
     def as_dict(self) -> dict[str, float | None]:
-        """For JSON."""
+        """Both as a dictionary, for JSON."""
         return asdict(self)
 
 
 Jobs = Sequence[tuple[Hashable, Sequence[float]]]
-"""(repeat, one value a round) of each job; the repeat is None where it is not known."""
+"""(repeat, one value for each round) of each job; the repeat is None if it is not known."""
 
 
 def of_values(values: Sequence[float]) -> Estimate | None:
-    """Of independent draws; None of nothing."""
+    """The estimate from independent draws; None if there are none."""
     if not values:
         return None
     return Estimate(fmean(values), stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None)
 
 
 def of_jobs(jobs: Jobs) -> Estimate | None:
-    """Of the rounds of several jobs; jobs without a round do not count."""
-    held = [values for _, values in jobs if values]
-    return of_values([fmean(values) for values in held] if len(held) > 1 else held[0] if held else [])
+    """The estimate from the rounds of several jobs; jobs without a round do not count."""
+    measured = [values for _, values in jobs if values]
+    return of_values([fmean(values) for values in measured] if len(measured) > 1 else next(iter(measured), []))
 
 
 def ratio(above: Jobs, below: Jobs) -> Estimate | None:
-    """Of a rate over another, from jobs that measured one each.
+    """The ratio of two rates, from jobs that measured one of the two each.
 
-    Machines drift within hours more than within a repeat, whose jobs run one after another: where two or more repeats
-    have both, it is the mean of their quotients. Else it is the quotient of the means, and the relative errors add as
-    squares (first order).
+    A machine drifts more within hours than within a repeat, whose jobs run one after another. So if two or more repeats
+    have both rates, the ratio is the mean of the repeats' quotients. Otherwise it is the quotient of the means, and the
+    relative errors add as squares (first order).
     """
     pairs = [(_of_repeat(above, repeat), _of_repeat(below, repeat)) for repeat in _repeats(above) & _repeats(below)]
     if len(pairs) > 1:

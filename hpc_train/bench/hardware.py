@@ -1,4 +1,4 @@
-"""The nodes that a measurement ran on, as its figures record them."""
+"""The nodes of a measurement, as its file records them."""
 
 import os
 import platform
@@ -7,10 +7,12 @@ from pathlib import Path
 
 
 def nodes() -> list[dict]:
-    """What the ranks run on, one entry a host, in the order of ranks, on every rank. Collective; after `parallel.init`.
+    """Describe the hosts that the ranks run on. Collective; call it after `parallel.init`.
 
-    host: its name; ranks: how many ran there; cores: those that these ranks may use, all together; processor: its
-    model; gpus: models of the GPUs that they took.
+    Returns:
+        One entry for each host, in the order of the ranks, the same on every rank. host: its name; ranks: how many run
+        there; cores: how many cores these ranks may use together; processor: its model; gpus: the models of the GPUs
+        that these ranks took.
     """
     import tensorflow as tf
 
@@ -23,7 +25,11 @@ def nodes() -> list[dict]:
 
 
 def by_host(ranks: list[dict]) -> list[dict]:
-    """The entries of `nodes` from what each rank sees: host, processor, cores (a set of their numbers), gpus."""
+    """Make the entries of `nodes`.
+
+    Args:
+        ranks: what each rank sees: host, processor, cores (a set of their numbers) and gpus.
+    """
     found: dict[str, dict] = {}
     for rank in ranks:
         node = found.setdefault(rank["host"], {**rank, "ranks": 0, "cores": set(), "gpus": []})
@@ -34,7 +40,7 @@ def by_host(ranks: list[dict]) -> list[dict]:
 
 
 def shared(nodes: list[dict]) -> bool:
-    """True where ranks share a core or a GPU: their speed then says nothing about scaling."""
+    """Whether ranks share a core or a GPU. Then their speed says nothing about scaling."""
     return any(node["ranks"] > node["cores"] or 0 < len(node["gpus"]) < node["ranks"] for node in nodes)
 
 

@@ -1,11 +1,11 @@
 """How much of the all-reduce runs beside the computation? horovodrun -np 2 hpc-train bench overlap
 
-Trains a stack of dense layers with gradient lag 0 and 1, and takes from Horovod's timeline when rank 0 was sending
-gradients; TensorFlow's clock in the step tells from when to when it was computing them. So it sees the forward and
-backward pass; the update of the weights comes after both. On CPUs, sending takes time of the cores that compute.
+The command trains a stack of dense layers with gradient lag 0 and 1. Horovod's timeline shows when rank 0 was sending
+gradients. TensorFlow's clock in the step shows when rank 0 was computing them: in the forward and backward pass. The
+update of the weights comes after both, and does not count. On CPUs, sending takes time of the cores that compute.
 
-With lag 0 only the gradients of the last layers travel during the backward pass, those of the first layers after it.
-With lag 1 all that travel are there when the step begins.
+With lag 0, the gradients of the last layers travel during the backward pass, and those of the first layers after it.
+With lag 1, all gradients that travel are ready when the step begins.
 """
 
 import os
@@ -25,26 +25,30 @@ _UNCOUNTED = 3
 
 @dataclass(frozen=True)
 class OverlapBench:
-    """Measure what gradient lag hides, from Horovod's own timeline; start it with two ranks or more."""
+    """Measure what gradient lag hides, from Horovod's own timeline. Start it with two ranks or more."""
 
     layers: int = 8
     """Number of dense layers."""
     width: int = 1024
-    """Their width: a layer has width x width weights, in float32."""
+    """Width of the layers: a layer has width x width weights, in float32."""
     batch_size: int = 512
-    """Samples a rank and step: more computation beside the same gradients."""
+    """Samples in a step on each rank. More samples are more computation beside the same gradients."""
     steps: int = 20
-    """Steps measured, after a few others."""
+    """Steps to measure, after a few that do not count."""
     bucket_mib: float = 8.0
     """MiB of gradients in one grouped all-reduce."""
     threads: int | None = None
     """TensorFlow's threads in each rank; by default the ranks of a node share its cores."""
     keep: Path | None = None
-    """Keep the timeline in this file, for Perfetto or chrome://tracing."""
+    """File that keeps the timeline, for Perfetto or chrome://tracing."""
 
 
 def run(options: OverlapBench) -> None:
-    """Measure and print; every rank calls it."""
+    """Measure and print. Collective.
+
+    Raises:
+        UserError: impossible options, or one rank only.
+    """
     for option in ("layers", "width", "batch_size", "steps", "bucket_mib"):
         if getattr(options, option) <= 0:
             raise UserError(f"--{option.replace('_', '-')} is {getattr(options, option)}; it must be above 0")
@@ -52,7 +56,7 @@ def run(options: OverlapBench) -> None:
         raise UserError(f"--keep {options.keep}: its folder does not exist; make it first")
     with tempfile.TemporaryDirectory() as temporary:
         path = options.keep or Path(temporary) / "timeline.json"
-        # Horovod reads it when it starts, on rank 0.
+        # Horovod reads this variable on rank 0 when it starts.
         os.environ["HOROVOD_TIMELINE"] = str(path)
         _run(options, path)
 
@@ -82,11 +86,18 @@ def _line(lag: int, times: dict[str, float]) -> str:
 
 
 def _figures(sending: list, clock: list[tuple[float, float, float]]) -> dict[str, float]:
-    """Medians a step, in s: step, computing, all-reduce; and hidden, the share of all-reduce time beside computing."""
+    """Medians over the steps, in s: step, computing, all-reduce. hidden: the share of all-reduce time beside computing.
+
+    Args:
+        sending: (begin, end) of what is sent, in s.
+        clock: as `_measure` returns it.
+    """
     steps, computing = [(begin, end) for begin, _, end in clock], [(begin, there) for begin, there, _ in clock]
     sent = length(within(sending, steps))
     if not sent:
-        raise UserError("Horovod's timeline has no all-reduce within the steps; has the clock been set meanwhile?")
+        raise UserError(
+            "Horovod's timeline has no all-reduce within the steps. Was the clock of the machine changed? Run it again"
+        )
     return {
         "step": median(length([step]) for step in steps),
         "computing": median(length([part]) for part in computing),
@@ -96,7 +107,7 @@ def _figures(sending: list, clock: list[tuple[float, float, float]]) -> dict[str
 
 
 def _measure(options: OverlapBench, lag: int, rank: int) -> list[tuple[float, float, float]]:
-    """For each step when it begins, when its gradients are there and when it ends, in s since 1970. Collective."""
+    """When each step begins, when its gradients are ready and when it ends, in s since 1970. Collective."""
     import keras
     import numpy as np
     import tensorflow as tf
@@ -117,7 +128,7 @@ def _measure(options: OverlapBench, lag: int, rank: int) -> list[tuple[float, fl
         def on_train_batch_end(self, batch, logs=None):
             clock.append((self.begin, float(optimizer.computed), time.time()))
 
-    # The first steps trace, and set the ranks in step.
+    # The first steps trace the function, and bring the ranks to the same pace.
     steps = _UNCOUNTED + options.steps
     data = tf.data.Dataset.from_tensors((inputs, inputs)).repeat(steps)
     model.fit(data, callbacks=[*parallel.callbacks(check_every=0), Clock()], verbose=0)
@@ -125,7 +136,7 @@ def _measure(options: OverlapBench, lag: int, rank: int) -> list[tuple[float, fl
 
 
 def _timed(lag: int, bucket_mib: float):
-    """SGD over the ranks that notes when the last gradient of a step is there: `computed`, in s since 1970."""
+    """SGD over the ranks that notes when the last gradient of a step is ready: `computed`, in s since 1970."""
     import keras
     import tensorflow as tf
 

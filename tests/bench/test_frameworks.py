@@ -1,4 +1,4 @@
-"""The other frameworks: the same networks as ours, in real process groups; a Python with torch is looked for."""
+"""The other frameworks: the same networks as ours, in real process groups. Some tests need a Python with torch."""
 
 import importlib.util
 import json
@@ -27,13 +27,13 @@ from hpc_train.trainers import TRAINERS
 from hpc_train.training.task import cross_entropy
 
 SCRIPTS = Path(frameworks.__file__).parent / "scripts"
-# Nothing that begins at 0.
+# No weights that begin at 0.
 CHANGED = {"mnist": {}, "resnet": {"zero_gamma": False}}
 
 
 @pytest.fixture(scope="session")
 def with_torch():
-    """A Python that has torch: this one, or that of the variable PEERS_PYTHON."""
+    """A Python that has torch: this one, or the one that the variable PEERS_PYTHON names."""
     if "PEERS_PYTHON" in os.environ:
         return Path(os.environ["PEERS_PYTHON"])
     if not importlib.util.find_spec("torch"):
@@ -60,7 +60,7 @@ def ours(trainer, model, data, **changed):
     ("trainer", "model", "shape"),
     [("mnist", "deep", (28, 28, 1)), ("mnist", "deep", (9, 14, 3)), ("resnet", "resnet20", (32, 32, 3))],
 )
-def test_parameters_are_counted_as_our_network_has_them(tmp_path, trainer, model, shape):
+def test_parameters_are_as_many_as_in_our_network(tmp_path, trainer, model, shape):
     write_shards(tmp_path, "train", np.zeros((4, *shape), np.uint8), np.arange(4), classes=7)
     _, network = ours(trainer, model, tmp_path)
     trained = sum(int(np.prod(variable.shape)) for variable in network.trainable_variables)
@@ -108,7 +108,7 @@ def test_the_pytorch_networks_make_our_steps(tmp_path, digits, photos, with_torc
 
 
 def torch_weights(network):
-    """What is trained, as PyTorch lays it out: convolutions (out, in, height, width), matrices (out, in)."""
+    """The trained weights in PyTorch's layout: convolutions (out, in, height, width), matrices (out, in)."""
     axes = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}
     arrays = [variable.numpy() for variable in network.trainable_variables]
     return {f"weight-{number:03}": array.transpose(axes[array.ndim]) for number, array in enumerate(arrays)}
@@ -131,7 +131,7 @@ def test_a_process_group_trains_alike_and_leaves_a_measurement(tmp_path, digits,
         python=python,
     )
     env = environment(PYTHONPATH=str(REPOSITORY), **added)
-    # That the replicas are equal at the end is checked by the ranks themselves.
+    # The ranks themselves check that the replicas are equal at the end.
     ended = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=240)
     assert ended.returncode == 0, ended.stderr
     assert f"{framework}, mnist deep, 53,002 parameters, batch 16 a rank, ranks 2" in ended.stdout
@@ -147,7 +147,7 @@ def test_a_process_group_trains_alike_and_leaves_a_measurement(tmp_path, digits,
     assert ("torch" if python else "tensorflow") in figures["versions"]
 
 
-def test_a_measurement_is_made_of_what_the_ranks_told():
+def test_a_measurement_is_made_from_the_results_of_the_ranks():
     rank = {"host": "node1", "processor": "Xeon", "gpus": [], "host_bytes": 10, "gpu_bytes": None}
     rank["versions"] = {"torch": "2.13.0"}
     # (rounds, steps) of each rank; in round 1 rank 1 is the slowest, in round 2 rank 0.
@@ -166,7 +166,7 @@ def test_a_measurement_is_made_of_what_the_ranks_told():
     assert found["peak_memory"] == {"host": [10, 10], "gpu": None}
 
 
-def test_the_command_line_says_what_was_asked_for(tmp_path):
+def test_the_command_line_has_the_chosen_options(tmp_path):
     asked = {"framework": "tf.distribute", "trainer": "resnet", "model": "resnet20", "batch_size": 32, "steps": 5}
     asked |= {"rounds": 3, "threads": 2, "data": Path("shards/cifar10"), "output": tmp_path / "a file.json"}
     argv, _ = frameworks.command(ranks=4, **asked)
@@ -227,6 +227,6 @@ def test_no_rank_outlives_the_command(tmp_path, ended_by):
             os.kill(int(file.read_text()), 0)
 
 
-def test_ranks_that_end_well_say_nothing(tmp_path, capsys):
+def test_ranks_that_end_well_print_nothing(tmp_path, capsys):
     group.run([[sys.executable, "-c", "print(1)"]] * 2, [dict(os.environ)] * 2, tmp_path, "a pair")
     assert capsys.readouterr() == ("", "")

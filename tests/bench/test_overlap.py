@@ -1,4 +1,4 @@
-"""When gradients are sent beside the computing: intervals read from a timeline, and the share that is hidden."""
+"""Sending beside computing: the intervals that a timeline shows, and the share that is hidden."""
 
 import json
 
@@ -46,14 +46,14 @@ def timeline(tmp_path):
     return path
 
 
-def test_sending_is_what_a_collective_does_but_wait_of_the_tensors_named(timeline):
+def test_sending_is_all_that_collectives_of_the_named_tensors_do_except_waiting(timeline):
     start = START / 1e6
     assert collectives(timeline, "lag1") == [(start + 2, start + 4), (start + 3.5, start + 5)]
     assert length(collectives(timeline, "lag1")) == 3
     assert collectives(timeline, "lag0") == []
 
 
-def test_a_file_that_is_no_timeline_is_named(tmp_path):
+def test_a_file_that_is_not_a_timeline_is_named(tmp_path):
     with pytest.raises(UserError, match=r"absent\.json cannot be read: No such file"):
         collectives(tmp_path / "absent.json", "")
     (tmp_path / "cut.json").write_text("[\n{")
@@ -73,8 +73,8 @@ def test_intervals_that_overlap_or_touch_are_joined_and_cut_by_windows():
     assert length([]) == 0
 
 
-def test_the_hidden_share_is_of_what_is_sent_until_the_last_gradient_is_there():
-    # Two steps: computing for 3 of 5 s, then for 4 of 5 s; what is sent between them belongs to neither.
+def test_the_hidden_share_is_what_is_sent_before_the_last_gradient_is_ready():
+    # Two steps: computing for 3 of 5 s, then for 4 of 5 s. What is sent between them belongs to neither.
     clock = [(0, 3, 5), (10, 14, 15)]
     figures = overlap._figures([(2, 4), (6, 9), (10, 12), (11, 13)], clock)
     assert figures == {"step": 5, "computing": 3.5, "all-reduce": 2.5, "hidden": 4 / 5}
@@ -86,7 +86,7 @@ def test_the_hidden_share_is_of_what_is_sent_until_the_last_gradient_is_there():
     ("options", "complaint"),
     [({"steps": 0}, "--steps is 0"), ({"keep": "absent/timeline.json"}, "its folder does not exist")],
 )
-def test_what_cannot_be_measured_is_said_before_anything_starts(options, complaint, tmp_path):
+def test_impossible_options_are_refused_before_anything_starts(options, complaint, tmp_path):
     if "keep" in options:
         options = {"keep": tmp_path / options["keep"]}
     with pytest.raises(UserError, match=complaint):

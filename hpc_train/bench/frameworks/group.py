@@ -1,4 +1,4 @@
-"""Processes that belong together: all end well, or all are ended."""
+"""Processes that belong together: if one fails, all are ended."""
 
 import signal
 import subprocess
@@ -10,8 +10,8 @@ from pathlib import Path
 from hpc_train.console import say
 from hpc_train.errors import UserError
 
-_TOLD_LINES = 15
-# Seconds in which processes end by themselves once one of them has failed, and once they are told to.
+_LAST_LINES = 15
+# Seconds to wait until processes end by themselves after one of them has failed, and after SIGTERM.
 _FOLLOW, _PATIENCE = 2, 5
 
 
@@ -20,19 +20,19 @@ def run(commands: Sequence[list[str]], environments: Sequence[dict[str, str]], f
 
     Args:
         commands: argv of each rank.
-        environments: its variables, all of them.
+        environments: all variables of each rank.
         folder: for the logs.
-        what: the name of all, for messages.
+        what: the name of the group, for messages.
 
     Raises:
-        UserError: a rank failed; the ends of the logs of all that did are printed before.
+        UserError: a rank failed. The last lines of each failed rank's log are printed before.
     """
     processes = []
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         for rank, (argv, environment) in enumerate(zip(commands, environments, strict=True)):
             with _log(folder, rank).open("wb") as log:
-                # Linux shares busy cores among sessions, and launchers of MPI give each rank its own.
+                # Linux shares busy cores among sessions, and MPI's launchers start each rank in its own session.
                 processes.append(
                     subprocess.Popen(argv, env=environment, stdout=log, stderr=log, start_new_session=True)
                 )
@@ -46,7 +46,7 @@ def run(commands: Sequence[list[str]], environments: Sequence[dict[str, str]], f
         signal.signal(signal.SIGTERM, before)
     if failed:
         for rank in failed:
-            lines = _log(folder, rank).read_text(errors="replace").splitlines()[-_TOLD_LINES:]
+            lines = _log(folder, rank).read_text(errors="replace").splitlines()[-_LAST_LINES:]
             say("\n".join([f"rank {rank} of {what}:", *(f"    {line}" for line in lines)]), sys.stderr)
         status = processes[failed[0]].returncode
         raise UserError(

@@ -1,7 +1,8 @@
 """How fast is another framework? hpc-train bench frameworks --framework pytorch-ddp --np 2 --data shards/mnist
 
-One process group on this machine, whose measurement has the format of `hpc-train bench throughput`, to stand beside it.
-See `hpc_train.bench.frameworks` for what is measured. `hpc-train bench scaling ... --peers` runs it beside ours.
+The command starts one process group on this machine. Its measurement has the format of `hpc-train bench throughput`, so
+the two can be compared. `hpc_train.bench.frameworks` describes the measurement. `hpc-train bench scaling ... --peers`
+runs it beside ours.
 """
 
 import json
@@ -22,6 +23,7 @@ from hpc_train.files import write_json
 
 _SCRIPTS = {"pytorch-ddp": "ddp.py", "tf.distribute": "tf_distribute.py"}
 _MODELS = {"mnist": "deep", "resnet": "resnet20"}
+# Of samples, in memory.
 _MOST_BYTES = 2**30
 
 
@@ -30,7 +32,7 @@ class FrameworkBench:
     """Measure the throughput of another framework on the same network, data, batch and threads."""
 
     data: Path
-    """Folder of shards, or other data that the trainers take; the first GiB of its training split is kept in memory."""
+    """Folder of shards, or other data that the trainers take. The first GiB of its training split is kept in memory."""
     framework: Literal[FRAMEWORKS] = "pytorch-ddp"
     """DistributedDataParallel of PyTorch, or MultiWorkerMirroredStrategy of TensorFlow."""
     trainer: Literal["mnist", "resnet"] = "mnist"
@@ -40,17 +42,17 @@ class FrameworkBench:
     np: int = 2
     """Ranks, all on this machine."""
     batch_size: int = 64
-    """Samples a step on each rank."""
+    """Samples in a step on each rank."""
     threads: int | None = None
     """Threads in each rank; by default the ranks share the cores."""
     steps: int = 60
-    """Counted steps a round."""
+    """Counted steps in each round."""
     warmup: int = 2
     """Steps at the beginning of each round that are not counted."""
     rounds: int = 7
-    """Rounds, each with every way once, in an order that rotates; an uncounted one goes first."""
+    """Rounds. Each has every way once, in an order that rotates. One more goes before them, and is not counted."""
     rate: float = 1e-4
-    """Learning rate, which makes no difference to the speed."""
+    """Learning rate. It makes no difference to the speed."""
     output: Path | None = None
     """JSON file for the figures; by default throughput.json in a new folder under runs/."""
     peers_python: Path | None = None
@@ -58,7 +60,11 @@ class FrameworkBench:
 
 
 def run(options: FrameworkBench) -> None:
-    """Measure, print and write."""
+    """Measure, print and write.
+
+    Raises:
+        UserError: options or data that cannot be used, or a rank that failed.
+    """
     model = options.model or _MODELS[options.trainer]
     numbers = (options.np, options.batch_size, options.threads or 1, options.steps, options.warmup, options.rounds)
     if min(numbers) < 1:
@@ -77,12 +83,12 @@ def run(options: FrameworkBench) -> None:
         catalogue = _prepare(options, model, threads, folder)
         group.run(*_processes(options, threads, folder), folder, options.framework)
         ranks = [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(options.np)]
-    told = {"command": shlex.join(sys.orig_argv), "framework": options.framework, "trainer": options.trainer}
-    told |= {"options": {**asdict(options), "threads": threads, "model": model}, "data": catalogue.identity}
+    known = {"command": shlex.join(sys.orig_argv), "framework": options.framework, "trainer": options.trainer}
+    known |= {"options": {**asdict(options), "threads": threads, "model": model}, "data": catalogue.identity}
     counted, trained = networks.parameters(model, catalogue.input_shape, catalogue.classes)
-    told |= {"model": model, "batch_size": options.batch_size, "ranks": options.np, "threads": threads}
-    told |= {"parameters": counted, "gradient_bytes": 4 * trained}
-    found = measurement(told, ranks)
+    known |= {"model": model, "batch_size": options.batch_size, "ranks": options.np, "threads": threads}
+    known |= {"parameters": counted, "gradient_bytes": 4 * trained}
+    found = measurement(known, ranks)
     output = options.output or Run.new_path(f"throughput-{options.framework}-{model}") / "throughput.json"
     try:
         write_json(output, found)
@@ -92,7 +98,7 @@ def run(options: FrameworkBench) -> None:
 
 
 def _prepare(options: FrameworkBench, model: str, threads: int, folder: Path):
-    """Write the job and its samples into `folder`; gives the catalogue of the training split."""
+    """Write the job and its samples into `folder`; return the catalogue of the training split."""
     import numpy as np
 
     from hpc_train.data.catalogue import Catalogue
@@ -103,14 +109,14 @@ def _prepare(options: FrameworkBench, model: str, threads: int, folder: Path):
     shape, classes = catalogue.input_shape, catalogue.classes
     if len(shape) != 3 or min(shape[:2]) < 8 or catalogue.channels != "last" or catalogue.target_shape or not classes:
         raise UserError(
-            f"{options.data}: samples have {shape} with labels of {catalogue.target_shape}; the other frameworks take "
-            "images (height, width, channels), from 8 x 8 on, with one label each and the number of classes"
+            f"{options.data}: samples have shape {shape}, labels {catalogue.target_shape}; the other frameworks take "
+            "images (height, width, channels) of at least 8 x 8, with one label each and a known number of classes"
         )
     samples = min(catalogue.samples, _MOST_BYTES // catalogue.sample_bytes)
     if samples < options.np * options.batch_size:
         raise UserError(
             f"{options.data}: {samples} samples are too few for a step of {options.np} ranks with {options.batch_size} "
-            "each; take a smaller --batch-size"
+            "each; use a smaller --batch-size"
         )
     inputs, targets = Reader(catalogue).read(np.arange(samples))
     np.save(folder / "inputs.npy", inputs)
@@ -124,13 +130,13 @@ def _prepare(options: FrameworkBench, model: str, threads: int, folder: Path):
 
 
 def _processes(options: FrameworkBench, threads: int, folder: Path) -> tuple[list[list[str]], list[dict[str, str]]]:
-    """argv and environment of each rank."""
+    """The command and the environment of each rank."""
     script = Path(__file__).parent / "scripts" / _SCRIPTS[options.framework]
     ranks = range(options.np)
     argv = [interpreter(options.framework, options.peers_python), str(script), str(folder)]
     common = {**os.environ, "OMP_NUM_THREADS": str(threads), "TF_CPP_MIN_LOG_LEVEL": "2"}
     if options.framework == "pytorch-ddp":
-        # Modules of this Python are not for that one. All ranks are here: no name of this host need be known.
+        # That Python must not find this one's modules. All ranks are here, so Gloo needs no name of this host.
         common.pop("PYTHONPATH", None)
         common.setdefault("GLOO_SOCKET_IFNAME", "lo")
         return [[*argv, str(rank)] for rank in ranks], [common for _ in ranks]

@@ -1,4 +1,4 @@
-"""The networks that the other frameworks have too, and how the trainers update them."""
+"""The networks that the other frameworks have, too, and how the trainers update them."""
 
 import re
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from hpc_train.errors import UserError
 
 @dataclass(frozen=True)
 class Recipe:
-    """SGD as a trainer has it by default."""
+    """SGD with the defaults of a trainer."""
 
     momentum: float
     nesterov: bool
@@ -22,10 +22,10 @@ _OF_IMAGENET = 50
 
 
 def check(trainer: str, model: str) -> None:
-    """Look whether the other frameworks have this network.
+    """Check that the other frameworks have this network.
 
     Raises:
-        UserError: they have not.
+        UserError: they do not.
     """
     if not (trainer == "mnist" and model == "deep") and not (trainer == "resnet" and _blocks(model)):
         raise UserError(
@@ -35,14 +35,15 @@ def check(trainer: str, model: str) -> None:
 
 
 def parameters(model: str, input_shape: tuple[int, int, int], classes: int) -> tuple[int, int]:
-    """(all, those that are trained) of a network that `check` lets pass.
-
-    All include the moving means and variances of batch normalisation, as Keras counts.
+    """Count the parameters of a network that `check` accepts.
 
     Args:
         model: its name.
         input_shape: (height, width, channels).
         classes: number of classes.
+
+    Returns:
+        (all, those that are trained). All include the moving means and variances of batch normalisation, as in Keras.
     """
     height, width, channels = input_shape
     if model == "deep":
@@ -56,7 +57,7 @@ def parameters(model: str, input_shape: tuple[int, int, int], classes: int) -> t
 
 
 def _blocks(model: str) -> int:
-    """Residual blocks in each stage of a CIFAR network; 0 for a name of no such network."""
+    """Residual blocks in each stage of a CIFAR network; 0 if `model` does not name one."""
     depth = int(match[1]) if (match := re.fullmatch(r"resnet([1-9]\d{0,2})", model)) else 0
     known = 8 <= depth <= _DEEPEST and depth % 6 == 2 and depth != _OF_IMAGENET
     return (depth - 2) // 6 if known else 0

@@ -1,4 +1,4 @@
-"""The command that starts a process group of another framework, and what must be there for it."""
+"""The command that starts a process group of another framework, and what it needs."""
 
 import importlib.util
 import os
@@ -31,23 +31,26 @@ def command(
     output: Path,
     python: Path | None = None,
 ) -> tuple[list[str], dict[str, str]]:
-    """(argv, variables besides this process's) of a process group on this machine that measures `framework`.
+    """Make the command of a process group on this machine that measures `framework`.
 
     Args:
         framework: one of `FRAMEWORKS`.
-        ranks: processes.
+        ranks: number of processes.
         threads: of each.
         trainer: mnist or resnet.
         model: its network.
-        batch_size: samples a step on a rank.
-        steps: counted ones a round.
+        batch_size: samples in a step on each rank.
+        steps: counted ones in each round.
         rounds: counted ones.
-        data: folder of shards, or another of `Catalogue.open`.
+        data: folder of shards, or other data of `Catalogue.open`.
         output: file for the measurement, in the format of `bench throughput`.
-        python: interpreter that has torch; by default this one. tf.distribute takes this one always.
+        python: interpreter that has torch; by default this one. tf.distribute always takes this one.
+
+    Returns:
+        The command, and variables that it needs besides this process's.
 
     Raises:
-        UserError: no such network there, data that are not in files, or no such interpreter.
+        UserError: the framework lacks the network, the data are not in files, or there is no such interpreter.
     """
     if str(data) == "synthetic":
         raise UserError("--data synthetic: the other frameworks are measured on data in files; name a folder of shards")
@@ -60,7 +63,7 @@ def command(
 
 
 def check(framework: str, trainer: str, model: str, python: Path | None = None) -> None:
-    """Look whether `command` can be run.
+    """Check that `command` can be run.
 
     Raises:
         UserError: it cannot.
@@ -71,7 +74,7 @@ def check(framework: str, trainer: str, model: str, python: Path | None = None) 
 
 @lru_cache
 def interpreter(framework: str, python: Path | None = None) -> str:
-    """Path of the Python that the ranks of a framework run in.
+    """Find the Python for the ranks of a framework.
 
     Raises:
         UserError: there is none, or it lacks torch.
@@ -82,7 +85,7 @@ def interpreter(framework: str, python: Path | None = None) -> str:
         if not importlib.util.find_spec("torch"):
             raise UserError(f"{framework} needs a Python with torch, which {sys.executable} lacks: {_INSTALL}")
         return sys.executable
-    # Not resolved: a virtual environment's python is a link to the one that it was made with.
+    # Links stay: a virtual environment's python is a link to the Python that made it.
     path = os.path.abspath(python)
     try:
         tried = subprocess.run([path, "-c", "import torch, numpy"], capture_output=True, text=True)

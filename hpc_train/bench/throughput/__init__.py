@@ -1,4 +1,4 @@
 """`hpc-train bench throughput`: how fast a trainer trains, and what bounds it."""
 
-# Of the files that measurements are written to.
+# The format of a measurement's file.
 FORMAT = 2

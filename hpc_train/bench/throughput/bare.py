@@ -1,4 +1,4 @@
-"""What others would write by hand: a loop over arrays in memory with one grouped all-reduce, and nothing else."""
+"""A loop as one writes it by hand: over arrays in memory, with one grouped all-reduce, and nothing else."""
 
 import time
 
@@ -8,15 +8,19 @@ import tensorflow as tf
 
 from hpc_train.bench.throughput.fit import Timed, durations
 
-# So many batches are in memory, again and again.
+# The loop goes through this many batches in memory, again and again.
 _BATCHES = 100
 
 
 class Bare:
     """A training loop without the suite: `tf.data` over arrays, a gradient tape, the optimizer.
 
-    model: not compiled. loss: a Keras loss. optimizer: any Keras optimizer. data: a `tf.data` set of batches, the first
-    of which are taken. average: whether gradients are averaged over the ranks.
+    Args:
+        model: not compiled.
+        loss: a Keras loss.
+        optimizer: any Keras optimizer.
+        data: a `tf.data` set of batches; the loop takes the first ones.
+        average: whether to average gradients over the ranks.
     """
 
     def __init__(self, model, loss, optimizer, data: tf.data.Dataset, average: bool):
@@ -40,7 +44,7 @@ class Bare:
         self._step = step
 
     def __call__(self, warmup: int, steps: int) -> Timed:
-        """Make `warmup` steps and `steps` more, and time these. Each step's loss is fetched, as `fit` does."""
+        """Make `warmup` steps, then `steps` timed ones. It fetches the loss of each step, as `fit` does."""
         ends = []
         for _ in range(warmup + steps):
             self._step(*next(self._batches)).numpy()

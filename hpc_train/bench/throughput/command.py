@@ -1,24 +1,24 @@
 """How fast does a trainer train, and what bounds it? horovodrun -np 2 hpc-train bench throughput mnist --data shards
 
-The same training in several ways, interleaved in the same processes, round after round:
+It trains in several ways, which take turns in the same processes, round after round:
 
-    fit           the trainer's `fit`: files, reader, averaged gradients, every callback that acts in each step of a
-                  run (not its TensorBoard and checkpoints, which act after an epoch, and the ranks' question whether
-                  to stop, once a second)
-    fit alone     the same without Horovod: every rank trains for itself, all at once (the machine's own ceiling)
+    fit           the trainer's `fit`: files, reader, averaged gradients, and the callbacks that act in each step of a
+                  run. Left out are TensorBoard and checkpoints, which act after an epoch, and the check whether to
+                  stop, which the ranks make once a second
+    fit alone     the same without Horovod: every rank trains for itself, all at the same time (the machine's limit)
     device        `fit` on one batch that stays on the device: no input
-    device alone  the same without the all-reduce: computation alone
+    device alone  the same without the all-reduce: computation only
     input         the batches are read and delivered, and nothing is computed
     bare          mnist only: a hand-written loop, arrays in memory, one grouped all-reduce, nothing else
     bare alone    the loop without its all-reduce
 
-Throughput is over all ranks, by the slowest rank's clock: the mean of the rounds, with its standard error. Times are
-those of each step's slowest rank. A round's first steps are not counted, nor is the first round. At last, where several
-ranks run on MPI, comes one more round under Horovod's timeline.
+Throughput is over all ranks, by the slowest rank's clock: the mean of the rounds, with its standard error. The time of
+a step is that of its slowest rank. The first steps of a round and the first round are not counted. If several ranks run
+on MPI, one more round follows under Horovod's timeline.
 
-Data, network and optimizer are prepared by the function that prepares a training. The learning rate is small and
-constant; it makes no difference to a step. Peak memory is that of the ways together, which hold two networks: with
-`--ways fit device` it is a training's own.
+The function that prepares a training prepares data, network and optimizer. The learning rate is small and constant; it
+makes no difference to a step. Peak memory is that of all ways together, which hold two networks. With
+`--ways fit device` it is that of a training.
 """
 
 import os
@@ -39,7 +39,11 @@ __all__ = ["Throughput", "run"]
 
 
 def run(benchmark: BenchOptions) -> None:
-    """Measure, print and write; every rank calls it."""
+    """Measure, print and write. Collective.
+
+    Raises:
+        UserError: options or data that cannot be used.
+    """
     benchmark.check_bench()
     names = benchmark.measured_ways()
     options = benchmark.of_trainer()
@@ -85,7 +89,7 @@ def run(benchmark: BenchOptions) -> None:
 
 
 def _measure(options: BenchOptions, ways: dict, assembly, world) -> tuple[dict, dict, dict]:
-    """Of each way: samples/s one a round, this rank's seconds of all counted steps, and input wait one a round."""
+    """Samples/s of each round, this rank's seconds of all counted steps, and input wait of each round, by way."""
     import numpy as np
 
     from hpc_train.bench.throughput.ranks import longest
@@ -107,12 +111,13 @@ def _measure(options: BenchOptions, ways: dict, assembly, world) -> tuple[dict, 
 
 
 def _figures(benchmark: BenchOptions, options, assembly, world, nodes: list[dict], work, measured: tuple) -> dict:
-    """What a measurement file holds, without a timeline. Collective.
+    """The content of a measurement's file, without the timeline. Collective.
 
-    In s, bytes and samples/s. Lists in rates, ratios, input_wait and communication.share have one entry a round; those
-    in steps slowest, fastest and mean (of the ranks) one a counted step, by_rank one a rank; those in peak_memory one a
-    rank. batch_size: samples of a rank in a step. gradient_bytes: what a rank gives to the all-reduces of a step.
-    flops_per_sample: of training. peak_tflops: of a rank.
+    Returns:
+        Figures in s, bytes and samples/s. rates, ratios, input_wait and communication.share have an entry for each
+        round. In steps, slowest, fastest and mean (over the ranks) have an entry for each counted step, and by_rank has
+        one for each rank, as peak_memory has. batch_size: samples of a rank in a step. gradient_bytes: what a rank
+        gives to the all-reduces of a step. flops_per_sample: of training. peak_tflops: of a rank.
     """
     import tensorflow as tf
 

@@ -1,6 +1,5 @@
 """The statistics of a measurement: rates of rounds, times of steps."""
 
-from collections.abc import Sequence
 from math import prod
 
 import numpy as np
@@ -9,7 +8,11 @@ _BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 
 
 def of_steps(seconds: np.ndarray) -> dict[str, float]:
-    """Steps, and mean, standard deviation, percentiles and longest of their times, in s, from all times of a rank."""
+    """The number of steps, and mean, standard deviation, percentiles and maximum of their times, in s.
+
+    Args:
+        seconds: the times of all steps of a rank, (steps,), in s.
+    """
     p50, p95, p99 = np.percentile(seconds, (50, 95, 99))
     return {
         "steps": int(seconds.size),
@@ -22,22 +25,17 @@ def of_steps(seconds: np.ndarray) -> dict[str, float]:
     }
 
 
-def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
-    """The mean and its standard error, from the spread of the values; nan for the error of a single one."""
-    error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
-    return float(np.mean(values)), float(error)
-
-
 def ratios(rates: dict[str, list[float]]) -> dict[str, list[float]]:
-    """`fit` over each other way that trains, within each round."""
+    """The rate of `fit` over that of each other way that trains, in each round."""
     others = [way for way in rates if way not in ("fit", "input")] if "fit" in rates else []
     return {f"fit / {way}": np.divide(rates["fit"], rates[way]).tolist() for way in others}
 
 
 def communication_share(rates: dict[str, list[float]], way: str = "device") -> list[float] | None:
-    """What the all-reduce adds to a step, as a share of it: 1 - time(WAY alone) / time(WAY), in each round.
+    """What the all-reduce adds to a step, as a share of the step: 1 - time(WAY alone) / time(WAY), in each round.
 
-    None where one of the two was not measured.
+    Returns:
+        None if one of the two ways was not measured.
     """
     if way not in rates or f"{way} alone" not in rates:
         return None
@@ -45,6 +43,6 @@ def communication_share(rates: dict[str, list[float]], way: str = "device") -> l
 
 
 def gradient_bytes(variables, wire_dtype: str) -> int:
-    """Bytes that a rank gives to the all-reduces of one step: the gradients of `variables` as they travel."""
+    """Bytes that a rank gives to the all-reduces of one step: the gradients of `variables`, in the type they travel."""
     narrow = {"float32": 2} if wire_dtype in ("float16", "bfloat16") else {}
     return sum(prod(v.shape) * narrow.get(v.dtype, _BYTES[v.dtype]) for v in variables)

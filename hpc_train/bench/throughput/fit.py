@@ -1,4 +1,4 @@
-"""The ways that go through Keras's `fit`, each step timed by this rank's clock, and reading alone."""
+"""The ways that go through Keras's `fit`, with each step timed by this rank's clock; and reading alone."""
 
 import time
 from collections import deque
@@ -16,29 +16,27 @@ from hpc_train.training.input_wait import InputWait
 
 @dataclass(frozen=True)
 class Timed:
-    """One round of one way on this rank.
-
-    seconds: float64 (steps,), of each counted step. input_wait: share of the round spent waiting for data, over all
-    ranks; None where nothing is read, or nothing else is done.
-    """
+    """One round of one way on this rank."""
 
     seconds: np.ndarray
+    """Of each counted step, float64 (steps,)."""
     input_wait: float | None = None
+    """Share of the round spent waiting for data, over all ranks; None if the way reads nothing, or only reads."""
 
 
 class LocalOptimizer(DistributedOptimizer):
-    """Does what a `DistributedOptimizer` does, but for the all-reduce: the gradients stay on their rank."""
+    """A `DistributedOptimizer` without the all-reduce: the gradients stay on their rank."""
 
     def average(self, grads: list) -> list:
         return grads
 
 
 class Clock(keras.callbacks.Callback):
-    """Notes when each step of a `fit` ends: the last of its callbacks.
+    """Notes when each step of a `fit` ends; it must be the last of the callbacks.
 
-    Keras gives callbacks the values of a step's loss and metrics, so their copy to the host is waited for. TensorFlow
-    copies them behind everything that was launched on the device: also on a GPU, a step has ended when its time is
-    taken, weights and all.
+    Keras gives callbacks the values of a step's loss and metrics, so it waits for their copy to the host. TensorFlow
+    copies them after everything that was launched on the device. So on a GPU, too, the step has ended and its weights
+    are updated when the time is noted.
     """
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -52,7 +50,7 @@ class Clock(keras.callbacks.Callback):
 
 
 class Resident(InputWait):
-    """Gives every step the same batch, which stays where it is; `fit`'s own data are not read."""
+    """Gives every step the same batch, which stays where it is. The data of `fit` are not read."""
 
     def __init__(self, batch):
         super().__init__()
@@ -65,15 +63,17 @@ class Resident(InputWait):
 class Fit:
     """`fit` on data, timed.
 
-    model: compiled; several ways may share one. data: from a number of steps to a `tf.data` set of so many batches.
-    callbacks: those that training has in every step.
+    Args:
+        model: compiled; several ways may share one.
+        data: a function that makes a `tf.data` set with the given number of batches.
+        callbacks: those that training has in every step.
     """
 
     def __init__(self, model, data: Callable[[int], tf.data.Dataset], callbacks: list):
         self.model, self.data, self.callbacks = model, data, callbacks
 
     def __call__(self, warmup: int, steps: int) -> Timed:
-        """Make `warmup` steps and `steps` more, and time these."""
+        """Make `warmup` steps, then `steps` timed ones."""
         clock = Clock()
         self.model.fit(
             self.data(warmup + steps),
@@ -88,15 +88,17 @@ class Fit:
 class Reading:
     """The batches that `fit` would take, delivered to the device as for `fit`, and dropped.
 
-    lead: batches that are read ahead. So many more go before the counted ones, and as many after, so that as many are
-    under way when the clock stops as when it starts.
+    Args:
+        data: a function that makes a `tf.data` set with the given number of batches.
+        lead: batches that are read ahead. This many more are read before the counted ones, and again after them: so the
+            same number is under way when the clock starts and when it stops.
     """
 
     def __init__(self, data: Callable[[int], tf.data.Dataset], lead: int):
         self.data, self.lead = data, lead
 
     def __call__(self, warmup: int, steps: int) -> Timed:
-        """As `Fit`; the last step ends when all that was delivered is there."""
+        """As in `Fit`; the last step ends when everything delivered has arrived."""
         first = warmup + self.lead + steps
         batches, ends = iter(self.data(first + self.lead)), []
         for _ in range(first):
@@ -110,13 +112,18 @@ class Reading:
 
 
 def durations(ends: list[float], steps: int) -> np.ndarray:
-    """Seconds of each of the last `steps` steps, float64 (steps,), from when each of all steps ended."""
+    """Seconds of each of the last `steps` steps, float64 (steps,).
+
+    Args:
+        ends: when each step ended, in s, those of the warm-up included.
+        steps: how many count.
+    """
     return np.diff(ends)[-steps:]
 
 
 @contextmanager
 def reading_errors(feed) -> Iterator[None]:
-    """Show what went wrong in the reader, where TensorFlow shows an error of its own."""
+    """Raise the error of the reader in place of the one that TensorFlow makes of it."""
     try:
         yield
     except tf.errors.OpError as error:

@@ -1,4 +1,4 @@
-"""The command line of `hpc-train bench throughput`: a trainer's own options, and those of the measurement."""
+"""The command line of `hpc-train bench throughput`: the options of a trainer, and those of the measurement."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ WAYS = "fit", "fit alone", "device", "device alone", "input", *BARE
 
 @dataclass(frozen=True)
 class NoDifference:
-    """Options of training that change nothing in a step: they are fixed, and left out of the command line."""
+    """Options of training that change nothing in a step: fixed, and not on the command line."""
 
     run: tyro.conf.Suppress[Path | None] = None
     resume: tyro.conf.Suppress[bool] = False
@@ -39,22 +39,22 @@ class NoDifference:
 
 @dataclass(frozen=True)
 class BenchOptions(NoDifference):
-    """What is measured, and how often."""
+    """What to measure, and how often."""
 
     GROUP = "benchmark"
 
     ways: tuple[Literal[WAYS], ...] = ()
     """What to measure. fit: the trainer as it is; device: on one batch that stays on the device; input: reading alone;
-    bare, for mnist: a hand-written loop. fit, device and bare also go alone: without Horovod, all ranks at once. By
-    default all that fit the other options."""
+    bare, for mnist: a hand-written loop. alone: the same without Horovod, all ranks at the same time. By default all
+    ways that the other options allow."""
     steps: int = 60
     """Counted steps in each round."""
     warmup: int = 2
     """Steps at the beginning of each round that are not counted."""
     rounds: int = 7
-    """Rounds, each with every way once, in an order that rotates; an uncounted one goes first."""
+    """Rounds. Each has every way once, in an order that rotates. One more goes before them, and is not counted."""
     timeline: bool = True
-    """Record one more round in Horovod's timeline, where there are several ranks on MPI."""
+    """Record one more round in Horovod's timeline, if several ranks run on MPI."""
     output: Path | None = None
     """JSON file for the figures; by default throughput.json in a new folder under runs/."""
 
@@ -62,17 +62,17 @@ class BenchOptions(NoDifference):
     MODULE: ClassVar
 
     def of_trainer(self):
-        """The options of the trainer alone."""
+        """The options of the trainer, without those of the measurement."""
         kind = self.MODULE.Options
         return kind(**{field.name: getattr(self, field.name) for field in dataclasses.fields(kind)})
 
     def recorded(self) -> dict:
-        """All that the command line has, by name."""
+        """The options that the command line has, by name."""
         fixed = {field.name for field in dataclasses.fields(NoDifference)}
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in fixed}
 
     def measured_ways(self) -> tuple[str, ...]:
-        """The ways that are asked for, in the order of `WAYS`.
+        """The ways to measure, in the order of `WAYS`.
 
         Raises:
             UserError: a way that does not go with the other options.
@@ -83,12 +83,16 @@ class BenchOptions(NoDifference):
                 f"--ways {wrong[0]!r}: the hand-written loop is for mnist, without --accumulate, --lag and "
                 "--sync-batch-norm; leave it out"
             )
-        # Made-up data are not read.
+        # Synthetic data are not read.
         without = (() if bare else BARE) + (("input",) if str(self.data) == "synthetic" else ())
         return tuple(way for way in WAYS if (way in self.ways if self.ways else way not in without))
 
     def check_bench(self) -> None:
-        """UserError for values and combinations that make no sense."""
+        """Check the values and their combinations.
+
+        Raises:
+            UserError: some make no sense.
+        """
         for option in ("steps", "rounds", "warmup"):
             if getattr(self, option) < 1:
                 raise UserError(f"--{option} is {getattr(self, option)}; it must be at least 1")

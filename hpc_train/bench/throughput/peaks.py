@@ -1,12 +1,13 @@
-"""What GPUs could compute at most, by the names that their driver gives them: dense products of matrices, in TFLOP/s.
+"""The peak speed of GPUs in dense matrix products, in TFLOP/s, by the names that their driver gives them.
 
-From NVIDIA's data sheets of P100 (2016), V100 (2017, 2019), T4 (2018), A100 (2020), A30 and A40 (2021), H100 (2022,
-2024), L40S, GH200 (2023), H200, HGX B200 and GB200 (2024), without their factor of 2 for sparse matrices, which
-training has not. float32 is TF32 on tensor cores from Ampere on, as TensorFlow computes by default, and plain float32
-before; float16 and bfloat16 are on tensor cores, but P100's, which has none. None: the GPU has no such unit.
+The figures are from NVIDIA's data sheets of P100 (2016), V100 (2017, 2019), T4 (2018), A100 (2020), A30 and A40 (2021),
+H100 (2022, 2024), L40S, GH200 (2023), H200, HGX B200 and GB200 (2024), without the factor of 2 for sparse matrices,
+which training does not use. float32 is TF32 on tensor cores from Ampere on, as TensorFlow computes by default, and
+plain float32 on older GPUs. float16 and bfloat16 are on tensor cores, except on P100, which has none. None: the GPU has
+no such unit.
 """
 
-# Part of the name: (float32, float16, bfloat16); the first that fits counts.
+# Part of the name: (float32, float16, bfloat16); the first part that the name contains counts.
 _PEAKS = {
     "P100-SXM2": (10.6, 21.2, None),
     "P100-PCIE": (9.3, 18.7, None),
@@ -30,9 +31,11 @@ _PRECISIONS = "float32", "float16", "bfloat16"
 
 
 def peak(gpu: str, precision: str) -> float | None:
-    """TFLOP/s of a GPU, such as "NVIDIA H100 80GB HBM3", in float32, float16 or bfloat16; None where not known.
+    """TFLOP/s of a GPU; None if it is not known, as for a part of a GPU (MIG).
 
-    A part of a GPU (MIG) is not known.
+    Args:
+        gpu: its name, such as "NVIDIA H100 80GB HBM3".
+        precision: float32, float16 or bfloat16.
     """
     found = next((peaks for part, peaks in _PEAKS.items() if part in gpu and " MIG " not in gpu), None)
     return found and found[_PRECISIONS.index(precision)]

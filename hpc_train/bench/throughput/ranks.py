@@ -1,4 +1,4 @@
-"""What the ranks tell each other about a measurement."""
+"""A measurement over all ranks."""
 
 import resource
 
@@ -11,14 +11,20 @@ from hpc_train.parallel.collectives import gather_objects
 
 
 def longest(seconds: float) -> float:
-    """The largest value of all ranks; also the barrier behind which they begin the next measurement. Collective."""
+    """The largest value of all ranks. Collective: it is also the barrier before the next measurement."""
     return float(_reduce(np.array([seconds]), hvd.Max, "hpc_train.bench.longest")[0])
 
 
 def over_ranks(seconds: np.ndarray, rank: int) -> dict:
-    """The times of steps, (steps,) on each rank, as a measurement file has them; the same on every rank. Collective.
+    """The times of steps, as a measurement's file has them. Collective.
 
-    by_rank: each rank's statistics; slowest, fastest, mean: of all ranks, for each step.
+    Args:
+        seconds: this rank's, (steps,).
+        rank: the number of this rank.
+
+    Returns:
+        The same on every rank. by_rank: statistics of each rank; slowest, fastest and mean: over the ranks, for each
+        step.
     """
     size = hvd.size()
     return {
@@ -30,7 +36,11 @@ def over_ranks(seconds: np.ndarray, rank: int) -> dict:
 
 
 def peak_memory() -> dict:
-    """host, gpu: the most bytes that each rank's process, and TensorFlow on its GPU, have held so far. Collective."""
+    """The most bytes that each rank has held so far. Collective.
+
+    Returns:
+        host: of each rank's process; gpu: of TensorFlow on each rank's GPU, or None without GPUs.
+    """
     gpu = None
     if tf.config.get_visible_devices("GPU"):
         gpu = tf.config.experimental.get_memory_info("GPU:0")["peak"]

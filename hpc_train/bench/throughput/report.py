@@ -1,33 +1,38 @@
 """A measurement for people."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from hpc_train.bench.estimate import Estimate, of_values
 from hpc_train.bench.hardware import shared
-from hpc_train.bench.throughput.figures import mean_and_error
 from hpc_train.console import say
 from hpc_train.units import rate
 
 
 def report(found: dict, work, path) -> None:
-    """Print what a measurement file holds, in short; work: `hpc_train.flops.work.Work` of the measurement."""
+    """Print a short form of a measurement.
+
+    Args:
+        found: the content of its file.
+        work: its `hpc_train.flops.work.Work`.
+        path: its file.
+    """
     ranks, rounds = found["ranks"], len(next(iter(found["rates"].values())))
     say(
         f"{found['trainer']} {found['model']}, {found['parameters']:,} parameters, batch {found['batch_size']} a rank, "
         f"{_count(ranks, 'rank')} with {_count(found['threads'], 'thread')}{' each' * (ranks > 1)}, "
         f"{_count(rounds, 'round')}"
     )
-    # Of a step, the rank that is slowest in it.
+    # The time of a step is that of its slowest rank.
     say(f"{'':14}{'samples/s':>10}   +- error{'step p50':>11}{'p95':>10}{'p99':>10}")
     for way, values in found["rates"].items():
-        mean, error = mean_and_error(values)
+        found_rate = of_values(values)
         times = "".join(f"{_time(value):>10}" for value in np.percentile(found["steps"][way]["slowest"], (50, 95, 99)))
-        rest = "" if way == "input" else work.describe(mean).removeprefix(", ")
+        rest = "" if way == "input" else work.describe(found_rate.mean).removeprefix(", ")
         if way in found["input_wait"]:
             rest += f"{', ' * bool(rest)}input wait {np.mean(found['input_wait'][way]):.1%}"
-        say(f"{way:14}{rate(mean):>10}{_relative(mean, error):>11} {times}   {rest}".rstrip())
+        say(f"{way:14}{rate(found_rate.mean):>10}{_relative(found_rate):>11} {times}   {rest}".rstrip())
     for name, values in found["ratios"].items():
         say(f"{name:20}{_mean(values, '.3f')}  ({min(values):.3f} to {max(values):.3f})")
     if ranks > 1:
@@ -56,12 +61,12 @@ def _count(number: int, what: str) -> str:
 
 
 def _mean(values: Sequence[float], form: str) -> str:
-    mean, error = mean_and_error(values)
-    return f"{mean:{form}}" if math.isnan(error) else f"{mean:{form}} +- {error:{form}}"
+    found = of_values(values)
+    return f"{found.mean:{form}}" + (f" +- {found.error:{form}}" if found.error is not None else "")
 
 
-def _relative(mean: float, error: float) -> str:
-    return "" if math.isnan(error) else f"+- {error / mean:.1%}"
+def _relative(found: Estimate) -> str:
+    return "" if found.error is None else f"+- {found.error / found.mean:.1%}"
 
 
 def _time(seconds: float) -> str:

@@ -1,9 +1,9 @@
 """One more round under Horovod's timeline: what the all-reduces of a step wait for.
 
-From `hvd.init` on, Horovod's timeline keeps a thread of rank 0 busy (it waits by `sched_yield`), also while nothing is
-recorded, so it must not be there while anything is measured. Therefore Horovod is shut down after the measurement and
-started again with a timeline. MPI lives through that where somebody else than Horovod has started it: `start_mpi`.
-Horovod on Gloo can start once only.
+From `hvd.init` on, Horovod's timeline keeps a thread of rank 0 busy (it waits by `sched_yield`), also while it records
+nothing. So it must not run while anything is measured: Horovod is shut down after the measurement and started again
+with a timeline. MPI keeps running if the program, not Horovod, has started it: `start_mpi`. On Gloo, Horovod can start
+only once.
 """
 
 import atexit
@@ -18,7 +18,7 @@ _THREAD_MULTIPLE = 3  # in MPICH, Open MPI and their kin
 
 
 def start_mpi() -> bool:
-    """Start the MPI that Horovod is built with; call it before `parallel.init`.
+    """Start the MPI that Horovod is built with. Call it before `parallel.init`.
 
     Returns:
         Whether Horovod can be started again: there are several ranks, on MPI, and no timeline is being written.
@@ -34,7 +34,7 @@ def start_mpi() -> bool:
             import horovod.tensorflow as hvd
         except ImportError:
             return False  # `parallel.init` says what to do
-    # Horovod has loaded its MPI for all to see.
+    # Horovod's library has brought the symbols of its MPI into the process.
     mpi, started = ctypes.CDLL(None), ctypes.c_int()
     if not (hvd.mpi_built() and hasattr(mpi, "MPI_Init_thread")):
         return False
@@ -46,12 +46,16 @@ def start_mpi() -> bool:
 
 
 def record(fit, warmup: int, steps: int, world) -> dict | None:
-    """Start Horovod again, and record `steps` steps of `fit` after `warmup` others. Collective.
+    """Start Horovod again, and record some steps. Collective, but nothing collective can follow: Horovod is down then.
 
-    fit: a `fit.Fit`; afterwards Horovod is down, and nothing collective can follow.
+    Args:
+        fit: a `fit.Fit`.
+        warmup: steps that go before, not recorded.
+        steps: steps to record.
+        world: ranks.
 
     Returns:
-        On rank 0 what `hpc_train.timeline.summarise` says of them; else None.
+        On rank 0 the summary of `hpc_train.timeline.summarise`; else None.
     """
     import horovod.tensorflow as hvd
     import keras
@@ -73,5 +77,5 @@ def record(fit, warmup: int, steps: int, world) -> dict | None:
         hvd.init()
         Fit(fit.model, fit.data, [*fit.callbacks, Recorder()])(warmup, steps)
         hvd.shutdown()
-        # Its name says nothing: the file is gone.
+        # The file is gone, so its name would be useless.
         return {key: value for key, value in summarise(path).items() if key != "file"} if world.is_root else None

@@ -1,4 +1,4 @@
-"""The ways in which one and the same training is measured."""
+"""The ways in which the benchmark measures one training."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,10 +17,20 @@ from hpc_train.training.task import Task
 
 
 def make_ways(names: Sequence[str], options, task: Task, assembly: Assembly, world) -> dict[str, Callable[..., Timed]]:
-    """What measures each of `names`, called with the uncounted and the counted steps of a round. Collective.
+    """Make a function for each way. Collective.
 
-    The ways with Horovod share a model, those alone another one: the same network, compiled in the same way, whose
-    gradients stay on their rank.
+    The ways with Horovod share a model. The ways without it share another one: the same network, compiled in the same
+    way, but its gradients stay on their rank.
+
+    Args:
+        names: of `options.WAYS`.
+        options: of the trainer.
+        task: of the trainer.
+        assembly: data, plan and compiled network.
+        world: ranks.
+
+    Returns:
+        Functions by name, called with the number of uncounted and of counted steps of a round.
     """
     epochs = iter(range(10**9))
 
@@ -30,7 +40,7 @@ def make_ways(names: Sequence[str], options, task: Task, assembly: Assembly, wor
     def position() -> Position:
         return Position(Progress(), assembly.plan, assembly.schedule, world)
 
-    # A step's callbacks of a training run, but for the ranks' question whether to stop, once a second.
+    # The callbacks of a training run that act in a step, except the check whether to stop, made once a second.
     every_step = [*parallel.callbacks(options.check_every), position()]
     ways: dict[str, Callable[..., Timed]] = {}
     if "fit" in names:
@@ -58,7 +68,7 @@ def make_ways(names: Sequence[str], options, task: Task, assembly: Assembly, wor
 
 
 def _read_ahead(assembly: Assembly) -> int:
-    """Batches that are on their way from files to the device at most; none of --data synthetic."""
+    """The largest number of batches on their way from files to the device; 0 with --data synthetic."""
     inputs = getattr(assembly.feed, "inputs", None)
     if not inputs:
         return 0

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from launch import RANKS, launch
 
 from hpc_train import climate, mnist, resnet
+from hpc_train.bench.estimate import Estimate, of_values
 from hpc_train.bench.throughput.command import run
-from hpc_train.bench.throughput.figures import communication_share, gradient_bytes, mean_and_error, of_steps, ratios
+from hpc_train.bench.throughput.figures import communication_share, gradient_bytes, of_steps, ratios
 from hpc_train.bench.throughput.options import BARE, BENCHMARKS, WAYS, Throughput
 from hpc_train.bench.throughput.peaks import peak
 from hpc_train.errors import UserError
@@ -40,7 +41,7 @@ def test_on_two_ranks(outcomes, check):
     assert not outcomes[check], outcomes[check]
 
 
-def test_the_times_of_steps_are_told_by_mean_spread_percentiles_and_longest():
+def test_the_times_of_steps_are_described_by_mean_spread_percentiles_and_maximum():
     found = of_steps(np.arange(1.0, 102.0))  # 1 to 101: the p-th percentile is p + 1
     assert found == {
         "steps": 101,
@@ -56,17 +57,17 @@ def test_the_times_of_steps_are_told_by_mean_spread_percentiles_and_longest():
 
 def test_the_error_of_a_mean_is_its_standard_error():
     # 2, 4, 4, 4, 5, 5, 7, 9: mean 5, squares of the differences add up to 32.
-    mean, error = mean_and_error([2, 4, 4, 4, 5, 5, 7, 9])
-    assert (mean, error) == (5, pytest.approx(math.sqrt(32 / 7 / 8)))
-    assert mean_and_error([3.0])[0] == 3
-    assert math.isnan(mean_and_error([3.0])[1])
+    assert of_values([2, 4, 4, 4, 5, 5, 7, 9]) == Estimate(5, pytest.approx(math.sqrt(32 / 7 / 8)))
+    assert of_values([3.0]) == Estimate(3, None)
+    assert of_values([]) is None
 
 
 @given(st.lists(st.floats(1, 1e6), min_size=2, max_size=20), st.floats(0.1, 10))
 def test_the_error_of_a_mean_has_the_unit_of_the_values(values, factor):
-    mean, error = mean_and_error(values)
-    scaled = mean_and_error([factor * value for value in values])
-    assert scaled == pytest.approx((factor * mean, factor * error), rel=1e-6, abs=1e-6)
+    found, scaled = of_values(values), of_values([factor * value for value in values])
+    assert scaled.as_dict() == pytest.approx(
+        {"mean": factor * found.mean, "error": factor * found.error}, rel=1e-6, abs=1e-6
+    )
 
 
 def test_shares_and_ratios_are_taken_within_each_round():
@@ -113,7 +114,7 @@ def parsed(*words):
     return tyro.cli(Throughput, args=words)
 
 
-def test_a_trainers_own_options_reach_it_and_those_of_the_benchmark_do_not():
+def test_a_trainer_gets_its_own_options_and_not_those_of_the_benchmark():
     chosen = parsed(
         "resnet", "--data", "x", "--model", "resnet20", "--precision", "bfloat16", "--lag", "1", "--steps", "9"
     )
@@ -125,7 +126,7 @@ def test_a_trainers_own_options_reach_it_and_those_of_the_benchmark_do_not():
     assert parsed("mnist", "--data", "x").of_trainer().augment is mnist.Options.augment
 
 
-def test_what_makes_no_difference_to_a_step_is_no_option(capsys):
+def test_settings_that_change_nothing_in_a_step_are_not_options(capsys):
     for words in (["--epochs", "3"], ["--run", "x"], ["--resume"], ["--lr", "0.1"], ["--profile", "1", "2"]):
         with pytest.raises(SystemExit) as ended:
             parsed("mnist", "--data", "x", *words)
@@ -149,7 +150,7 @@ def test_by_default_all_ways_are_measured_that_go_with_the_options():
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (Resnet(Path("x"), ways=("bare",)), "--ways 'bare': the hand-written loop is for mnist"),
         (Mnist(Path("x"), lag=1, ways=("fit", "bare alone")), "--ways 'bare alone': the hand-written loop"),
@@ -161,10 +162,10 @@ def test_by_default_all_ways_are_measured_that_go_with_the_options():
         (Climate(Path("x"), random_crop=(0, 3)), "--random-crop 0 3"),
     ],
 )
-def test_options_that_cannot_be_are_refused_before_anything_starts(options, said):
+def test_impossible_options_are_refused_before_anything_starts(options, message):
     with pytest.raises(UserError) as refused:
         run(options)
-    assert said in str(refused.value)
+    assert message in str(refused.value)
     assert "\n" not in str(refused.value)
 
 

@@ -1,4 +1,4 @@
-"""What runs on the ranks of another framework: plain scripts, each started by its path in a Python that may lack ours.
+"""Scripts for the ranks of another framework, each started by its path in a Python that may lack this package.
 
-SCRIPT FOLDER RANK: FOLDER holds job.json, inputs.npy and targets.npy (see `measure`); rank N leaves rank-N.json there.
+SCRIPT FOLDER RANK: FOLDER has job.json, inputs.npy and targets.npy (see `measure`); rank N writes rank-N.json there.
 """

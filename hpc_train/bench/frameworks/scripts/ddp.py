@@ -31,18 +31,18 @@ def main():
         job.check(*torch_networks.counts(made))
         return made.to(device, memory_format=torch.channels_last)
 
-    # The suite averages batch normalisation's statistics when they are needed, not in every step: nor does this.
+    # Like the suite, do not average the statistics of batch normalisation in every step.
     averaged = DistributedDataParallel(network(), broadcast_buffers=False, gradient_as_bucket_view=True)
     ways = {"fit": Way(job, averaged, inputs, targets), "fit alone": Way(job, network(), inputs, targets)}
     seconds = job.measure(ways, distributed.barrier)
     check_replicas(averaged)
     gpu_bytes = torch.cuda.max_memory_allocated() if gpu else None
-    job.tell(seconds, {"torch": torch.__version__}, torch.cuda.get_device_name() if gpu else None, gpu_bytes)
+    job.write(seconds, {"torch": torch.__version__}, torch.cuda.get_device_name() if gpu else None, gpu_bytes)
     distributed.destroy_process_group()
 
 
 class Way:
-    """A training loop: batches gathered from memory, loss and accuracy summed up where they are."""
+    """A training loop: it gathers batches from memory, and sums loss and accuracy on the device."""
 
     def __init__(self, job, network, inputs, targets):
         self.network, self.optimizer = network, sgd(network, job)
@@ -61,7 +61,7 @@ class Way:
 
 
 def sgd(network, job):
-    """SGD as in the job, with weight decay for kernels alone."""
+    """SGD as in the job, with weight decay for kernels only."""
     kernels = [parameter for parameter in network.parameters() if parameter.ndim > 1]
     others = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
     groups = [{"params": kernels, "weight_decay": job.weight_decay}, {"params": others}]
@@ -69,7 +69,7 @@ def sgd(network, job):
 
 
 def step(network, optimizer, inputs, targets, totals):
-    """One step; adds to totals: the loss, and how many samples were classified rightly."""
+    """Make one step; add the loss and the number of correct samples to `totals`."""
     optimizer.zero_grad(set_to_none=True)
     logits = network(inputs)
     loss = cross_entropy(logits, targets)
@@ -80,7 +80,7 @@ def step(network, optimizer, inputs, targets, totals):
 
 
 class Clock:
-    """Notes times without making the host wait: on a GPU by events in its stream."""
+    """Notes times without making the host wait: on a GPU, by events in its stream."""
 
     def __init__(self, gpu):
         self.gpu, self.ticks = gpu, []
@@ -94,7 +94,7 @@ class Clock:
             self.ticks.append(time.perf_counter())
 
     def times(self):
-        """Of all ticks, in s."""
+        """The times of all ticks, in s."""
         if not self.gpu:
             return self.ticks
         torch.cuda.synchronize()
@@ -102,7 +102,7 @@ class Clock:
 
 
 def check_replicas(network):
-    """End with an error where a parameter is not the same, bit by bit, on all ranks."""
+    """End with an error if a parameter is not the same, bit by bit, on all ranks."""
     for name, parameter in network.named_parameters():
         most, least = parameter.detach().clone(), parameter.detach().clone()
         distributed.all_reduce(most, distributed.ReduceOp.MAX)

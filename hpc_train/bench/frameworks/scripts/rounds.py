@@ -1,4 +1,4 @@
-"""What the scripts share: reading the job, timing the ways, telling what was found. Needs NumPy alone."""
+"""What the scripts share: they read the job, time the ways and write the result. It needs only NumPy."""
 
 import json
 import os
@@ -12,9 +12,9 @@ import numpy as np
 
 
 class Job:
-    """What a rank is to do: the content of job.json as attributes, and its samples.
+    """The job of a rank: the content of job.json as attributes, and the samples.
 
-    inputs: (n, height, width, channels) as stored; targets: int64 (n,).
+    Samples are inputs, (n, height, width, channels) as stored, and targets, int64 (n,).
     """
 
     def __init__(self):
@@ -24,14 +24,14 @@ class Job:
         self.targets = np.load(self.folder / "targets.npy")
 
     def check(self, counted, trained):
-        """End with an error where the network's numbers of parameters are not those of the suite's."""
+        """End with an error if the network's numbers of parameters are not those of the suite's network."""
         if [counted, trained] != self.parameters:
             raise SystemExit(
                 f"error: {counted} parameters, {trained} trained; the suite's network has {self.parameters}"
             )
 
     def shares(self):
-        """Indices (b,) of one batch of this rank after the other, epoch after epoch, each in an order of its own."""
+        """Indices (b,) of this rank's batches, epoch after epoch, each epoch in a new order."""
         draw = np.random.default_rng(0)
         while True:
             mine = draw.permutation(len(self.inputs))[self.rank :: self.ranks]
@@ -39,11 +39,15 @@ class Job:
                 yield mine[start : start + self.batch_size]
 
     def measure(self, ways, barrier):
-        """Time every way once a round, in an order that rotates, behind a first round that is not counted.
+        """Time every way once in each round, in an order that rotates. A first round is not counted.
 
-        ways: functions by name, from a number of steps to when they began and each step ended, in s.
-        barrier: lets all ranks begin together.
-        Returns, for each way, one list a round: the seconds of its counted steps.
+        Args:
+            ways: functions by name. Each makes the given number of steps, and returns when they began and when each
+                step ended, in s.
+            barrier: lets all ranks begin together.
+
+        Returns:
+            For each way a list for each round: the seconds of its counted steps.
         """
         names, found = list(ways), {name: [] for name in ways}
         for number in range(self.rounds + 1):
@@ -54,8 +58,15 @@ class Job:
                     found[name].append(np.diff(ends)[-self.steps :].tolist())
         return found
 
-    def tell(self, seconds, versions, gpu=None, gpu_bytes=None):
-        """Write what this rank found."""
+    def write(self, seconds, versions, gpu=None, gpu_bytes=None):
+        """Write the result of this rank.
+
+        Args:
+            seconds: as `measure` returns them.
+            versions: of the framework, by name.
+            gpu: name of the rank's GPU.
+            gpu_bytes: the most memory of the GPU that the framework has held.
+        """
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
         found = {

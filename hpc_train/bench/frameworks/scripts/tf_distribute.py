@@ -34,13 +34,15 @@ def main():
     check_replicas(averaged.network, gathered)
     gpu = tf.config.experimental.get_device_details(gpus[job.rank]).get("device_name", "GPU") if gpus else None
     gpu_bytes = tf.config.experimental.get_memory_info("GPU:0")["peak"] if gpus else None
-    job.tell(seconds, {"tensorflow": tf.__version__, "keras": keras.__version__}, gpu, gpu_bytes)
+    job.write(seconds, {"tensorflow": tf.__version__, "keras": keras.__version__}, gpu, gpu_bytes)
 
 
 class Way:
-    """A training loop over the suite's network; strategy: averages the gradients, or None.
+    """A training loop over the suite's network.
 
-    With a strategy it is made in that one's scope.
+    Args:
+        job: of this rank.
+        strategy: averages the gradients, or None. With a strategy, make the loop in its scope.
     """
 
     def __init__(self, job, strategy):
@@ -52,7 +54,7 @@ class Way:
         job.check(self.network.count_params(), trained)
         optimizer = keras.optimizers.SGD(job.rate, job.momentum, job.nesterov)
         optimizer.build(self.network.trainable_variables)
-        # Keras's optimizer sums what its replicas give.
+        # Keras's optimizer sums the gradients of its replicas.
         replicas = strategy.num_replicas_in_sync if strategy else 1
 
         def step(inputs, targets):
@@ -68,7 +70,7 @@ class Way:
         self.step = tf.function((lambda *batch: strategy.run(step, batch)) if strategy else step)
 
     def decayed(self, grad, variable):
-        """L2 for kernels alone."""
+        """The gradient with L2, which only kernels have."""
         return grad + self.job.weight_decay * variable.value if len(variable.shape) > 1 else grad
 
     def __call__(self, steps):
@@ -76,18 +78,18 @@ class Way:
         for _ in range(steps):
             chosen = next(self.shares)
             loss, _ = self.step(tf.constant(self.job.inputs[chosen]), tf.constant(self.job.targets[chosen]))
-            # A step is over when its loss is here, as in `fit`.
+            # As in `fit`, a step ends when its loss has arrived.
             float(loss)
             ends.append(time.perf_counter())
         return ends
 
 
 def gather(job, strategy):
-    """A function from a number of this rank to those of all, float64 (ranks,). Collective."""
+    """A function that takes a number of this rank and returns those of all, float64 (ranks,). Collective."""
     mine = tf.one_hot(job.rank, job.ranks, dtype=tf.float64)
 
     def add(value):
-        # A value from outside is on no device, and not taken.
+        # all_reduce refuses a value from outside, which is on no device.
         return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(value))
 
     added = tf.function(lambda value: strategy.run(add, (value,)))
@@ -95,7 +97,7 @@ def gather(job, strategy):
 
 
 def check_replicas(network, gathered):
-    """End with an error where a weight that is trained is not the same, bit by bit, on all ranks."""
+    """End with an error if a trained weight is not the same, bit by bit, on all ranks."""
     for variable in network.trainable_variables:
         if len(set(gathered(zlib.crc32(variable.numpy().tobytes())).tolist())) > 1:
             raise SystemExit(f"error: the replicas differ in {variable.path}")

@@ -1,29 +1,36 @@
-"""The suite's networks in PyTorch: from images as stored, (b, height, width, channels), to logits (b, classes)."""
+"""The suite's networks in PyTorch. They take images as stored, (b, height, width, channels), and give logits."""
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-# Of ImageNet's pixels, in 0..255: what the suite's resnet trainer normalises colour images by.
+# Of ImageNet's pixels, in 0..255: the suite's resnet trainer normalises colour images by them.
 _RGB_MEAN, _RGB_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
 def build(model, input_shape, classes, in_bytes):
-    """The network `model`; in_bytes: whether the images are bytes, which are then scaled."""
+    """Make a network.
+
+    Args:
+        model: deep, or resnetN.
+        input_shape: (height, width, channels).
+        classes: number of logits.
+        in_bytes: whether the images are bytes, which the network then scales.
+    """
     if model == "deep":
         return Deep(input_shape, classes, in_bytes)
     return ResNet((int(model.removeprefix("resnet")) - 2) // 6, input_shape[2], classes, in_bytes)
 
 
 def counts(network):
-    """(all, those that are trained) of its parameters, moving means and variances among them."""
+    """The numbers of parameters, (all, those that are trained). All include moving means and variances."""
     trained = sum(parameter.numel() for parameter in network.parameters())
     kept = ("running_mean", "running_var")
     return trained + sum(b.numel() for name, b in network.named_buffers() if name.endswith(kept)), trained
 
 
 class Scale(nn.Module):
-    """(x - shift) / divisor, channels moved to axis 1; a view of what lies channels last stays that."""
+    """(x - shift) / divisor, with channels moved to axis 1. The memory keeps its order, channels last."""
 
     def __init__(self, shift, divisor):
         super().__init__()
@@ -47,14 +54,16 @@ class Deep(nn.Module):
 
     def forward(self, x):
         x = F.relu(self.conv2(F.relu(self.conv1(self.scale(x)))))
-        # Flattened channels last, as Keras does: of channels-last memory that is a view.
+        # Flattened channels last, as in Keras; with channels-last memory this is a view.
         x = F.max_pool2d(x, 2).permute(0, 2, 3, 1).flatten(1)
         return self.logits(F.relu(self.dense(x)))
 
 
 class ResNet(nn.Module):
-    """He et al. (2016), section 4.2: three stages of `blocks` blocks of 16, 32 and 64 filters; shortcuts without
-    parameters (option A)."""
+    """The network of He et al. (2016), section 4.2, with shortcuts without parameters (option A).
+
+    Three stages have `blocks` blocks each, of 16, 32 and 64 filters.
+    """
 
     def __init__(self, blocks, channels, classes, in_bytes):
         super().__init__()
@@ -74,7 +83,7 @@ class ResNet(nn.Module):
 
 
 class Block(nn.Module):
-    """Two convolutions with batch normalisation, added to the shortcut, then rectified."""
+    """Two convolutions with batch normalisation, added to the shortcut, then ReLU."""
 
     def __init__(self, before, after):
         super().__init__()
