@@ -1,1 +1,1 @@
-"""`hpc-train bench input` and `bench decode`: how fast samples are read and images decoded, beside other ways."""
+"""`hpc-train bench input` and `bench decode`: how fast the suite reads samples and decodes images, beside others."""

@@ -1,19 +1,19 @@
 """How fast is the input path? hpc-train bench input --data shards/mnist --batch-size 128
 
-It reads the same shuffled batches in several ways, interleaved in one process, round after round:
+It reads the same shuffled batches in several ways, which take turns in one process, round after round:
 
-    copy          the ceiling: as many bytes from the same files, copied as they are stored (`ways.Copy`)
+    copy          the limit: as many bytes from the same files, copied as they are stored (`ways.Copy`)
     arrays        the suite's reader: batches as NumPy arrays, read ahead in threads
-    tf.data       the same as `fit` takes it, the data set iterated from Python
+    tf.data       the same data set as `fit` takes it, iterated from Python
     h5py          one fancy index for each batch and file, then put in order
     h5py-threads  the same in a pool of threads
-    torch         torch.utils.data.DataLoader: sample by sample with h5py, in as many worker processes
+    torch         torch.utils.data.DataLoader: sample by sample with h5py, in worker processes in place of threads
     memory        no speed: the memory that the reader takes over an epoch
 
-Every file is read once before, so that the page cache is warm where it is large enough; every way's first batch is
-compared with h5py's. An uncounted round finds how many steps fill --seconds. Rates are those of delivered samples;
-GB/s those of their bytes in memory, for the copy those in the files. GB/core-s is what a core delivers in a second of
-its time, which other work on the machine disturbs less.
+Before, every file is read once, so the page cache is warm if it is large enough. The first batch of every way is
+compared with that of h5py. An uncounted round finds how many steps fill --seconds. Rates are of delivered samples; GB/s
+are of their bytes in memory, and for the copy of those in the files. GB/core-s is what a core delivers in a second of
+its time; other work on the machine disturbs it less.
 """
 
 import importlib.util
@@ -28,6 +28,7 @@ from typing import Literal
 from hpc_train.bench.input.report import report
 from hpc_train.data.options import DataOptions
 from hpc_train.errors import UserError
+from hpc_train.units import MIB
 
 Kind = Literal["copy", "arrays", "tf.data", "h5py", "h5py-threads", "torch", "memory"]
 _NEEDS = {"torch": ("torch", "PyTorch"), "tf.data": ("tensorflow", "TensorFlow")}
@@ -35,7 +36,7 @@ _NEEDS = {"torch": ("torch", "PyTorch"), "tf.data": ("tensorflow", "TensorFlow")
 
 @dataclass(frozen=True)
 class InputBench(DataOptions):
-    """Measure the reader on any data set, beside a plain copy of its bytes and the ways of others."""
+    """Measure the reader on any data set, beside a plain copy of its bytes and other ways to read it."""
 
     split: str = "train"
     """Split to read."""
@@ -44,22 +45,22 @@ class InputBench(DataOptions):
     ways: tuple[Kind, ...] = ()
     """What to measure; by default copy, arrays, h5py, h5py-threads, and torch where PyTorch is installed."""
     threads: tuple[int, ...] = ()
-    """Threads (torch: worker processes) of each way, one measurement each; by default 1 and one a core."""
+    """Numbers of threads (torch: worker processes), each measured; by default 1, and one for each core."""
     read_ahead: tuple[int, ...] = ()
-    """Batches that are in memory or being read, one measurement each; by default as many as a trainer reads ahead."""
+    """Numbers of batches in memory or being read, each measured; by default the number that a trainer reads ahead."""
     shuffle: Literal["full", "blocks"] = "full"
     """Order: all samples permuted, or blocks of consecutive samples mixed in windows."""
     how: Literal["auto", "map", "read", "h5py"] = "auto"
     """How the suite's reader reads. map: from files mapped in memory; read: by positioned reads; h5py: through h5py;
-    auto: map or read, by the size of a sample."""
+    auto: map or read, depending on the size of a sample."""
     check: bool = True
-    """Look for NaN and labels outside the classes, as training does."""
+    """Look for NaN and for labels outside the classes, as training does."""
     rounds: int = 7
-    """Counted rounds, each with every way once, in an order that rotates."""
+    """Counted rounds. Each has every way once, in an order that rotates."""
     seconds: float = 1
-    """Seconds of one way in one round, about."""
+    """Seconds of one way in one round, approximately."""
     latency: float = 0
-    """Make every read wait this many milliseconds for its first byte; files are then not mapped."""
+    """Milliseconds that every read waits for its first byte. With it, files are not mapped."""
     bandwidth_mib: float | None = None
     """With --latency: MiB/s that all reads share."""
     seed: int = 0
@@ -69,7 +70,11 @@ class InputBench(DataOptions):
 
 
 def run(options: InputBench) -> None:
-    """Measure and print."""
+    """Measure and print.
+
+    Raises:
+        UserError: options or data that cannot be used.
+    """
     kinds = _kinds(options)
     _check(options, kinds)
     catalogue = options.catalogue(options.split)
@@ -100,7 +105,7 @@ def _check(options: InputBench, kinds: Sequence[str]) -> None:
     if options.latency < 0 or (options.bandwidth_mib is not None and options.bandwidth_mib <= 0):
         raise UserError("--latency must not be negative, --bandwidth-mib must be more than 0")
     if options.bandwidth_mib and not options.latency:
-        raise UserError("--bandwidth-mib bounds the storage that --latency makes slow; give both")
+        raise UserError("--bandwidth-mib limits the storage that --latency makes slow; give both")
     if options.bandwidth_mib and "torch" in kinds:
         raise UserError("--bandwidth-mib: torch's worker processes cannot share it; leave torch out of --ways")
     if options.latency and options.how == "map":
@@ -111,7 +116,6 @@ def _check(options: InputBench, kinds: Sequence[str]) -> None:
 
 def _measure(options: InputBench, kinds: Sequence[str], catalogue) -> dict:
     import hdf5plugin  # noqa: F401 (h5py's filters)
-    import numpy as np
 
     from hpc_train.bench.input import memory, rounds, ways
     from hpc_train.bench.input.other_readers import H5py
@@ -124,11 +128,28 @@ def _measure(options: InputBench, kinds: Sequence[str], catalogue) -> dict:
     cores = len(os.sched_getaffinity(0))
     steps = Steps(catalogue, _plan(options, catalogue))
     deque(ways.Copy(catalogue, File, 1, 0).pieces(catalogue.samples), maxlen=0)
-    bandwidth = options.bandwidth_mib and options.bandwidth_mib * 2**20
+    bandwidth = options.bandwidth_mib and options.bandwidth_mib * MIB
     slow = SlowStorage(options.latency / 1e3, bandwidth) if options.latency else None
     opened = (slow.open, slow.open_hdf5) if slow else (File, open_hdf5)
     reader = Reader(catalogue, options.check, options.how, open_file=opened[0])
-    figures = {
+    figures = _circumstances(options, cores, catalogue, steps, reader)
+    threads = sorted(set(options.threads)) or sorted({1, cores})
+    ahead = sorted(set(options.read_ahead)) or [None]
+    if "memory" in kinds:
+        # It goes first: memory that other ways leave behind could hide what it takes.
+        figures["memory"] = memory.measure(steps, reader, threads[-1], ahead[-1])
+    made = []
+    for kind in (kind for kind in kinds if kind != "memory"):
+        for count in [0] if kind == "h5py" else threads:
+            for batches in ahead if kind in ("arrays", "tf.data", "h5py-threads") else ahead[:1]:
+                made.append(ways.build(kind, count, batches, catalogue, steps, reader, opened))
+    _compare(made, H5py(catalogue, open_hdf5).read(next(steps.batches(0, 1))))
+    figures["ways"] = rounds.interleave(made, options.rounds, options.seconds, options.batch_size, slow)
+    return figures | {"ratios": rounds.ratios(made, figures["ways"])}
+
+
+def _circumstances(options: InputBench, cores: int, catalogue, steps, reader) -> dict:
+    return {
         "options": asdict(options),
         "cores": cores,
         "samples": catalogue.samples,
@@ -140,24 +161,15 @@ def _measure(options: InputBench, kinds: Sequence[str], catalogue) -> dict:
         "input": f"{catalogue.input_shape} {catalogue.input_dtype}",
         "reader": reader.describe(),
     }
-    threads = sorted(set(options.threads)) or sorted({1, cores})
-    ahead = sorted(set(options.read_ahead)) or [None]
-    if "memory" in kinds:
-        # First, while nothing that other ways leave behind can hide what it takes.
-        figures["memory"] = memory.measure(steps, reader, threads[-1], ahead[-1])
-    made = []
-    for kind in (kind for kind in kinds if kind != "memory"):
-        for count in [0] if kind == "h5py" else threads:
-            for batches in ahead if kind in ("arrays", "tf.data", "h5py-threads") else ahead[:1]:
-                made.append(ways.build(kind, count, batches, catalogue, steps, reader, opened))
-    expected = H5py(catalogue, open_hdf5).read(next(steps.batches(0, 1)))
+
+
+def _compare(made: Sequence, expected: tuple) -> None:
+    import numpy as np
+
     for way in made:
         for batch in way.deliver(0, 1):
-            same = [np.array_equal(ours, theirs) for ours, theirs in zip(batch, expected, strict=True)]
-            if not all(same):
+            if not all(np.array_equal(ours, theirs) for ours, theirs in zip(batch, expected, strict=True)):
                 raise RuntimeError(f"{way.name} delivers other samples than h5py")
-    figures["ways"] = rounds.interleave(made, options.rounds, options.seconds, options.batch_size, slow)
-    return figures | {"ratios": rounds.ratios(made, figures["ways"])}
 
 
 def _plan(options: InputBench, catalogue):

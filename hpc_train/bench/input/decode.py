@@ -1,14 +1,14 @@
-"""`hpc-train bench decode`: how many JPEG images a second, and a second of one core, the input path gives.
+"""`hpc-train bench decode`: how many JPEG images the input path gives in a second, and in a second of one core.
 
-Four ways, interleaved in one process, round after round, each with as many threads:
+It measures four ways, which take turns in one process, round after round, with the same number of threads:
 
     training          the suite's: read, compared with checksums, a random part decoded, resized, mirrored, batched
     validation        the same with the centre of each image
     decode_jpeg       a plain loop of tf.io.decode_jpeg over the same files, read in the same order: the whole image
-    decode and resize the same, and tf.image.resize to the size that is wanted, as bytes
+    decode and resize the same, then tf.image.resize to the wanted size, as bytes
 
-Rates are of images; those for a core count the time that this process had cores, in all of its threads: reading and
-planning too. An uncounted round finds how many steps fill --seconds.
+Rates are of images. Those for a core count the core time of this process in all of its threads, reading and planning
+included. An uncounted round finds how many steps fill --seconds.
 """
 
 import io
@@ -27,10 +27,9 @@ import numpy as np
 from hpc_train.console import say
 from hpc_train.errors import UserError
 from hpc_train.files import write_json
+from hpc_train.units import size
 
 _DISTINCT = 64
-
-
 _SUITE = "training", "validation"
 
 
@@ -45,15 +44,15 @@ class DecodeBench:
     image_size: int = 224
     """Side of the images that are made."""
     crop: Literal["inception", "centre"] = "inception"
-    """What training takes of an image."""
+    """The part of an image that training takes."""
     batch_size: int = 32
     """Images in a batch."""
     threads: tuple[int, ...] = ()
-    """Threads that decode, one measurement each; by default 1 and one a core."""
+    """Numbers of threads that decode, each measured; by default 1, and one for each core."""
     rounds: int = 7
-    """Counted rounds, each with every way once, in an order that rotates."""
+    """Counted rounds. Each has every way once, in an order that rotates."""
     seconds: float = 1
-    """Seconds of one way in one round, about."""
+    """Seconds of one way in one round, approximately."""
     seed: int = 0
     """Seed of the order and of the random parts."""
     output: Path | None = None
@@ -61,7 +60,11 @@ class DecodeBench:
 
 
 def run(options: DecodeBench) -> None:
-    """Measure and print; raises UserError for options that are impossible and data that are no JPEG shards."""
+    """Measure and print.
+
+    Raises:
+        UserError: impossible options, or data that are not JPEG shards.
+    """
     least = min(options.image_size, options.batch_size, options.rounds, *options.threads)
     if least < 1 or not 0 < options.seconds < math.inf:
         raise UserError("--image-size, --batch-size, --rounds, --threads must be at least 1, --seconds more than 0")
@@ -70,8 +73,8 @@ def run(options: DecodeBench) -> None:
     if options.output and options.output.is_dir():
         raise UserError(f"--output {options.output}: is a folder; name a file in it")
     if options.data is None and options.split != DecodeBench.split:
-        raise UserError("--split is for --data, and made-up images have none; leave it out")
-    # What is wrong with the data is told before TensorFlow is loaded, which takes seconds.
+        raise UserError("--split is for --data, and made-up images have no splits; leave it out")
+    # Faults in the data are reported before TensorFlow is loaded, which takes seconds.
     catalogue = _open(options.data, options) if options.data else None
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from hpc_train.parallel.quiet import quiet_import
@@ -82,8 +85,6 @@ def run(options: DecodeBench) -> None:
     tf.config.set_visible_devices([], "GPU")
     with tempfile.TemporaryDirectory(prefix="hpc-train-photos-") as folder:
         if catalogue is None:
-            pass
-
             write_photos(Path(folder), max(256, options.batch_size), 375, 500)
             catalogue = _open(Path(folder), options)
         figures = _measure(options, catalogue)
@@ -97,9 +98,11 @@ def _open(data: Path, options: DecodeBench):
 
     catalogue = Catalogue.open(data, options.split)
     if not catalogue.encoding:
-        raise UserError(f"{data}: holds arrays, not JPEG images; `hpc-train bench input` measures how they are read")
+        raise UserError(f"{data}: holds arrays, not JPEG images; measure them with `hpc-train bench input`")
     if catalogue.samples < options.batch_size:
-        raise UserError(f"{data}: --batch-size {options.batch_size} is more than its {catalogue.samples} images")
+        raise UserError(
+            f"{data}: --batch-size {options.batch_size} is more than its {catalogue.samples} images; make it smaller"
+        )
     return catalogue
 
 
@@ -116,31 +119,31 @@ def _measure(options: DecodeBench, catalogue) -> dict:
         return lambda epoch, steps: JpegInput(reader, threads, crop=crop).training(plan, 0, epoch, 0, steps)
 
     made, cores = [], len(os.sched_getaffinity(0))
-    size = reader.sample_bytes
+    image_bytes = reader.sample_bytes
     for threads in sorted(set(options.threads)) or sorted({1, cores}):
         for kind, crop in zip(_SUITE, (options.crop, "centre"), strict=True):
             lead = JpegInput(reader, threads).reading(options.batch_size).groups + 4
-            made.append(ways.Way(kind, threads, None, suite(threads, crop), size, lead))
+            made.append(ways.Way(kind, threads, None, suite(threads, crop), image_bytes, lead))
         for kind, resized in (("decode_jpeg", None), ("decode and resize", options.image_size)):
-            made.append(ways.Way(kind, threads, None, partial(_plain, reader, plan, threads, resized), size))
+            made.append(ways.Way(kind, threads, None, partial(_plain, reader, plan, threads, resized), image_bytes))
     found = rounds.interleave(made, options.rounds, options.seconds, options.batch_size)
     return {
         "options": asdict(options),
         "cores": cores,
         "images": catalogue.samples,
-        "image_bytes": size,
+        "image_bytes": image_bytes,
         "ways": found,
         "ratios": _ratios(made, found),
     }
 
 
-def _plain(reader, plan, threads: int, size: int | None, epoch: int, steps: int) -> Iterator[list]:
-    """Batches decoded by TensorFlow's operations, one call an image."""
+def _plain(reader, plan, threads: int, side: int | None, epoch: int, steps: int) -> Iterator[list]:
+    """Batches decoded by TensorFlow's operations, one call for each image."""
     import tensorflow as tf
 
     def decode(file: bytes):
         image = tf.io.decode_jpeg(file, channels=3)
-        return image if size is None else tf.cast(tf.image.resize(image, (size, size)), tf.uint8)
+        return image if side is None else tf.cast(tf.image.resize(image, (side, side)), tf.uint8)
 
     with ThreadPoolExecutor(threads) as pool:
         for step in range(steps):
@@ -150,7 +153,7 @@ def _plain(reader, plan, threads: int, size: int | None, epoch: int, steps: int)
 
 
 def _ratios(made, found: dict[str, dict]) -> dict[str, list[float]]:
-    """Quotients, round by round, of the images for a core-second: the suite's over the plain ways'."""
+    """Images in a core-second by the suite's ways, over those by the plain ways, in each round."""
     result = {}
     for ours in (way for way in made if way.kind in _SUITE):
         for plain in (way for way in made if way.kind not in _SUITE and way.threads == ours.threads):
@@ -162,10 +165,10 @@ def _ratios(made, found: dict[str, dict]) -> dict[str, list[float]]:
 def _report(figures: dict) -> None:
     from statistics import median
 
-    options, size = figures["options"], figures["options"]["image_size"]
+    options, side = figures["options"], figures["options"]["image_size"]
     what = "JPEG images" if options["data"] else "images of 500 x 375, noise with the spectrum of photographs"
     say(
-        f"{figures['images']} {what}, {figures['image_bytes'] / 1e3:.3g} kB each in the mean, to {size} x {size}; "
+        f"{figures['images']} {what}, {size(figures['image_bytes'])} each in the mean, to {side} x {side}; "
         f"batches of {options['batch_size']}, {options['rounds']} rounds, {figures['cores']} cores, page cache warm"
     )
     say(f"{'':22}{'images/s: median':>18}{'min':>9}{'max':>9}{'images/core-s':>16}")
@@ -181,10 +184,17 @@ def _report(figures: dict) -> None:
 
 
 def write_photos(directory: Path, count: int, height: int, width: int, quality: int = 90) -> None:
-    """Shards of `count` JPEG files, split train, in a folder.
+    """Write shards of made-up JPEG files, split train.
 
-    Noise whose amplitude falls with frequency as it does in photographs (1/f; Field 1987), in three channels that go
-    together; 64 different ones, which are repeated: at 500 x 375 and quality 90 of about 117 kB each.
+    The images are noise in three correlated channels. Its amplitude falls with frequency as in photographs (1/f; Field
+    1987). 64 different images are repeated; at 500 x 375 and quality 90 they have about 117 kB each.
+
+    Args:
+        directory: folder for the shards.
+        count: how many images.
+        height: of an image, in pixels.
+        width: the same.
+        quality: of JPEG, up to 100.
     """
     from hpc_train.data.shards.encoded import write_encoded_shards
 

@@ -1,4 +1,4 @@
-"""How much memory reading takes over an epoch."""
+"""How much memory the reader takes over an epoch."""
 
 from pathlib import Path
 
@@ -7,11 +7,12 @@ from hpc_train.data.reading.reader import Reader
 
 
 def measure(steps: Steps, reader: Reader, threads: int, read_ahead: int | None) -> dict[str, int]:
-    """Bytes of this process in memory, pages of mapped files aside, over an epoch of the plan.
+    """Bytes of this process in memory over an epoch of the plan, without the pages of mapped files.
 
-    start: before the first batch, once the first samples have brought in the libraries; first_half, second_half: the
-    most in each half of the epoch; end: when the loader is closed and the last batch gone; bound: what the loader's
-    batches may take above `start`.
+    Returns:
+        start: before the first batch, after the first samples have loaded the libraries; first_half, second_half: the
+        maximum in each half of the epoch; end: with the loader closed and the last batch gone; epoch: of all samples;
+        bound: what the loader's batches may take above `start`.
     """
     count = steps.plan.steps()
     reader.read(next(steps.batches(0, 1)))
@@ -32,7 +33,7 @@ def measure(steps: Steps, reader: Reader, threads: int, read_ahead: int | None) 
 
 
 def resident() -> int:
-    """Bytes of this process in memory, pages of mapped files aside."""
+    """Bytes of this process in memory, without the pages of mapped files."""
     lines = Path("/proc/self/status").read_text().splitlines()
     kinds = ("RssAnon:", "RssShmem:")
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(kinds))

@@ -1,6 +1,6 @@
-"""How others read HDF5: h5py as people write it, the same in threads, and a PyTorch DataLoader over it.
+"""Other ways to read HDF5: h5py as people use it, the same in threads, and a PyTorch DataLoader over it.
 
-Each is a function from the batches' indices, int64 (b,), to the batches: inputs (b, ...) and targets (b, ...).
+Each is a function of the batches' indices, int64 (b,), that delivers the batches: inputs (b, ...), targets (b, ...).
 """
 
 from collections import deque
@@ -20,7 +20,11 @@ _OPEN_FILES = 256
 class H5py:
     """Batches by h5py's fancy indexing: for each file of a batch, `data[sorted unique rows]`, then put in order.
 
-    Files of many samples are kept open; one of a single sample is opened, read and closed. open_hdf5: of a path.
+    Files of many samples are kept open. A file of a single sample is opened, read and closed.
+
+    Args:
+        catalogue: of the data.
+        open_hdf5: opens a path with h5py.
     """
 
     def __init__(self, catalogue: Catalogue, open_hdf5: Callable):
@@ -49,7 +53,7 @@ class H5py:
         return tuple(np.concatenate(arrays)[back] for arrays in zip(*parts, strict=True))
 
     def threaded(self, indices: Iterable[np.ndarray], threads: int, read_ahead: int) -> Iterator[Batch]:
-        """The same in a pool of threads, `read_ahead` batches and at least one a thread on their way."""
+        """The same in a pool of threads; `read_ahead` batches, at least one for each thread, are under way."""
         coming = deque()
         with ThreadPoolExecutor(threads) as pool:
             for chosen in indices:
@@ -67,7 +71,7 @@ class TorchLoader:
         from torch.utils.data import DataLoader
 
         self._order: list[np.ndarray] = []
-        # The workers keep what they were forked with: what changes is the order, which stays in this process.
+        # The workers keep what they were forked with. Only the order changes, and it stays in this process.
         self._loader = DataLoader(
             _Samples(catalogue, open_hdf5),
             batch_sampler=_Order(self._order),
@@ -97,7 +101,7 @@ class _Order:
 
 
 class _Samples:
-    """A map-style data set; a file is opened in the worker that wants it first."""
+    """A map-style data set; each worker opens a file when it first needs it."""
 
     def __init__(self, catalogue: Catalogue, open_hdf5: Callable):
         self._catalogue, self._open = catalogue, open_hdf5
@@ -129,7 +133,7 @@ def _sample_of(file, layout) -> Batch:
 
 
 def _read(file, layout, take: Callable) -> Batch:
-    """Inputs and targets of `file`, several data sets stacked; take(data, index within a row) reads one of them."""
+    """Inputs and targets of `file`, several data sets stacked; take(data, index within a row) reads one data set."""
 
     def stacked(names: tuple[str, ...]) -> np.ndarray:
         parts = [(name, () if select is None else (select,)) for name, select in map(split_name, names)]

@@ -1,4 +1,4 @@
-"""What `hpc-train bench input` prints."""
+"""The text that `hpc-train bench input` prints."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Interleaved measurements: every way once a round, round after round, so that all meet the same machine."""
+"""Interleaved measurements: every way once in each round, so that all of them meet the same state of the machine."""
 
 import time
 from collections import deque
@@ -14,12 +14,22 @@ _SUITE = "arrays", "tf.data"
 
 
 def interleave(ways: Sequence[Way], rounds: int, seconds: float, batch_size: int, slow=None) -> dict[str, dict]:
-    """Figures of each way by its name; the lists have one entry a round. slow: the storage whose reads are counted.
+    """Measure all ways, taking turns.
 
-    An uncounted round finds how many steps a way makes in `seconds`; it makes so many in every round, each in another
-    epoch, and the order of the ways rotates. A way that reads ahead is timed in the middle of its work: its `lead`
-    goes before, uncounted, and as much after, so that as many batches are under way when the clock stops as when it
-    starts.
+    An uncounted round finds how many steps a way makes in `seconds`. The way makes this many in every round, each round
+    in another epoch, and the order of the ways rotates. A way that reads ahead is timed in the middle of its work: it
+    makes `lead` uncounted steps before the counted ones, and again after them. So the same number of batches is under
+    way when the clock starts and when it stops.
+
+    Args:
+        ways: what to measure.
+        rounds: counted ones.
+        seconds: of one way in one round, approximately.
+        batch_size: samples in a batch.
+        slow: the storage whose reads are counted, if any.
+
+    Returns:
+        Figures of each way by its name; lists have an entry for each round.
     """
     counts = [_steps_to_fill(way, seconds) for way in ways]
     lists = "samples_per_second", "samples_per_core_second", "other_cores"
@@ -43,8 +53,8 @@ def interleave(ways: Sequence[Way], rounds: int, seconds: float, batch_size: int
 
 
 def ratios(ways: Sequence[Way], found: dict[str, dict]) -> dict[str, list[float]]:
-    """Quotients of the rates of each round: the suite's ways over the others with as many threads and read-ahead, and
-    over the same way with the fewest."""
+    """Quotients of the rates of each round: the suite's ways over the others with the same threads and read-ahead, and
+    over the same way with the fewest threads."""
     result = {}
     for ours in (way for way in ways if way.kind in _SUITE):
         least = next(way for way in ways if way.kind == ours.kind)
@@ -67,7 +77,7 @@ def _steps_to_fill(way: Way, seconds: float) -> int:
 
 
 def _time(way: Way, epoch: int, count: int) -> "CoreTime":
-    """What `count` steps of a way took."""
+    """The time that `count` steps of a way take."""
     batches = iter(way.deliver(epoch, count + 2 * way.lead))
     deque(islice(batches, way.lead), maxlen=0)
     with CoreTime() as cores:
@@ -77,8 +87,11 @@ def _time(way: Way, epoch: int, count: int) -> "CoreTime":
 
 
 class CoreTime:
-    """A context. elapsed: seconds in it; own: core-seconds of this process and its children; others: cores, on average,
-    of all other work."""
+    """A context that measures its time.
+
+    At its end it has `elapsed`: seconds; `own`: core-seconds of this process and its children; `others`: cores that all
+    other work used, on average.
+    """
 
     def __enter__(self) -> "CoreTime":
         machine, own = _machine(), _own()

@@ -1,4 +1,4 @@
-"""Storage that takes its time: each read waits, and all reads share a bandwidth. For measurements and tests."""
+"""Slow storage for measurements and tests: each read waits, and all reads share a bandwidth."""
 
 import io
 import os
@@ -11,29 +11,33 @@ from hpc_train.data.hdf5.raw_file import File
 
 
 class SlowStorage:
-    """Opens files whose every read is a request that takes `latency` seconds before its first byte.
+    """Opens files of which every read is a request with a latency.
 
-    bandwidth: bytes/s that all requests of this process share, or None for no bound. Requests wait for their latency
-    at the same time, as with a remote file system. `in_flight`: requests at this moment; `most`: the most there were.
+    Requests wait for their latency at the same time, as with a remote file system. `requests` counts them, `in_flight`
+    is their number at this moment, and `most` the largest number so far.
+
+    Args:
+        latency: seconds that a request waits for its first byte.
+        bandwidth: bytes/s that all requests of this process share; None for no limit.
     """
 
     def __init__(self, latency: float, bandwidth: float | None = None):
         self.latency, self.bandwidth = latency, bandwidth
         self.in_flight = self.most = self.requests = 0
-        self._free = 0.0  # the moment at which the wire has delivered all that was asked of it
+        self._free = 0.0  # when the wire will have delivered all that was requested
         self._lock = threading.Lock()
 
     def open(self, path: str) -> "SlowFile":
-        """For `Reader(open_file=...)`."""
+        """Open a file for `Reader(open_file=...)`."""
         return SlowFile(path, self)
 
     def open_hdf5(self, path: str):
-        """An h5py.File whose reads, those of the library's own metadata included, are such requests."""
+        """An h5py.File of which every read is such a request, those of the library's own metadata included."""
         return open_hdf5(_FileObject(self.open(path)))
 
     @contextmanager
     def request(self, size: int):
-        """Wait as long as a read of `size` bytes would."""
+        """A context that begins after the time that a read of `size` bytes takes."""
         with self._lock:
             self.requests += 1
             self.in_flight += 1
@@ -52,7 +56,7 @@ class SlowStorage:
 
 
 class SlowFile(File):
-    """A file on `SlowStorage`; it cannot be mapped, so that no byte comes without a request."""
+    """A file on `SlowStorage`. It cannot be mapped, so every byte needs a request."""
 
     def __init__(self, path: str, storage: SlowStorage):
         super().__init__(path)
@@ -67,7 +71,7 @@ class SlowFile(File):
 
 
 class _FileObject(io.RawIOBase):
-    """What h5py asks of a Python file, over positioned reads."""
+    """A Python file, as h5py needs it, over positioned reads."""
 
     def __init__(self, file: SlowFile):
         self._file, self._at = file, 0

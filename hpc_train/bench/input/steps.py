@@ -1,4 +1,4 @@
-"""The steps of a run, read as the trainers read them, by one process that takes them all."""
+"""The steps of a run, as the trainers read them, all in one process."""
 
 from collections.abc import Iterator
 
@@ -12,22 +12,22 @@ from hpc_train.data.reading.reader import Reader
 
 
 class Steps:
-    """Steps of `plan`, which has one rank."""
+    """The steps of `plan`, which has one rank."""
 
     def __init__(self, catalogue: Catalogue, plan: TrainPlan):
         self.plan = plan
         self._reader = Reader(catalogue)
 
     def reading(self, read_ahead: int | None, threads: int | None = None, reader: Reader | None = None) -> ReadAhead:
-        """How they are read ahead; without a reader only to know its numbers."""
+        """How the steps are read ahead. Without a reader, only the numbers of the result are of use."""
         return ReadAhead(reader or self._reader, self.plan.batch_size, threads, read_ahead)
 
     def loader(self, reader: Reader, epoch: int, steps: int, threads: int, read_ahead: int | None) -> Loader:
-        """A loader of so many steps from the start of `epoch` on."""
+        """A loader of `steps` steps from the start of `epoch` on."""
         return self.reading(read_ahead, threads, reader).training(self.plan, 0, epoch, 0, steps)
 
     def batches(self, epoch: int, steps: int) -> Iterator[np.ndarray]:
-        """Indices (b,) of one step after the other, from the start of `epoch` on into the next ones."""
+        """Indices (b,) of one step after the other, from the start of `epoch` on, and on into the next epochs."""
         for step in range(steps):
             later, within = divmod(step, self.plan.steps())
             yield self.plan.indices(epoch + later, within, 0)

@@ -13,38 +13,48 @@ from hpc_train.bench.input.other_readers import Batch, H5py, TorchLoader
 from hpc_train.bench.input.steps import Steps
 from hpc_train.data.catalogue import Catalogue
 from hpc_train.data.reading.reader import Reader
+from hpc_train.units import MIB
 
-_PIECE = 4 * 2**20
+_PIECE = 4 * MIB
 _OPEN_FILES = 256
 
 
 @dataclass(frozen=True)
 class Way:
-    """One way, with one choice of threads and read-ahead.
-
-    deliver(epoch, steps): the batches of so many steps from the start of an epoch on, read as they are taken;
-    sample_bytes: what is counted for a sample; lead: steps until it runs as it will go on.
-    """
+    """One way, with one choice of threads and read-ahead."""
 
     kind: str
     threads: int
     read_ahead: int | None
     deliver: Callable[[int, int], Iterable[Batch]]
+    """deliver(epoch, steps): the batches of `steps` steps from the start of an epoch on, read when they are taken."""
     sample_bytes: float
+    """Bytes that count for a sample."""
     lead: int = 0
+    """Steps until it runs at its steady pace."""
 
     @property
     def name(self) -> str:
-        """For tables: the kind, and the threads and read-ahead where there is a choice."""
+        """For tables: the kind, with the threads and read-ahead if there is a choice."""
         threads = f" {self.threads}" if self.threads else ""
         return f"{self.kind}{threads}" + (f" ahead {self.read_ahead}" if self.read_ahead else "")
 
 
 def build(kind: str, threads: int, read_ahead: int | None, catalogue: Catalogue, steps: Steps, reader, opened) -> Way:
-    """One way; opened: (open a file for positioned reads, open it with h5py)."""
+    """Make one way.
+
+    Args:
+        kind: as in --ways.
+        threads: how many.
+        read_ahead: batches; None takes the number of a trainer.
+        catalogue: of the data.
+        steps: what to read.
+        reader: the suite's.
+        opened: two functions of a path: one opens a file for positioned reads, one opens it with h5py.
+    """
     open_file, open_hdf5 = opened
     batch_size, sample_bytes = steps.plan.batch_size, catalogue.sample_bytes
-    # Until every buffer has been used once.
+    # After this many steps, every buffer has been used once.
     reading = steps.reading(read_ahead)
     lead = (reading.groups + 2) * reading.together
     if kind == "copy":
@@ -61,18 +71,24 @@ def build(kind: str, threads: int, read_ahead: int | None, catalogue: Catalogue,
     elif kind == "h5py":
         read, lead = H5py(catalogue, open_hdf5).batches, 0
     else:
-        # Its threads overtake each other at HDF5's lock: only from nothing begun to all done is it clear what was read.
+        # Threads overtake each other at HDF5's lock. It is only clear what was read if nothing goes before or after.
         read, lead = partial(H5py(catalogue, open_hdf5).threaded, threads=threads, read_ahead=read_ahead or 0), 0
     ahead = read_ahead if kind == "h5py-threads" else None
     return Way(kind, threads, ahead, lambda epoch, count: read(steps.batches(epoch, count)), sample_bytes, lead)
 
 
 class Copy:
-    """The ceiling: the files' bytes, as they are stored, into memory.
+    """The limit: the bytes of the files, as they are stored, into memory.
 
-    For so many samples, as many bytes as the files hold for them on average, in the order of the files, from the
-    first byte to the last and then from the first again: positioned reads of 4 MiB, in `threads` threads, into as much
-    memory as the reader's batches take, used again and again. Nothing is sought, decoded, ordered or checked.
+    For a number of samples it copies the bytes that the files hold for them on average, in the order of the files, from
+    the first byte to the last and then from the first again. It makes positioned reads of 4 MiB into memory that is
+    used again and again. Nothing is searched, decoded, ordered or checked.
+
+    Args:
+        catalogue: of the data.
+        open_file: opens a path for positioned reads.
+        threads: how many copy.
+        buffer_bytes: size of the memory, as large as the reader's batches.
     """
 
     def __init__(self, catalogue: Catalogue, open_file: Callable, threads: int, buffer_bytes: int):
@@ -82,7 +98,7 @@ class Copy:
         self._buffer = np.empty(max(buffer_bytes, threads * _PIECE), np.uint8)
 
     def pieces(self, samples: int) -> Iterator[Batch]:
-        """Copy; delivers no batch."""
+        """Copy the bytes of `samples` samples; delivers no batch."""
         work = self._ranges(round(samples * self.sample_bytes))
         lock = threading.Lock()
 

@@ -1,4 +1,4 @@
-"""`hpc-train bench decode`: what it measures, and what it refuses before anything is measured."""
+"""`hpc-train bench decode`: what it measures, and what it refuses before it measures."""
 
 import io
 import json
@@ -22,7 +22,7 @@ def images(tmp_path):
     return tmp_path / "jpeg"
 
 
-def test_every_way_is_measured_in_every_round_and_the_suite_is_set_beside_both_plain_loops(images, tmp_path, capsys):
+def test_every_way_is_measured_in_every_round_and_the_suite_is_compared_with_both_loops(images, tmp_path, capsys):
     output = tmp_path / "figures.json"
     how = {"image_size": 16, "batch_size": 4, "threads": (1,), "rounds": 2, "seconds": 0.01}
     run(DecodeBench(data=images, output=output, **how))
@@ -33,10 +33,10 @@ def test_every_way_is_measured_in_every_round_and_the_suite_is_set_beside_both_p
         assert len(way["samples_per_second"]) == len(way["samples_per_core_second"]) == 2
         assert min(way["samples_per_second"]) > 0
     assert len(figures["ratios"]) == 4
-    told = capsys.readouterr().out
-    assert told.startswith("24 JPEG images, ")
+    printed = capsys.readouterr().out
+    assert printed.startswith("24 JPEG images, ")
     for name in (*figures["ways"], *figures["ratios"]):
-        assert name in told
+        assert name in printed
 
 
 def test_what_cannot_be_measured_is_refused_in_one_line(images, tmp_path):

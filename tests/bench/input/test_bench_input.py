@@ -1,4 +1,4 @@
-"""hpc-train bench input: what it measures, what it refuses, and the slow storage it measures with."""
+"""`hpc-train bench input`: what it measures, what it refuses, and the slow storage that it uses."""
 
 import json
 import subprocess
@@ -30,7 +30,7 @@ def measure(folder, output, **options):
 
 
 def climate(folder, samples=6):
-    """One sample a file, in two layouts' worth of types: inputs (4, 6, 3) float32, labels (4, 6) uint8."""
+    """Files of one sample each: inputs (4, 6, 3) float32, labels (4, 6) uint8."""
     draw = np.random.default_rng(0)
     inputs = draw.normal(size=(samples, 4, 6, 3)).astype("float32")
     labels = draw.integers(0, 3, (samples, 4, 6)).astype("uint8")
@@ -79,7 +79,7 @@ def test_blocks_are_measured(digits, tmp_path):
     assert set(figures["ways"]) == {"arrays 2", "h5py"}
 
 
-def test_tensorflow_is_not_imported_for_the_ways_that_do_without(digits, tmp_path):
+def test_tensorflow_is_not_imported_for_the_ways_that_do_not_need_it(digits, tmp_path):
     code = (
         "import sys; from pathlib import Path; from hpc_train.bench.input.command import InputBench, run\n"
         f"run(InputBench(data=Path({str(digits)!r}), rounds=1, seconds=0.01, threads=(1,),"
@@ -131,7 +131,7 @@ def test_a_mistake_is_one_line(digits, tmp_path, monkeypatch, options, message):
     assert "\n" not in str(refused.value)
 
 
-def test_a_peer_that_is_not_installed_is_refused_when_asked_for_and_left_out_otherwise(digits, monkeypatch):
+def test_a_library_that_is_not_installed_is_refused_if_named_and_left_out_by_default(digits, monkeypatch):
     monkeypatch.setattr(bench, "_installed", lambda module: module != "torch")
     with pytest.raises(UserError, match="PyTorch is not installed"):
         bench.run(bench.InputBench(data=digits, ways=("torch",)))
@@ -140,7 +140,7 @@ def test_a_peer_that_is_not_installed_is_refused_when_asked_for_and_left_out_oth
     assert "torch" in bench._kinds(bench.InputBench(data=digits))
 
 
-def test_a_copy_reads_as_many_bytes_as_the_files_store_in_their_order(digits):
+def test_a_copy_reads_the_bytes_of_the_files_in_their_order(digits):
     catalogue = Catalogue.open(digits)
     asked = []
 
@@ -183,7 +183,7 @@ def test_worker_processes_of_pytorch_read_what_was_written(digits):
 
 
 def test_reads_in_flight_reach_the_read_ahead(tmp_path, monkeypatch):
-    """Each read waits until as many as are read ahead have begun: with fewer at once it would wait for ever."""
+    """Each read waits until all reads of the read-ahead have begun; with fewer at the same time it would never end."""
     inputs, labels = climate(tmp_path / "data", samples=24)
     together = threading.Barrier(4)
 
@@ -236,7 +236,7 @@ def test_slow_files_share_their_bandwidth_and_are_never_mapped(digits, monkeypat
     storage = SlowStorage(latency=0.5, bandwidth=1000)
     file = storage.open(next(map(str, digits.glob("train-*"))))
     assert file.map() is None
-    for _ in range(2):  # both begin at once: the second waits for the bytes of both
+    for _ in range(2):  # both begin at the same time: the second waits for the bytes of both
         file.read_into(0, bytearray(250))
     assert slept == pytest.approx([0.5, 0.25, 0.5, 0.5])
 
