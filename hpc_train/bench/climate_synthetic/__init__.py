@@ -1,1 +1,1 @@
-"""`hpc-train bench climate-synthetic`: synthetic weather beside CAM5, and what rules without learning reach on it."""
+"""`hpc-train bench climate-synthetic`: synthetic weather beside CAM5, and what rules reach on it without learning."""

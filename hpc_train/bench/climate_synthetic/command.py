@@ -15,7 +15,7 @@ from hpc_train.data.options import DataOptions
 from hpc_train.errors import UserError
 
 _NAMES = ("background", "cyclone", "river")
-# Real heights of the lowest level: above this there is land under the points.
+# By the real heights of the lowest level: above this, the points are over land.
 _SEA_LEVEL = 400.0
 
 
@@ -24,25 +24,31 @@ class ClimateComparison(DataOptions):
     """Compare a synthetic climate with real data, and show what thresholds and a constant prediction reach on it."""
 
     split: str = "train"
-    """Split that is compared with the real data, and on which the thresholds are chosen."""
+    """Split to compare with the real data, and on which the thresholds are chosen."""
     held_out: str = "test"
     """Split on which the thresholds are evaluated."""
     most: int = 100
     """Largest number of samples to use of a split."""
     deepcam_stats: Path | None = None
-    """The stats.h5 of DeepCAM: adds its mean, standard deviation and range of every channel."""
+    """The stats.h5 of DeepCAM. It adds mean, standard deviation and range of every real channel."""
     points: Path | None = None
-    """Points of ClimateNet with experts' labels, a csv file or a zip of one, with columns named like the channels, lat
-    and Label: adds means and standard deviations by class at the latitudes of these points."""
+    """Points of ClimateNet with experts' labels: a csv file, or a zip of one, with columns named like the channels, lat
+    and Label. It adds means and standard deviations by class at the latitudes of these points."""
 
 
 def run(options: ClimateComparison) -> None:
-    """Print the tables; raises UserError."""
+    """Print the tables.
+
+    Raises:
+        UserError: options or data that cannot be used.
+    """
     if options.most < 1:
         raise UserError(f"--most is {options.most}; it must be at least 1")
     catalogue, held_out = (_labelled(options.catalogue(split)) for split in (options.split, options.held_out))
     if catalogue.channel_axis != 2 or not catalogue.channel_names:
-        raise UserError(f"{options.data}: not maps of CAM5's 16 channels; make them with `prepare climate-synthetic`")
+        raise UserError(
+            f"{options.data}: not maps of CAM5's 16 channels; make them with `hpc-train prepare climate-synthetic`"
+        )
     real = _load_real(options, catalogue.channel_names)
     points = read_points(options.points, catalogue.channel_names) if options.points else None
     read = _batches(catalogue, options.most)
@@ -54,7 +60,7 @@ def run(options: ClimateComparison) -> None:
 
 
 def channel_table(catalogue, most: int, real=None) -> str:
-    """Markdown: mean, standard deviation, minimum and maximum of each channel, and the same of `real` statistics."""
+    """Markdown: mean, standard deviation, minimum and maximum of each channel, beside those of `real` statistics."""
     from hpc_train.data.statistics.command import count
 
     made = count(catalogue, 0, min(most, catalogue.samples))
@@ -72,7 +78,18 @@ def channel_table(catalogue, most: int, real=None) -> str:
 
 
 def read_points(path: Path, names) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Values (points, channels), latitudes (points,) and labels (points,) int64 of ClimateNet's points."""
+    """Read ClimateNet's points.
+
+    Args:
+        path: a csv file, or a zip of one.
+        names: of the channels.
+
+    Returns:
+        Values (points, channels), latitudes (points,) and labels (points,) int64.
+
+    Raises:
+        UserError: not such a file.
+    """
     try:
         if path.suffix == ".zip":
             with zipfile.ZipFile(path) as archive:
@@ -84,7 +101,7 @@ def read_points(path: Path, names) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         table = np.atleast_1d(np.genfromtxt(io.StringIO(text), delimiter=",", names=True))
         values = np.stack([table[name] for name in (*names, "lat", "Label")], axis=1)
         if not np.isfinite(values).all():
-            raise ValueError("a value is missing or no number")
+            raise ValueError("a value is missing or is not a number")
         return values[:, :-2], values[:, -2], values[:, -1].astype(np.int64)
     except (OSError, zipfile.BadZipFile, StopIteration, ValueError) as error:
         raise UserError(f"{path}: not a csv file with columns {' '.join(names)} lat Label ({error})") from error
@@ -93,7 +110,7 @@ def read_points(path: Path, names) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def point_table(values, latitudes, labels, read: Callable[[], Iterable], names) -> str:
     """Markdown: mean and standard deviation of each channel by class, synthetic and real.
 
-    The synthetic pixels are those of the sea in the rows of the points, each row as often as there are points in it.
+    The synthetic pixels are those over sea in the rows of the points. Each row is weighted by its number of points.
     """
     z1000 = list(names).index("Z1000")
     total = np.zeros((3, 3, len(names)))
@@ -127,12 +144,12 @@ def rule_table(train: Callable[[], Iterable], test: Callable[[], Iterable], name
 
     rules = best_rules(train, len(_NAMES))
     lines = _head(["rule", *(f"IoU {name}" for name in _NAMES), "mean IoU"])
-    said = [
+    described = [
         f"{_NAMES[number]}: {names[rule.channel]} {'≥' if rule.above else '≤'} {rule.threshold:.4g}"
         for number, rule in enumerate(rules)
         if rule
     ]
-    for title, chosen in (("always background", [None] * len(_NAMES)), ("; ".join(said), rules)):
+    for title, chosen in (("always background", [None] * len(_NAMES)), ("; ".join(described), rules)):
         scores = iou(confusion(test, chosen))
         lines.append(f"| {title} | " + " | ".join(f"{score:.3f}" for score in (*scores, np.nanmean(scores))) + " |")
     return "\n".join(lines)
@@ -142,22 +159,22 @@ def _load_real(options: ClimateComparison, names: tuple[str, ...]):
     from hpc_train.data.statistics import load_statistics
 
     real = load_statistics(options.deepcam_stats) if options.deepcam_stats else None
-    # DeepCAM's file has CAM5's channels, and does not name them.
+    # DeepCAM's file has CAM5's channels, without their names.
     if real and (real.channel_names or CAM5_CHANNELS) != names:
         raise UserError(
-            f"{options.deepcam_stats}: of other channels than {options.data}, which has {', '.join(names)}; leave "
+            f"{options.deepcam_stats}: other channels than in {options.data}, which has {', '.join(names)}; leave "
             "--deepcam-stats out"
         )
     return real
 
 
 def _labelled(catalogue):
-    """The catalogue, whose labels must be those of the tables."""
+    """The catalogue, with the classes of the tables."""
     return replace(catalogue, classes=len(_NAMES))
 
 
 def _batches(catalogue, most: int) -> Callable[[], Iterable]:
-    """A function that goes through the samples: inputs (1, height, width, channels), labels (1, height, width)."""
+    """A function that yields the samples: inputs (1, height, width, channels), labels (1, height, width)."""
     from hpc_train.data.reading.encoded_reader import open_reader
 
     def read():

@@ -1,4 +1,4 @@
-"""What can be reached without learning: one threshold on one channel for each class, and always the same class."""
+"""What one can reach without learning: by a threshold on one channel for each class, or by always the same class."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ _LEVELS = 200
 
 @dataclass(frozen=True)
 class Rule:
-    """A pixel is of the class where the channel is at least (above) or at most (not above) the threshold."""
+    """A pixel belongs to the class if the channel is at least (above) or at most (not above) the threshold."""
 
     channel: int
     above: bool
@@ -20,16 +20,22 @@ class Rule:
     iou: float
 
     def holds(self, inputs: np.ndarray) -> np.ndarray:
-        """Whether each pixel of (..., channels) is of the class, (...) bool."""
+        """Whether each pixel of (..., channels) belongs to the class, (...) bool."""
         values = inputs[..., self.channel]
         return values >= self.threshold if self.above else values <= self.threshold
 
 
 def best_rules(read: Callable[[], Iterable], classes: int) -> list[Rule | None]:
-    """The threshold on a single channel with the highest IoU, for each class but 0; None where a class never occurs.
+    """Find the threshold on a single channel with the highest IoU, for each class except 0.
 
-    read: gives inputs (..., channels) and labels (...) one batch after the other, twice. Tried are 200 quantiles of
-    every channel in the pixels of the class, in both directions.
+    It tries 200 quantiles of every channel in the pixels of the class, in both directions.
+
+    Args:
+        read: gives batches of inputs (..., channels) and labels (...); it is called twice.
+        classes: how many.
+
+    Returns:
+        A rule for each class; None for class 0 and for a class that never occurs.
     """
     held = [[] for _ in range(classes)]
     for inputs, labels in read():
@@ -55,10 +61,10 @@ def best_rules(read: Callable[[], Iterable], classes: int) -> list[Rule | None]:
 
 
 def confusion(read: Callable[[], Iterable], rules: list[Rule | None]) -> np.ndarray:
-    """Pixels by label (rows) and by what the rules say (columns), int64 (classes, classes).
+    """Count pixels by label (rows) and by the class that the rules give (columns), int64 (classes, classes).
 
-    Where several rules hold, the lower class has it; where none does, class 0. With [None, None, None] that is the
-    constant prediction of the background.
+    If several rules hold, the lowest class counts; if none holds, class 0. [None, None, None] predicts the background
+    everywhere.
     """
     classes = len(rules)
     total = np.zeros((classes, classes), np.int64)

@@ -1,1 +1,1 @@
-"""`hpc-train bench plan`: what planning costs a rank of many, and how random each order is."""
+"""`hpc-train bench plan`: what planning costs one rank of many, and how random each order is."""

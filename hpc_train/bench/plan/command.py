@@ -1,7 +1,7 @@
-"""What does planning cost one rank of many, and what do blocks cost in randomness? hpc-train bench plan
+"""What does planning cost one rank of many, and how much randomness do blocks cost? hpc-train bench plan
 
-Each order is planned in a fresh process, as a rank of a run would: the time from nothing to the first batch, the
-time a step and the peak memory, of the last rank. Nothing is read and no other rank is needed.
+Each order is planned in a fresh process, as the last rank of a run plans it. Measured are the time from the start to
+the first batch, the time of a step and the peak memory. Nothing is read, and no other rank is needed.
 """
 
 import json
@@ -23,19 +23,19 @@ class Plan:
     """Measure the planning of one rank of many: time, memory, and the randomness of the order."""
 
     ranks: int = 27_360
-    """Ranks of the pretended run."""
+    """Ranks of the imaginary run."""
     samples: int = 100_000_000
-    """Training samples of the pretended data set."""
+    """Training samples of the imaginary data set."""
     batch_size: int = 2
-    """Samples a step on each rank."""
+    """Samples in a step on each rank."""
     shuffle: Literal["both", "full", "blocks"] = "both"
     """Order to measure: all samples permuted, or blocks of consecutive samples mixed in windows."""
     block: int = 64
     """Consecutive samples that one read fetches."""
     window: int | None = None
-    """Samples mixed together; by default those of 16 blocks."""
+    """Samples that are mixed together; by default those of 16 blocks."""
     steps: int = 500
-    """Steps to time, from the epoch's first on; at most those of an epoch."""
+    """Steps to time, from the first of the epoch on; at most those of an epoch."""
     seed: int = 0
     """Seed of the order."""
     output: Path | None = None
@@ -43,12 +43,16 @@ class Plan:
 
 
 def run(options: Plan) -> None:
-    """Measure and print."""
+    """Measure and print.
+
+    Raises:
+        UserError: options that cannot be used.
+    """
     if options.steps < 1 or options.ranks < 1:
         raise UserError("--steps and --ranks must be at least 1")
     if options.output and not options.output.parent.is_dir():
         raise UserError(f"--output {options.output}: the folder {options.output.parent} does not exist; make it first")
-    # Wrong options are told here, in the process that the user started.
+    # Report wrong options here, in the process that the user started.
     plans = {shuffle: _plan(options, shuffle) for shuffle in ("full", "blocks") if options.shuffle in (shuffle, "both")}
     figures = {}
     share = options.samples // options.ranks
@@ -75,7 +79,7 @@ def _plan(options: Plan, shuffle: str):
 
 
 def _measure(chosen: Plan, shuffle: str) -> dict:
-    """Figures of one order: the cost of planning, measured in a process of its own, and the randomness."""
+    """Figures of one order: the cost of planning, measured in a separate process, and the randomness."""
     from hpc_train.bench.plan.randomness import measure
 
     code = "import sys; from hpc_train.bench.plan.command import plan_as_a_rank; plan_as_a_rank(*sys.argv[1:])"
@@ -88,14 +92,19 @@ def _measure(chosen: Plan, shuffle: str) -> dict:
 
 
 def plan_as_a_rank(options: str, shuffle: str) -> None:
-    """Plan as the last rank does, and print what it took as JSON: seconds, microseconds, MB; nothing else runs here."""
+    """Plan as the last rank does, and print the cost as JSON. Nothing else runs in its process.
+
+    Args:
+        options: a `Plan` as JSON.
+        shuffle: full or blocks.
+    """
     import time
 
     begun = time.perf_counter()
     import numpy as np
 
     chosen = Plan(**json.loads(options))
-    _plan(chosen, shuffle)  # the first one brings in the modules
+    _plan(chosen, shuffle)  # the first plan imports the modules
     imported = time.perf_counter()
     plan = _plan(chosen, shuffle)
     rank = plan.size - 1
@@ -112,7 +121,7 @@ def plan_as_a_rank(options: str, shuffle: str) -> None:
     for step in range(0, steps - at_once + 1, at_once):
         plan.batches(0, step, at_once, rank)
     together = (time.perf_counter() - start) / (steps // at_once * at_once)
-    # The peak of this program alone: getrusage's would count the process that started it.
+    # The peak of this program only: getrusage's also counts the process that started it.
     status = Path("/proc/self/status").read_text().split()
     figures = {
         "import_seconds": imported - begun,

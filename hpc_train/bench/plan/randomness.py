@@ -1,33 +1,39 @@
-"""How random an order is: three figures, exact for small data sets and from a sample of large ones."""
+"""How random an order is: three figures, exact for small data sets, and from a sample of large ones."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-# So many places tell a mean to about 0.001; with no more samples than that, all are looked at.
+# This many places give a mean to about 0.001. A data set with no more samples is used as a whole.
 DRAWS = 2**17
 _PIECE = 2**15  # bounds the memory of one evaluation
 
 
 @dataclass(frozen=True)
 class Randomness:
-    """Figures of one epoch's order beside those of a uniformly random permutation, each without a unit.
-
-    displacement: mean |place - index| / samples; uniform 1/3. Blocks that are permuted over the whole epoch have it
-    too: it says nothing about what stays together.
-    neighbours: mean distance in the order of samples that are neighbours in the files, / samples; uniform 1/3, blocks
-    dealt to lanes about window / (3 share), where share is the samples of a lane.
-    same_block: how often two samples of one global batch are of one block, relative to chance; uniform 1. NaN where
-    chance has none: blocks or batches of one sample.
-    """
+    """Figures of one epoch's order, each without a unit; uniform: those of a uniformly random permutation."""
 
     displacement: float
+    """Mean |place - index| / samples; uniform 1/3. Blocks that are permuted over the whole epoch have 1/3 too: this
+    figure does not show what stays together."""
     neighbours: float
+    """Mean distance, in the order, of samples that are neighbours in the files, over samples; uniform 1/3. Blocks dealt
+    to lanes have about window / (3 share), where share is the number of samples of a lane."""
     same_block: float
+    """How often two samples of one global batch come from one block, relative to chance; uniform 1. NaN if chance gives
+    no such pair: for blocks or batches of one sample."""
 
 
 def measure(order, epoch, global_batch, block, draws=DRAWS):
-    """The Randomness of `order` in `epoch`, its batches judged by blocks of `block` consecutive samples."""
+    """The `Randomness` of an order.
+
+    Args:
+        order: a `BlockOrder` or full order of the plan.
+        epoch: number of the epoch.
+        global_batch: samples in a step of all ranks.
+        block: consecutive samples that count as a block.
+        draws: places or samples to draw from a larger data set.
+    """
     return Randomness(
         displacement(order, epoch, draws),
         neighbour_distance(order, epoch, draws),
@@ -53,9 +59,9 @@ def neighbour_distance(order, epoch, draws=DRAWS):
 def same_block(order, epoch, global_batch, block, draws=DRAWS):
     """Share of the pairs within a global batch that lie in one block, over that share among all samples.
 
-    Over all whole global batches, or over as many of them as hold `draws` samples, at least eight.
+    It takes all whole global batches, or as many as hold `draws` samples, but at least eight.
     """
-    # Random batches are drawn without replacement, so that none counts twice.
+    # Random batches are drawn without replacement, so none counts twice.
     steps = order.samples // global_batch
     chosen = min(steps, max(8, draws // global_batch))
     numbers = np.sort(np.random.default_rng(0).choice(steps, chosen, replace=False))
