@@ -1,4 +1,4 @@
-"""`hpc-train bench allreduce`: its statistics from made-up times, its command on two ranks with a slow network."""
+"""`hpc-train bench allreduce`: its statistics, from made-up times, and its command on two ranks with a slow network."""
 
 import json
 import re
@@ -23,19 +23,19 @@ CHECKS = re.findall(r"^def (\w+)\(\):", SCRIPT.read_text(), re.M)
 BYTES = [2**n for n in range(2, 27)]
 
 
-# ---- what messages hold
+# ---- the content of messages
 
 
 @settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 60))
-def test_the_sum_that_is_expected_is_the_sum_of_what_ranks_send(ranks, count):
+def test_the_expected_sum_is_the_sum_of_all_messages(ranks, count):
     sent = [figures.contribution(rank, count) for rank in range(ranks)]
     np.testing.assert_array_equal(figures.total(ranks, count), np.sum(sent, axis=0))
 
 
 @settings(deadline=None)
 @given(st.integers(2, 40), st.integers(7, 60), st.data())
-def test_a_rank_that_is_lost_or_counted_for_another_shows_in_the_sum(ranks, count, data):
+def test_a_lost_or_exchanged_rank_changes_the_sum(ranks, count, data):
     lost = data.draw(st.integers(0, ranks - 1))
     instead = data.draw(st.integers(0, ranks - 1).filter(lambda other: (other - lost) % 7))
     sent = {rank: figures.contribution(rank, count) for rank in range(ranks)}
@@ -46,7 +46,7 @@ def test_a_rank_that_is_lost_or_counted_for_another_shows_in_the_sum(ranks, coun
 
 
 def test_sums_over_two_million_ranks_are_exact_in_float32():
-    # Every 7 ranks give 0 + 1 + ... + 6 to each place; the first two of another 7 are left over.
+    # Every 7 ranks add 0 + 1 + ... + 6 to each place. Two ranks remain.
     expected = [2_000_000 // 7 * 21 + place + (place + 1) % 7 for place in range(7)]
     assert figures.total(2_000_000, 7).tolist() == expected
 
@@ -69,7 +69,7 @@ def test_a_rings_alpha_and_beta_are_found_again(ranks, alpha, beta):
     assert found["error"] < 1e-6
 
 
-def test_noise_of_ten_percent_moves_them_by_less():
+def test_noise_of_ten_percent_changes_alpha_and_beta_by_less():
     noise = np.random.default_rng(0).uniform(0.9, 1.1, len(BYTES))
     found = figures.fit(BYTES, [ring(4, 1e-3, 1e-8, size) * by for size, by in zip(BYTES, noise, strict=True)], 4)
     assert found["alpha"] == pytest.approx(1e-3, rel=0.1)
@@ -77,12 +77,12 @@ def test_noise_of_ten_percent_moves_them_by_less():
     assert 0 < found["error"] < 0.1
 
 
-def test_the_size_that_the_line_misses_most_is_told():
+def test_the_size_that_the_line_misses_most_is_named():
     times = [ring(4, 1e-3, 1e-8, size) for size in BYTES]
     times[-1] *= 2
     found = figures.fit(BYTES, times, 4)
     assert found["worst_bytes"] == BYTES[-1]
-    # The line is drawn towards it, and from the others by no more than that.
+    # The line moves towards this size, and away from the others by less than that.
     assert found["error"] < 0.25 < found["worst"] < 0.5
 
 
@@ -91,7 +91,7 @@ def test_the_size_that_the_line_misses_most_is_told():
     [
         ([2e-3, 2e-3, 2e-3], 2e-3, 0),
         ([1e-6, 2e-6, 4e-6], 0, 1e-9),
-        # Larger messages that take less: bytes that gave time back would be nonsense.
+        # Larger messages take less time, but a negative time for a byte would be nonsense.
         ([3e-3, 2e-3, 1e-3], None, 0),
         ([2e-3], 2e-3, 0),
     ],
@@ -126,7 +126,7 @@ def test_sizes_double_from_the_smallest_up_to_the_largest():
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"min_bytes": 2}, "--min-bytes is 2"),
         ({"min_bytes": 10}, "a multiple of 4"),
@@ -138,12 +138,12 @@ def test_sizes_double_from_the_smallest_up_to_the_largest():
         ({"output": Path("/tmp")}, "is a folder"),
     ],
 )
-def test_impossible_options_are_refused_with_the_reason(options, told):
-    with pytest.raises(UserError, match=told):
+def test_impossible_options_are_refused_with_the_reason(options, message):
+    with pytest.raises(UserError, match=message):
         run(AllreduceBench(**options))
 
 
-def test_a_cycle_time_that_is_no_number_is_refused(monkeypatch):
+def test_a_cycle_time_that_is_not_a_number_is_refused(monkeypatch):
     monkeypatch.setenv("HOROVOD_CYCLE_TIME", "1ms")
     with pytest.raises(UserError, match="HOROVOD_CYCLE_TIME is '1ms'"):
         run(AllreduceBench())
@@ -151,7 +151,7 @@ def test_a_cycle_time_that_is_no_number_is_refused(monkeypatch):
 
 @pytest.fixture
 def launched_by(monkeypatch):
-    """A function that makes this process look as if a launcher had started it with these variables, or none."""
+    """A function that makes this process look as if a launcher had started it, with these variables or with none."""
 
     def change(**variables):
         for name in environment():
@@ -208,7 +208,7 @@ def test_the_table_says_what_is_missing_and_that_ranks_share_cores(capsys):
     assert "Horovod / MPI" not in out
 
 
-# ---- on two ranks, with a network between them where that can be made
+# ---- on two ranks, with a slow network between them if this machine can make one
 
 
 RATE, DELAY = shaped.quantity("200mbit"), shaped.quantity("2ms")
@@ -216,7 +216,7 @@ RATE, DELAY = shaped.quantity("200mbit"), shaped.quantity("2ms")
 
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory):
-    """What the script told and measured, and whether a network of RATE and DELAY was between the ranks."""
+    """What the script found and measured, and why there was no network of RATE and DELAY between the ranks, if so."""
     path = tmp_path_factory.mktemp("allreduce") / "outcomes.json"
     unable = shaped.missing()
     if unable:
@@ -269,6 +269,6 @@ def test_a_slow_network_bounds_latency_and_bandwidth(launched):
     assert [node["host"] for node in found["nodes"]] == ["shaped1", "shaped2"]
     for way in found["ways"].values():
         assert way["sizes"][0]["min"] >= DELAY
-        # Of two ranks each sends the whole message once; at its best it comes near what the links carry.
+        # With two ranks, each sends the whole message once. The fastest comes near the rate of the links.
         fastest = way["sizes"][-1]["bytes"] / way["sizes"][-1]["min"]
         assert 0.3 * RATE < fastest < RATE

@@ -1,19 +1,20 @@
 """What does an all-reduce cost? horovodrun -np 4 hpc-train bench allreduce
 
-Sums float32 messages over all ranks, of sizes that double, as osu_allreduce does, in two ways:
+It sums float32 messages over all ranks. Their sizes double, as in osu_allreduce. There are two ways:
 
-    Horovod   hvd.allreduce in a TensorFlow graph, as the gradients of a training step travel: on GPUs, by NCCL where
-              Horovod has it. One begins when the one before has ended. Horovod looks for tensors once in a cycle
-              (HOROVOD_CYCLE_TIME, 1 ms if not given), so that a small message waits up to a cycle and more.
-    MPI       mpi4py's Allreduce in place, of memory of the host, after a barrier that is not counted; where an MPI
-              launcher started the ranks, and mpi4py and Horovod have the same MPI. Horovod is shut down meanwhile,
-              because its cycles use the same MPI.
+    Horovod   hvd.allreduce in a TensorFlow graph, as the gradients of a training step travel: on GPUs, by NCCL if
+              Horovod has it. Each all-reduce begins when the one before has ended. Horovod looks for tensors once in a
+              cycle (HOROVOD_CYCLE_TIME, 1 ms by default), so a small message waits up to a cycle and more.
+    MPI       mpi4py's Allreduce in place, in the memory of the host, after a barrier that is not counted. It needs an
+              MPI launcher, and the same MPI in mpi4py and Horovod. Horovod is shut down during it, because its cycles
+              use the same MPI.
 
-Rounds of both ways are interleaved, and in each round every size comes once. An all-reduce's time is that of its
-slowest rank. The first of a size in a round is not counted; its sum is compared with the right one, element by element.
+Rounds of both ways are interleaved, and each round has every size once. The time of an all-reduce is that of its
+slowest rank. The first all-reduce of a size in a round is not counted; its sum is compared with the right one, element
+by element.
 
-Bandwidths as nccl-tests define them: algorithm bandwidth is message bytes / time, bus bandwidth 2(N - 1)/N times that:
-what each rank must send and receive at the least (Patarasuk and Yuan 2009, theorem 1).
+Bandwidths are defined as in nccl-tests: algorithm bandwidth is message bytes / time. Bus bandwidth is 2(N - 1)/N times
+that, which each rank must send and receive at least (Patarasuk and Yuan 2009, theorem 1).
 """
 
 import os
@@ -29,47 +30,47 @@ from hpc_train.errors import UserError
 from hpc_train.files import write_json
 from hpc_train.parallel.launcher import detect
 
-# Of each size in each round, however long they take.
+# All-reduces of each size in each round, at least, however long they take.
 _FEWEST = 3
-# In ms; Horovod's own choice.
+# Horovod's default, in ms.
 _CYCLE_TIME = "1"
 
 
 @dataclass(frozen=True)
 class AllreduceBench:
-    """Measure all-reduces of growing messages through Horovod, and through MPI alone; on two ranks or more."""
+    """Measure all-reduces of growing messages through Horovod, and MPI alone. Start it with two ranks or more."""
 
     min_bytes: int = 4
-    """Smallest message; a multiple of 4, as it holds float32."""
+    """Bytes of the smallest message; a multiple of 4, because it holds float32."""
     max_bytes: int = 2**26
-    """Largest message: sizes double from the smallest up to here."""
+    """Bytes of the largest message: sizes double from the smallest up to here."""
     seconds: float = 0.05
-    """Seconds for one size and way in one round, about."""
+    """Seconds for one size and way in one round, approximately."""
     iterations: int = 200
     """Largest number of all-reduces of one size and way in one round."""
     rounds: int = 5
-    """Rounds, each with every way and size once; an uncounted one goes first."""
+    """Rounds. Each has every way and size once. One more goes before them, and is not counted."""
     output: Path | None = None
-    """JSON file for the figures, with the nodes, versions and command they come from."""
+    """JSON file for the figures, with the nodes, versions and command that they come from."""
 
 
 def sizes(options: AllreduceBench) -> list[int]:
-    """Bytes of the messages."""
+    """Sizes of the messages, in bytes."""
     return list(takewhile(lambda size: size <= options.max_bytes, (options.min_bytes << n for n in range(63))))
 
 
 def run(options: AllreduceBench) -> None:
-    """Measure; every rank calls it.
+    """Measure, print and write. Collective.
 
     Raises:
-        UserError: impossible options, one rank, or a sum that is wrong.
+        UserError: impossible options, one rank only, or a wrong sum.
     """
     _check(options)
     _cycle_time()
     _refuse_one(detect().size)
     from hpc_train.bench.allreduce.ways import Horovod, Mpi, mpi_world
 
-    # Before Horovod, which then leaves MPI running when it is shut down.
+    # MPI starts before Horovod, so Horovod leaves it running when it is shut down.
     comm, reason = mpi_world()
     from hpc_train import parallel
 
@@ -83,7 +84,7 @@ def run(options: AllreduceBench) -> None:
     ways = [horovod, *([Mpi(comm)] if comm else [])]
     times = _measure(options, ways, world)
     horovod.start()
-    # Of each iteration the slowest rank's: the all-reduce has ended when it has ended everywhere.
+    # The time of the slowest rank: an all-reduce has ended when it has ended everywhere.
     slowest = {
         name: {size: [horovod.most(one) for one in by_round] for size, by_round in of.items()}
         for name, of in times.items()
@@ -107,9 +108,11 @@ def run(options: AllreduceBench) -> None:
 
 def _check(options: AllreduceBench) -> None:
     if options.min_bytes < 4 or options.min_bytes % 4:
-        raise UserError(f"--min-bytes is {options.min_bytes}; messages hold float32: a multiple of 4, and at least 4")
+        raise UserError(
+            f"--min-bytes is {options.min_bytes}; it must be a multiple of 4, and at least 4: messages hold float32"
+        )
     if options.max_bytes < options.min_bytes:
-        raise UserError(f"--max-bytes {options.max_bytes} is less than --min-bytes {options.min_bytes}; let it be more")
+        raise UserError(f"--max-bytes {options.max_bytes} is less than --min-bytes {options.min_bytes}; make it larger")
     if options.iterations < _FEWEST or options.rounds < 1 or options.seconds <= 0:
         raise UserError(f"--iterations must be at least {_FEWEST}, --rounds at least 1, --seconds more than 0")
     if options.output and not options.output.absolute().parent.is_dir():
@@ -123,7 +126,7 @@ def _cycle_time() -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise UserError(f"HOROVOD_CYCLE_TIME is {text!r}; give a number of ms, as 0.5") from error
+        raise UserError(f"HOROVOD_CYCLE_TIME is {text!r}; it must be a number of ms, such as 0.5") from error
 
 
 def _refuse_one(ranks: int) -> None:
@@ -132,7 +135,7 @@ def _refuse_one(ranks: int) -> None:
 
 
 def _measure(options: AllreduceBench, ways: list, world) -> dict[str, dict[int, list]]:
-    """This rank's seconds: by way and size, an array a round. Collective."""
+    """This rank's seconds by way and size: an array for each round. Collective."""
     import numpy as np
 
     from hpc_train.bench.allreduce import figures

@@ -1,13 +1,13 @@
-"""From all-reduces' times to figures: what messages hold, statistics, latency and bandwidth. NumPy only."""
+"""The content of messages, and figures from the times of all-reduces: statistics, latency, bandwidth. NumPy only."""
 
 import numpy as np
 
-# Values of a message are below it: so their sum is exact in float32 over two million ranks.
+# Values of a message are below this, so the sum over two million ranks is exact in float32.
 _PERIOD = 7
 
 
 def contribution(rank: int, count: int) -> np.ndarray:
-    """What a rank sends, (count,) float32: whole numbers that differ from rank to rank and from place to place."""
+    """The message of a rank, (count,) float32: whole numbers that differ from rank to rank and from place to place."""
     return _repeated((np.arange(_PERIOD) + rank) % _PERIOD, count)
 
 
@@ -22,20 +22,21 @@ def of_way(library: str, times: dict[int, list[np.ndarray]], ranks: int) -> dict
     """Figures of one way.
 
     Args:
-        library: what carries it.
-        times: by the bytes of a message, seconds: an array for each round.
+        library: what carries the messages.
+        times: in s, an array for each round, by the bytes of a message.
         ranks: how many.
 
     Returns:
-        library; sizes: for each size bytes, iterations (counted ones), statistics of all their times in s (mean, min,
-        max, p50, p99), rounds (the mean of each round, s), and bandwidths in bytes/s, by the mean; fit: see `fit`.
+        library; fit: see `fit`; sizes: for each size its bytes, the number of counted iterations, statistics of all
+        their times in s (mean, min, max, p50, p99), rounds (the mean of each round in s), and bandwidths in bytes/s,
+        from the mean.
     """
     sizes = [_of_size(size, by_round, ranks) for size, by_round in times.items()]
     return {"library": library, "sizes": sizes, "fit": fit(list(times), [one["p50"] for one in sizes], ranks)}
 
 
 def fit(bytes_: list[int], seconds: list[float], ranks: int) -> dict[str, float]:
-    """The line latency + bytes * byte_time through times, whose relative errors are the least in square.
+    """Fit the line latency + bytes * byte_time to times, by least squares of the relative errors.
 
     Args:
         bytes_: of each message.
@@ -43,13 +44,14 @@ def fit(bytes_: list[int], seconds: list[float], ranks: int) -> dict[str, float]
         ranks: how many.
 
     Returns:
-        latency (s, of an all-reduce of nothing), byte_time (s a byte of the message), neither below 0; the same as a
-        ring's links would have: 2(N - 1) messages of bytes/N one after another, each alpha (s) + its bytes * beta (s a
-        byte); error: the median of |line / time - 1|, worst: its largest, at worst_bytes.
+        latency: of an empty all-reduce, in s, and byte_time: of a byte of the message, in s; neither is below 0. alpha
+        and beta: the same for the links of a ring, which sends 2(N - 1) messages of bytes/N one after another, each in
+        alpha (s) + its bytes * beta (s for a byte). error: the median of |line / time - 1|; worst: its maximum, at
+        worst_bytes.
     """
     sizes, times = np.asarray(bytes_, float), np.asarray(seconds, float)
     terms = np.stack([1 / times, sizes / times], axis=1)
-    # The best line, or where one of its terms were negative the better of the two without one.
+    # The best line; if one of its terms is negative, the better one of the two lines with a single term.
     both = np.linalg.lstsq(terms, np.ones(len(times)), rcond=None)[0]
     each = [
         np.where(place == np.arange(2), terms[:, place].sum() / (terms[:, place] ** 2).sum(), 0) for place in (0, 1)

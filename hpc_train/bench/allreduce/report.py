@@ -1,11 +1,11 @@
-"""What `hpc-train bench allreduce` prints."""
+"""The text that `hpc-train bench allreduce` prints."""
 
 from hpc_train.bench.hardware import shared
 from hpc_train.console import say
 
 
 def report(result: dict) -> None:
-    """Print the table, the fit of each way, and what limits what they say."""
+    """Print the table, the fit of each way, and the limits of both."""
     nodes, ways = result["nodes"], result["ways"]
     hosts = f"{len(nodes)} node{'s' * (len(nodes) > 1)}"
     say(f"{result['ranks']} ranks on {hosts}, sums of float32; times of the slowest rank; GB/s: algorithm / bus")
@@ -20,12 +20,12 @@ def report(result: dict) -> None:
         say(_line(name, way["fit"], result["ranks"]))
     say(
         f"Horovod looks for tensors every {1e3 * result['cycle_time']:g} ms (HOROVOD_CYCLE_TIME): "
-        "what it takes holds the wait for its next cycle"
+        "its times include the wait for the next cycle"
     )
     for name, reason in result["left_out"].items():
         say(f"no {name}: {reason}")
     if shared(nodes):
-        say("ranks share cores or GPUs: these times hold waiting for each other, too")
+        say("ranks share cores or GPUs: these times include the ranks' waiting for each other")
 
 
 def _cells(row: dict) -> str:

@@ -1,8 +1,8 @@
-"""The ways of an all-reduce. Each has: name; library; start and stop; and these collectives, while it is started:
+"""The ways of an all-reduce. Each has name, library, start and stop, and these collectives, which need it started:
 
-sum(values): of all ranks' float32 values (n,), the same on every rank.
-times(count, iterations): seconds of all-reduces of `count` float32 each, as this rank sees them, (iterations,) float64.
-most(values): of all ranks' float64 values, element by element, the largest.
+sum(values): the sum over all ranks of float32 values (n,), the same on every rank.
+times(count, iterations): the seconds of each all-reduce of `count` float32 values on this rank, (iterations,) float64.
+most(values): the largest of all ranks' float64 values, element by element.
 """
 
 import time
@@ -14,7 +14,11 @@ from hpc_train.parallel.launcher import GLOO, detect
 
 
 def mpi_world() -> tuple:
-    """mpi4py's COMM_WORLD, started as Horovod would, and an empty text; or None and why there is none."""
+    """Start MPI as Horovod does.
+
+    Returns:
+        mpi4py's COMM_WORLD and an empty text; or None and the reason.
+    """
     if detect().name == GLOO:
         return None, f"{GLOO} starts ranks without MPI"
     from hpc_train.doctor import mpi, software
@@ -24,7 +28,7 @@ def mpi_world() -> tuple:
     if not horovods or not mpi4pys:
         return None, "Horovod is built without MPI" if mpi4pys else "mpi4py finds no MPI"
     if horovods.path != mpi4pys.path:
-        return None, f"mpi4py has another one ({mpi4pys.path}) than Horovod ({horovods.path})"
+        return None, f"mpi4py uses another MPI ({mpi4pys.path}) than Horovod ({horovods.path})"
     import mpi4py
 
     mpi4py.rc.initialize = False
@@ -36,7 +40,7 @@ def mpi_world() -> tuple:
 
 
 class Horovod:
-    """Through `hvd.allreduce`, on the GPU where the rank has one."""
+    """Through `hvd.allreduce`, on the GPU if the rank has one."""
 
     name = "Horovod"
 
@@ -50,27 +54,27 @@ class Horovod:
         self._repeated = cache(self._graph)
 
     def start(self) -> None:
-        """Start Horovod where it is stopped."""
+        """Start Horovod, if it is stopped."""
         import horovod.tensorflow as hvd
 
         hvd.init()
 
     def stop(self) -> None:
-        """Shut it down: even idle it talks to the other ranks in each cycle."""
+        """Shut Horovod down: even when idle, it talks to the other ranks in each cycle."""
         import horovod.tensorflow as hvd
 
         hvd.shutdown()
 
     def sum(self, values: np.ndarray) -> np.ndarray:
-        """See above."""
+        """As in the module's docstring."""
         return self._reduce(values, "Sum", self.kind)
 
     def most(self, values: np.ndarray) -> np.ndarray:
-        """See above."""
+        """As in the module's docstring."""
         return self._reduce(values, "Max", "CPU")
 
     def times(self, count: int, iterations: int) -> np.ndarray:
-        """See above; by the clock of TensorFlow's graph, so without what Python costs."""
+        """As in the module's docstring; by the clock of TensorFlow's graph, so without the cost of Python."""
         import tensorflow as tf
 
         with tf.device(f"/{self.kind}:0"):
@@ -93,7 +97,7 @@ class Horovod:
                 begun = tf.timestamp()
             with tf.control_dependencies([begun]):
                 message = hvd.allreduce(tf.identity(message), op=hvd.Sum, name=f"hpc_train.bench.allreduce.{count}")
-            # On the host: a GPU's sum is waited for.
+            # On the host, so the clock waits for the sum of a GPU.
             with tf.device("/CPU:0"), tf.control_dependencies([tf.identity(message[:1])]):
                 took = tf.timestamp() - begun
             return number + 1, message, times.write(number, took)
@@ -104,7 +108,7 @@ class Horovod:
             going = lambda number, *_: number < iterations  # noqa: E731
             return tf.while_loop(going, step, (0, message, times), parallel_iterations=1)[2].stack()
 
-        # Traced once for each size, on purpose; calls of `repeated` itself would warn of it.
+        # It is traced once for each size on purpose. Calls of `repeated` itself would warn of that.
         return repeated.get_concrete_function(tf.TensorSpec([count]), tf.TensorSpec([], tf.int32))
 
 
@@ -126,15 +130,15 @@ class Mpi:
         """MPI runs all the time."""
 
     def sum(self, values: np.ndarray) -> np.ndarray:
-        """See above."""
+        """As in the module's docstring."""
         return self._reduce(values, self._mpi.SUM)
 
     def most(self, values: np.ndarray) -> np.ndarray:
-        """See above."""
+        """As in the module's docstring."""
         return self._reduce(values, self._mpi.MAX)
 
     def times(self, count: int, iterations: int) -> np.ndarray:
-        """See above."""
+        """As in the module's docstring."""
         message, times = np.zeros(count, "float32"), np.empty(iterations)
         for number in range(iterations):
             self._comm.Barrier()
