@@ -1,29 +1,35 @@
-"""A machine with known constants, simulated rank by rank and message by message, and what a study would measure."""
+"""A machine with known constants, simulated rank by rank and message by message, and what a study measures on it."""
 
 import json
 from dataclasses import dataclass
 
 import numpy as np
 
+MB = 1e6
+
 
 @dataclass(frozen=True)
 class Machine:
-    """alpha: s a message; beta: s a byte; compute: s a step; spread: standard deviation of a rank's step, s."""
+    """All costs are in s."""
 
     alpha: float = 0.0
+    """Of a message."""
     beta: float = 0.0
+    """Of a byte."""
     compute: float = 0.1
+    """Of the computation in a step."""
     spread: float = 0.0
+    """Standard deviation of a rank's step."""
     tail: str = "normal"
     overhead: float = 0.0
     ranks_per_node: int = 10**9
 
     def ring(self, size: float, ranks: int) -> float:
-        """A ring through all ranks in their order: in each round every rank sends a part on, and all wait."""
+        """A ring through all ranks in their order: in each round, every rank sends a part on, and all wait."""
         return sum(self.alpha + size / ranks * self.beta for _ in range(2 * (ranks - 1)))
 
     def tree(self, size: float, ranks: int) -> float:
-        """Halving, then doubling, over a power of two of ranks."""
+        """Halving, then doubling; the number of ranks is a power of two."""
         seconds, part, left = 0.0, size, ranks
         while left > 1:
             part, left = part / 2, left // 2
@@ -31,7 +37,7 @@ class Machine:
         return seconds
 
     def shown(self, job: dict, ranks: int, how) -> float:
-        """Seconds that all-reduces go on after the backward pass, which is two thirds of the step's end."""
+        """Seconds that all-reduces take after the backward pass, which is the last two thirds of the step."""
         if ranks == 1:
             return 0.0
         control, count = ranks - 1, 0
@@ -44,7 +50,7 @@ class Machine:
         return max(0.0, free - self.compute)
 
     def draws(self, draw, steps: int, ranks: int) -> np.ndarray:
-        """(steps, ranks) s of computation."""
+        """The s of computation, (steps, ranks)."""
         if self.tail == "normal":
             noise = draw.normal(size=(steps, ranks))
         else:
@@ -52,8 +58,11 @@ class Machine:
         return self.compute + self.spread * noise
 
 
+MACHINE = Machine(alpha=200e-6, beta=1 / 500e6)
+
+
 def measurement(machine: Machine, ranks: int, how="ring", seed=0, rounds=6, steps=200, batch=32, **changes) -> dict:
-    """What `bench throughput` would write of the made-up machine."""
+    """What `bench throughput` would write on this machine."""
     nodes = -(-ranks // machine.ranks_per_node)
     job = {"bytes": 4e6, "buckets": 1, "lag": 0, **changes}
     draw = np.random.default_rng(seed + ranks)
@@ -102,7 +111,7 @@ def measurement(machine: Machine, ranks: int, how="ring", seed=0, rounds=6, step
 
 
 def write(folder, *figures: dict):
-    """A study's folder with these measurements."""
+    """Make a study's folder with these measurements."""
     folder.mkdir(exist_ok=True)
     for number, one in enumerate(figures):
         (folder / f"ranks-{one['ranks']:05}-{number}.json").write_text(json.dumps(one))

@@ -1,4 +1,4 @@
-"""`hpc-train bench predict`: what a study says of sizes that were not run, and how well the model does on papers."""
+"""`hpc-train bench predict`: predictions for sizes that were not run, and the model beside published figures."""
 
 import json
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from hpc_train.console import say
 from hpc_train.errors import UserError
 from hpc_train.units import number
 
-# Besides the sizes measured.
+# Predicted by default, besides the sizes measured.
 _SIZES = (8, 64, 512, 4096, 27360)
 
 
@@ -33,16 +33,18 @@ class PredictScaling:
     np: str = ""
     """Numbers of ranks to predict, as in 64,512,27360."""
     allreduce: tuple[Path, ...] = ()
-    """Latency and bandwidth from files of `hpc-train bench allreduce`: one, or one on one node and one on several."""
+    """Latency and bandwidth, from files of `hpc-train bench allreduce`: one file, or two, one measured on one node and
+    one on several."""
     algorithm: Literal["ring", "tree"] | None = None
     """How ranks reduce; by default the one that fits better, or tree. MPI and NCCL use trees for many ranks, Gloo a
     ring."""
     mode: Literal["weak", "strong"] | None = None
-    """Which curve of the study to use; by default the one with more sizes."""
+    """The curve of the study to use; by default the one with more sizes."""
     crowded: bool = False
-    """Also fit sizes whose ranks share cores or GPUs, to try the model where there is no larger machine."""
+    """Also fit sizes whose ranks share cores or GPUs, to try the model without a larger machine."""
     published: bool = False
-    """Print published efficiencies beside those of the model with the bandwidths of those machines; needs no study."""
+    """Print published efficiencies beside those of the model, from the bandwidths of those machines. It needs no
+    study."""
     json: bool = False
     """Print the figures as JSON."""
 
@@ -51,7 +53,7 @@ def run(options: PredictScaling) -> None:
     """Predict and print.
 
     Raises:
-        UserError: no study and no --published, or a study that is too small.
+        UserError: neither a study nor --published, or a study that is too small.
     """
     if options.study is None and not options.published:
         raise UserError("nothing to predict: name the folder of a study, or give --published")
@@ -110,8 +112,8 @@ def _print(fitted: Fitted, wanted: list[int]) -> None:
         say(f"{row['ranks']:6}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)))
     for line in describe(fitted):
         say(line)
-    told = ", ".join(f"{name} x {factor:.3f}" for name, factor in fitted.remedies(sizes[-1]).items())
-    say(f"what would change samples/s at {sizes[-1]} ranks, by the model: {told}")
+    changes = ", ".join(f"{name} x {factor:.3f}" for name, factor in fitted.remedies(sizes[-1]).items())
+    say(f"what would change samples/s at {sizes[-1]} ranks, by the model: {changes}")
 
 
 def _print_published(rows: list[dict], before: str) -> None:
@@ -125,6 +127,6 @@ def _print_published(rows: list[dict], before: str) -> None:
                 f"  {row['network']:12}{row['ranks']:7,}{row['published']:11.3f}{row['predicted']:14.3f}"
                 f"{row['with_spread']:12.3f}{row['difference']:+8.3f}{needed:>8}"
             )
-    say("by bandwidth: from published speeds of one GPU and of the links, nothing fitted")
-    say(f"and spread: the slowest of so many GPUs too, whose steps vary by {SPREAD:.1%} (standard deviation, normal)")
-    say("needed: the spread that would account for all that is missing; the sources are in bench/model/published.py")
+    say("by bandwidth: from published speeds of one GPU and of the links; nothing is fitted")
+    say(f"and spread: also with the slowest of these GPUs, if steps vary by {SPREAD:.1%} (standard deviation, normal)")
+    say("needed: the spread that would explain the whole loss; bench/step_model/published.py names the sources")

@@ -1,9 +1,9 @@
 """Fitting the model to a study, and predicting sizes that were not run.
 
-The band is what 90 % of the fits to the study's jobs and rounds drawn anew say; what the measurements leave open is
-drawn too: which tail the ranks' steps have, and, of a single size with all-reduces, how latency and bandwidth share
-their cost. It does not hold what no measurement of the study could show, such as a network that gets slower where many
-nodes use it.
+The model is fitted again to resampled jobs and rounds of the study; the band holds 90 % of these fits. What the
+measurements leave open varies, too: the tail of the ranks' steps, and, if a single size has all-reduces, the shares of
+latency and bandwidth in their cost. The band does not include what no measurement of the study can show, such as a
+network that gets slower when many nodes use it.
 """
 
 from collections.abc import Sequence
@@ -33,40 +33,43 @@ class Fitted:
 
     @cached_property
     def constants(self) -> Constants:
-        """Of all that was measured."""
+        """Fitted to all that was measured."""
         return self._constants([Measured(size, *size.means) for size in self.curve.sizes], self.given)
 
     @property
-    def told_by(self) -> int:
-        """Sizes from which latency, bandwidth and algorithm are found: it takes two, and three with the algorithm."""
+    def link_sizes(self) -> int:
+        """Sizes that determine the link: latency and bandwidth need two, and three with the algorithm."""
         return len(linked(self.curve.sizes))
 
     def predict(self, ranks: Sequence[int]) -> list[dict]:
-        """The step at each of these numbers of ranks.
+        """Predict the step at each of these numbers of ranks.
 
         Returns:
-            For each: ranks; efficiency, against the smallest size measured; low and high, its band; samples_per_s, over
-            all ranks; and in s a step: step, and its parts compute, spread (the slowest rank less the mean), overhead
-            and exposed; hidden, the all-reduces beside the computation.
+            For each number: ranks; efficiency, relative to the smallest size measured; low and high, its band;
+            samples_per_s, over all ranks; and in s: step, its parts compute, spread (the slowest rank less the mean),
+            overhead and exposed, and hidden, the all-reduces beside the computation.
 
         Raises:
             UserError: a number below 1, or in strong scaling above the global batch.
         """
         for size in ranks:
             if size < 1 or self.constants.batch_size(size) < 1:
-                raise UserError(f"--np {size}: must be at least 1, and in strong scaling at most the global batch")
+                raise UserError(f"--np {size}: it must be at least 1, and in strong scaling at most the global batch")
         drawn = [[made.efficiency(size) for size in ranks] for made in self._drawn]
         low, high = np.percentile(drawn, _BAND, axis=0).tolist()
         return [self._prediction(*row) for row in zip(ranks, low, high, strict=True)]
 
     @cached_property
     def holdout(self) -> dict | None:
-        """The largest size, predicted from the others; None where the others are too few.
+        """The largest size, predicted from the others.
 
-        ranks; fitted, the sizes that served; predicted and measured in samples/s; low and high, the band of predicted;
-        measured_error, the standard error (None of a single round); error, predicted / measured - 1. Where ranks that
-        share cores are in the study, the computation of the largest size is as measured there, each rank for itself:
-        no smaller size tells it.
+        If the study has ranks that share cores, the computation of the largest size is as measured there, each rank for
+        itself: no smaller size shows it.
+
+        Returns:
+            ranks; fitted, the sizes used; predicted and measured, in samples/s; low and high, the band of predicted;
+            measured_error, the standard error (None with a single round); error, predicted / measured - 1. None if
+            there are too few other sizes.
         """
         *others, largest = self.curve.sizes
         if len(others) < (1 if self.given.network else 2):
@@ -88,10 +91,12 @@ class Fitted:
 
     @cached_property
     def sweep(self) -> list[dict]:
-        """What the sweep's variants do to samples/s, by the model and as measured, over the base at the same size.
+        """What the variants of the sweep do to samples/s, by the model and as measured, over the base at the same size.
 
-        The model has only the base to go by: buckets, bytes, lag, cycle time and hierarchy are the variant's. Of each:
-        changed, ranks, predicted, measured.
+        The model is fitted to the base only; buckets, bytes, lag, cycle time and hierarchy are those of the variant.
+
+        Returns:
+            For each variant: changed, ranks, predicted, measured.
         """
         base = {(one.size.ranks, one.size.nodes): one for one in self.constants.measured}
         found = []
@@ -99,22 +104,23 @@ class Fitted:
             same = base.get((size.ranks, size.nodes))
             if same:
                 before, after = self.constants.step(size.ranks), self.changed(size)
-                told = {"predicted": before.seconds / after.seconds, "measured": same.step / size.means[0]}
-                found.append({"changed": size.changed, "ranks": size.ranks, **told})
+                factors = {"predicted": before.seconds / after.seconds, "measured": same.step / size.means[0]}
+                found.append({"changed": size.changed, "ranks": size.ranks, **factors})
         return found
 
     def changed(self, size: Size):
         """The step with the buckets, lag, cycle time and hierarchy of `size`."""
         network = self.constants.network
-        # On average a bucket waits for half a cycle; the base's wait is in its constants.
+        # On average, a bucket waits for half a cycle. The constants include the wait of the base.
         wait = (size.cycle - self.curve.sizes[0].cycle) / 2
         network = replace(network, hierarchical=size.hierarchical, wait=network.wait + wait)
         return self.constants.step(size.ranks, size, network)
 
     def remedies(self, ranks: int) -> dict[str, float]:
-        """What would help at so many ranks: factors to samples/s, by the model.
+        """What would help at this number of ranks: factors of samples/s, by the model.
 
-        float16 or bfloat16 on the wire; lag 1; a better number of buckets; no rank slower than the mean.
+        They are for float16 or bfloat16 on the wire, lag 1, a better number of buckets, and no rank slower than the
+        mean.
         """
         size = self.curve.sizes[-1]
         shape, step = size.shape, self.constants.step(ranks)
@@ -123,12 +129,12 @@ class Fitted:
             changed["lag 1"] = replace(shape, lag=1)
         for count in sorted({1, 2, 4, 8, 16, 32} - {len(shape.buckets)}):
             changed[f"{count} bucket{'s' * (count > 1)}"] = Job.even(0.0, shape.bytes, count, shape.lag)
-        told = {name: self.constants.step(ranks, replace(size, shape=one)).seconds for name, one in changed.items()}
-        best = min((name for name in told if "bucket" in name), key=told.get)
-        better = told[best] < step.seconds
-        told = {name: one for name, one in told.items() if "bucket" not in name or (better and name == best)}
-        told["no rank slower than the mean"] = step.seconds - step.spread
-        return {name: step.seconds / seconds for name, seconds in told.items()}
+        steps = {name: self.constants.step(ranks, replace(size, shape=one)).seconds for name, one in changed.items()}
+        best = min((name for name in steps if "bucket" in name), key=steps.get)
+        better = steps[best] < step.seconds
+        steps = {name: one for name, one in steps.items() if "bucket" not in name or (better and name == best)}
+        steps["no rank slower than the mean"] = step.seconds - step.spread
+        return {name: step.seconds / seconds for name, seconds in steps.items()}
 
     @cached_property
     def _drawn(self) -> list[Constants]:
@@ -136,7 +142,7 @@ class Fitted:
         found = []
         for number in range(_DRAWS):
             measured = [Measured(size, *size.drawn(draw)) for size in self.curve.sizes]
-            # What is open takes each of its values equally often.
+            # What the measurements leave open takes each of its values equally often.
             open_ = {"tail": spread.TAILS[number % 2], "split": (number + 0.5) / _DRAWS}
             found.append(self._constants(measured, replace(self.given, **open_)))
         return found
@@ -169,18 +175,18 @@ def fit_study(
     mode: str | None = None,
     crowded: bool = False,
 ) -> Fitted:
-    """The model of a study's folder.
+    """Fit the model to the folder of a study.
 
     Args:
         study: the folder.
-        network: links that were measured otherwise, as by `hpc-train bench allreduce`; by default they are fitted.
-        algorithm: of the all-reduce, where `network` does not have it; by default the one that fits better where three
-            sizes or more can tell, else tree.
+        network: links from another measurement, such as `hpc-train bench allreduce`; by default they are fitted.
+        algorithm: of the all-reduce, if `network` does not name it; by default the one that fits better if there are at
+            least three sizes, else tree.
         mode: "weak" or "strong"; by default the curve with more sizes.
-        crowded: fit sizes whose ranks share cores or GPUs, too: to try the model where there is no larger machine.
+        crowded: also fit sizes whose ranks share cores or GPUs, to try the model without a larger machine.
 
     Raises:
-        UserError: no measurements, or of too few sizes.
+        UserError: no measurements, or too few sizes.
     """
     found = curve(study, mode, crowded)
     sizes = [size.ranks for size in found.sizes]

@@ -1,4 +1,4 @@
-"""Links between ranks, from what `hpc-train bench allreduce --output FILE` measured."""
+"""Links between ranks, from files of `hpc-train bench allreduce --output FILE`."""
 
 import json
 from dataclasses import replace
@@ -8,23 +8,23 @@ from hpc_train.bench.step_model import solve
 from hpc_train.bench.step_model.network import Algorithm, Link, Network
 from hpc_train.errors import UserError
 
-# A message whose time latency does not matter to.
+# A message so large that latency does not matter, in bytes.
 _LARGE = 2.0**30
 
 
 def network_of(files: tuple[Path, ...], algorithm: Algorithm) -> Network:
-    """The network of one file, or of two: within one node and over several.
+    """Make the network from one file, or from two: one for a single node and one for several.
 
-    Bandwidth is Horovod's. Latency is that of the same all-reduce through MPI where it was measured beside Horovod's;
-    what Horovod adds, most of it waiting for its next cycle, does not grow with ranks. Without MPI's, half a cycle is
-    taken for that wait.
+    Bandwidth is Horovod's. Latency is that of the same all-reduce through MPI, if it was measured beside Horovod's:
+    Horovod mostly adds the wait for its next cycle, which does not grow with ranks. Without MPI's latency, this wait is
+    taken as half a cycle.
 
     Args:
-        files: of `hpc-train bench allreduce`. Of one file, more ranks are taken to be linked as those that it measured.
-        algorithm: whose latency and bandwidth these are.
+        files: of `hpc-train bench allreduce`. With one file, more ranks are assumed to be linked like those measured.
+        algorithm: of the all-reduce that has this latency and bandwidth.
 
     Raises:
-        UserError: a file is none, or two are of the same kind.
+        UserError: a file is not such a file, or two are of the same kind.
     """
     found = {len(one["nodes"]) > 1: one for one in map(_read, files)}
     if len(found) < len(files) or len(files) > 2:
@@ -42,7 +42,7 @@ def network_of(files: tuple[Path, ...], algorithm: Algorithm) -> Network:
 
 
 def _single(one: dict, network: Network) -> Network:
-    """All ranks linked alike."""
+    """A network with the same link between all ranks."""
     return _measured(one, network, lambda link: replace(network, between=link))
 
 

@@ -1,4 +1,4 @@
-"""What a rank does in a step: computing, and handing over its gradients in buckets."""
+"""The work of a rank in a step: it computes, and sends its gradients in buckets."""
 
 import math
 from dataclasses import dataclass, replace
@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hpc_train.bench.step_model.network import Network
+from hpc_train.units import MIB
 
-# The backward pass computes two products of the forward pass's size in each layer: by inputs, and by weights.
+# In each layer, the backward pass computes two products of the size of the forward pass's: by inputs, and by weights.
 BACKWARD = 2 / 3
 
 
@@ -15,11 +16,13 @@ BACKWARD = 2 / 3
 class Job:
     """One step of a rank, as the network sees it.
 
-    The gradients go in buckets, one all-reduce after another, each as soon as the last gradient in it is there. So of
-    the all-reduces only those count that end after the backward pass, the last bucket's at least. With lag 1 all
-    buckets are there when the step begins, and what takes longer than the whole step's computation counts (Kurth et
-    al. 2018, "Gradient lag"). That the all-reduce takes cores or memory bandwidth from the computation beside it is not
-    modelled: on CPUs that share them, less is hidden. Nor is that Horovod joins buckets that are ready at once.
+    The gradients travel in buckets, one all-reduce after another, each as soon as the last gradient of its bucket is
+    ready. So only the all-reduces that end after the backward pass make the step longer; the last bucket's always does.
+    With lag 1, all buckets are ready when the step begins, and only the part that takes longer than the computation of
+    the whole step counts (Kurth et al. 2018, "Gradient lag").
+
+    Two effects are not in the model. An all-reduce takes cores or memory bandwidth from the computation beside it: on
+    CPUs, less is hidden. And Horovod joins buckets that are ready at the same time.
     """
 
     compute: float
@@ -39,7 +42,7 @@ class Job:
 
     @property
     def bytes(self) -> float:
-        """Of all buckets."""
+        """Bytes of all buckets."""
         return sum(self.buckets)
 
     def communication(self, network: Network, ranks: int) -> float:
@@ -52,11 +55,11 @@ class Job:
         if self.lag:
             return max(0.0, float(costs.sum()) - self.compute)
         begin = (np.asarray(self.ready) - 1) * BACKWARD * self.compute
-        # A bucket and all after it go without a pause, after the bucket that held them up most.
+        # The bucket that delays the end most begins as soon as it is ready; all after it follow without a pause.
         return max(0.0, float((begin + costs[::-1].cumsum()[::-1]).max()))
 
     def compressed(self, factor: float) -> "Job":
-        """The same with `factor` times the bytes: 1/2 where float32 gradients travel as float16 or bfloat16."""
+        """The same job with `factor` times the bytes: 1/2 if float32 gradients travel as float16 or bfloat16."""
         return replace(self, buckets=tuple(factor * size for size in self.buckets))
 
     def _costs(self, network: Network, ranks: int) -> np.ndarray:
@@ -64,5 +67,5 @@ class Job:
 
 
 def buckets_of(parameter_bytes: float, bucket_mib: float) -> int:
-    """All-reduces of a step: gradients, in the type that they have before they are compressed, by the bucket's size."""
-    return max(1, math.ceil(parameter_bytes / (bucket_mib * 2**20)))
+    """The number of all-reduces in a step: the bytes of the gradients before compression, over those of a bucket."""
+    return max(1, math.ceil(parameter_bytes / (bucket_mib * MIB)))

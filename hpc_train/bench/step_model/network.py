@@ -1,4 +1,4 @@
-"""What an all-reduce costs, by latency and bandwidth of the links between ranks."""
+"""The cost of an all-reduce, by latency and bandwidth of the links between ranks."""
 
 import math
 from dataclasses import dataclass
@@ -16,28 +16,28 @@ class Link:
     latency: float
     """s."""
     byte_time: float
-    """s a byte: 1 / bandwidth."""
+    """s for a byte: 1 / bandwidth."""
 
     @property
     def bandwidth(self) -> float:
-        """Bytes/s; infinite where bytes cost nothing."""
+        """Bytes/s; infinite if bytes cost nothing."""
         return 1 / self.byte_time if self.byte_time > 0 else math.inf
 
 
 @dataclass(frozen=True)
 class Network:
-    """Nodes with the same number of ranks, alike links between nodes, and alike links within each.
+    """Nodes with the same number of ranks, equal links between nodes, and equal links within each.
 
     The algorithms, for n bytes over N ranks:
 
-    ring: 2 (N - 1) messages of n / N bytes one after another (Patarasuk and Yuan 2009). Over several nodes the ring
-        enters and leaves each node once, so 2 messages a node go between nodes and the others within, and the slower
-        link sets the pace of the bytes. Gloo does it, and NCCL did everywhere before its version 2.4.
-    tree: recursive halving, then doubling: 2 log2(N) messages and as many bytes (Rabenseifner; Thakur et al. 2005,
-        "Allreduce"). MPI libraries do it with long vectors. For other N than powers of two, log2 is rounded up.
+    ring: 2 (N - 1) messages of n / N bytes one after another (Patarasuk and Yuan 2009). Over several nodes, the ring
+        enters and leaves each node once. So for each node 2 messages go between nodes, and the others within; the
+        slower link sets the pace of the bytes. Gloo uses a ring, and NCCL used it everywhere before version 2.4.
+    tree: recursive halving, then doubling: 2 log2(N) messages and the same number of bytes (Rabenseifner; Thakur et al.
+        2005, "Allreduce"). MPI libraries use it for long vectors. If N is no power of two, log2 is rounded up.
     hierarchical: reduce-scatter within each node, all-reduce between nodes by one of the two, all-gather within
-        (HOROVOD_HIERARCHICAL_ALLREDUCE). Ranks of a node send their parts between nodes at once, over one link. What
-        MPI's tree costs over several nodes is taken to be the same.
+        (HOROVOD_HIERARCHICAL_ALLREDUCE). The ranks of a node send their parts between nodes at the same time, over one
+        link. MPI's tree over several nodes is assumed to cost the same.
     """
 
     between: Link
@@ -47,14 +47,19 @@ class Network:
     ranks_per_node: int = 1
     """On a full node."""
     algorithm: Algorithm = "ring"
-    """Between nodes, or over all ranks where they are on one node."""
+    """Between nodes, or over all ranks if they are on one node."""
     hierarchical: bool = False
     """Reduce within nodes before anything goes between them."""
     wait: float = 0.0
     """s that an all-reduce waits for Horovod's next cycle."""
 
     def allreduce(self, bytes_, ranks: int):
-        """Seconds of an all-reduce of so many bytes, a number or an array of them; 0 on one rank."""
+        """Seconds of an all-reduce; 0 on one rank.
+
+        Args:
+            bytes_: of the message, a number or an array.
+            ranks: how many.
+        """
         if ranks == 1:
             return np.zeros_like(bytes_, float)
         within = self.within or self.between
@@ -72,9 +77,10 @@ class Network:
     def coordination(self, ranks: int) -> float:
         """Seconds until all ranks know that a tensor is ready on all of them; 0 on one rank.
 
-        Horovod agrees each cycle in two small all-reduces of bits, once it has seen the tensors (the response cache;
-        `controller.cc`, `mpi_controller.cc` of 0.28), each of log2(N) messages. That every tensor of every rank is told
-        to rank 0, as in the first step, and always in versions without the cache, is not in here: it grows as N.
+        In each cycle, Horovod agrees on the tensors that it knows by two small all-reduces of bits, each of log2(N)
+        messages (the response cache; `controller.cc`, `mpi_controller.cc` of 0.28). In the first step, and always in
+        versions without the cache, every rank sends the name of every tensor to rank 0. This cost, which grows as N, is
+        not included.
         """
         if ranks == 1:
             return 0.0
@@ -85,7 +91,7 @@ class Network:
 
 
 def hops(algorithm: Algorithm, ranks: int) -> int:
-    """Messages one after another in an all-reduce over ranks that are all linked alike."""
+    """Messages one after another in an all-reduce over ranks with equal links."""
     return 2 * (ranks - 1) if algorithm == "ring" else 2 * _log2(ranks)
 
 

@@ -1,6 +1,6 @@
-"""A study's measurements as the model takes them.
+"""The measurements of a study, in the form that the model needs.
 
-Rounds are averaged as the study's tables average them, by their samples/s: a round in which the machine did something
+Rounds are averaged by their samples/s, as in the tables of the study. So a round in which the machine did something
 else weighs less than in the mean of the seconds.
 """
 
@@ -15,24 +15,24 @@ from hpc_train.bench.step_model.job import Job, buckets_of
 from hpc_train.bench.study.measurements import OURS, Measurement, read
 from hpc_train.errors import UserError
 
-# (with averaged gradients, each rank for itself); the first that was measured everywhere is modelled.
+# (with averaged gradients, each rank for itself); the model takes the first pair that all measurements have.
 _PAIRS = (("fit", "fit alone"), ("device", "device alone"), ("bare", "bare alone"))
-_CYCLE_MS = 1.0  # Horovod's own, `operations.cc`
+_CYCLE_MS = 1.0  # Horovod's default, in `operations.cc`
 
 
 @dataclass(frozen=True)
 class Run:
-    """One job of the study: arrays with one entry a round."""
+    """One job of the study: arrays with one entry for each round."""
 
     step: np.ndarray
     """Steps/s, with averaged gradients."""
     compute: np.ndarray
-    """Steps/s of each rank for itself, as the mean of the ranks takes them."""
+    """Steps/s of each rank for itself, by the mean step of the ranks."""
     excess: np.ndarray
-    """By which the slowest rank's step was longer than the mean of the ranks, each for itself, as a share of that mean;
-    0 of one rank."""
+    """How much longer the slowest rank's step was than the mean of the ranks, each for itself, as a share of that mean;
+    0 with one rank."""
     ranks_steps: list[dict]
-    """Of each rank, its steps alone, in s: mean, std, p50, p95, p99."""
+    """For each rank, its steps without the others, in s: mean, std, p50, p95, p99."""
 
 
 @dataclass(frozen=True)
@@ -42,29 +42,29 @@ class Size:
     ranks: int
     nodes: int
     batch_size: int
-    """Samples a rank and step."""
+    """Samples in a step on each rank."""
     shape: Job
-    """The buckets of a step; without its computation."""
+    """The buckets of a step, without its computation."""
     hierarchical: bool
     cycle: float
     """s from one of Horovod's cycles to the next."""
     changed: str
-    """What a sweep changed from the base; empty of the base."""
+    """What a sweep changed from the base; empty for the base."""
     runs: tuple[Run, ...]
 
     @cached_property
     def means(self) -> tuple[float, float, float]:
-        """(s a step, s of computation, excess as in `Run`): means over the means of the runs."""
+        """(s of a step, s of computation, excess as in `Run`): means over the means of the runs."""
         return self._of([slice(None)] * len(self.runs), self.runs)
 
     def drawn(self, draw: np.random.Generator) -> tuple[float, float, float]:
-        """`means` of runs and rounds drawn anew, with replacement (Efron and Tibshirani 1993, "bootstrap")."""
+        """`means` of resampled runs and rounds, drawn with replacement (Efron and Tibshirani 1993, "bootstrap")."""
         runs = [self.runs[number] for number in draw.integers(len(self.runs), size=len(self.runs))]
         return self._of([draw.integers(len(run.step), size=len(run.step)) for run in runs], runs)
 
     @property
     def steps(self) -> int:
-        """Steps whose slowest rank is known, all together."""
+        """The number of steps whose slowest rank is known, over all runs."""
         return sum(one["steps"] for run in self.runs for one in run.ranks_steps[:1])
 
     @property
@@ -73,7 +73,7 @@ class Size:
         return of_jobs([(None, (self.ranks * self.batch_size * run.step).tolist()) for run in self.runs])
 
     def job(self, compute: float) -> Job:
-        """A step with so many seconds of computation."""
+        """A step with `compute` seconds of computation."""
         return replace(self.shape, compute=compute)
 
     def _of(self, rounds, runs) -> tuple[float, float, float]:
@@ -97,18 +97,18 @@ class Curve:
     """Of the base, smallest first."""
     swept: tuple[Size, ...]
     notes: tuple[str, ...]
-    """What of the study is not in it."""
+    """Which parts of the study are left out."""
     crowded: bool = False
-    """With sizes whose ranks share cores or GPUs, if there are any."""
+    """Whether sizes are included whose ranks share cores or GPUs."""
 
 
 def curve(study: Path, mode: str | None = None, crowded: bool = False) -> Curve:
-    """The curve with the most sizes; of weak and strong scaling alike, the weak one.
+    """Find the curve with the most sizes in a study; between weak and strong with the same number, the weak one.
 
     Args:
         study: the folder.
-        mode: weak or strong, where only one is wanted.
-        crowded: with sizes whose ranks share cores or GPUs.
+        mode: weak or strong, if only one is wanted.
+        crowded: include sizes whose ranks share cores or GPUs.
 
     Raises:
         UserError: there is none in the folder.
@@ -137,13 +137,13 @@ def curve(study: Path, mode: str | None = None, crowded: bool = False) -> Curve:
         raise UserError(f"{study} holds no measurement{which} to model; {'; '.join(notes) or 'measure it first'}")
     best = replace(max(found, key=lambda one: (len(one.sizes), one.mode == "weak")), crowded=crowded)
     if len(found) > 1:
-        told = f"{best.mode} scaling, {_listed([size.ranks for size in best.sizes])} ranks"
-        best = replace(best, notes=(*best.notes, f"of {len(found)} curves in the study this is {told}"))
+        chosen = f"{best.mode} scaling, {_listed([size.ranks for size in best.sizes])} ranks"
+        best = replace(best, notes=(*best.notes, f"of {len(found)} curves in the study this is {chosen}"))
     return best
 
 
 def _pairs(one: Measurement) -> list[tuple[str, str]]:
-    """The pairs of ways of which the measurement has all that the model needs."""
+    """The pairs of ways for which the measurement has everything that the model needs."""
     figures = one.figures
     if figures.get("gradient_bytes") is None or figures.get("parameters") is None:
         return []
@@ -174,7 +174,7 @@ def _curve(mode: str, members: list[Measurement], notes: list[str]) -> Curve:
 def _size(same: list[Measurement], ways: tuple[str, str], base: dict[str, str]) -> Size:
     one, variant = same[0], dict(same[0].variant)
     figures, options = one.figures, one.figures["options"]
-    # Buckets are filled by the gradients' own bytes, before they are compressed.
+    # The gradients' bytes before compression fill the buckets.
     count = buckets_of(4 * figures["parameters"], float(options.get("bucket_mib", 32)))
     changed = [f"{name}={value}" for name, value in variant.items() if base and value != base.get(name)]
     return Size(
@@ -193,9 +193,9 @@ def _run(one: Measurement, ways: tuple[str, str]) -> Run:
     with_, alone = (np.asarray(one.rates[way], float) / one.ranks / one.batch_size for way in ways)
     steps = one.figures["steps"][ways[1]]
     means = [rank["mean"] for rank in steps["by_rank"]]
-    # A rate is by the slowest rank's clock: over a round, the one whose mean step is longest.
+    # A rate is by the clock of the slowest rank: over a round, the one with the longest mean step.
     computed = alone * max(means) / float(np.mean(means))
-    # As many parts as there are rounds; steps are listed round after round.
+    # One part for each round; steps are listed round after round.
     parts = zip(*(np.array_split(steps[name], len(alone)) for name in ("slowest", "mean")), strict=True)
     excess = [float(slowest.mean() / mean.mean()) - 1 for slowest, mean in parts]
     return Run(with_, computed, np.array(excess), steps["by_rank"])

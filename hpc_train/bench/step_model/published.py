@@ -1,17 +1,17 @@
 """Published scaling, predicted from published figures of the machines; nothing is fitted.
 
-Speeds of one GPU, gradients (4 bytes a parameter) and links are from other sources than the efficiencies, but for the
-FP32 speeds of Kurth et al., which are of single GPUs. What each row assumes:
+Speeds of one GPU, gradients (4 bytes a parameter) and links come from other sources than the efficiencies, except the
+FP32 speeds of Kurth et al., which are those of single GPUs. What each row assumes:
 
 * Horovod: Sergeev and Del Balso, "Horovod: fast and easy distributed deep learning in TensorFlow", arXiv 1802.05799,
   2018: servers of 4 Pascal GPUs on 25 Gbit/s with RoCE, batch 64. 90, 90 and 68 % at 512 GPUs are in Horovod's README
   today, 90, 90 and 79 % at 128 GPUs in earlier ones. NCCL 2 made one ring through all GPUs. One P100: "Benchmarks" of
-  TensorFlow's documentation (May 2017; synthetic data, batch 64): Inception V3 142 and VGG-16 154 images/s; ResNet-101,
-  which is not in it, lies between ResNet-50 (219) and ResNet-152 (91.8), here by its 7.8 of 4.1 and 11.5 GFLOP a
-  forward pass. The fusion buffer held 64 MiB; a larger tensor goes alone. Of VGG-16's gradients 89 % are those of its
-  three dense layers, which the backward pass has at once. Bandwidth is the wire's, 25 Gbit/s, which no protocol
-  reaches; within a server that of PCIe 3, 12 GB/s, which is never the slower one. That plain TCP was slower is not
-  predicted: the paper gives no bandwidth for it.
+  TensorFlow's documentation (May 2017; synthetic data, batch 64): Inception V3 142 and VGG-16 154 images/s. ResNet-101
+  is not in it; its speed is interpolated between ResNet-50 (219) and ResNet-152 (91.8) by GFLOP in a forward pass (7.8
+  between 4.1 and 11.5). The fusion buffer had 64 MiB; a larger tensor travels alone. Of VGG-16's gradients 89 % are
+  those of its three dense layers, which the backward pass reaches first. Bandwidth is that of the wire, 25 Gbit/s,
+  which no protocol reaches; within a server that of PCIe 3, 12 GB/s, which is never the slower one. The paper gives no
+  bandwidth for plain TCP, so its lower speed is not predicted.
 * Kurth et al., "Exascale Deep Learning for Climate Analytics", SC18: Tiramisu on Piz Daint, one P100 a node, 1.20
   samples/s on one GPU; DeepLabv3+ on Summit, 6 V100 a node, 0.87 samples/s in FP32, lag 1, NCCL within nodes and MPI
   between them; batch 1. The speeds, and lag 1 of that run, are recalled from the paper and not read again for this.
@@ -19,14 +19,15 @@ FP32 speeds of Kurth et al., which are of single GPUs. What each row assumes:
   GPUs. Piz Daint: Aries, 10 GB/s a node (Faanes et al., "Cray Cascade", SC12, recalled).
 * Latencies: NCCL's own tuning model (`src/graph/tuning.cc` of version 2.5, ring, protocol Simple): 6.6 us a hop
   through the network, 5.7 us through PCIe, 5.7 us through NVLink (later versions: 9.6 to 14, 5.7 and 3.4); MPI 2 us.
-* The slowest GPU: two predictions, without any spread and with a standard deviation of 1.5 % in a normal law. Sinha et
-  al., "Not All GPUs Are Created Equal" (SC22, arXiv 2208.11035) found the same GPUs of one cluster, Summit among five,
-  to differ by 8 % on average; taken as the whiskers' range in a box plot, that is 5.4 standard deviations.
+* The slowest GPU: two predictions, one without any spread and one with a standard deviation of 1.5 % in a normal law.
+  Sinha et al., "Not All GPUs Are Created Equal" (SC22, arXiv 2208.11035) found that GPUs of one kind in one cluster
+  differ by 8 % on average, in five clusters, Summit among them. Taken as the range of the whiskers in a box plot, that
+  is 5.4 standard deviations.
 
 What it shows: bandwidth and overlap alone explain Horovod's 90 % to a few points. They do not explain why VGG-16 fell
-from 79 to 68 % between 128 and 512 GPUs: a ring moves as many bytes through each link at both sizes. On Summit and Piz
-Daint the network is too fast to cost anything that shows, so by this model what was lost there is waiting: for the
-slowest GPU, node or input. `needed` is the spread that would account for all of it.
+from 79 to 68 % between 128 and 512 GPUs: a ring moves the same number of bytes through each link at both sizes. On
+Summit and Piz Daint the network is so fast that its cost does not show. By this model, what was lost there is waiting:
+for the slowest GPU, node or input. `needed` is the spread that would explain the whole loss.
 """
 
 from dataclasses import dataclass
@@ -34,9 +35,9 @@ from dataclasses import dataclass
 from hpc_train.bench.step_model import spread
 from hpc_train.bench.step_model.job import Job
 from hpc_train.bench.step_model.network import Link, Network
+from hpc_train.units import MIB
 
 SPREAD = 0.015
-_MIB = 2**20
 _PCIE = Link(5.7e-6, 1 / 12e9)
 
 _UBER = Network(Link(6.6e-6, 8 / 25e9), _PCIE, ranks_per_node=4, algorithm="ring")
@@ -62,11 +63,11 @@ class Row:
 def _fused(samples: int, rate: float, parameters: float, lag: int = 0) -> Job:
     """A step of `samples` at `rate` samples/s, its gradients in buffers of 64 MiB."""
     size = 4 * parameters
-    return Job.even(samples / rate, size, -int(-size // (64 * _MIB)), lag)
+    return Job.even(samples / rate, size, -int(-size // (64 * MIB)), lag)
 
 
 def _vgg16() -> Job:
-    # fc8 and fc7, then fc6, then all convolutions; the dense layers make under 1 % of the operations.
+    # fc8 and fc7, then fc6, then all convolutions. The dense layers have less than 1 % of the operations.
     dense, largest, convolutions = 4 * (4.097e6 + 16.781e6), 4 * 102.765e6, 4 * 14.715e6
     return Job(64 / 154, (dense, largest, convolutions), (0.01, 0.02, 1.0))
 
@@ -86,12 +87,12 @@ ROWS = (
 
 
 def table() -> list[dict]:
-    """The published efficiencies beside predictions.
+    """Compare the published efficiencies with predictions.
 
     Returns:
         For each row: source, network, ranks, published; predicted, without spread; nothing_hidden, the same without
         overlap; with_spread, with SPREAD; difference, with_spread less published; needed, the spread with which the
-        prediction would be what was published, or None where it is lower without any.
+        prediction equals the published value, or None if the prediction is lower without any spread.
     """
     return [_compared(row) for row in ROWS]
 

@@ -1,4 +1,4 @@
-"""Latency and bandwidth from the seconds by which averaging gradients made steps longer."""
+"""Latency and bandwidth, from the seconds that averaging gradients adds to steps."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,13 +10,13 @@ _ROUNDS = 12
 
 
 def links(exposed: Callable[[Link], np.ndarray], measured: np.ndarray, start: Link) -> Link:
-    """The link with which `exposed` comes nearest to what was measured, in least squares; neither constant is below 0.
+    """Fit a link to what was measured, by least squares; neither of its constants is below 0.
 
-    What shows of an all-reduce is piecewise linear in both constants: Gauss and Newton's steps end on the right piece.
+    The exposed time of all-reduces is piecewise linear in both constants, so Gauss-Newton steps end on the right piece.
 
     Args:
-        exposed: s a step, of each measurement, by link.
-        measured: the same.
+        exposed: a function of the link that gives the exposed s in a step, for each measurement.
+        measured: the same as measured.
         start: a link of the right order of magnitude, with both constants above 0.
     """
     scale = np.array([start.latency, start.byte_time])
@@ -24,13 +24,13 @@ def links(exposed: Callable[[Link], np.ndarray], measured: np.ndarray, start: Li
 
 
 def along(exposed: Callable[[Link], np.ndarray], measured: np.ndarray, direction: Link) -> Link:
-    """The same, with a given proportion of the two constants: where measurements cannot tell them apart."""
+    """The same with a given proportion of the two constants, for measurements that cannot separate them."""
     scale = np.array([direction.latency, direction.byte_time])
     return _link(_least(lambda share: exposed(_link(share[0] * scale)), measured, np.ones(1))[0] * scale)
 
 
 def non_negative(columns: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Least squares with one or two unknowns that are at least 0."""
+    """Solve least squares with one or two unknowns that are at least 0."""
     best, least = np.zeros(columns.shape[1]), float((target**2).sum())
     for free in [[0], [1], [0, 1]] if columns.shape[1] == 2 else [[0]]:
         found = np.linalg.lstsq(columns[:, free], target, rcond=None)[0]

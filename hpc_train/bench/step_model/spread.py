@@ -1,18 +1,18 @@
 """The slowest of N ranks: how long a step waits for it.
 
-A step ends when its slowest rank has its gradients. Where the times of N ranks are independent draws, the mean of the
-largest lies above the mean of all by the standard deviation times a factor that grows with N without end (David and
-Nagaraja, "Order Statistics", 2003). Measured steps tell that excess for the few ranks that ran; how
-it grows beyond depends on the tail, which a few hundred steps cannot show as far out as 27,360 ranks reach. So the tail
-is one of two laws:
+A step ends when its slowest rank has its gradients. If the times of N ranks are independent draws, the mean of the
+largest is above the mean of all by the standard deviation times a factor, which grows with N without limit (David and
+Nagaraja, "Order Statistics", 2003). Measured steps show this excess for the few ranks that ran. How it grows with more
+ranks depends on the tail; a few hundred steps do not reach as far into it as 27,360 ranks do. So the tail is one of two
+laws:
 
-normal: the factor grows as sqrt(2 ln N). What many small causes give, and what differences between devices look like.
-gumbel: the factor is sqrt(6)/pi ln N, exactly, since the largest of Gumbel draws is Gumbel again. Its tail is that of
-    an exponential law: interrupts, other work on the node, a slow read now and then.
+normal: the factor grows as sqrt(2 ln N). Many small causes give this law, and differences between devices look like it.
+gumbel: the factor is sqrt(6)/pi ln N, exactly, because the largest of Gumbel draws has a Gumbel law, too. Its tail is
+    that of an exponential law: interrupts, other work on the node, a slow read now and then.
 
-Which one is taken from the measured steps of each rank: their 99th percentile lies 1.41 times as far from the median as
-their 95th in a normal law, and 1.63 times in Gumbel's. Noise that all ranks have at once costs time but waits for
-nobody, and is not counted: excess is over the mean of the ranks in the same step.
+The measured steps of each rank decide between them: their 99th percentile is 1.41 times as far from the median as their
+95th in a normal law, and 1.63 times in Gumbel's. Noise that all ranks have at the same time costs time, but no rank
+waits for another, so it does not count: excess is over the mean of the ranks in the same step.
 """
 
 import math
@@ -30,7 +30,7 @@ _DIVIDE = 1.52
 
 @lru_cache(maxsize=4096)
 def factor(tail: Tail, ranks: int) -> float:
-    """Mean of the largest of so many draws over the mean of all, in standard deviations of one; 0 for one rank."""
+    """How far the mean of the largest of `ranks` draws is above the mean of all, in standard deviations of one draw."""
     if ranks == 1:
         return 0.0
     if tail == "gumbel":
@@ -41,14 +41,14 @@ def factor(tail: Tail, ranks: int) -> float:
 
 
 def deviation(tail: Tail, excess: dict[int, tuple[float, int]]) -> float:
-    """Standard deviation of a rank's step, from how far the slowest of N ranks was above their mean.
+    """Fit the standard deviation of a rank's step to how far the slowest of N ranks was above their mean.
 
     Args:
         tail: the law.
-        excess: for each N of at least 2: (mean of slowest - mean, number of steps).
+        excess: (mean of slowest - mean, number of steps) by N, which is at least 2.
 
     Returns:
-        The one that fits best, weighted by steps; in the unit of the excess.
+        The best fit, weighted by steps, in the unit of the excess.
     """
     # The mean of all is that of the same N draws, so it does not shift.
     above = sum(steps * mean * factor(tail, ranks) for ranks, (mean, steps) in excess.items())
@@ -56,7 +56,7 @@ def deviation(tail: Tail, excess: dict[int, tuple[float, int]]) -> float:
 
 
 def tail_of(steps: list[dict]) -> Tail:
-    """The law that the steps of single ranks look like; steps: entries with p50, p95 and p99."""
+    """The law that fits the steps of single ranks; steps: entries with p50, p95 and p99."""
     shapes = [(one["p99"] - one["p50"]) / (one["p95"] - one["p50"]) for one in steps if one["p95"] > one["p50"]]
     return "gumbel" if shapes and median(shapes) > _DIVIDE else "normal"
 
@@ -66,5 +66,5 @@ def _normal() -> tuple[np.ndarray, np.ndarray]:
     """A grid, and the logarithm of the normal distribution on it, exact in both tails."""
     x = np.linspace(-12, 12, 6001)
     above = np.array([math.erfc(value / math.sqrt(2)) / 2 for value in x])
-    # Of a side's own small probability, since 1 less it is rounded.
+    # Each side uses its own small probability, because 1 minus it would be rounded.
     return x, np.where(x > 0, np.log1p(-np.minimum(above, 0.5)), np.log(above[::-1]))
