@@ -1,9 +1,9 @@
-"""Made-up measurements of `bench throughput`; as a program, a stand-in for horovodrun that makes one.
+"""Made-up measurements of `bench throughput`. As a program, this is a stand-in for horovodrun that writes one.
 
     python made_up.py RANKS PROGRAM ... bench throughput TRAINER ... --output FILE
 
-writes to FILE what so many ranks would have measured at 100 samples/s each. STAND_IN in the environment has it do
-something else for some numbers of ranks, as in 2=killed 4=hangs.
+writes to FILE what RANKS ranks would have measured at 100 samples/s each. The variable STAND_IN makes it do something
+else for some numbers of ranks, as in 2=killed 4=hangs.
 """
 
 import json
@@ -21,7 +21,7 @@ def node(ranks, cores=8, gpus=(), host="node1", processor="Xeon"):
 
 
 def measured(path, nodes, fit, alone=None, batch_size=64, threads=4, data="0123456789abcdef", model="deep", **more):
-    """Write what the benchmark would have written; ranks that train alone are twice as fast if nothing else is said."""
+    """Write a file as the benchmark would; by default, ranks that train alone are twice as fast."""
     options = {"data": "shards/mnist", "model": model, "batch_size": batch_size, "steps": 60, "bucket_mib": 32.0}
     figures = {
         "benchmark": "throughput",
@@ -45,7 +45,7 @@ def measured(path, nodes, fit, alone=None, batch_size=64, threads=4, data="01234
 
 
 def stand_in(ranks: str, *words: str) -> None:
-    """Do as a launcher would, in no time."""
+    """Do in an instant what a launcher would do."""
     todo = dict(word.split("=") for word in os.environ.get("STAND_IN", "").split()).get(ranks)
     print("ranks:", ranks, "cycle time:", os.environ.get("HOROVOD_CYCLE_TIME"), flush=True)
     if todo == "killed":
@@ -54,12 +54,12 @@ def stand_in(ranks: str, *words: str) -> None:
         print("out of memory, in spirit\n\n[0] I0000 00:00:1795361877.787 what TensorFlow says")
         sys.exit(3)
     if todo in ("hangs", "deaf"):
-        # A rank that has left its launcher's session, and may not end when asked.
+        # A rank that has left its launcher's session; a deaf one ignores SIGTERM, too.
         ignore = "signal.signal(signal.SIGTERM, signal.SIG_IGN);" * (todo == "deaf")
         rank = f"import signal, time; {ignore} print('up', flush=True); time.sleep(600)"
         subprocess.Popen([sys.executable, "-c", rank], start_new_session=True)
         time.sleep(600)
-    given = dict(pairwise(words))  # the last of an option that is there twice
+    given = dict(pairwise(words))  # if an option is there twice, the last one counts
     rounds = [100.0 * int(ranks)] * 3
     measured(Path(given["--output"]), [node(int(ranks))], rounds, batch_size=int(given["--batch-size"]))
 

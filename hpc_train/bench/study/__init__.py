@@ -1,1 +1,1 @@
-"""A scaling study is a folder: the plan (study.json), and a measurement and a log for every job."""
+"""A scaling study: a folder with a plan (study.json), and a measurement and a log for every job."""

@@ -1,4 +1,4 @@
-"""The benchmark's command line, read before anything runs."""
+"""The command line of the benchmark, which is read before anything runs."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ PROGRAM = "hpc-train bench throughput"
 
 
 def parsed(words: Sequence[str]):
-    """Options of `hpc-train bench throughput WORDS`; a mistake in them ends this process as it would end that command.
+    """Read the options of `hpc-train bench throughput WORDS`. A mistake ends this process as it would end that command.
 
     Raises:
         UserError: values that make no sense.
@@ -25,12 +25,12 @@ def parsed(words: Sequence[str]):
 
 
 def check(words: Sequence[str], jobs: list[Job]) -> None:
-    """Read the command line of every kind of job, each once.
+    """Check the command line of every kind of job.
 
     Raises:
-        UserError: values that make no sense, or --output, which is the study's.
+        UserError: values that make no sense, or --output, which the study sets.
     """
     if parsed(words).output:
-        raise UserError("--output is the study's: every job has its file in the study's folder; leave it out")
+        raise UserError("--output: the study sets it for every job, to a file in its folder; leave it out")
     for added in dict.fromkeys(tuple(job.options) for job in jobs):
         parsed([*words, *added])

@@ -1,15 +1,15 @@
 """How does the speed grow with the ranks? hpc-train bench scaling studies/NAME --np 1,2,4 -- mnist --data shards/mnist
 
-What follows `--` is a command line of `hpc-train bench throughput`. It runs once for every size, repeat and value of a
-sweep, each in processes of its own, one job after another: launched here, or with --submit as jobs of Slurm. Each job
-leaves a measurement and a log in the study's folder, so the same command again makes what is missing, and a job that
-fails takes nothing else with it. Without --np the folder's measurements are printed again.
+A command line of `hpc-train bench throughput` follows `--`. It runs once for every size, repeat and value of a sweep,
+each time in new processes, one job after another: launched here, or with --submit as jobs of Slurm. Each job writes a
+measurement and a log into the study's folder. So the same command again runs what is missing, and a job that fails does
+no harm to the others. Without --np, the command prints the measurements of the folder again.
 
-Repeats are interleaved: every size once, then every size again, begun elsewhere. Parallel efficiency is samples/s a
-rank over that of the smallest size; fit / alone is efficiency against ranks that train independently on the same nodes:
-what averaging gradients costs, apart from what a node itself loses when it is full. Its ceiling comes from the single
-steps of those: their mean over that of each step's slowest rank, for which ranks that average would wait. In weak
-scaling a rank's batch is constant, in strong scaling the global one.
+Repeats are interleaved: every size once, then every size again, beginning with another one. Parallel efficiency is
+samples/s of a rank over that of the smallest size. fit / alone is the efficiency relative to ranks that train
+independently on the same nodes: the cost of averaging gradients, without what a node loses because it is full. Its
+ceiling comes from the single steps of those ranks: the mean step over the slowest rank's, for which ranks that average
+would wait. In weak scaling the batch of a rank is constant, in strong scaling the global batch.
 """
 
 import json
@@ -33,25 +33,25 @@ __all__ = ["Measurement", "Scaling", "read", "run", "tables"]
 
 @dataclass(frozen=True)
 class Scaling:
-    """Measure throughput at several numbers of ranks and lay the results side by side."""
+    """Measure throughput at several numbers of ranks, and print the results in one table."""
 
     study: Annotated[Path, tyro.conf.Positional]
     """Folder of the study."""
     benchmark: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """After `--`: the trainer and its options, as `hpc-train bench throughput` takes them."""
     np: str = ""
-    """Numbers of ranks, as in 1,2,4; without it the results in the folder are printed."""
+    """Numbers of ranks, as in 1,2,4. Without it, the results in the folder are printed."""
     repeats: int = 5
-    """Jobs of each kind; standard errors are over them."""
+    """Jobs of each kind. Standard errors are over them."""
     mode: Literal["weak", "strong", "both"] = "weak"
     """What stays constant: a rank's batch, the global batch (of the smallest size), or each in turn."""
     sweep: tuple[str, ...] = ()
     """Options of the benchmark to vary, and variables in capitals: bucket_mib=1,8,32 lag=0,1 HOROVOD_CYCLE_TIME=1,5.
-    One is changed at a time; the first values together are the base."""
+    One is changed at a time. The first values together are the base."""
     launcher: str = "horovodrun -np {np}"
-    """What starts the ranks, as in 'horovodrun --gloo -np {np} -H node1:4,node2:4'; {np} is their number."""
+    """Command that starts the ranks, as in 'horovodrun --gloo -np {np} -H node1:4,node2:4'; {np} is their number."""
     timeout: float = 3600
-    """Seconds after which a job started here is ended, and counts as failed."""
+    """Seconds after which a job that was started here is ended, and counts as failed."""
     submit: bool = False
     """Submit each job with sbatch and slurm/scaling_study.sh; then wait, and print the results."""
     sbatch: str = ""
@@ -61,7 +61,7 @@ class Scaling:
     detach: bool = False
     """With --submit: do not wait. To collect the results, give the same command again, or --wait alone."""
     wait: bool = False
-    """Without --np: wait first for the study's jobs that are in Slurm's queue."""
+    """Without --np: first wait for the jobs of the study that are in Slurm's queue."""
     peers: bool = False
     """Also run the same network on other frameworks, at each size and repeat."""
     peers_python: Path | None = None
@@ -71,33 +71,37 @@ class Scaling:
 
 
 def run(options: Scaling) -> None:
-    """Measure what is missing, print, and say what failed."""
-    tell = partial(say, stream=sys.stderr) if options.json else say
+    """Measure what is missing, and print the results.
+
+    Raises:
+        UserError: options that cannot be used, or jobs that failed.
+    """
+    show = partial(say, stream=sys.stderr) if options.json else say
     failed: list[str] = []
     if options.np:
-        failed = _make(options, tell)
+        failed = _make(options, show)
         if options.submit and options.detach:
-            tell(f"the same command collects them, or `hpc-train bench scaling {options.study} --wait`")
+            show(f"collect them with the same command, or with `hpc-train bench scaling {options.study} --wait`")
             return
     elif options.benchmark:
-        raise UserError("--np is missing: say how many ranks, as in --np 1,2,4")
+        raise UserError("--np is missing: give the numbers of ranks, as in --np 1,2,4")
     elif options.wait:
         from hpc_train.bench.study.make import collect
         from hpc_train.bench.study.record import recorded
 
         submitted = (recorded(options.study) or {}).get("submitted", {})
-        failed = collect(options.study, submitted, tell)
+        failed = collect(options.study, submitted, show)
     if failed and not any(map(load, options.study.glob("[!.]*.json"))):
-        raise UserError(f"no job has measured anything; see {options.study / failed[0]}.log")
+        raise UserError(f"no job has measured anything; read {options.study / failed[0]}.log for the reason")
     _print(options)
     if failed:
         named = ", ".join(failed[:3]) + (f" and {len(failed) - 3} more" if len(failed) > 3 else "")
         jobs = f"{len(failed)} job{'s' * (len(failed) > 1)} failed"
-        raise UserError(f"{jobs}: {named}; their logs say why, and the same command runs what is missing")
+        raise UserError(f"{jobs}: {named}; read their logs, then run what is missing with the same command")
 
 
-def _make(options: Scaling, tell) -> list[str]:
-    """Plan, record, and make what is missing; names of the jobs that failed."""
+def _make(options: Scaling, show) -> list[str]:
+    """Plan, record, and run what is missing; return the names of the jobs that failed."""
     from hpc_train.bench.study import benchmark, make, peers, submit
     from hpc_train.bench.study.plan import jobs, sizes_of, sweep_of
     from hpc_train.bench.study.record import record
@@ -122,19 +126,19 @@ def _make(options: Scaling, tell) -> list[str]:
         settings |= {"the smallest of --np": sizes[0]}
     plan = record(options.study, planned, settings, {"np": sizes, "repeats": options.repeats})
     if not options.submit:
-        return make.here(options, planned, tell)
-    submitted = make.on_cluster(options, planned, plan, tell)
-    return [] if options.detach else make.collect(options.study, submitted, tell)
+        return make.here(options, planned, show)
+    submitted = make.on_cluster(options, planned, plan, show)
+    return [] if options.detach else make.collect(options.study, submitted, show)
 
 
 def _check(options: Scaling) -> None:
     from hpc_train.parallel.launcher import detect
 
     if detect().size > 1:
-        raise UserError(f"{detect().name} has started several of this; start one, which starts the ranks itself")
+        raise UserError(f"{detect().name} has started this command on several ranks; start it once, without a launcher")
     if not options.benchmark:
         raise UserError(
-            "what to measure is missing: put it after `--`, as in `hpc-train bench scaling studies/NAME --np 1,2,4 -- "
+            "the benchmark is missing: put it after `--`, as in `hpc-train bench scaling studies/NAME --np 1,2,4 -- "
             "mnist --data shards/mnist`"
         )
     if options.repeats < 1 or not 0 < options.timeout < math.inf or options.ranks_per_node < 1:
@@ -143,11 +147,11 @@ def _check(options: Scaling) -> None:
         try:
             shlex.split(words)
         except ValueError as error:
-            raise UserError(f"--{option} {words}: {str(error).lower()}; mend the quotes within it") from error
+            raise UserError(f"--{option} {words}: {str(error).lower()}; fix the quotes in it") from error
     if options.peers and options.submit:
         raise UserError("--peers runs on this machine only; leave --submit or --peers out")
     if (options.detach or options.sbatch) and not options.submit:
-        raise UserError("--detach and --sbatch are for --submit; give it too, or leave them out")
+        raise UserError("--detach and --sbatch need --submit; add it, or leave them out")
 
 
 def _print(options: Scaling) -> None:

@@ -1,4 +1,4 @@
-"""Running one job on this machine, with nothing of it left behind."""
+"""Running one job on this machine. None of its processes outlives it."""
 
 import os
 import re
@@ -11,23 +11,23 @@ from pathlib import Path
 
 import psutil
 
-# In the environment of all processes of a job, by which they are found: launchers start sessions of their own.
+# A variable in the environment of all processes of a job, to find them by: launchers start new sessions.
 _MARK = "HPC_TRAIN_STUDY_JOB"
 _PATIENCE = 10
 _CHATTER = re.compile(r"(\[\d+\] ?)?(I0000 |WARNING: All log messages before absl::InitializeLog)")
 
 
 def run(argv: list[str], environment: dict[str, str], log: Path, timeout: float) -> int | None:
-    """Run a command to its end; whatever ends this, none of its processes on this machine goes on.
+    """Run a command to its end. However this ends, all its processes on this machine end, too.
 
     Args:
         argv: the command.
-        environment: what it has besides this process's variables.
+        environment: its variables besides those of this process.
         log: file for both of its streams.
         timeout: seconds after which it is ended.
 
     Returns:
-        Its status; None where it took too long.
+        Its status; None if it took too long.
 
     Raises:
         OSError: there is no such command, or the log cannot be written.
@@ -36,12 +36,12 @@ def run(argv: list[str], environment: dict[str, str], log: Path, timeout: float)
     with log.open("wb") as stream:
         process = subprocess.Popen(
             argv,
-            # The log's last lines are for what went wrong.
+            # Without it, TensorFlow would fill the last lines of the log, where an error should be.
             env={"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ, **environment, _MARK: mark},
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,
-            # Ctrl-C in a terminal is for this process, which ends the job.
+            # Ctrl-C in a terminal goes to this process only, which ends the job.
             start_new_session=True,
         )
         try:
@@ -54,7 +54,7 @@ def run(argv: list[str], environment: dict[str, str], log: Path, timeout: float)
 
 
 def last_lines(log: Path, count: int = 5) -> list[str]:
-    """The end of a log, without empty lines and what TensorFlow says whenever it starts."""
+    """The last lines of a log, without empty lines and the lines that TensorFlow prints at every start."""
     try:
         with log.open("rb") as stream:
             stream.seek(max(0, log.stat().st_size - 8192))
@@ -66,7 +66,7 @@ def last_lines(log: Path, count: int = 5) -> list[str]:
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Within it SIGTERM and SIGHUP end this process as Ctrl-C does: with what is left to do on the way out."""
+    """A context in which SIGTERM and SIGHUP end this process as Ctrl-C does: it cleans up before it ends."""
 
     def end(number, _):
         raise SystemExit(128 + number)
@@ -94,10 +94,10 @@ def _end(process: subprocess.Popen, mark: str) -> None:
     left = _members(mark)
     if not left:
         return
-    # The launcher first: it knows its ranks, those on other machines too.
+    # The launcher goes first: it knows its ranks, also those on other machines.
     process.terminate()
     psutil.wait_procs(left, _PATIENCE)
-    # More than once: what is killed may have started another just before.
+    # More than once: a process may have started another one just before it was killed.
     for _ in range(5):
         left = _members(mark)
         if not left:

@@ -1,4 +1,4 @@
-"""Making what is missing of a study: here, one job after another, or as jobs of Slurm."""
+"""Running the jobs that a study lacks: here, one after another, or as jobs of Slurm."""
 
 import shlex
 import sys
@@ -14,41 +14,41 @@ from hpc_train.bench.study.plan import Job
 from hpc_train.errors import UserError
 from hpc_train.files import write_json
 
-Tell = Callable[[str], None]
-# Seconds after which a file is there that a job on another node has written.
+Show = Callable[[str], None]
+# Seconds to wait for a file that a job on another node has written.
 _LATE = 10
 
 
-def here(options, jobs: list[Job], tell: Tell) -> list[str]:
-    """Run on this machine the jobs that have no measurement yet, one after another.
+def here(options, jobs: list[Job], show: Show) -> list[str]:
+    """Run the jobs that have no measurement yet on this machine, one after another.
 
     Args:
-        chosen: the command's options.
+        options: the command's.
         jobs: all, in their order.
-        tell: takes the lines of progress.
+        show: called with each line of progress.
 
     Returns:
         Names of the jobs that failed.
 
     Raises:
-        UserError: the launcher is not there, or nothing of the first repeat works.
+        UserError: the launcher cannot be started, or every job of the first repeat failed.
     """
     missing = [job for job in jobs if not load(options.study / job.file)]
     first = sum(job.repeat == jobs[0].repeat for job in jobs)
     failed: list[str] = []
-    with launch.ended_by_signals(), _said_when_interrupted(tell, "the same command goes on"):
+    with launch.ended_by_signals(), _when_interrupted(show, "the same command goes on"):
         for number, job in enumerate(missing, 1):
             log, begun = options.study / f"{job.name}.log", time.monotonic()
             status = _run(options, job, log)
             place, figures = f"[{number}/{len(missing)}] {job.described}", load(options.study / job.file)
             if figures:
-                tell(f"{place}: {_rate(figures)} samples/s, {time.monotonic() - begun:.0f} s")
+                show(f"{place}: {_rate(figures)} samples/s, {time.monotonic() - begun:.0f} s")
                 continue
             failed.append(job.name)
             how = f"ended after {options.timeout:g} s" if status is None else f"status {status}"
-            tell(_failure(f"{place}: failed, {how}", log))
+            show(_failure(f"{place}: failed, {how}", log))
             if len(failed) == number == first < len(missing):
-                raise UserError(f"every job of the first repeat failed, and the rest is not tried: see {log}")
+                raise UserError(f"every job of the first repeat failed, so the rest was not tried; read {log}")
     return failed
 
 
@@ -61,11 +61,11 @@ def _run(options, job: Job, log: Path) -> int | None:
 
 
 @contextmanager
-def _said_when_interrupted(tell: Tell, what: str) -> Iterator[None]:
+def _when_interrupted(show: Show, what: str) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
-        tell(f"interrupted; {what}")
+        show(f"interrupted; {what}")
         raise
 
 
@@ -78,20 +78,20 @@ def _command(options, job: Job) -> tuple[list[str], dict[str, str]]:
     return [*launcher, *program, *options.benchmark, *job.options, "--output", str(output)], job.environment
 
 
-def on_cluster(options, jobs: list[Job], plan: dict, tell: Tell) -> dict[str, str]:
-    """Submit the jobs that have no measurement and are not in the queue, each to run after the one before.
+def on_cluster(options, jobs: list[Job], plan: dict, show: Show) -> dict[str, str]:
+    """Submit the jobs that have no measurement and are not in the queue. Each runs after the one before.
 
     Args:
-        chosen: the command's options.
+        options: the command's.
         jobs: all, in their order.
-        plan: as `record` has it.
-        tell: takes the lines of progress.
+        plan: as `record` returns it.
+        show: called with each line of progress.
 
     Returns:
-        Job numbers, by file, of all that is in the queue.
+        The numbers of all jobs in the queue, by file.
 
     Raises:
-        UserError: no Slurm, or it refuses a job.
+        UserError: there is no Slurm, or it refuses a job.
     """
     study = options.study
     missing = [job for job in jobs if not load(study / job.file)]
@@ -103,37 +103,37 @@ def on_cluster(options, jobs: list[Job], plan: dict, tell: Tell) -> dict[str, st
         if job.file not in waited:
             last = submit.submit(study, job, options.benchmark, options.ranks_per_node, options.sbatch, last)
             waited[job.file] = last
-            # At once: it is found again whatever ends this.
+            # Write it at once, so the job can be found again however this ends.
             write_json(study / PLAN, {**plan, "submitted": waited})
-        tell(f"{job.described}: job {waited[job.file]}")
+        show(f"{job.described}: job {waited[job.file]}")
     return waited
 
 
-def collect(study: Path, waited: dict[str, str], tell: Tell) -> list[str]:
-    """Wait until submitted jobs are over.
+def collect(study: Path, waited: dict[str, str], show: Show) -> list[str]:
+    """Wait until submitted jobs have ended.
 
     Args:
         study: the folder.
-        waited: their numbers, by the files that they make.
-        tell: takes the lines of progress.
+        waited: their numbers, by the files that they write.
+        show: called with each line of progress.
 
     Returns:
-        Names of those that failed.
+        Names of the jobs that failed.
 
     Raises:
         UserError: Slurm does not answer for a minute.
     """
     failed: list[str] = []
-    with _said_when_interrupted(tell, "the jobs stay in the queue, and the same command collects them"):
+    with _when_interrupted(show, "the jobs stay in the queue, and the same command collects them"):
         for file in submit.over(waited):
             name, deadline = file.removesuffix(".json"), time.monotonic() + _LATE
             while not (figures := load(study / file)) and time.monotonic() < deadline:
                 time.sleep(0.5)
             if figures:
-                tell(f"{name}: {_rate(figures)} samples/s")
+                show(f"{name}: {_rate(figures)} samples/s")
             else:
                 failed.append(name)
-                tell(_failure(f"{name}: job {waited[file]} failed", study / f"{name}.log"))
+                show(_failure(f"{name}: job {waited[file]} failed", study / f"{name}.log"))
     return failed
 
 

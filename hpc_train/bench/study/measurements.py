@@ -1,7 +1,7 @@
-"""The measurements of a study, as `bench throughput` wrote them, and the part of each in the study's plan.
+"""The measurements of a study, as `bench throughput` wrote them, and their place in the study's plan.
 
-A file that the plan (study.json) names has its repeat, modes and variant from there. One that it does not name, of a
-job submitted by hand, counts as weak scaling without a variant.
+The plan (study.json) gives the repeat, modes and variant of the files that it names. A file that it does not name, of a
+job that was submitted by hand, counts as weak scaling without a variant.
 """
 
 import json
@@ -14,7 +14,7 @@ from hpc_train.errors import UserError
 
 PLAN = "study.json"
 OURS = "hpc-train"
-# Options that do not change what a step does; the data are known by their content.
+# Options that do not change what a step does. The content identifies the data.
 _FREE = ("data", "steps", "warmup", "rounds", "threads", "output", "ways")
 
 
@@ -25,55 +25,57 @@ class Measurement:
     file: str
     """Its name in the study's folder."""
     figures: dict
-    """All that is in it."""
+    """Its content."""
     modes: tuple[str, ...] = ("weak",)
-    """The curves that it is a point of: weak, strong, or both where the smallest size serves both."""
+    """The curves that have it as a point: weak, strong, or both for the smallest size."""
     variant: tuple[tuple[str, str], ...] = ()
-    """What a sweep set for it: (name, value), as the plan has them."""
+    """What a sweep set for it: (name, value), as in the plan."""
     place: int = 0
-    """Of the variant in its sweep; 0 is the base, which has the first value of everything swept."""
+    """Of the variant in its sweep. 0 is the base, which has the first value of every name."""
     repeat: int | None = None
-    """Jobs of one repeat ran one after another; None of a job submitted by hand."""
+    """Number of the repeat; its jobs ran one after another. None for a job that was submitted by hand."""
 
     @property
     def ranks(self) -> int:
-        """Of all nodes."""
+        """The number of ranks, on all nodes."""
         return sum(node["ranks"] for node in self.nodes)
 
     @property
     def nodes(self) -> list[dict]:
-        """As `hardware.nodes` has them."""
+        """The nodes, as `hardware.nodes` describes them."""
         return self.figures["nodes"]
 
     @property
     def shared(self) -> bool:
-        """Ranks share cores or GPUs: says nothing about scaling."""
+        """Whether ranks share cores or GPUs. Then the measurement says nothing about scaling."""
         return shared(self.nodes)
 
     @property
     def threads(self) -> int:
-        """Of a rank."""
+        """Threads of a rank."""
         return int(self.figures["threads"])
 
     @property
     def batch_size(self) -> int:
-        """Samples a step on a rank."""
+        """Samples in a step on each rank."""
         return int(self.figures["batch_size"])
 
     @property
     def framework(self) -> str:
-        """hpc-train, or the peer that it stands beside."""
+        """hpc-train, or the name of a peer."""
         return self.figures["framework"]
 
     @property
     def rates(self) -> dict[str, list[float]]:
-        """samples/s over all ranks, one a round, for each way."""
+        """samples/s over all ranks in each round, by way."""
         return self.figures["rates"]
 
     def conditions(self, mode: str, swept: frozenset[str] = frozenset()) -> dict[str, str]:
-        """What must be alike where measurements are compared; `swept` options need not be.
+        """The conditions that must be equal if measurements are compared.
 
-        The batch is that of a rank in weak scaling, the global one in strong scaling.
+        Args:
+            mode: in weak scaling the batch is that of a rank, in strong scaling the global batch.
+            swept: options that may differ.
         """
         figures, free = self.figures, {*_FREE, *swept, "model", "batch_size"}
         strong = mode == "strong"
@@ -90,16 +92,19 @@ class Measurement:
 
 
 def read(study: Path) -> tuple[list[Measurement], list[str]]:
-    """The measurements in a folder, in the order of their names, and a line for each JSON file that should be one.
+    """Read the measurements in a folder.
+
+    Returns:
+        The measurements in the order of their names, and a line for each JSON file that was left out.
 
     Raises:
-        UserError: there is not one measurement.
+        UserError: there is no measurement.
     """
     if not study.is_dir():
-        raise UserError(f"{study} is not a folder; give the one that holds a study's JSON files")
+        raise UserError(f"{study} is not a folder; give the folder with the JSON files of a study")
     planned, left_out = _planned(study / PLAN)
     measurements = []
-    # A name that begins with a dot is a file half written.
+    # A name with a dot at its beginning is that of a half-written file.
     for path in sorted(study.glob("[!.]*.json")):
         if path.name == PLAN:
             continue
@@ -112,14 +117,14 @@ def read(study: Path) -> tuple[list[Measurement], list[str]]:
     if not measurements:
         why = f"; {left_out[0]}" if left_out else ""
         raise UserError(
-            f"{study} holds no measurement{why}; `hpc-train bench scaling {study} --np 1,2 -- mnist --data ...` makes "
-            "them, or `hpc-train bench throughput ... --output FILE.json`"
+            f"{study} holds no measurement{why}; make some with `hpc-train bench scaling {study} --np 1,2 -- mnist "
+            "--data ...`, or with `hpc-train bench throughput ... --output FILE.json`"
         )
     return measurements, left_out
 
 
 def load(path: Path) -> dict | None:
-    """The figures of one measurement; None where there is none that `read` would take."""
+    """The figures of one measurement; None if there is none that `read` would accept."""
     try:
         return _figures(path)
     except (OSError, ValueError):
@@ -142,7 +147,7 @@ def _placed(name: str, figures: dict, job: dict) -> Measurement:
 
 
 def _figures(path: Path) -> dict | None:
-    """What a measurement holds; None where the file is another benchmark's."""
+    """The content of a measurement; None if the file comes from another benchmark."""
     try:
         figures = json.loads(path.read_bytes())
     except ValueError as error:

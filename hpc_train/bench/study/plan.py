@@ -1,4 +1,4 @@
-"""What a study runs: its jobs, in their order."""
+"""The jobs of a study, in their order."""
 
 import re
 from dataclasses import dataclass, replace
@@ -15,36 +15,36 @@ class Job:
     repeat: int
     """From 1."""
     modes: tuple[str, ...]
-    """The curves that it is a point of: weak, strong or both."""
+    """The curves that have it as a point: weak, strong or both."""
     variant: tuple[tuple[str, str], ...] = ()
-    """(name, value) of all that is swept."""
+    """(name, value) of everything in the sweep."""
     place: int = 0
     """Of the variant in the sweep; 0 is the base."""
     changed: str = ""
-    """What the variant changes from the base, NAME=VALUE; empty of the base."""
+    """What the variant changes from the base, NAME=VALUE; empty for the base."""
     batch_size: int | None = None
-    """Of a rank, where it is not the command's: strong scaling."""
+    """Of a rank, if it differs from the command's: in strong scaling."""
     framework: str = OURS
 
     @property
     def name(self) -> str:
-        """Of its files, less the ending."""
+        """The name of its files, without the ending."""
         parts = [f"ranks-{self.ranks:05}", "strong" * (self.modes == ("strong",) and self.batch_size is not None)]
         parts += [self.changed, self.framework * (self.framework != OURS), f"repeat-{self.repeat}"]
         return "-".join(part for part in parts if part)
 
     @property
     def file(self) -> str:
-        """Of its measurement."""
+        """The file of its measurement."""
         return f"{self.name}.json"
 
     @property
     def described(self) -> str:
-        """For people."""
+        """The job in words."""
         strong = f"batch {self.batch_size} a rank" if self.batch_size else ""
         framework = self.framework * (self.framework != OURS)
-        told = [f"{self.ranks} rank{'s' * (self.ranks > 1)}", strong, self.changed, framework, f"repeat {self.repeat}"]
-        return ", ".join(part for part in told if part)
+        parts = [f"{self.ranks} rank{'s' * (self.ranks > 1)}", strong, self.changed, framework, f"repeat {self.repeat}"]
+        return ", ".join(part for part in parts if part)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -53,7 +53,7 @@ class Job:
 
     @property
     def options(self) -> list[str]:
-        """What is added to the benchmark's own words."""
+        """The words that are added to the benchmark's command line."""
         words = [] if self.batch_size is None else ["--batch-size", str(self.batch_size)]
         for name, value in self.variant:
             option = name.replace("_", "-")
@@ -65,10 +65,10 @@ class Job:
 
 
 def sizes_of(text: str) -> list[int]:
-    """The numbers of `--np 1,2,4`, smallest first.
+    """Read the numbers of `--np 1,2,4`, smallest first.
 
     Raises:
-        UserError: something else.
+        UserError: the text is of another form.
     """
     try:
         sizes = sorted({int(number) for number in text.split(",")})
@@ -80,10 +80,10 @@ def sizes_of(text: str) -> list[int]:
 
 
 def sweep_of(words: tuple[str, ...]) -> dict[str, list[str]]:
-    """The values of `--sweep bucket_mib=1,8 HOROVOD_CYCLE_TIME=1,5`, by name.
+    """Read the values of `--sweep bucket_mib=1,8 HOROVOD_CYCLE_TIME=1,5`, by name.
 
     Raises:
-        UserError: something else, or a name or value twice.
+        UserError: a word is of another form, or a name or value is there twice.
     """
     sweep: dict[str, list[str]] = {}
     for word in words:
@@ -93,7 +93,7 @@ def sweep_of(words: tuple[str, ...]) -> dict[str, list[str]]:
         if not equals or not name or not all(re.fullmatch(r"[\w.+-]+", value) for value in values):
             raise UserError(f"--sweep {word}: give NAME=VALUE,VALUE,..., as in --sweep bucket_mib=1,8,32")
         if name in sweep or len(set(values)) < len(values):
-            raise UserError(f"--sweep {word}: {name} or one of its values is there twice; name each once")
+            raise UserError(f"--sweep {word}: {name} or one of its values is there twice; give each once")
         if len(values) < 2:
             raise UserError(f"--sweep {word}: one value is no sweep; put it into the command, or give another value")
         sweep[name] = values
@@ -101,7 +101,7 @@ def sweep_of(words: tuple[str, ...]) -> dict[str, list[str]]:
 
 
 def variants(sweep: dict[str, list[str]]) -> list[tuple[str, tuple[tuple[str, str], ...]]]:
-    """(what is changed, all values) for the base, which has the first value of everything, and for one change each."""
+    """(what is changed, all values) of the base, which has the first value of everything, and of each single change."""
     base = {name: values[0] for name, values in sweep.items()}
     changes = [(name, value) for name, values in sweep.items() for value in values[1:]]
     return [("", tuple(base.items())), *((f"{n}={v}", tuple({**base, n: v}.items())) for n, v in changes)]
@@ -110,19 +110,19 @@ def variants(sweep: dict[str, list[str]]) -> list[tuple[str, tuple[tuple[str, st
 def jobs(
     sizes: list[int], repeats: int, mode: str, sweep: dict[str, list[str]], batch_size: int, peers: tuple[str, ...] = ()
 ) -> list[Job]:
-    """All jobs in the order in which they run: repeat after repeat, each begun at another size than the one before.
+    """Make all jobs in the order in which they run: repeat after repeat, each beginning with another size.
 
     Args:
         sizes: numbers of ranks, smallest first.
         repeats: jobs of each kind.
-        mode: weak, strong or both. In strong scaling the global batch is that of the smallest size, which so is a
+        mode: weak, strong or both. In strong scaling the global batch is that of the smallest size, so this size is a
             point of both curves.
-        sweep: as `sweep_of` has it.
-        batch_size: of a rank, as the command says.
-        peers: frameworks that run beside ours, at the base of the sweep only.
+        sweep: as `sweep_of` returns it.
+        batch_size: of a rank, as in the command.
+        peers: frameworks to run beside ours, only at the base of the sweep.
 
     Raises:
-        UserError: the global batch of strong scaling does not divide.
+        UserError: the global batch of strong scaling does not divide among the ranks.
     """
     once = []
     for ranks in sizes:
@@ -147,7 +147,7 @@ def _points(ranks: int, smallest: int, mode: str, batch_size: int) -> list[tuple
         if whole % ranks:
             raise UserError(
                 f"--mode {mode}: the global batch, {whole} samples (--batch-size {batch_size} on {smallest}), does not "
-                f"divide among {ranks} ranks; choose a --batch-size that does"
+                f"divide among {ranks} ranks; choose another --batch-size"
             )
         points.append((("strong",), whole // ranks))
     return points

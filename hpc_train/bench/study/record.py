@@ -13,19 +13,19 @@ from hpc_train.files import write_json
 
 
 def record(study: Path, jobs: list[Job], settings: dict, growing: dict) -> dict:
-    """Make the folder and write the plan, or take up the one that is there.
+    """Make the folder and write the plan, or continue an earlier plan in it.
 
     Args:
         study: the folder.
         jobs: all of them.
-        settings: what must not differ from an earlier plan, by the name of its option.
-        growing: what may come to differ.
+        settings: what must be the same as in an earlier plan, by the name of its option.
+        growing: what may differ.
 
     Returns:
-        The plan, with `submitted`: job numbers by file, where jobs were submitted earlier.
+        The plan, with `submitted`: the numbers of jobs that were submitted earlier, by file.
 
     Raises:
-        UserError: other settings than recorded, or the folder cannot be written.
+        UserError: the settings differ from those recorded, or the folder cannot be written.
     """
     path = study / PLAN
     try:
@@ -34,8 +34,10 @@ def record(study: Path, jobs: list[Job], settings: dict, growing: dict) -> dict:
         before = earlier["settings"] if earlier else {}
         changed = [name for name in settings if before.get(name, settings[name]) != settings[name]]
         if changed:
-            told = "; ".join(f"{name} was {_told(before[name])}" for name in changed)
-            raise UserError(f"{study} holds a study with other options: {told}; name another folder, or use these")
+            earlier_ones = "; ".join(f"{name} was {_in_words(before[name])}" for name in changed)
+            raise UserError(
+                f"{study} holds a study with other options: {earlier_ones}; name another folder, or use these options"
+            )
         kept = {job["file"]: job for job in (earlier or {}).get("jobs", ())}
         kept |= {job.file: _as_dict(job) for job in jobs}
         plan = {
@@ -53,10 +55,10 @@ def record(study: Path, jobs: list[Job], settings: dict, growing: dict) -> dict:
 
 
 def recorded(study: Path) -> dict | None:
-    """The plan in a study's folder, or None.
+    """Read the plan in a study's folder; None if there is none.
 
     Raises:
-        UserError: it is damaged.
+        UserError: the plan is damaged.
     """
     path = study / PLAN
     if not path.exists():
@@ -65,12 +67,12 @@ def recorded(study: Path) -> dict | None:
         plan = json.loads(path.read_bytes())
         return {**plan, "settings": dict(plan["settings"]), "jobs": [dict(job) for job in plan["jobs"]]}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}); remove it, and the same command makes it again") from error
+        raise UserError(f"{path} is damaged ({error}); remove it, and the same command writes it again") from error
 
 
 def _as_dict(job: Job) -> dict:
     return {"file": job.file, **{k: v for k, v in vars(job).items() if k != "variant"}, "variant": dict(job.variant)}
 
 
-def _told(value) -> str:
+def _in_words(value) -> str:
     return shlex.join(map(str, value)) if isinstance(value, list) else json.dumps(value)

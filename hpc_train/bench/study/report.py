@@ -1,4 +1,4 @@
-"""What `hpc-train bench scaling` prints."""
+"""The text that `hpc-train bench scaling` prints."""
 
 import sys
 
@@ -11,14 +11,14 @@ _HEAD += f"{'fit / alone':>17}{'ceiling':>9}{'communication':>17}{'input wait':>
 
 
 def report(tables: list[dict], left_out: list[str]) -> None:
-    """Print the tables; what was left out goes to standard error."""
+    """Print the tables, and the notes on what was left out to standard error."""
     for line in left_out:
         say(f"note: {line}", sys.stderr)
     for mode in ("weak", "strong"):
         alike = [table for table in tables if table["mode"] == mode]
         if len(alike) > 1:
             differing = ", ".join(_differences([table["conditions"] for table in alike]))
-            say(f"note: the measurements differ in {differing}: {len(alike)} tables, not to be compared\n")
+            say(f"note: the measurements differ in {differing}: {len(alike)} tables, which cannot be compared\n")
     for number, table in enumerate(tables):
         _print(table, "\n" if number else "")
 
@@ -29,10 +29,11 @@ def _differences(conditions: list[dict]) -> list[str]:
 
 
 def _print(table: dict, before: str) -> None:
-    rows, told = table["rows"], table["conditions"]
-    batch = f"global batch {told['global batch']}" if "global batch" in told else f"batch {told['batch size']} a rank"
-    say(f"{before}{table['mode']} scaling of {told['trainer']} {told['model']}, {batch}, data {told['data']}")
-    say(f"processor {told['processor']}, GPU {told['GPU']}; {told['versions']}")
+    rows, given = table["rows"], table["conditions"]
+    strong = "global batch" in given
+    batch = f"global batch {given['global batch']}" if strong else f"batch {given['batch size']} a rank"
+    say(f"{before}{table['mode']} scaling of {given['trainer']} {given['model']}, {batch}, data {given['data']}")
+    say(f"processor {given['processor']}, GPU {given['GPU']}; {given['versions']}")
     base = next((row["variant"] for row in rows if not row["place"]), {})
     series: dict[str, list[dict]] = {}
     for row in rows:
@@ -69,17 +70,17 @@ def _row(row: dict) -> str:
 
 def _notes(rows: list[dict]) -> None:
     against = {row["against"] for row in rows}
-    say(f"efficiency: samples/s a rank over those of {_listed(against)} rank{'s' * (against != {1})}")
+    say(f"efficiency: samples/s of a rank over those of {_listed(against)} rank{'s' * (against != {1})}")
     if any(row["ceiling"] for row in rows):
-        say("ceiling: what fit / alone would be if ranks only lost the wait for the slowest one in each step")
+        say("ceiling: what fit / alone would be if ranks lost time only by waiting for the slowest one in each step")
     if any(row["jobs"] > 1 for row in rows):
         say("±: standard error over jobs" + ("; of one job, over its rounds" * any(row["jobs"] == 1 for row in rows)))
     else:
-        say("±: standard error over the rounds of one job; --repeats tells how far jobs differ")
+        say("±: standard error over the rounds of one job; use --repeats to see how far jobs differ")
     if any(row["shared"] for row in rows):
-        say("* ranks share cores or GPUs: says nothing about scaling")
+        say("* ranks share cores or GPUs: this says nothing about scaling")
     if len({threads for row in rows for threads in row["threads"]}) > 1:
-        say("ranks of different sizes had different numbers of threads: unequal ranks are compared; give --threads")
+        say("ranks had different numbers of threads, so the table compares unequal ranks; give --threads")
 
 
 def _listed(numbers) -> str:

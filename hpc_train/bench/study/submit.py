@@ -1,4 +1,4 @@
-"""Jobs of a study as jobs of Slurm: submitting them, and waiting until they are gone."""
+"""The jobs of a study as jobs of Slurm: submitting them, and waiting until they have ended."""
 
 import os
 import shlex
@@ -16,20 +16,22 @@ _TRIES = 30
 
 
 def shape(ranks: int, ranks_per_node: int) -> tuple[int, int]:
-    """(nodes, ranks on each) for so many ranks.
+    """(nodes, ranks on each node) for a number of ranks.
 
     Raises:
-        UserError: the last node would have fewer than the others.
+        UserError: the last node would have fewer ranks than the others.
     """
     if ranks <= ranks_per_node:
         return 1, ranks
     if ranks % ranks_per_node:
-        raise UserError(f"--np {ranks} with --ranks-per-node {ranks_per_node}: full nodes only; choose a multiple")
+        raise UserError(
+            f"--np {ranks} does not fill its nodes; with --ranks-per-node {ranks_per_node}, choose a multiple of it"
+        )
     return ranks // ranks_per_node, ranks_per_node
 
 
 def template() -> Path:
-    """The batch script, in the folder from which it is submitted or in HPC_TRAIN.
+    """Find the batch script in this folder or in HPC_TRAIN.
 
     Raises:
         UserError: there is none.
@@ -37,26 +39,26 @@ def template() -> Path:
     path = Path(os.environ.get("HPC_TRAIN", "."), _TEMPLATE)
     if not path.is_file():
         how = "run this in a folder with slurm/ (`hpc-train templates FOLDER` writes it), or export HPC_TRAIN=FOLDER"
-        raise UserError(f"no {path}: {how}")
+        raise UserError(f"there is no {path}: {how}")
     return path
 
 
 def submit(study: Path, job: Job, words: Sequence[str], ranks_per_node: int, options: str, after: str | None) -> str:
-    """`sbatch` one job; it writes its measurement and its log into the study's folder.
+    """Submit one job with `sbatch`. The job writes its measurement and its log into the study's folder.
 
     Args:
         study: the folder.
         job: what to run.
-        words: the benchmark's.
-        ranks_per_node: at most.
-        options: more for sbatch, in one string; they overrule what is worked out here.
+        words: the benchmark's command line.
+        ranks_per_node: the most ranks of a node.
+        options: more for sbatch, in one string; they replace what is set here.
         after: number of the job that must end first, so that jobs of a study do not share the network.
 
     Returns:
         The job's number.
 
     Raises:
-        UserError: sbatch refuses it, or there is no sbatch.
+        UserError: sbatch refuses the job, or there is no sbatch.
     """
     nodes, tasks = shape(job.ranks, ranks_per_node)
     command = ["sbatch", "--parsable", f"--job-name={study.absolute().name}-{job.name}", f"--nodes={nodes}"]
@@ -66,17 +68,17 @@ def submit(study: Path, job: Job, words: Sequence[str], ranks_per_node: int, opt
     try:
         asked = subprocess.run(command, env={**os.environ, **job.environment}, capture_output=True, text=True)
     except OSError as error:
-        raise UserError(f"--submit: no sbatch here ({error.strerror}); run this on a login node") from error
+        raise UserError(f"--submit: there is no sbatch here ({error.strerror}); run this on a login node") from error
     number = asked.stdout.strip().split(";")[0]
     if asked.returncode or not number.isdigit():
-        said = " ".join((asked.stderr or asked.stdout).split())
-        wanted = "give what it wants, as in --sbatch '--account=A --gpus-per-node=0'"
-        raise UserError(f"sbatch refuses {job.described}: {said}; {wanted}")
+        reason = " ".join((asked.stderr or asked.stdout).split())
+        remedy = "add the options that it needs, as in --sbatch '--account=A --gpus-per-node=0'"
+        raise UserError(f"sbatch refuses {job.described}: {reason}; {remedy}")
     return number
 
 
 def queued(numbers: Iterable[str]) -> set[str]:
-    """Those of the jobs that are not over.
+    """The jobs among these that have not ended.
 
     Raises:
         UserError: Slurm does not answer for a minute.
@@ -86,20 +88,20 @@ def queued(numbers: Iterable[str]) -> set[str]:
         try:
             asked = subprocess.run(command, capture_output=True, text=True, timeout=60)
         except (OSError, subprocess.SubprocessError) as error:
-            said = str(error)
+            reason = str(error)
         else:
             if asked.returncode == 0:
                 return set(numbers) & set(asked.stdout.split())
-            said = " ".join(asked.stderr.split())
+            reason = " ".join(asked.stderr.split())
         time.sleep(_POLL)  # the controller may be busy
-    raise UserError(f"squeue does not answer: {said}; the same command goes on where this ends")
+    raise UserError(f"squeue does not answer: {reason}; run the same command again later, and it goes on from here")
 
 
 def over(waited: dict[str, str]) -> Iterator[str]:
-    """The files of jobs, as these end.
+    """Yield the files of jobs, as the jobs end.
 
     Args:
-        waited: numbers of jobs, by the files that they make.
+        waited: numbers of jobs, by the files that they write.
 
     Raises:
         UserError: Slurm does not answer for a minute.

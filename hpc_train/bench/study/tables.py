@@ -1,4 +1,4 @@
-"""The figures of a study, side by side: one table for each mode and each set of conditions."""
+"""The tables of a study: one for each mode and each set of conditions."""
 
 import json
 from statistics import fmean
@@ -10,20 +10,22 @@ FIT, ALONE = "fit", "fit alone"
 
 
 def tables(measurements: list[Measurement]) -> list[dict]:
-    """Weak and strong scaling apart; within a table all conditions are the same, but for what a sweep sets.
+    """Make the tables. All conditions of a table are the same, except what a sweep sets.
 
-    A table holds `mode`, `conditions` and `rows`: one row for each variant of a sweep (the first is the base), each
-    peer, and each size, smallest first. Peers, which have options and versions of their own, stand in every table of
-    their trainer, model and batch. A row's estimates are {"mean", "error"}, or None where nothing was measured:
+    Returns:
+        Tables with `mode` (weak or strong), `conditions` and `rows`. There is a row for each variant of a sweep (the
+        first is the base), each peer, and each size, smallest first. Peers have other options and versions, so they are
+        in every table of their trainer, model and batch. A row's estimates are {"mean", "error"}, or None if nothing
+        was measured:
 
         samples_per_s    {way: over all ranks}
-        efficiency       {way: samples/s a rank over those of the same variant's smallest size, of `against` ranks}
-        alone            fit / fit alone: against ranks that train independently on the same nodes
-        ceiling          what `alone` would be if ranks lost nothing but waiting, in each step, for the slowest one
+        efficiency       {way: samples/s of a rank over those of the same variant's smallest size, of `against` ranks}
+        alone            fit / fit alone: relative to ranks that train independently on the same nodes
+        ceiling          what `alone` would be if ranks lost time only by waiting for the slowest one in each step
         communication    share of a step that the all-reduce adds to computing
         input_wait       share of a step spent waiting for data, in fit
-        over_base        samples/s over those of the base variant at this size; of a sweep's rows
-        ours_over_peer   our base variant's samples/s over this peer's; of a peer's rows
+        over_base        samples/s over those of the base variant at this size; in rows of a sweep
+        ours_over_peer   our base variant's samples/s over this peer's; in rows of a peer
     """
     swept = frozenset(name for one in measurements for name, _ in one.variant)
     groups: dict[str, list[Measurement]] = {}
@@ -38,7 +40,7 @@ def tables(measurements: list[Measurement]) -> list[dict]:
         peers = [one for one in measurements if one.framework != OURS and mode in one.modes]
         same = ("trainer", "model", "global batch" if mode == "strong" else "batch size")
         peers = [one for one in peers if all(one.conditions(mode)[name] == conditions[name] for name in same)]
-        conditions = ours[0].conditions(mode, swept)  # in the order that people read
+        conditions = ours[0].conditions(mode, swept)  # in the order for people
         found.append({"mode": mode, "conditions": conditions, "rows": _rows(ours, peers)})
     return found
 
@@ -111,7 +113,7 @@ def _quotients(rates: dict[str, list[float]]) -> list[float]:
 
 
 def _ceiling(one: Measurement) -> list[float]:
-    # Steps that nothing synchronises: in each, the slowest of the ranks stands for what a common step would take.
+    # Nothing synchronises these steps: in each, the slowest rank shows how long a common step would take.
     steps = (one.figures.get("steps") or {}).get(ALONE)
     return [fmean(steps["mean"]) / fmean(steps["slowest"])] if steps and one.ranks > 1 else []
 

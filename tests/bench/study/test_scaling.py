@@ -1,4 +1,4 @@
-"""`hpc-train bench scaling`: the tables over the measurements of a study, from made-up ones with known answers."""
+"""`hpc-train bench scaling`: the tables of a study, from made-up measurements with known answers."""
 
 import json
 import math
@@ -18,9 +18,9 @@ rate = st.floats(1, 1e6)
 
 
 def planned(study, *jobs):
-    """Write the plan: (file, repeat, what else the job is)."""
-    told = [{"modes": ["weak"], "variant": {}, "place": 0, "file": f, "repeat": r, **more} for f, r, more in jobs]
-    (study / "study.json").write_text(json.dumps({"settings": {}, "jobs": told}))
+    """Write the plan; jobs: (file, repeat, other fields)."""
+    plan = [{"modes": ["weak"], "variant": {}, "place": 0, "file": f, "repeat": r, **more} for f, r, more in jobs]
+    (study / "study.json").write_text(json.dumps({"settings": {}, "jobs": plan}))
 
 
 def printed(capsys, study, **options):
@@ -50,7 +50,7 @@ def test_the_error_of_one_job_is_that_of_its_rounds():
 
 def test_a_ratio_is_taken_within_the_repeats_that_have_both():
     above, below = [(1, [2]), (2, [40]), (3, [9])], [(2, [10]), (1, [1]), (4, [1000])]
-    # 2 and 4: the drift between repeats, and the repeats without a partner, do not count.
+    # 2 and 4: neither the drift between repeats counts, nor repeats without a partner.
     assert ratio(above, below) == Estimate(3, pytest.approx(stdev([2, 4]) / math.sqrt(2)))
 
 
@@ -64,7 +64,7 @@ def test_a_ratio_of_jobs_that_are_not_paired_adds_their_relative_errors_as_squar
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(rate, rate, rate), min_size=2, max_size=5), st.floats(0.1, 10))
-def test_a_ratio_does_not_see_how_fast_the_machine_is_in_each_repeat(repeats, quotient):
+def test_a_ratio_does_not_depend_on_the_speed_of_the_machine_in_each_repeat(repeats, quotient):
     below = [(i, [one, two]) for i, (one, two, _) in enumerate(repeats)]
     above = [(i, [quotient * one, quotient * two]) for i, (one, two, _) in enumerate(repeats)]
     found = ratio(above, below)
@@ -76,7 +76,7 @@ def test_a_ratio_does_not_see_how_fast_the_machine_is_in_each_repeat(repeats, qu
     )
 
 
-def test_efficiency_is_samples_a_rank_over_those_of_the_smallest_size(tmp_path, capsys):
+def test_efficiency_is_samples_of_a_rank_over_those_of_the_smallest_size(tmp_path, capsys):
     study = tmp_path / "study"
     measured(study / "b.json", [node(2)], [150, 180, 180], [200, 200, 200])
     measured(study / "a.json", [node(1)], [90, 100, 110], [100, 100, 100])
@@ -98,7 +98,7 @@ def test_efficiency_is_samples_a_rank_over_those_of_the_smallest_size(tmp_path, 
     assert "2 1 4 64 1 170 ± 10 0.850 ± 0.070 0.850 ± 0.050 - - -" in lines(capsys, study)
 
 
-def test_the_ceiling_is_what_waiting_for_the_slowest_rank_of_each_step_leaves(tmp_path, capsys):
+def test_the_ceiling_is_the_efficiency_that_waiting_for_the_slowest_rank_leaves(tmp_path, capsys):
     for repeat, slowest in enumerate(([0.12, 0.16], [0.12, 0.12]), 1):
         steps = {"fit alone": {"mean": [0.10, 0.11], "slowest": slowest}}
         measured(tmp_path / f"study/ranks-00002-repeat-{repeat}.json", [node(2)], [150], [200], steps=steps)
@@ -120,7 +120,7 @@ def test_the_smallest_size_need_not_be_one_rank(tmp_path, capsys):
     measured(tmp_path / "study/b.json", [node(8)], [600])
     (table,) = tables(capsys, tmp_path / "study")
     assert table["rows"][1]["efficiency"]["fit"]["mean"] == pytest.approx(0.75)
-    assert "efficiency: samples/s a rank over those of 4 ranks" in lines(capsys, tmp_path / "study")
+    assert "efficiency: samples/s of a rank over those of 4 ranks" in lines(capsys, tmp_path / "study")
 
 
 def test_repeats_of_a_size_count_as_jobs_and_are_paired_with_those_of_the_smallest(tmp_path, capsys):
@@ -137,7 +137,7 @@ def test_repeats_of_a_size_count_as_jobs_and_are_paired_with_those_of_the_smalle
     assert two["efficiency"]["fit"] == pytest.approx({"mean": 0.85, "error": stdev(quotients) / math.sqrt(3)})
 
 
-def test_weak_and_strong_scaling_are_apart_and_share_the_smallest_size(tmp_path, capsys):
+def test_weak_and_strong_scaling_have_separate_tables_and_share_the_smallest_size(tmp_path, capsys):
     study, both = tmp_path / "study", {"modes": ["weak", "strong"]}
     one = measured(study / "one.json", [node(1)], [100])
     weak = measured(study / "weak.json", [node(2)], [180])
@@ -175,7 +175,7 @@ def test_variants_of_a_sweep_are_rows_with_their_ratio_to_the_first_value(tmp_pa
     assert "bucket_mib 1:" in lines(capsys, study)
 
 
-def test_peers_stand_beside_ours_with_the_ratio_of_ours_to_theirs(tmp_path, capsys):
+def test_peers_are_rows_with_the_ratio_of_ours_to_theirs(tmp_path, capsys):
     study = tmp_path / "study"
     ours = measured(study / "ours.json", [node(2)], [260])
     versions = {"versions": {"torch": "2.13.0"}, "options": {"bucket_mib": None}}
@@ -209,7 +209,7 @@ def test_communication_and_input_wait_are_means_over_jobs(tmp_path, capsys):
         ({"options": {"bucket_mib": 1.0}}, "bucket mib"),
     ],
 )
-def test_what_is_not_alike_is_told_and_never_compared(tmp_path, capsys, change, named):
+def test_different_conditions_are_named_and_never_compared(tmp_path, capsys, change, named):
     measured(tmp_path / "study/a.json", [node(1)], [100])
     measured(tmp_path / "study/b.json", **{"nodes": [node(2)], "fit": [150], **change})
     separate = tables(capsys, tmp_path / "study")
@@ -217,7 +217,7 @@ def test_what_is_not_alike_is_told_and_never_compared(tmp_path, capsys, change, 
     assert f"the measurements differ in {named}: 2 tables" in printed(capsys, tmp_path / "study").out
 
 
-def test_what_does_not_change_a_step_may_differ(tmp_path, capsys):
+def test_options_that_do_not_change_a_step_may_differ(tmp_path, capsys):
     measured(tmp_path / "study/a.json", [node(1)], [100])
     measured(tmp_path / "study/b.json", [node(2)], [150], options={"steps": 30, "rounds": 3, "output": "x"})
     assert len(tables(capsys, tmp_path / "study")) == 1
@@ -231,12 +231,12 @@ def test_ranks_that_share_cores_or_gpus_are_marked(tmp_path, capsys):
     assert [row["shared"] for row in table["rows"]] == [False, True]
     found = lines(capsys, study)
     assert [line.split()[0] for line in found if line.endswith("- -")] == ["2", "5*"]
-    assert "* ranks share cores or GPUs: says nothing about scaling" in found
+    assert "* ranks share cores or GPUs: this says nothing about scaling" in found
     assert shared([node(4, cores=8, gpus=["H100"] * 2)])
     assert not shared([node(4, cores=8, gpus=["H100"] * 4)])
 
 
-def test_different_numbers_of_threads_are_told(tmp_path, capsys):
+def test_different_numbers_of_threads_are_noted(tmp_path, capsys):
     measured(tmp_path / "study/a.json", [node(1)], [100], threads=8)
     measured(tmp_path / "study/b.json", [node(2)], [100], threads=8)
     assert "unequal ranks" not in printed(capsys, tmp_path / "study").out

@@ -1,4 +1,4 @@
-"""What a scaling study runs, in which order, and what becomes of jobs that fail; a stand-in launches (made_up.py)."""
+"""The jobs of a scaling study, their order, and what happens if they fail. The launcher is a stand-in (made_up.py)."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def test_every_repeat_has_every_size_and_variant_once_and_every_job_its_own_file
     assert [job.repeat for job in planned] == sorted(job.repeat for job in planned)
     variants = 1 + sum(len(values) - 1 for values in sweep.values())
     points = len(sizes) * (2 if mode == "both" else 1) - (mode == "both")
-    # A peer beside the base of every point.
+    # There is a peer beside the base of every point.
     assert each == points * (variants + 1)
 
 
@@ -70,7 +70,7 @@ def test_repeats_begin_at_different_sizes():
     assert [job.ranks for job in planned] == [1, 2, 4, 2, 4, 1, 4, 1, 2]
 
 
-def test_one_thing_is_changed_at_a_time_and_options_and_variables_are_told_apart():
+def test_one_name_is_changed_at_a_time_and_variables_are_not_options():
     sweep = sweep_of(("bucket_mib=1,8", "--sync-batch-norm=False,True", "HOROVOD_CYCLE_TIME=1,5"))
     planned = jobs([2], 1, "weak", sweep, 64)
     base = ["--bucket-mib", "1", "--no-sync-batch-norm"]
@@ -83,13 +83,13 @@ def test_one_thing_is_changed_at_a_time_and_options_and_variables_are_told_apart
 
 
 @pytest.mark.parametrize("text", ["0", "1,x", "1,,2", "-1", "1-4"])
-def test_sizes_that_are_none_are_refused(text):
+def test_text_that_does_not_list_sizes_is_refused(text):
     with pytest.raises(UserError, match="as in --np 1,2,4"):
         sizes_of(text)
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("word", "message"),
     [
         ("lag", "give NAME="),
         ("lag=", "give NAME="),
@@ -99,8 +99,8 @@ def test_sizes_that_are_none_are_refused(text):
         ("lag=0,1,0", "is there twice"),
     ],
 )
-def test_a_sweep_that_is_none_is_refused(word, said):
-    with pytest.raises(UserError, match=said):
+def test_a_word_that_is_not_a_sweep_is_refused(word, message):
+    with pytest.raises(UserError, match=message):
         sweep_of((word,))
 
 
@@ -109,12 +109,12 @@ def test_ranks_fill_nodes(ranks, nodes):
     if nodes:
         assert shape(ranks, 4) == nodes
     else:
-        with pytest.raises(UserError, match="full nodes only"):
+        with pytest.raises(UserError, match="--np 6 does not fill its nodes"):
             shape(ranks, 4)
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"benchmark": ()}, "put it after `--`"),
         ({"benchmark": ("mnist", "--data", "synthetic", "--rounds", "0")}, "--rounds is 0"),
@@ -128,13 +128,13 @@ def test_ranks_fill_nodes(ranks, nodes):
         ({"peers": True}, "the other frameworks are measured on data in files"),
         ({"peers": True, "benchmark": (*WORDS, "--precision", "bfloat16")}, "measured without --precision"),
         ({"launcher": "no-such-launcher -np {np}"}, "cannot start `no-such-launcher"),
-        ({"launcher": "horovodrun 'x"}, "mend the quotes"),
-        ({"sbatch": "--account=A"}, "are for --submit"),
+        ({"launcher": "horovodrun 'x"}, "fix the quotes"),
+        ({"sbatch": "--account=A"}, "need --submit"),
     ],
 )
-def test_a_command_that_cannot_be_is_refused_before_anything_runs(tmp_path, capsys, options, said):
-    if said:
-        with pytest.raises(UserError, match=said):
+def test_an_impossible_command_is_refused_before_anything_runs(tmp_path, capsys, options, message):
+    if message:
+        with pytest.raises(UserError, match=message):
             run(study(tmp_path / "study", **options))
     else:
         with pytest.raises(SystemExit) as ended:
@@ -143,7 +143,7 @@ def test_a_command_that_cannot_be_is_refused_before_anything_runs(tmp_path, caps
     assert not list(tmp_path.glob("study/ranks-*.json"))
 
 
-def test_a_killed_size_leaves_the_rest_usable_and_the_same_command_makes_what_is_missing(tmp_path, capsys, monkeypatch):
+def test_if_a_size_is_killed_the_rest_stays_and_the_same_command_runs_what_is_missing(tmp_path, capsys, monkeypatch):
     chosen = study(tmp_path, np="1,2,4", repeats=2)
     monkeypatch.setenv("STAND_IN", "2=killed 4=fails")
     with pytest.raises(UserError, match=r"4 jobs failed: ranks-00002-repeat-1.* and 1 more") as refused:
@@ -163,7 +163,7 @@ def test_a_killed_size_leaves_the_rest_usable_and_the_same_command_makes_what_is
     assert [(row["ranks"], row["jobs"]) for row in table["rows"]] == [(1, 2), (2, 2), (4, 2)]
 
 
-def test_where_nothing_works_the_first_repeat_is_enough(tmp_path, capsys, monkeypatch):
+def test_if_nothing_works_the_study_ends_after_the_first_repeat(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("STAND_IN", "1=fails 2=fails")
     with pytest.raises(UserError, match="every job of the first repeat failed"):
         run(study(tmp_path, repeats=3))
@@ -223,11 +223,11 @@ def test_ctrl_c_leaves_what_is_done_and_no_process(tmp_path, number, status):
 
 
 def left_of(folder) -> list[str]:
-    """Command lines of processes that a study in `folder` has started."""
+    """Command lines of the running processes that a study in `folder` has started."""
     found = []
     for process in psutil.process_iter():
         try:
-            # The stand-in names the folder; what it started has its output there.
+            # The stand-in and the processes that it started have files open in the folder.
             files = [os.readlink(link) for link in Path(f"/proc/{process.pid}/fd").glob("*")]
             if process.pid != os.getpid() and any(str(folder) in file for file in files):
                 found.append(" ".join(process.cmdline()))
