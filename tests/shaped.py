@@ -1,12 +1,12 @@
-"""Hosts with a network between them, all on this machine: how does training run where the network bounds it?
+"""Hosts with a network between them, all on this machine: how does training run if the network limits it?
 
     python tests/shaped.py --hosts 2 --rate 1gbit --delay 1ms -- horovodrun -np 2 hpc-train bench allreduce
 
-Each host is a network namespace with a name (shaped1, shaped2, ...), an address and a share of the machine's cores;
-the links between them have the rate and the delay that are asked for (`shaped_relay.py`, which also takes some of a
-core). The command runs on the first host, where `horovodrun` starts one rank a host and `ssh NAME` leads to the
-others. All ends with the command. It needs root, for namespaces and TUN devices; where unprivileged user namespaces
-are allowed, `unshare --user --map-root-user python tests/shaped.py ...` does. Only the standard library is used.
+Each host is a network namespace with a name (shaped1, shaped2, ...), an address and a share of the machine's cores. The
+links between hosts have the given rate and delay (`shaped_relay.py`, which also takes part of a core). The command runs
+on the first host. There, `horovodrun` starts one rank on each host, and `ssh NAME` reaches the others. Everything ends
+with the command. Namespaces and TUN devices need root. If unprivileged user namespaces are allowed,
+`unshare --user --map-root-user python tests/shaped.py ...` works, too. Only the standard library is used.
 """
 
 import argparse
@@ -29,12 +29,12 @@ PROGRAMS = ("ip", "unshare", "nsenter", "mount", "taskset")
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 NETWORK = "10.77.0."
 _UNITS = {"kbit": 125.0, "mbit": 125e3, "gbit": 125e6, "us": 1e-6, "ms": 1e-3, "s": 1.0}
-# As an administrator of such hosts would have it; a fresh connection's caution after each pause is for the Internet.
+# The settings of an administrator of such hosts. A slow start after each pause is meant for the Internet.
 _TCP = {"tcp_congestion_control": "cubic", "tcp_slow_start_after_idle": "0"}
-# UCX, below MPICH and others, would see that the hosts are one machine.
+# UCX, which MPICH and others use, would notice that the hosts are one machine.
 _NO_SHARED_MEMORY = {"UCX_TLS": "tcp,self"}
 _SSH = """#!/bin/sh
-# `ssh [OPTIONS] HOST [OPTIONS] COMMAND...` to another of the hosts of tests/shaped.py.
+# `ssh [OPTIONS] HOST [OPTIONS] COMMAND...` to another host of tests/shaped.py.
 host=
 while :; do
   case $1 in
@@ -47,16 +47,16 @@ read -r process cores < "{folder}/$host" || {{ echo "ssh: no host $host here" >&
 exec nsenter -t "$process" --net --uts --mount taskset -c "$cores" /bin/sh -c "$*"
 """
 _HOROVODRUN = """#!/bin/sh
-# horovodrun over the hosts of tests/shaped.py, one rank each.
+# horovodrun over the hosts of tests/shaped.py, with one rank on each.
 exec {real} -H {hosts} --network-interface {device} "$@"
 """
 
 
 def missing() -> str:
-    """Why there can be no such network here; empty where there can."""
+    """Why such a network cannot be made here; empty if it can."""
     absent = [program for program in PROGRAMS if not shutil.which(program, path=PATH)]
     if absent:
-        return f"no {', '.join(absent)} here (Debian: iproute2 util-linux mount)"
+        return f"no {', '.join(absent)} here; install them (Debian: iproute2 util-linux mount)"
     if not os.path.exists("/dev/net/tun"):
         return "no /dev/net/tun here: this kernel, or this container, has no TUN devices"
     tried = subprocess.run(
@@ -70,12 +70,12 @@ def missing() -> str:
 
 
 class Network:
-    """Hosts and the links between them; a context that ends all that runs on them.
+    """Hosts and the links between them: a context, which ends all processes on them at its end.
 
     Args:
         hosts: how many, 2 to 250.
         rate: bytes/s of each host's link, in each direction.
-        delay: s from a host to another, one way.
+        delay: s from one host to another, one way.
     """
 
     def __init__(self, hosts: int, rate: float, delay: float):
@@ -107,7 +107,7 @@ class Network:
         self._temporary.cleanup()
 
     def start(self, *command: str, env: dict[str, str] | None = None, **kwargs) -> subprocess.Popen:
-        """Start a command on the first host; env: what it has besides this process's variables."""
+        """Start a command on the first host; env: its variables besides those of this process."""
         found = {**_NO_SHARED_MEMORY, **os.environ, **(env or {}), "PATH": f"{self.folder}/bin{os.pathsep}{PATH}"}
         return subprocess.Popen([*self._on(0), *command], env=found, **kwargs)
 
@@ -121,8 +121,7 @@ class Network:
             share = cores[(number - 1) * len(cores) // hosts : number * len(cores) // hosts]
             if hosts > len(cores):
                 share = [cores[number % len(cores)]]
-            told = f"{self._started[-1].pid} {','.join(map(str, share))}\n"
-            (self.folder / name).write_text(told)
+            (self.folder / name).write_text(f"{self._started[-1].pid} {','.join(map(str, share))}\n")
         relay = [sys.executable, shaped_relay.__file__, str(self.rate), str(self.delay), *map(str, devices)]
         self._started.append(subprocess.Popen(relay, stdin=subprocess.PIPE, pass_fds=devices, start_new_session=True))
         for device in devices:
@@ -139,7 +138,7 @@ class Network:
         with ours, theirs:
             host = ["unshare", "--net", "--uts", "--mount", sys.executable, __file__, "--be", name]
             command = [*host, f"{NETWORK}{number}", str(self.folder / "hosts"), str(theirs.fileno())]
-            # A session of its own: Ctrl-C is for the command, whose end ends the rest.
+            # In a new session: Ctrl-C goes to the command, and when it ends, the rest ends.
             self._started.append(
                 subprocess.Popen(
                     command,
@@ -152,7 +151,7 @@ class Network:
             theirs.close()
             _, files, _, _ = socket.recv_fds(ours, 1, 1)
         if not files:
-            raise RuntimeError(f"host {name} could not be made; see above")
+            raise RuntimeError(f"host {name} could not be made; its output is above")
         return files[0]
 
     def _program(self, name: str, text: str) -> None:
@@ -166,7 +165,7 @@ class Network:
         return [*there, "taskset", "-c", cores]
 
     def _ours(self) -> list[int]:
-        """Processes on the hosts, however they came there; not those that keep the hosts alive."""
+        """All processes on the hosts, except those that keep the hosts alive."""
         holders = [process.pid for process in self._started if process.poll() is None]
         mine = os.stat("/proc/self/ns/net").st_ino
         spaces = {_space(holder) for holder in holders} - {mine, None}
@@ -175,10 +174,10 @@ class Network:
 
 
 def be_host(name: str, address: str, hosts: str, channel: int) -> None:
-    """What keeps a host alive: set it up from within, hand its device over, wait for standard input to end."""
+    """Set up a host from within, send its device to the network, and keep the host alive until standard input ends."""
     socket.sethostname(name)
     subprocess.run(["mount", "--bind", hosts, "/etc/hosts"], check=True)
-    # Where libraries look for network devices: without it they would see the machine's.
+    # Libraries look for network devices here. Without this mount they would see those of the machine.
     subprocess.run(["mount", "-t", "sysfs", "sysfs", "/sys"], check=True)
     device = shaped_relay.open_device()
     for line in (
@@ -188,7 +187,7 @@ def be_host(name: str, address: str, hosts: str, channel: int) -> None:
     ):
         subprocess.run(["ip", *line.split()], check=True)
     for setting, value in _TCP.items():
-        # Where the kernel does not have it, its own choice is good enough.
+        # If the kernel does not have the setting, its default is good enough.
         with contextlib.suppress(OSError):
             Path("/proc/sys/net/ipv4", setting).write_text(value)
     with socket.socket(fileno=channel) as to:
@@ -210,7 +209,7 @@ def _kill(process: int, ending: int) -> None:
 
 
 def quantity(text: str) -> float:
-    """A rate in bytes/s or a time in s, as `tc` writes them: 100mbit, 1gbit, 50us, 1ms."""
+    """Read a rate in bytes/s or a time in s, in the form of `tc`: 100mbit, 1gbit, 50us, 1ms."""
     found = re.fullmatch(r"([\d.]+)([a-z]+)", text)
     if not found or found[2] not in _UNITS:
         raise argparse.ArgumentTypeError(f"{text}: write it as 100mbit, 1gbit, 50us or 1ms")
@@ -218,29 +217,29 @@ def quantity(text: str) -> float:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command line."""
     if sys.argv[1:2] == ["--be"]:
         return be_host(*sys.argv[2:5], int(sys.argv[5]))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--hosts", type=int, default=2, help="how many (2)")
-    parser.add_argument("--rate", type=quantity, default="1gbit", help="of each host's link, each way (1gbit)")
-    parser.add_argument("--delay", type=quantity, default="1ms", help="from one host to another, one way (1ms)")
-    parser.add_argument("command", nargs="+", help="what to run on the first host")
+    parser.add_argument("--hosts", type=int, default=2, help="number of hosts (2)")
+    parser.add_argument("--rate", type=quantity, default="1gbit", help="rate of each host's link, each way (1gbit)")
+    parser.add_argument("--delay", type=quantity, default="1ms", help="delay from a host to another, one way (1ms)")
+    parser.add_argument("command", nargs="+", help="command to run on the first host")
     chosen = parser.parse_args()
     if missing():
         sys.exit(f"error: {missing()}")
     if not 2 <= chosen.hosts <= 250:
-        sys.exit("error: --hosts is at least 2 and at most 250")
+        sys.exit(f"error: --hosts is {chosen.hosts}; it must be from 2 to 250")
     if chosen.hosts > len(os.sched_getaffinity(0)):
-        print("note: more hosts than cores: they compute more slowly together than alone", file=sys.stderr)
-    for told in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(told, lambda number, _: sys.exit(128 + number))
+        print("note: there are more hosts than cores, so they slow each other down", file=sys.stderr)
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, lambda number, _: sys.exit(128 + number))
     with Network(chosen.hosts, chosen.rate, chosen.delay) as network:
         running = network.start(*chosen.command)
         try:
             status = running.wait()
         except KeyboardInterrupt:
-            # The command has heard it as well, and may have something to say.
+            # The command has got Ctrl-C as well, and may still print something.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 running.wait(5)
             status = 130

@@ -1,9 +1,9 @@
-"""The wire of `shaped.py`: carries packets between the hosts' TUN devices at a rate, after a delay.
+"""The wire of `shaped.py`: it carries packets between the hosts' TUN devices at a rate, after a delay.
 
-The kernel's own netem would do as much, but many kernels come without it, and a TUN device needs neither that nor a
-bridge. Each host has one full-duplex link to one switch. A packet leaves when the host's link has sent those before
-it, arrives after the delay, and waits there while the switch's link to its destination is busy. None is lost: a host
-whose link is busy is not read from, and its kernel holds its senders back. Only the standard library is used.
+The kernel's netem could do the same, but many kernels lack it, and a TUN device needs neither netem nor a bridge. Each
+host has one full-duplex link to one switch. A packet leaves when the host's link has sent those before it, arrives
+after the delay, and waits there while the switch's link to its destination is busy. No packet is lost: nothing is read
+from a host whose link is busy, so its kernel makes its senders wait. Only the standard library is used.
 """
 
 import contextlib
@@ -16,28 +16,28 @@ import sys
 import time
 
 DEVICE = "shaped0"
-# linux/if_tun.h: ioctls, and flags of a device without link layer whose packets come with a header about segments.
+# linux/if_tun.h: ioctls, and flags of a device without a link layer, whose packets have a header about segments.
 _SET_DEVICE, _SET_OFFLOAD = 0x400454CA, 0x400454D0
 _TUN_PLAIN_WITH_HEADER = 0x0001 | 0x1000 | 0x4000
 _CHECKSUMS_AND_TCP_SEGMENTS = 0x1 | 0x2
 _HEADER = struct.Struct("=BBHHHH")
 # Preamble, Ethernet's header and checksum, and the gap that follows.
 _FRAMING = 38
-# A link's sender is given its packets so much before it needs them: this process is not always awake.
+# This many s before a link is free, its next packet is read: this process is not always awake.
 _AHEAD = 5e-4
 
 
 def open_device() -> int:
-    """A TUN device of this network namespace, as a file from which packets are read; it lives as long as that."""
+    """Open a TUN device of this network namespace, as a file of packets. The device exists while the file is open."""
     file = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
     fcntl.ioctl(file, _SET_DEVICE, struct.pack("16sH22x", DEVICE.encode(), _TUN_PLAIN_WITH_HEADER))
-    # As network cards do: the kernel hands over up to 64 KiB at once, which the card would cut into packets.
+    # As for a network card, the kernel gives up to 64 KiB at once, which the card would cut into packets.
     fcntl.ioctl(file, _SET_OFFLOAD, _CHECKSUMS_AND_TCP_SEGMENTS)
     return file
 
 
 def wire_bytes(packet: bytes) -> int:
-    """Bytes that a packet takes on Ethernet, its segments' headers and gaps included."""
+    """The bytes of a packet on Ethernet, including the headers and gaps of its segments."""
     _, _, header, segment, _, _ = _HEADER.unpack_from(packet)
     length = len(packet) - _HEADER.size
     segments = -(-(length - header) // segment) if segment else 1
@@ -45,13 +45,13 @@ def wire_bytes(packet: bytes) -> int:
 
 
 def relay(devices: list[int], rate: float, delay: float, end: int) -> None:
-    """Carry packets until `end`, a file, has been closed at its other side.
+    """Carry packets until `end` is closed at its other side.
 
     Args:
-        devices: of the hosts whose addresses end in 1, 2, 3, ...
+        devices: of the hosts, whose addresses end in 1, 2, 3, ...
         rate: bytes/s of each link, in each direction.
         delay: s from one host to another.
-        end: file to watch.
+        end: a file, whose end ends this.
     """
     sends, receives = [0.0] * len(devices), [0.0] * len(devices)
     due: list[tuple[float, int, int, bytes]] = []
@@ -82,14 +82,14 @@ def relay(devices: list[int], rate: float, delay: float, end: int) -> None:
 
 
 def _deliver(device: int, packet: bytes) -> None:
-    # What a host cannot take, being down or out of memory, is lost.
+    # A packet is lost if its host cannot take it, because it is down or out of memory.
     with contextlib.suppress(OSError):
         os.write(device, packet)
 
 
 def main() -> None:
     """`shaped_relay.py RATE DELAY DEVICE...`: bytes/s, s, open files; until standard input ends."""
-    # The ranks must not keep the wire waiting for a core.
+    # The wire must not wait for a core that the ranks use.
     with contextlib.suppress(PermissionError):
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     rate, delay, *devices = sys.argv[1:]

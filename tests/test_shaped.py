@@ -1,4 +1,4 @@
-"""The pretended network of `shaped.py`: its links are as slow as they should be, and nothing outlives it."""
+"""The network of `shaped.py`: its links are as slow as they should be, and no process outlives it."""
 
 import argparse
 import json
@@ -14,7 +14,7 @@ import shaped
 import shaped_relay
 
 RATE, DELAY = "80mbit", "5ms"
-# From the first host: what the second one is, what a byte takes to it and back, and a megabyte there.
+# On the first host: name and cores of the second one, the time of a byte to it and back, and the rate of two megabytes.
 TRIAL = """
 import json, socket, subprocess, sys, time
 
@@ -58,8 +58,8 @@ print(json.dumps({
 
 
 @pytest.fixture(scope="module")
-def told():
-    """What the trial on the first of two hosts found."""
+def found():
+    """The result of the trial on the first of two hosts."""
     if reason := shaped.missing():
         pytest.skip(reason)
     command = [sys.executable, shaped.__file__, "--hosts", "2", "--rate", RATE, "--delay", DELAY, "--"]
@@ -68,21 +68,21 @@ def told():
     return json.loads(ended.stdout)
 
 
-def test_a_message_takes_the_delay_each_way(told):
-    assert told["trip"] >= 2 * shaped.quantity(DELAY)
-    assert told["trip"] < 2 * shaped.quantity(DELAY) + 0.02
+def test_a_message_takes_the_delay_each_way(found):
+    assert found["trip"] >= 2 * shaped.quantity(DELAY)
+    assert found["trip"] < 2 * shaped.quantity(DELAY) + 0.02
 
 
-def test_bytes_take_the_rate_of_the_link(told):
-    assert 0.3 * shaped.quantity(RATE) < told["rate"] < shaped.quantity(RATE)
+def test_bytes_travel_at_the_rate_of_the_link(found):
+    assert 0.3 * shaped.quantity(RATE) < found["rate"] < shaped.quantity(RATE)
 
 
-def test_hosts_have_names_and_cores_and_are_reached_by_ssh(told):
-    assert told["name"] == "shaped1"
-    assert told["other"].startswith("shaped2\n")
+def test_hosts_have_names_and_cores_and_are_reached_by_ssh(found):
+    assert found["name"] == "shaped1"
+    assert found["other"].startswith("shaped2\n")
     if len(os.sched_getaffinity(0)) == 2:
-        assert int(told["other"].split(":")[1]) == max(os.sched_getaffinity(0))
-    assert (told["status"], told["unknown"]) == (7, 255)
+        assert int(found["other"].split(":")[1]) == max(os.sched_getaffinity(0))
+    assert (found["status"], found["unknown"]) == (7, 255)
 
 
 def alive(process):
@@ -92,11 +92,11 @@ def alive(process):
         return False
 
 
-def test_what_a_command_leaves_running_on_a_host_ends_with_the_network(told):
-    assert not alive(told["left"])
+def test_processes_that_a_command_leaves_on_a_host_end_with_the_network(found):
+    assert not alive(found["left"])
 
 
-def test_the_commands_status_is_the_networks_and_a_signal_ends_all():
+def test_the_network_ends_with_the_status_of_the_command_and_a_signal_ends_all():
     if reason := shaped.missing():
         pytest.skip(reason)
     command = [sys.executable, shaped.__file__, "--", "sh", "-c"]

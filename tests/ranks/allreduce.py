@@ -1,4 +1,4 @@
-"""Run on 2 ranks by test_bench_allreduce.py: the command, then statements about its ways; rank 0 writes both."""
+"""Started on 2 ranks by test_bench_allreduce.py: the command, then checks of its ways. Rank 0 writes both results."""
 
 import os
 import sys
@@ -22,14 +22,14 @@ comm, _ = ways.mpi_world()
 WAYS = [ways.Horovod(), *([ways.Mpi(comm)] if comm else [])]
 
 
-def sums_and_largest_values_are_of_all_ranks():
+def sums_and_largest_values_are_over_all_ranks():
     values = np.array([world.rank, -world.rank, 3], "float32")
     for way in WAYS:
         np.testing.assert_array_equal(way.sum(values), [1, -1, 6])
         np.testing.assert_array_equal(way.most(values.astype("float64")), [1, 0, 3])
 
 
-def times_of_a_way_are_a_number_of_seconds_for_each_iteration():
+def a_way_gives_the_seconds_of_each_iteration():
     for way in WAYS:
         times = way.times(1000, 7)
         assert times.shape == (7,)
@@ -37,7 +37,7 @@ def times_of_a_way_are_a_number_of_seconds_for_each_iteration():
         assert times.sum() < 60
 
 
-def a_longer_cycle_of_horovod_shows_in_its_latency():
+def a_longer_cycle_of_horovod_adds_to_its_latency():
     horovod, medians = WAYS[0], []
     for milliseconds in (1, 60):
         horovod.stop()
@@ -47,27 +47,27 @@ def a_longer_cycle_of_horovod_shows_in_its_latency():
     assert medians[1] - medians[0] > 0.03, medians
 
 
-def a_sum_that_is_wrong_on_one_rank_is_told_on_all():
+def a_sum_that_is_wrong_on_one_rank_is_an_error_on_all():
     chosen = command.AllreduceBench(min_bytes=8, max_bytes=8, iterations=3, rounds=1)
     right = figures.total
     if world.rank == 1:
         figures.total = lambda *arguments: right(*arguments) + 1
     try:
         for way in WAYS:
-            with pytest.raises(UserError, match="the sum of 8 bytes over 2 ranks is wrong") as told:
+            with pytest.raises(UserError, match="the sum of 8 bytes over 2 ranks is wrong") as refused:
                 command._measure(chosen, [way], world)
-            assert told.value.every_rank
-            assert str(told.value).startswith(f"{way.name} ({way.library})")
+            assert refused.value.every_rank
+            assert str(refused.value).startswith(f"{way.name} ({way.library})")
     finally:
         figures.total = right
 
 
 write_outcomes(
     [
-        sums_and_largest_values_are_of_all_ranks,
-        times_of_a_way_are_a_number_of_seconds_for_each_iteration,
-        a_sum_that_is_wrong_on_one_rank_is_told_on_all,
-        a_longer_cycle_of_horovod_shows_in_its_latency,
+        sums_and_largest_values_are_over_all_ranks,
+        a_way_gives_the_seconds_of_each_iteration,
+        a_sum_that_is_wrong_on_one_rank_is_an_error_on_all,
+        a_longer_cycle_of_horovod_adds_to_its_latency,
     ],
     world,
 )

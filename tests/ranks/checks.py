@@ -1,4 +1,4 @@
-"""Statements about ranks, checked by all of them in one launch."""
+"""Checks that all ranks make in one launch."""
 
 import json
 import sys
@@ -6,7 +6,7 @@ import traceback
 
 
 def write_outcomes(checks, world) -> None:
-    """Call each check on every rank; rank 0 writes {name: what failed and where, or ""} to the file of argument 1."""
+    """Call each check on every rank. Rank 0 writes {name: what failed and where, or ""} to the file of argument 1."""
     from hpc_train.parallel import gather_objects
 
     outcomes = {}

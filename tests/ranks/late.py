@@ -1,4 +1,4 @@
-"""Rank 1 comes late to every all-reduce; then rank 0, which writes the timeline, is killed. late.py SECONDS TIMES"""
+"""Rank 1 is late for every all-reduce; then rank 0, which writes the timeline, is killed. late.py SECONDS TIMES"""
 
 import os
 import signal
@@ -14,7 +14,7 @@ gradients = [tf.ones([256, 256]), tf.ones([64])]
 for _ in range(times):
     time.sleep(late * hvd.rank())
     hvd.grouped_allreduce(gradients)
-# Until rank 0's writer has caught up.
+# Wait until the thread of rank 0 that writes the timeline has finished.
 time.sleep(0.5)
 if hvd.rank() == 0:
     os.kill(os.getpid(), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""A trainer without TensorFlow: what a batch script sees of one, in a second. The first argument says what to do."""
+"""A stand-in for a trainer, without TensorFlow, that takes a second. The first argument names what it does."""
 
 import os
 import signal
@@ -6,13 +6,13 @@ import sys
 import time
 from pathlib import Path
 
-# Under mpirun, Slurm's own number is that of the node's proxy.
+# Under mpirun, Slurm's variable has the number of the node's proxy, so it comes last.
 RANK = next(name for name in ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID") if name in os.environ)
 rank = int(os.environ[RANK])
 
 
 def where(run: Path) -> None:
-    """Tell each rank's place and the GPU that it would take."""
+    """Print each rank's place and the GPU that it would take."""
     from mpi4py import MPI
 
     from hpc_train.parallel.world import World, choose_gpu
@@ -28,7 +28,7 @@ def where(run: Path) -> None:
 
 
 def unfinished(run: Path) -> None:
-    """Ask to be run again, at once; with a newer checkpoint each time until restart $PROGRESS, where that is set."""
+    """Ask to be run again at once; if PROGRESS is set, with a newer checkpoint each time until this restart."""
     restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
     if rank:
         return
@@ -53,7 +53,7 @@ def bug(run: Path) -> None:
 
 
 def deaf(run: Path) -> None:
-    """Hear no signal: stuck, as in a system call. The second start ends well."""
+    """Ignore all signals, as if stuck in a system call. The second start ends well."""
     from mpi4py import MPI
 
     if os.environ.get("SLURM_RESTART_COUNT", "0") != "0":

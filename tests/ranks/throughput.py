@@ -1,4 +1,4 @@
-"""Run on 2 ranks by test_throughput.py: each check asserts on every rank; rank 0 writes what happened as JSON.
+"""Started on 2 ranks by test_throughput.py: every rank makes each check; rank 0 writes the outcomes as JSON.
 
 Argument 2: shards of digits.
 """
@@ -44,7 +44,7 @@ def steps_made(model, way) -> tuple[int, object]:
     return int(model.optimizer.iterations) - before, timed
 
 
-def the_ways_that_were_asked_for_are_made_in_their_order():
+def the_chosen_ways_are_made_in_their_order():
     assert list(WAYS) == NAMES
 
 
@@ -71,12 +71,12 @@ def with_averaged_gradients_the_replicas_stay_equal_and_change():
         assert (checksums(model.trainable_variables) != before).all()
 
 
-def alone_each_rank_goes_its_own_way():
+def alone_each_rank_gets_other_weights():
     WAYS["fit alone"](WARMUP, STEPS)
     assert not equal_on_all_ranks(WAYS["fit alone"].model.trainable_variables)
 
 
-def a_resident_batch_is_all_that_is_trained_on():
+def training_uses_only_the_resident_batch():
     asked = []
 
     def nothing():
@@ -136,7 +136,7 @@ def the_bare_loop_averages_only_where_it_should():
         assert equal_on_all_ranks(model.trainable_variables) == average
 
 
-def times_of_steps_are_put_together_over_the_ranks():
+def times_of_steps_are_gathered_from_all_ranks():
     mine = [np.array([1.0, 5.0, 3.0]), np.array([2.0, 4.0, 3.0])][world.rank]
     assert ranks.longest(mine[0]) == 2
     found = ranks.over_ranks(mine, world.rank)
@@ -153,15 +153,15 @@ def times_of_steps_are_put_together_over_the_ranks():
 
 
 CHECKS = [
-    the_ways_that_were_asked_for_are_made_in_their_order,
+    the_chosen_ways_are_made_in_their_order,
     the_rate_is_the_same_small_one_in_every_step,
     a_round_has_its_warm_up_and_its_steps_and_times_the_steps,
     with_averaged_gradients_the_replicas_stay_equal_and_change,
-    alone_each_rank_goes_its_own_way,
-    a_resident_batch_is_all_that_is_trained_on,
+    alone_each_rank_gets_other_weights,
+    training_uses_only_the_resident_batch,
     reading_alone_counts_steps_in_the_middle_of_its_work,
     the_bare_loop_averages_only_where_it_should,
-    times_of_steps_are_put_together_over_the_ranks,
+    times_of_steps_are_gathered_from_all_ranks,
 ]
 
 write_outcomes(CHECKS, world)

@@ -1,7 +1,7 @@
 """Steps of the PyTorch networks from given weights: torch_steps.py SCRIPTS GIVEN.npz FOUND.npz, in a Python with torch.
 
-Given: weight-000, weight-001, ... in PyTorch's order; inputs, targets of one batch; settings (JSON). Found: the logits
-of the first step, and the weights after all steps, each with that same batch.
+GIVEN has weight-000, weight-001, ... in PyTorch's order, the inputs and targets of one batch, and settings (JSON). All
+steps use this batch. FOUND gets the logits of the first step, and the weights after all steps.
 """
 
 import json
