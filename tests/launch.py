@@ -53,6 +53,13 @@ def start_mpi(ranks: int, *arguments):
     return _start([mpirun(), "-np", str(ranks), sys.executable, *map(str, arguments)])
 
 
+def run_mpi(ranks: int, *arguments, timeout: float = 120) -> subprocess.CompletedProcess:
+    """`mpirun -np RANKS python ARGUMENTS`, ended, with its standard output and error apart."""
+    command = [mpirun(), "-np", str(ranks), sys.executable, *map(str, arguments)]
+    env = environment(PYTHONPATH=str(REPOSITORY))
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout)
+
+
 def _start(command: list[str], cwd: Path = REPOSITORY, **kwargs):
     return subprocess.Popen(
         command,

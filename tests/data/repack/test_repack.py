@@ -12,7 +12,7 @@ import hdf5plugin  # noqa: F401 (h5py reads zstd with it)
 import numpy as np
 import pytest
 import tyro
-from launch import REPOSITORY, mpirun
+from launch import REPOSITORY, run_mpi
 from shard_contents import contents
 
 from hpc_train.data.catalogue import Catalogue
@@ -334,18 +334,11 @@ def test_after_a_killed_run_only_missing_shards_are_written(tmp_path, capsys, st
 
 
 def test_ranks_share_the_shards(tmp_path):
-    launcher = mpirun()
     inputs, targets = one_file(tmp_path / "a.h5")
     arguments = ["--data", tmp_path / "a.h5", *OWN, "--output", tmp_path / "out", "--shards", 5]
 
     def ranks():
-        return subprocess.run(
-            [launcher, "-np", "3", sys.executable, "-c", SHARD, *map(str, arguments)],
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        return run_mpi(3, "-c", SHARD, *arguments)
 
     ended = ranks()
     assert ended.returncode == 0, ended.stderr

@@ -1,8 +1,6 @@
 """`hpc-train verify`: it lists everything that is broken, and nothing else."""
 
 import os
-import subprocess
-import sys
 
 import h5py
 import hdf5plugin  # noqa: F401 (h5py writes zstd with it)
@@ -11,7 +9,7 @@ import pytest
 import tyro
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from launch import REPOSITORY, mpirun
+from launch import run_mpi
 
 from hpc_train.data.catalogue.layout import SHARDS, Layout
 from hpc_train.data.shards.arrays import write_shards
@@ -317,16 +315,8 @@ def test_ranges_of_numbers():
 
 
 def test_ranks_share_the_files_and_end_alike(folder):
-    launcher = mpirun()
-
     def ranks():
-        return subprocess.run(
-            [launcher, "-np", "2", sys.executable, "-c", VERIFY, "--data", folder],
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        return run_mpi(2, "-c", VERIFY, "--data", folder)
 
     ended = ranks()
     assert ended.returncode == 0, ended.stderr
