@@ -43,7 +43,7 @@ class InputBench(DataOptions):
     batch_size: int = 128
     """Samples in a batch."""
     ways: tuple[Kind, ...] = ()
-    """What to measure; by default copy, arrays, h5py, h5py-threads, and torch where PyTorch is installed."""
+    """What to measure; by default copy, arrays, h5py, h5py-threads, and torch if PyTorch is installed."""
     threads: tuple[int, ...] = ()
     """Numbers of threads (torch: worker processes), each measured; by default 1, and one for each core."""
     read_ahead: tuple[int, ...] = ()

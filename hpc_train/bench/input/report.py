@@ -6,7 +6,7 @@ from hpc_train.console import say
 
 
 def report(figures: dict) -> None:
-    """Print the figures of a run."""
+    """Print the figures of a measurement."""
     options = figures["options"]
     say(
         f"{figures['samples']} samples of {figures['input']}, {figures['sample_bytes'] / 1e6:.6g} MB each "

@@ -71,7 +71,7 @@ def build(kind: str, threads: int, read_ahead: int | None, catalogue: Catalogue,
     elif kind == "h5py":
         read, lead = H5py(catalogue, open_hdf5).batches, 0
     else:
-        # Threads overtake each other at HDF5's lock. It is only clear what was read if nothing goes before or after.
+        # Threads overtake each other at HDF5's lock, so this way is timed from its first batch to its last.
         read, lead = partial(H5py(catalogue, open_hdf5).threaded, threads=threads, read_ahead=read_ahead or 0), 0
     ahead = read_ahead if kind == "h5py-threads" else None
     return Way(kind, threads, ahead, lambda epoch, count: read(steps.batches(epoch, count)), sample_bytes, lead)

@@ -28,7 +28,7 @@ class Job:
     compute: float
     """s of computation, mean over ranks."""
     buckets: tuple[float, ...]
-    """Bytes that a rank sends into each all-reduce, in their order."""
+    """Bytes that a rank gives to each all-reduce, in their order."""
     ready: tuple[float, ...]
     """For each bucket, the share of the backward pass after which it is complete."""
     lag: int = 0
@@ -36,7 +36,7 @@ class Job:
 
     @classmethod
     def even(cls, compute: float, bytes_: float, buckets: int = 1, lag: int = 0) -> "Job":
-        """Buckets of one size that are ready at even distances: where only their number is known."""
+        """Buckets of equal size that are ready at equal distances, for when only their number is known."""
         shares = tuple((number + 1) / buckets for number in range(buckets))
         return cls(compute, (bytes_ / buckets,) * buckets, shares, lag)
 
