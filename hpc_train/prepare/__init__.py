@@ -1,1 +1,1 @@
-"""`hpc-train prepare`: data sets that people know, and those that they bring, as the suite's shards."""
+"""`hpc-train prepare`: writes well-known data sets, and the user's own, as the suite's shards."""

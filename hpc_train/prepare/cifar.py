@@ -28,15 +28,14 @@ wolf woman worm
 
 @dataclass(frozen=True)
 class _Kind:
-    """stems: names of the python version's files, the last of which is the test part; the binary ones end in .bin.
-    label: the labels' key in the python files; label_bytes: before each binary image, the last one is the label.
-    """
-
     title: str
     archive: str
     stems: tuple[str, ...]
+    """Names of the python version's files, the test part last; the binary files' names also end in .bin."""
     label: bytes
+    """Key of the labels in the python files."""
     label_bytes: int
+    """Bytes before each binary image; the last of them is the label."""
     class_names: tuple[str, ...]
 
 
@@ -57,8 +56,14 @@ _KINDS = {
 def cifar(name, path=None):
     """The data set "cifar10" or "cifar100" (fine labels): images (n, 32, 32, 3) uint8, labels (n,) uint8.
 
-    path: the python or binary version, as .tar.gz or as the folder with its files; None: Keras's download.
-    Raises UserError for anything else. Pickles are read with nothing but NumPy arrays let in.
+    Pickles cannot run code here: only NumPy arrays, lists and strings are loaded from them.
+
+    Args:
+        name: "cifar10" or "cifar100".
+        path: the python or binary version, as .tar.gz or as the folder with its files; None: downloaded by Keras.
+
+    Raises:
+        UserError: the files cannot be read, or are not of this data set.
     """
     kind = _KINDS[name]
     if path is None:
@@ -83,15 +88,15 @@ def _files(kind, path):
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; give the archive or its folder with --input") from error
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
-        # tarfile tells at length which kinds of archive it is not.
+        # tarfile's own message lists every kind of archive that it tried.
         why = "not a tar archive" if "not be opened successfully" in str(error) else reason(error)
         raise UserError(f"{path}: cannot be read as {kind.title} ({why}); fetch the archive again") from error
     versions = [[stem + ending for stem in kind.stems] for ending in ("", ".bin")]
     best = max(versions, key=lambda names: sum(name in found for name in names))
     missing = [name for name in best if name not in found]
     if missing:
-        either = " nor ".join(names[0] for names in versions)
-        what = f"no {missing[0]}" if len(missing) < len(best) else f"no {kind.title} in it (no {either})"
+        either = " or ".join(names[0] for names in versions)
+        what = f"no {missing[0]}" if len(missing) < len(best) else f"does not hold {kind.title} (no {either})"
         raise UserError(
             f"{path}: {what}; give {kind.archive}-python.tar.gz, {kind.archive}-binary.tar.gz or its folder"
         )
@@ -144,13 +149,13 @@ def _decode(kind, where, raw):
             ) from error
         if pixels.shape != (len(labels), _PIXELS) or pixels.dtype != np.uint8 or labels.dtype.kind != "i":
             raise UserError(
-                f"{where}: data of {pixels.shape} {pixels.dtype} with labels of {labels.shape} {labels.dtype} are no "
+                f"{where}: data of {pixels.shape} {pixels.dtype} with labels of {labels.shape} {labels.dtype} are not "
                 f"images of {kind.title}; {remedy}"
             )
     outside = np.flatnonzero((labels < 0) | (labels >= len(kind.class_names)))
     if len(outside):
         raise UserError(
-            f"{where}: image {outside[0]} has label {labels[outside[0]]}, no class of {kind.title}; {remedy}"
+            f"{where}: image {outside[0]} has label {labels[outside[0]]}, not a class of {kind.title}; {remedy}"
         )
     # Stored plane by plane: all red values, then green, then blue.
     images = pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)

@@ -1,4 +1,4 @@
-"""`hpc-train prepare`: turn a data set into the suite's shards."""
+"""`hpc-train prepare`: turns a data set into the suite's shards."""
 
 import sys
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _TAKE_INPUT = ("mnist", "fashion-mnist", "cifar10", "cifar100", "idx", "npz", "i
 _NEED_INPUT = {
     "idx": "the folder of the IDX files",
     "npz": "the npz file",
-    "image-folder": "the folder with train/CLASS/*.jpg and so on",
+    "image-folder": "the folder that holds train/CLASS/*.jpg",
 }
 
 
@@ -25,8 +25,8 @@ _NEED_INPUT = {
 class Prepare(ImageOptions):
     """Turn a data set into sharded HDF5 files for the trainers.
 
-    Climate data has commands of its own: `hpc-train prepare climate-synthetic` makes weather with cyclones and rivers,
-    `hpc-train prepare storm-tracks` labels real winds by the tracks of storms. Each has its own --help.
+    Two more commands prepare climate data: `hpc-train prepare climate-synthetic` makes weather with cyclones and
+    rivers, `hpc-train prepare storm-tracks` labels real winds by the tracks of storms. Each has its own --help.
     """
 
     GROUPS = "options", "image-folder"
@@ -34,29 +34,34 @@ class Prepare(ImageOptions):
 
     source: Annotated[_Name, tyro.conf.Positional]
     """digits: scikit-learn's handwritten digits, which need no network. mnist, fashion-mnist: IDX files or an
-    npz file given with --input, else Debian's dataset-fashion-mnist, else Keras's download. cifar10, cifar100
-    (fine labels): the python or binary archive, or its folder, given with --input, else Keras's download. idx: any
-    folder with MNIST's four IDX files, gzipped or not. npz: NumPy arrays. image-folder: image files in class folders
-    input/train/CLASS and input/val/CLASS, in input/CLASS with --test-fraction, or in --lists."""
+    npz file given with --input; without it, Fashion-MNIST comes from Debian's dataset-fashion-mnist if that is
+    installed, else Keras downloads the data. cifar10, cifar100 (fine labels): the python or binary archive, or its
+    folder, given with --input; without it, Keras downloads the data. idx: any folder with MNIST's four IDX files,
+    gzipped or not. npz: NumPy arrays. image-folder: image files in class folders input/train/CLASS and
+    input/val/CLASS, in input/CLASS with --test-fraction, or in --lists."""
     input: Path | None = None
-    """Folder of the IDX files, npz file, archive of CIFAR, or folder of images."""
+    """Folder of the IDX files, npz file, CIFAR archive, or folder of images."""
     output: Path | None = None
     """Folder for the shards; by default shards/SOURCE."""
     shards: int | None = None
-    """Files of each split; by default of about 256 MiB each, at least 4."""
+    """Number of files of each split; by default at least 4, of about 256 MiB each."""
     classes: int | None = None
     """For idx and npz: number of classes; by default the largest label + 1."""
     keys: tuple[str, ...] | None = None
     """For npz: names of the arrays, two if there is no test part; by default x_train y_train x_test y_test."""
     test_fraction: float | None = None
-    """For npz and image-folder without a test part: the share of every class that is kept for testing, such as 0.2."""
+    """For npz and image-folder without a test part: the share of every class to use for testing, such as 0.2."""
     compression: Compression = "none"
-    """none: the fastest to read. The others store the inputs in compressed chunks: zstd is small and fast. Not for
+    """none is the fastest to read. The others store the inputs in compressed chunks; zstd is small and fast. Not for
     JPEG shards."""
 
 
 def run(options):
-    """Write the shards of `options.source` and print one line a split; raises UserError for bad input."""
+    """Write the shards of `options.source` and print one line for each split.
+
+    Raises:
+        UserError: an option or the input is wrong, or the shards cannot be written.
+    """
     _check_options(options)
     output = options.output or Path("shards", options.source)
     if options.source == "image-folder":
@@ -70,7 +75,7 @@ def run(options):
 
     # A trainer might take them for its held-out data.
     if others := sorted(set(find_splits(output)) - set(made)):
-        say(f"{output}: also holds shards of {', '.join(others)}, which were there before and stay", sys.stderr)
+        say(f"{output}: also holds older shards of {', '.join(others)}, which were not changed", sys.stderr)
 
 
 def _prepare_arrays(options, output):
@@ -115,7 +120,7 @@ def _check_options(options):
         raise UserError(f"{source} needs --input: {_NEED_INPUT[source]}")
     options.check(source == "image-folder")
     if source == "image-folder" and options.size is None and options.compression != "none":
-        raise UserError("--compression is for pixels, and JPEG files are compressed; leave it out, or give --size")
+        raise UserError("--compression is for pixels; JPEG files are compressed already: leave it out, or give --size")
     if options.keys is not None and len(options.keys) not in (2, 4):
         raise UserError(f"--keys has {len(options.keys)} names; give two (train) or four (train and test)")
     if options.test_fraction is not None and not 0 < options.test_fraction < 1:
@@ -128,7 +133,8 @@ def _check_same_kind(source):
     kinds = [f"{inputs.shape[1:]} {inputs.dtype}" for inputs, _ in source.splits.values()]
     if len(set(kinds)) > 1:
         raise UserError(
-            f"{source.provenance}: train samples are {kinds[0]}, but test samples are {kinds[1]}; make them alike"
+            f"{source.provenance}: train samples are {kinds[0]}, but test samples are {kinds[1]}; give both the same "
+            "shape and type"
         )
 
 

@@ -1,4 +1,4 @@
-"""Where samples come from: the sources that `hpc-train prepare` turns into shards."""
+"""The sources of samples that `hpc-train prepare` turns into shards."""
 
 import gzip
 import socket
@@ -34,7 +34,14 @@ _CONNECT_SECONDS = 20
 
 @dataclass(frozen=True)
 class Source:
-    """A data set in memory: splits maps "train" and "test" to (inputs (n, ...), targets (n,))."""
+    """A data set in memory.
+
+    Args:
+        splits: "train" and "test", each (inputs (n, ...), targets (n,)).
+        classes: number of classes.
+        class_names: empty where they are not known.
+        provenance: where the data came from, in a few words.
+    """
 
     splits: dict
     classes: int
@@ -43,16 +50,16 @@ class Source:
 
 
 def digits():
-    """scikit-learn's 1797 handwritten digits: (8, 8, 1) uint8 scaled to 0..255, a fifth for testing.
+    """Scikit-learn's 1797 handwritten digits: (8, 8, 1) uint8 scaled to 0..255, a fifth of them for testing.
 
     Raises:
-        UserError: no scikit-learn here.
+        UserError: scikit-learn cannot be imported.
     """
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        how = "`pip install scikit-learn`, or prepare mnist or fashion-mnist"
-        raise UserError(f"digits: scikit-learn has them, but does not load ({error}): {how}") from error
+        how = "run `pip install scikit-learn`, or prepare mnist or fashion-mnist"
+        raise UserError(f"digits: they come with scikit-learn, which cannot be imported ({error}); {how}") from error
     bunch = load_digits()
     inputs = np.rint(bunch.images[..., np.newaxis] * (255 / 16)).astype(np.uint8)
     splits = stratified_split(inputs, bunch.target.astype(np.uint8), 0.2)
@@ -60,12 +67,12 @@ def digits():
 
 
 def mnist(path=None):
-    """MNIST from a folder of IDX files or an npz file at `path`, else through Keras's download."""
+    """MNIST from a folder of IDX files or an npz file at `path`; without a path, Keras downloads it."""
     return _image_set("mnist", path, DIGIT_NAMES)
 
 
 def fashion_mnist(path=None):
-    """Fashion-MNIST from `path` (as for MNIST), else from Debian's package, else through Keras's download."""
+    """Fashion-MNIST from `path` (as for MNIST), else from Debian's package, else downloaded by Keras."""
     if path is None and DEBIAN_FASHION_MNIST.is_dir():
         path = DEBIAN_FASHION_MNIST
     return _image_set("fashion_mnist", path, FASHION_NAMES)
@@ -75,7 +82,7 @@ def idx(folder):
     """A folder with MNIST's four IDX files, gzipped or not: images (n, h, w, 1) uint8, labels uint8."""
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(f"{folder}: not a folder; give the one that holds the IDX files with --input")
+        raise UserError(f"{folder}: not a folder; give the folder of the IDX files with --input")
     splits = {}
     for split, prefix in (("train", "train"), ("test", "t10k")):
         images_path = _find_idx(folder, f"{prefix}-images", 3)
@@ -83,7 +90,7 @@ def idx(folder):
         images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
         if len(images) != len(labels):
             raise UserError(
-                f"{images_path}: holds {len(images)} images, but {labels_path.name} {len(labels)} labels; "
+                f"{images_path}: holds {len(images)} images, but {labels_path.name} holds {len(labels)} labels; "
                 "take both files from the same data set"
             )
         splits[split] = images[..., np.newaxis], labels
@@ -91,10 +98,17 @@ def idx(folder):
 
 
 def npz(path, keys=NPZ_KEYS, test_fraction=None):
-    """Arrays of an npz file; `keys` names the train inputs and targets, then the test inputs and targets.
+    """The arrays of an npz file.
 
     Inputs (n, h, w) become (n, h, w, 1) and float64 becomes float32; targets (n, 1) become (n,).
-    test_fraction: for a file without a test part, the share of its samples that becomes one.
+
+    Args:
+        path: of the file.
+        keys: names of the train inputs and targets, then of the test inputs and targets.
+        test_fraction: for a file without a test part: the share of its samples to use as one.
+
+    Raises:
+        UserError: the file cannot be read, lacks an array, or has no class number for each input.
     """
     path = Path(path)
     with _reading_npz(path) as file:
@@ -110,7 +124,7 @@ def npz(path, keys=NPZ_KEYS, test_fraction=None):
         if only_train and test_fraction is None:
             raise UserError(f"{path}: has no test part; give --test-fraction, for example 0.2")
         if not only_train and test_fraction is not None:
-            raise UserError(f"{path}: has a test part of its own; leave out --test-fraction")
+            raise UserError(f"{path}: already has a test part; leave out --test-fraction")
         arrays = [file[key] for key in keys]
     inputs, targets = [_as_inputs(x) for x in arrays[::2]], [_as_targets(y) for y in arrays[1::2]]
     for x, y, key in zip(inputs, targets, keys[1::2], strict=True):
@@ -127,9 +141,12 @@ def npz(path, keys=NPZ_KEYS, test_fraction=None):
 
 
 def stratified_split(inputs, targets, test_fraction):
-    """{"train": ..., "test": ...} with the given share of every class for testing; always the same split.
+    """Split samples into {"train": ..., "test": ...}, with the given share of every class in the test part.
 
-    Within each part the samples keep their order. Raises UserError when a part would be empty.
+    The same samples are always split in the same way. Within each part they keep their order.
+
+    Raises:
+        UserError: a part would be empty.
     """
     testing = np.zeros(len(targets), dtype=bool)
     for label in np.unique(targets):
@@ -139,8 +156,8 @@ def stratified_split(inputs, targets, test_fraction):
         testing[members[chosen]] = True
     if testing.all() or not testing.any():
         raise UserError(
-            f"a test fraction of {test_fraction} leaves {testing.sum()} of {len(testing)} samples for testing"
-            "; give one that leaves some for both parts"
+            f"--test-fraction {test_fraction} puts {testing.sum()} of {len(testing)} samples into the test part; "
+            "give a fraction that leaves samples in both parts"
         )
     return {"train": (inputs[~testing], targets[~testing]), "test": (inputs[testing], targets[testing])}
 
@@ -148,7 +165,10 @@ def stratified_split(inputs, targets, test_fraction):
 def read_idx(path, dimensions):
     """The array of unsigned bytes with `dimensions` axes in an IDX file, gzipped or not.
 
-    Format: http://yann.lecun.com/exdb/mnist. Raises UserError for a file that is anything else.
+    Format: http://yann.lecun.com/exdb/mnist.
+
+    Raises:
+        UserError: the file is not such an IDX file.
     """
     path = Path(path)
     remedy = "fetch the file again"
@@ -164,7 +184,7 @@ def read_idx(path, dimensions):
     if raw[2] != 0x08:
         raise UserError(f"{path}: IDX type 0x{raw[2]:02x}, not unsigned bytes (0x08); convert it to an npz file")
     if raw[3] != dimensions:
-        raise UserError(f"{path}: has {raw[3]} dimensions instead of {dimensions}; give images and labels in order")
+        raise UserError(f"{path}: has {raw[3]} dimensions instead of {dimensions}; do not swap images and labels")
     header = 4 + 4 * dimensions
     if len(raw) < header:
         raise UserError(f"{path}: truncated within its header of {header} bytes; {remedy}")
@@ -172,7 +192,7 @@ def read_idx(path, dimensions):
     expected = header + int(np.prod(shape, dtype=object))
     if len(raw) != expected:
         what = "truncated" if len(raw) < expected else "too long"
-        raise UserError(f"{path}: {what}: {len(raw)} bytes, but its header {shape} asks for {expected}; {remedy}")
+        raise UserError(f"{path}: {what}: {len(raw)} bytes, but its header {shape} needs {expected}; {remedy}")
     return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)
 
 
@@ -188,7 +208,15 @@ def _image_set(name, path, class_names):
 
 
 def download(name, remedy):
-    """Splits of `keras.datasets.NAME`; UserError, whose remedy is to give a `remedy`, where there is no network."""
+    """The splits of `keras.datasets.NAME`, downloaded by Keras.
+
+    Args:
+        name: of the data set in Keras.
+        remedy: the input to give where there is no network, for the message.
+
+    Raises:
+        UserError: the download failed.
+    """
     import keras
 
     timeout = socket.getdefaulttimeout()
@@ -199,7 +227,7 @@ def download(name, remedy):
     except Exception as error:
         reason = " ".join(str(error).split())
         raise UserError(
-            f"{name.replace('_', '-')}: Keras could not download it ({reason}); without network, give a "
+            f"{name.replace('_', '-')}: Keras could not download it ({reason}); without a network, give a "
             f"{remedy} with --input"
         ) from error
     finally:
@@ -215,7 +243,7 @@ def _find_idx(folder, stem, dimensions):
     for name in names:
         if (folder / name).is_file():
             return folder / name
-    raise UserError(f"{folder}: no {names[0]} (nor {names[1]}); give the folder of the IDX files with --input")
+    raise UserError(f"{folder}: no {names[0]} or {names[1]}; give the folder of the IDX files with --input")
 
 
 @contextmanager

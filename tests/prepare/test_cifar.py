@@ -159,18 +159,18 @@ BAD = {
     "other pickle": (GOOD | {"test_batch": pickle.dumps([1, 2])}, "test_batch: not a batch of CIFAR-10 (TypeError"),
     "other shape": (
         GOOD | {"test_batch": python2_pickle(b"labels", np.zeros((3, 3073), np.uint8), np.zeros(3, int))},
-        "data of (3, 3073) uint8 with labels of (3,) int64 are no images of CIFAR-10",
+        "data of (3, 3073) uint8 with labels of (3,) int64 are not images of CIFAR-10",
     ),
     "other label": (
         GOOD | {"test_batch": python2_pickle(b"labels", np.zeros((2, 3072), np.uint8), np.array([9, 10]))},
-        "test_batch: image 1 has label 10, no class of CIFAR-10",
+        "test_batch: image 1 has label 10, not a class of CIFAR-10",
     ),
     "cut binary": (
         {f"{name}.bin": as_binary(*part)[:-1] for name, part in batches(CIFAR10).items()},
         "data_batch_1.bin: 9218 bytes are not a whole number of images of 3073",
     ),
     "missing batch": ({name: raw for name, raw in GOOD.items() if name != "data_batch_4"}, "no data_batch_4"),
-    "CIFAR-100": ({"train": b"", "test": b""}, "no CIFAR-10 in it (no data_batch_1 nor data_batch_1.bin)"),
+    "CIFAR-100": ({"train": b"", "test": b""}, "does not hold CIFAR-10 (no data_batch_1 or data_batch_1.bin)"),
 }
 
 
@@ -233,5 +233,5 @@ def test_without_network_one_line_names_input(monkeypatch):
         cifar("cifar100")
     assert str(caught.value) == (
         "cifar100: Keras could not download it (URL fetch failure on https://example.org: Name or service not known); "
-        "without network, give a python or binary archive, or its folder, with --input"
+        "without a network, give a python or binary archive, or its folder, with --input"
     )

@@ -139,12 +139,12 @@ BAD_IDX = {
     "floats": (GOOD[:2] + b"\x0d" + GOOD[3:], "IDX type 0x0d, not unsigned bytes"),
     "labels for images": (idx_bytes(np.zeros(20, np.uint8)), "has 1 dimensions instead of 3"),
     "cut in the header": (GOOD[:9], "truncated within its header of 16 bytes"),
-    "cut in the data": (GOOD[:-1], "truncated: 415 bytes, but its header (20, 5, 4) asks for 416"),
+    "cut in the data": (GOOD[:-1], "truncated: 415 bytes, but its header (20, 5, 4) needs 416"),
     "too long": (GOOD + b"!", "too long: 417 bytes"),
     "absurd header": (GOOD[:4] + b"\xff" * 12 + GOOD[16:], "truncated: 416 bytes"),
     "other count": (
         idx_bytes(arrays(19)["x_train"]),
-        "holds 19 images, but train-labels-idx1-ubyte 20 labels",
+        "holds 19 images, but train-labels-idx1-ubyte holds 20 labels",
     ),
 }
 
@@ -176,7 +176,7 @@ def test_missing_idx_files_and_folders(tmp_path):
     folder = write_idx(tmp_path / "raw", arrays())
     (folder / "t10k-labels-idx1-ubyte").unlink()
     message = refusal(prepare, "mnist", "--input", folder)
-    assert f"{folder}: no t10k-labels-idx1-ubyte (nor t10k-labels-idx1-ubyte.gz)" in message
+    assert f"{folder}: no t10k-labels-idx1-ubyte or t10k-labels-idx1-ubyte.gz" in message
     assert "nowhere: not a folder" in refusal(prepare, "idx", "--input", tmp_path / "nowhere")
 
 
@@ -253,7 +253,7 @@ def test_npz_without_a_test_part_is_split_class_by_class(tmp_path, keys):
     assert not np.array_equal(test[0][:20, 0], np.arange(20))
     assert "give --test-fraction" in refusal(prepare, *arguments)
     message = refusal(prepare, *arguments, "--test-fraction", 0.001)
-    assert "leaves 0 of 100 samples for testing" in message
+    assert "puts 0 of 100 samples into the test part" in message
 
 
 BAD_NPZ = {
@@ -263,7 +263,7 @@ BAD_NPZ = {
         [],
         "has no array 'y_test', only x_test, x_train, y_train; name the arrays with --keys",
     ),
-    "superfluous fraction": (arrays(), ["--test-fraction", "0.2"], "has a test part of its own"),
+    "superfluous fraction": (arrays(), ["--test-fraction", "0.2"], "already has a test part"),
     "lengths": (
         arrays() | {"y_train": np.zeros(3, int)},
         [],
@@ -319,7 +319,7 @@ def test_npz_that_is_missing_or_a_single_array(tmp_path):
         (("npz", "--input", "x", "--size", "8"), "--size is for image-folder; leave it out"),
         (("cifar10", "--bad", "skip"), "--bad is for image-folder"),
         (("mnist", "--lists", "train=a"), "--lists is for image-folder"),
-        (("image-folder",), "image-folder needs --input: the folder with train/CLASS"),
+        (("image-folder",), "image-folder needs --input: the folder that holds train/CLASS"),
         (("image-folder", "--input", "x", "--compression", "zstd"), "--compression is for pixels"),
         (("image-folder", "--input", "x", "--size", "0"), "--size is 0; give at least 1"),
         (("image-folder", "--input", "x", "--size", "8", "--max-side", "9"), "--max-side is for JPEG shards"),

@@ -1,4 +1,4 @@
-"""One image file: read, decoded from end to end, and turned into a JPEG file or pixels in RGB."""
+"""Reads one image file, decodes all of it, and turns it into a JPEG file or pixels in RGB."""
 
 import io
 import os
@@ -12,9 +12,9 @@ from PIL import Image, UnidentifiedImageError
 from hpc_train.data.hdf5.access import reason
 from hpc_train.data.shards.format import JPEG_START
 
-# Pillow's other formats are not met among photographs, and some start programs.
+# Photographs do not come in Pillow's other formats, and some of those start other programs.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-# EXIF 2.3, tag Orientation: what brings an image that is stored otherwise upright.
+# EXIF 2.3, tag Orientation: how to turn each image upright.
 _ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -27,13 +27,18 @@ _UPRIGHT = {
 }
 # Baseline, extended sequential, progressive; with Huffman coding.
 _COMMON_FRAMES = (0xC0, 0xC1, 0xC2)
-# Within coded data, FF 00 stands for FF, and FF D0 to FF D7 are left there to restart from.
+# Within coded data, FF 00 stands for FF, and FF D0 to FF D7 mark places to restart from.
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _KINDS = {"1": "grey", "L": "grey", "LA": "grey", "La": "grey", "CMYK": "CMYK", "P": "palette", "PA": "palette"}
 
 
 class BadImage(Exception):
-    """A file that gives no sample. kind: a few words to count by; str(): the kind and perhaps more."""
+    """A file that cannot become a sample.
+
+    Args:
+        kind: the reason in a few words, by which bad images are counted.
+        more: details for the message.
+    """
 
     def __init__(self, kind: str, more: str = ""):
         super().__init__(f"{kind} ({more})" if more else kind)
@@ -41,7 +46,7 @@ class BadImage(Exception):
 
 
 class Treatment(NamedTuple):
-    """What is to become of images: the options of that name of `hpc-train prepare`."""
+    """How to change images: the options of these names of `hpc-train prepare`."""
 
     size: int | None = None
     max_side: int | None = None
@@ -50,17 +55,20 @@ class Treatment(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """data: bytes of a JPEG file, or (size, size, 3) uint8; changes: why it is not the file itself or its pixels.
-
-    Bytes after a JPEG file's end are no change.
-    """
+    """A sample, and how it differs from its file."""
 
     data: bytes | np.ndarray
+    """Bytes of a JPEG file, or pixels (size, size, 3) uint8."""
     changes: tuple[str, ...]
+    """What was changed, in a few words each. Cutting off bytes after a JPEG file's end does not count."""
 
 
 def prepare_image(path: str, treatment: Treatment) -> Prepared:
-    """The sample that the file at `path` gives; raises BadImage. What is in the file counts, not its name."""
+    """Turn the file at `path` into a sample; its content decides what it is, not its name.
+
+    Raises:
+        BadImage: it cannot become a sample.
+    """
     raw = _read(path)
     try:
         with Image.open(io.BytesIO(raw), formats=_FORMATS) as image:
@@ -74,7 +82,7 @@ def prepare_image(path: str, treatment: Treatment) -> Prepared:
         raise BadImage("damaged" if raw.startswith(JPEG_START) else "not an image") from error
     except Image.DecompressionBombError as error:
         raise BadImage(f"more than {2 * Image.MAX_IMAGE_PIXELS} pixels") from error
-    # What Pillow raises for damaged files is of many kinds.
+    # Pillow raises many kinds of errors for damaged files.
     except Exception as error:
         if "truncated" in str(error).lower():
             raise BadImage("truncated") from error
@@ -83,7 +91,7 @@ def prepare_image(path: str, treatment: Treatment) -> Prepared:
 
 def _read(path: str) -> bytes:
     try:
-        # Without O_NONBLOCK, a named pipe would be waited for.
+        # Without O_NONBLOCK, opening a named pipe would wait for its writer.
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise BadImage("not a file")
@@ -103,7 +111,7 @@ def _prepared(raw: bytes, image: Image.Image, treatment: Treatment) -> Prepared:
         if image.format == "JPEG":
             frame, end = _structure(raw)
             if end is None:
-                # Pillow does not mind, but TensorFlow looks for the end.
+                # Pillow reads such a file, but TensorFlow needs the end marker.
                 raise BadImage("damaged", "no end marker")
             if frame not in _COMMON_FRAMES:
                 changes.append("rare coding")
@@ -128,7 +136,7 @@ def _prepared(raw: bytes, image: Image.Image, treatment: Treatment) -> Prepared:
 
 
 def _to_rgb(image: Image.Image, changes: list[str]) -> Image.Image:
-    """An RGB image of 8 bits; transparency is left away. Says in `changes` what it was."""
+    """An RGB image of 8 bits without transparency; what it was before is added to `changes`."""
     mode = image.mode
     if mode.startswith("I"):
         values = np.asarray(image)
@@ -142,7 +150,7 @@ def _to_rgb(image: Image.Image, changes: list[str]) -> Image.Image:
         changes.append(_KINDS[mode])
     if image.has_transparency_data:
         changes.append("alpha")
-        # A palette's transparency is kept apart from it, and would be mixed in.
+        # convert("RGB") would mix the transparency of a palette into its colours.
         image = image.convert("RGBA")
     return image.convert("RGB")
 
@@ -168,9 +176,9 @@ def _scaled(sides: tuple[int, int], factor: float) -> tuple[int, int]:
 
 
 def _structure(raw: bytes) -> tuple[int | None, int | None]:
-    """(marker of the frame header, which names the coding; where the file ends, behind its end marker) of a JPEG file.
+    """The marker of a JPEG file's frame header, which names the coding, and the place behind its end marker.
 
-    None where there is none. ITU-T T.81, section B.1.1 and table B.1.
+    Each is None if the file does not have it. ITU-T T.81, section B.1.1 and table B.1.
     """
     place, frame = 2, None
     while found := _MARKER.search(raw, place):

@@ -1,4 +1,4 @@
-"""Which images there are below a folder and which class each is of: class folders, or lists.
+"""Finds the images below a folder and the class of each, from class folders or lists.
 
 DIR/train/CLASS/*.jpg with DIR/val or validation or test; or DIR/CLASS/*.jpg; or lists of paths and classes.
 """
@@ -22,7 +22,12 @@ _MOST_CLASSES = 2**31
 
 @dataclass(frozen=True)
 class Images:
-    """paths: of n image files, below the input folder; targets: their classes, (n,), of the smallest unsigned type."""
+    """The images of a split.
+
+    Args:
+        paths: of n image files, below the input folder.
+        targets: their classes, (n,), of the smallest unsigned type.
+    """
 
     paths: list[str]
     targets: np.ndarray
@@ -30,7 +35,14 @@ class Images:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """splits: {name: Images}; asides: paths that were passed over, since their names are not those of images."""
+    """The images of all splits.
+
+    Args:
+        splits: by name.
+        classes: number of classes.
+        class_names: readable names; empty where the lists have only numbers.
+        asides: paths of files that were skipped: they are not named like images, or have no class.
+    """
 
     splits: dict[str, Images]
     classes: int
@@ -39,14 +51,19 @@ class ImageSet:
 
 
 def find_images(root, lists=(), class_names=None, test_fraction=None) -> ImageSet:
-    """The images below the folder `root`; other arguments as the options of `hpc-train prepare image-folder`.
+    """Find the images below the folder `root`.
 
-    Raises UserError where there are none, or their classes are not known.
+    Args:
+        root: the input folder.
+        lists, class_names, test_fraction: the options of `hpc-train prepare image-folder`.
+
+    Raises:
+        UserError: there are no images, or their classes are not known.
     """
     root = Path(root)
-    # Not Path.is_dir, which raises where a name is too long.
+    # Not Path.is_dir, which raises an error if a name is too long.
     if not os.path.isdir(root):
-        raise UserError(f"{root}: not a folder; give the one that holds the images with --input")
+        raise UserError(f"{root}: not a folder; give the folder of the images with --input")
     lines = {split: list_lines(root, path) for split, path in _by_split(lists).items()}
     folders = {split: path for split, path in _split_folders(root).items() if split not in lines}
     if not lines and not folders:
@@ -55,7 +72,7 @@ def find_images(root, lists=(), class_names=None, test_fraction=None) -> ImageSe
         folders = {"train": root}
     found, asides = {}, []
     if "test" in folders and not _class_folders(folders["test"]):
-        # Challenges publish their test images without classes.
+        # Challenges such as ImageNet's publish test images without classes.
         asides.append(folders.pop("test").name)
     if class_names:
         order, names = class_lines(class_names)
@@ -67,7 +84,7 @@ def find_images(root, lists=(), class_names=None, test_fraction=None) -> ImageSe
         found[split] = _in_class_folders(root, split, folder, numbers, asides)
     for split, split_lines in lines.items():
         found[split] = _in_list(root, split, split_lines, numbers)
-    # Lists may give numbers alone: then the largest says how many classes there are.
+    # If the lists have only numbers, the largest one gives the number of classes.
     classes = len(order) or 1 + max(max(targets) for _, targets in found.values())
     dtype = np.min_scalar_type(classes - 1)
     splits = {
@@ -85,9 +102,9 @@ def _by_split(lists):
     for text in lists:
         split, _, path = text.partition("=")
         if parse_shard_name(shard_name(split, 0, 1)) is None:
-            raise UserError(f"--lists {text}: {split!r} is no name for a split; use small letters, digits and _")
+            raise UserError(f"--lists {text}: {split!r} cannot name a split; use small letters, digits and _")
         if split in found:
-            raise UserError(f"--lists {text}: a second list of {split}; give one")
+            raise UserError(f"--lists {text}: a second list of {split}; give only one")
         found[split] = path
     return found
 
@@ -98,14 +115,14 @@ def _split_folders(root):
     for split, names in _FOLDERS.items():
         there = [root / name for name in names if (root / name).is_dir()]
         if len(there) > 1:
-            raise UserError(f"{root}: has both {there[0].name} and {there[1].name}; leave one of them")
+            raise UserError(f"{root}: has both {there[0].name} and {there[1].name}; keep only one of them")
         if there:
             found[split] = there[0]
     return found
 
 
 def _order(root, lines, folders):
-    """Names of the classes where no file gives them: of the folders for training, else those in the lists."""
+    """Names of the classes if no file lists them: those of the training folders, else those in the lists."""
     train = folders.get("train") or _split_folders(root).get("train")
     order = _class_folders(train) if train else []
     if order:
@@ -114,7 +131,7 @@ def _order(root, lines, folders):
         raise _flat(train, "train")
     if "train" not in lines:
         raise UserError(
-            f"{root}: no images for training, whose folders would name the classes; give the classes with --class-names"
+            f"{root}: no training images, and so no folders that name the classes; give the classes with --class-names"
         )
     labels = {label for split_lines in lines.values() for _, label, _ in split_lines}
     return [] if all(label.isdecimal() for label in labels) else sorted(labels)
@@ -130,8 +147,8 @@ def _in_class_folders(root, split, folder, numbers, asides):
     for name in names:
         if name not in numbers:
             raise UserError(
-                f"{folder / shown(name)}: there is no such class (a folder for training, or a line of --class-names); "
-                "rename it or move it away"
+                f"{folder / shown(name)}: not the name of a class (a training folder, or a line of --class-names); "
+                "rename the folder or move it away"
             )
         before = len(paths)
         _walk(folder / name, os.path.normpath(f"{below}/{name}"), paths, asides)
@@ -142,9 +159,7 @@ def _in_class_folders(root, split, folder, numbers, asides):
 
 
 def _flat(folder, split):
-    return UserError(
-        f"{folder}: no class folders; give the classes of its images with --lists {split}=FILE, a line an image"
-    )
+    return UserError(f"{folder}: no class folders; give the classes with --lists {split}=FILE, one line for each image")
 
 
 def _class_folders(folder):
@@ -152,7 +167,7 @@ def _class_folders(folder):
 
 
 def _walk(folder, below, paths, asides):
-    """Append the images of a class and of folders in its own; not of links to folders, which may lead in circles."""
+    """Append the images of a class folder and its subfolders; links to folders are skipped, they may be circular."""
     for entry in _entries(folder):
         path, hidden = f"{below}/{entry.name}", entry.name.startswith(".")
         if entry.is_dir(follow_symlinks=False) and not hidden:
@@ -174,7 +189,7 @@ def _entries(folder):
 def _is_folder(entry):
     try:
         return entry.is_dir()
-    # A link that leads in a circle, or where none may look.
+    # A circular link, or a link to a place without permission.
     except OSError:
         return False
 
@@ -191,7 +206,7 @@ def _in_list(root, split, lines, numbers):
             number = int(label)
         if number is None:
             some = f"the {len(numbers)} classes are {', '.join(map(shown, list(numbers)[:3]))}, ..."
-            least = f"the numbers of classes are below {_MOST_CLASSES}"
+            least = f"class numbers must be below {_MOST_CLASSES}"
             raise UserError(f"{where}: no class {shown(label)!r}; {some if numbers else least}")
         targets.append(number)
     return [os.path.join(base, path) for path, _, _ in lines], targets
@@ -199,7 +214,7 @@ def _in_list(root, split, lines, numbers):
 
 def _split_off(root, splits, test_fraction):
     if "test" in splits or "train" not in splits:
-        raise UserError(f"{root}: has a test part of its own, or none for training; leave out --test-fraction")
+        raise UserError(f"{root}: has a test part already, or no training part; leave out --test-fraction")
     train = splits["train"]
     for split, (chosen, targets) in stratified_split(np.arange(len(train.paths)), train.targets, test_fraction).items():
         splits[split] = Images([train.paths[place] for place in chosen], targets)

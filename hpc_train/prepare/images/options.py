@@ -9,33 +9,40 @@ from hpc_train.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class ImageOptions:
-    """How image files become samples; `check` refuses what cannot be."""
+    """How image files become samples."""
 
     GROUP = "image-folder"
 
     lists: tuple[str, ...] = ()
     """SPLIT=FILE, such as validation=val.txt, for splits without class folders. Each line of the file has the path of
-    an image, below the input folder or its folder of that split, and its class: a name or a number."""
+    an image, relative to the input folder or to its folder of that split, and its class: a name or a number."""
     class_names: Path | None = None
-    """Text file with one line for each class, in order: the name of its folder, then a readable name if there is one.
-    By default the names of the folders in sorted order, which is ImageNet's order."""
+    """Text file with one line for each class, in order: the name of its folder, then a readable name if you want one.
+    By default the names of the folders in sorted order, as in ImageNet."""
     size: int | None = None
-    """Store pixels, in images of this side: the shorter side is scaled to it, and the middle is cut out. By default the
-    JPEG files themselves are stored, and decoded during training."""
+    """Store pixels, in square images of this side: the shorter side is scaled to it, and the middle is cut out. By
+    default the JPEG files themselves are stored, and decoded during training."""
     max_side: int | None = None
-    """Without --size: images with a longer side than this are shrunk to it and encoded again; by default none are."""
+    """Without --size: shrink images whose longer side is above this, and encode them again; by default no limit."""
     quality: int = 95
     """Without --size: JPEG quality, 1 to 100, of images that must be encoded again."""
     bad: Literal["error", "skip"] = "error"
-    """What to do with files that are damaged, no images or too small. error: print their names and stop; skip: leave
+    """What to do with files that are damaged, not images or too small. error: print their names and stop; skip: leave
     them out and list them in left-out.txt beside the shards."""
     min_side: int = 8
-    """An image with a shorter side than this is too small."""
+    """Images whose shorter side is below this are too small."""
     seed: int = 0
     """Seed of the random order of the samples."""
 
     def check(self, wanted: bool) -> None:
-        """UserError for impossible values, and for options of image files where they are not `wanted`."""
+        """Check the values of the options.
+
+        Args:
+            wanted: whether the source is image-folder; other sources take none of these options.
+
+        Raises:
+            UserError: a value is impossible, or an option was given that is not `wanted`.
+        """
         for field in fields(ImageOptions):
             if not wanted and getattr(self, field.name) != field.default:
                 raise UserError(f"--{field.name.replace('_', '-')} is for image-folder; leave it out")
@@ -48,8 +55,7 @@ class ImageOptions:
         for name in ("max_side", "quality"):
             if self.size is not None and getattr(self, name) != getattr(ImageOptions, name):
                 raise UserError(
-                    f"--{name.replace('_', '-')} is for JPEG shards, but --size makes pixels of all images; "
-                    "leave one of them out"
+                    f"--{name.replace('_', '-')} is for JPEG shards, but --size stores pixels; leave one of them out"
                 )
         for text in self.lists:
             if not all(text.partition("=")[::2]):

@@ -1,4 +1,4 @@
-"""`hpc-train prepare image-folder`: image files, decoded in threads, into shards."""
+"""`hpc-train prepare image-folder`: decodes image files in threads and writes them into shards."""
 
 import os
 import sys
@@ -27,24 +27,28 @@ from hpc_train.prepare.images.lists import shown
 
 LEFT_OUT = "left-out.txt"
 _NAMED = 5
-# Images that one thread takes at a time, and how many of such jobs wait for each thread.
+# The images in one job of a thread, and the number of jobs that wait for each thread.
 _JOB, _AHEAD = 8, 2
 _PROBED = 256
 
 
 def prepare_images(options, output: Path) -> list[str]:
-    """Write the shards of all splits below `options.input`, and print what became of the images; raises UserError.
+    """Write the shards of all splits below `options.input`, and print what was done with the images.
 
-    Returns the names of the splits.
+    Every image is decoded completely. Shards get their names when all splits are written: after an error or an
+    interruption, older shards are unchanged.
 
-    Every image is decoded from end to end. Shards get their names when all splits are written: after an error or an
-    interruption those that were there before are unchanged.
+    Returns:
+        The names of the splits.
+
+    Raises:
+        UserError: there are no images, or bad ones that may not be left out, or the shards cannot be written.
     """
-    # Else several threads would load Pillow's formats at once.
+    # Otherwise several threads would load Pillow's formats at once.
     Image.init()
     found = find_images(options.input, options.lists, options.class_names, options.test_fraction)
     if found.asides:
-        say(f"passed over, as they are not named like images or have no class: {_some(found.asides)}")
+        say(f"skipped, because they are not named like images or have no class: {_some(found.asides)}")
     with ExitStack() as stack:
         works = [_Split(options, found, split, output) for split in found.splits]
         if not options.max_side and options.compression == "none":
@@ -60,14 +64,13 @@ def prepare_images(options, output: Path) -> list[str]:
         bad = [(path, error) for work in works for path, error in work.bad]
         if bad and options.bad == "error":
             total = sum(len(images.paths) for images in found.splits.values())
-            named = [f"{shown(path)} ({error})" for path, error in bad]
             raise UserError(
-                f"{options.input}: {len(bad)} of {total} images are bad ({_counted(error.kind for _, error in bad)}): "
-                f"{_some(named)}; mend them, or leave them out with --bad skip"
+                f"{options.input}: {len(bad)} of {total} images are bad ({_counted(bad)}): {_named(bad)}; "
+                "fix them, or leave them out with --bad skip"
             )
         for work in works:
             if not work.stream.samples:
-                raise UserError(f"{options.input}: no good image is left for {work.split}; mend those that are bad")
+                raise UserError(f"{options.input}: no good image is left for {work.split}; fix the bad images")
             work.stream.finish()
         for work in works:
             work.report(work.stream.publish())
@@ -76,12 +79,13 @@ def prepare_images(options, output: Path) -> list[str]:
 
 
 class _Split:
-    """One split on its way. size: bytes that its samples come to, about; bad: [(path, BadImage)]; changes: counts."""
+    """A split whose shards are being written."""
 
     def __init__(self, options, found, split, output):
         self.options, self.split, self.output = options, split, output
         self.images, self.classes = found.splits[split], found.classes
         self.treatment = Treatment(options.size, options.max_side, options.quality, options.min_side)
+        # Bad images as (path, BadImage), and how many images had each change.
         self.bad, self.changes, self._bytes = [], Counter(), 0
         count, dtype = len(self.images.paths), self.images.targets.dtype
         storage = Storage(options.compression)
@@ -92,6 +96,7 @@ class _Split:
         else:
             sample = self._mean_size()
             self._open = lambda path, attributes: EncodedWriter(path, dtype, attributes)
+        # Bytes of all samples, about.
         self.size = count * sample
         names = {
             "classes": found.classes,
@@ -102,13 +107,13 @@ class _Split:
         self.stream = StreamedSplit(output, split, count, shards, self._open, names)
 
     def write(self) -> None:
-        """Decode all images, and write those that are good as long as they may be of use."""
+        """Decode all images and write the good ones; after a bad one that is an error, only decode."""
         paths, targets = self.images.paths, self.images.targets
         progress = ProgressLine(self.split, len(paths), unit="images")
         threads = len(os.sched_getaffinity(0))
         pool = ThreadPoolExecutor(threads)
         try:
-            # Pillow warns of damaged EXIF data, and of images that are large though allowed.
+            # Pillow warns about damaged EXIF data, and about images that are large but allowed.
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", module="PIL")
                 for places, results in self._results(pool, _AHEAD * threads):
@@ -131,7 +136,7 @@ class _Split:
         self.bad.sort(key=lambda one: one[0])
 
     def _results(self, pool, ahead):
-        """(places, results) of a job after the other, in the shuffled order; a result is what an image gave."""
+        """(places, results) of one job after another, in the shuffled order; a result is a Prepared or a BadImage."""
         count = len(self.images.paths)
         waiting = deque()
         for start in range(0, count, _JOB):
@@ -162,12 +167,12 @@ class _Split:
             try:
                 sizes.append(os.stat(self._path(place)).st_size)
             except OSError:
-                # It will be named among the bad ones.
+                # It will be reported as bad.
                 sizes.append(0)
         return sum(sizes) // len(sizes)
 
     def report(self, paths) -> None:
-        """Say what was written, what was changed and what was left out."""
+        """Print what was written, what was changed and what was left out."""
         size, samples = self.options.size, self.stream.samples
         kind = f"samples of {(size, size, 3)} uint8" if size else f"JPEG images, {self._bytes / 1e6:.1f} MB"
         say(f"{self.split}: {samples} {kind}, {self.classes} classes, {len(paths)} shards in {self.output}")
@@ -175,9 +180,8 @@ class _Split:
             what = "turned into plain RGB" if size else "encoded again as RGB JPEG"
             say(f"{self.split}: {what}: {', '.join(f'{n} {kind}' for kind, n in self.changes.most_common())}")
         if self.bad:
-            named = [f"{shown(path)} ({error})" for path, error in self.bad]
-            counts = _counted(error.kind for _, error in self.bad)
-            say(f"{self.split}: left out {len(self.bad)} bad images ({counts}): {_some(named)}", sys.stderr)
+            counts = _counted(self.bad)
+            say(f"{self.split}: left out {len(self.bad)} bad images ({counts}): {_named(self.bad)}", sys.stderr)
 
 
 def _name_left_out(output, bad):
@@ -193,8 +197,13 @@ def _name_left_out(output, bad):
     say(f"left out: {len(bad)} images, all named in {path}", sys.stderr)
 
 
-def _counted(kinds):
-    return ", ".join(f"{count} {kind}" for kind, count in Counter(kinds).most_common())
+def _counted(bad):
+    kinds = Counter(error.kind for _, error in bad)
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+
+
+def _named(bad):
+    return _some([f"{shown(path)} ({error})" for path, error in bad])
 
 
 def _some(names):

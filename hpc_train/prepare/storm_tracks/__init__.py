@@ -1,1 +1,1 @@
-"""`hpc-train prepare storm-tracks`: gridded fields and best tracks of cyclones to shards of label maps."""
+"""`hpc-train prepare storm-tracks`: turns gridded fields and best tracks of cyclones into shards of label maps."""

@@ -1,4 +1,4 @@
-"""`hpc-train prepare storm-tracks`: real winds, labelled where the best tracks of cyclones say that one was."""
+"""`hpc-train prepare storm-tracks`: labels the cyclones in real winds by their best tracks."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,46 +13,51 @@ RADIUS_KM = 300.0
 class StormTracks:
     """Label gridded fields with the best tracks of tropical cyclones, as shards for the climate trainer.
 
-    A pixel is of class 1 (tc) where it is within the radius of a cyclone, whose position is interpolated in time along
-    the great circle between its fixes, and of class 0 (background) elsewhere. Beside the shards of each split,
-    storms-SPLIT.csv names the time of every map and the cyclones in it.
+    Pixels within the radius of a cyclone are of class 1 (tc), all others of class 0 (background). The position of a
+    cyclone is interpolated in time along the great circle between its fixes. Beside the shards of each split,
+    storms-SPLIT.csv lists the time of every map and the cyclones in it.
     """
 
     fields: tuple[str, ...]
     """NetCDF files, classic or NetCDF-4, or quoted patterns such as 'era5_2018*.nc', all on one grid."""
     variables: tuple[str, ...]
-    """Variables that become the channels, in this order, such as u10 v10; u@850 is one level, in hPa or the file's
-    unit."""
+    """Variables to use as channels, in this order, such as u10 v10; u@850 is one level, in hPa or the file's unit."""
     tracks: Path
     """Best tracks: the csv of IBTrACS, or an extract with columns such as track_id, time, lat, lon, wind, status; also
     as .gz."""
     output: Path
     """Folder for the shards."""
     splits: tuple[str, ...]
-    """What each split holds, such as train=2018-09 test=2018-10: years, months, days or ranges of them
-    (2018-09-01..2018-09-20, both included), or patterns of file names (test='icon_2022*.nc'), several with commas."""
+    """The times or files of each split, such as train=2018-09 test=2018-10: years, months, days or ranges of them
+    (2018-09-01..2018-09-20, both included), or patterns of file names (test='icon_2022*.nc'). Separate several with
+    commas."""
     radius_km: float | None = None
     """Radius in km of the labelled disc, along the surface; by default 300."""
     radius_degrees: float | None = None
     """The radius as an angle, instead of --radius-km."""
     min_wind: float = 34.0
-    """Least sustained wind of a cyclone in kt: 34 is a tropical storm, 64 a hurricane. 0: also those without a wind."""
+    """Lowest sustained wind of a cyclone in kt: 34 is a tropical storm, 64 a hurricane. With 0, cyclones without a
+    known wind count too."""
     statuses: tuple[str, ...] = ("TD", "TS", "TY", "ST", "TC", "HU", "HR", "SD", "SS")
-    """Which statuses count, if the tracks have them: by default tropical and subtropical cyclones, not those that
-    have turned extratropical (EX, ET, PT) or have no closed circulation (DB, LO, WV). any: all of them."""
+    """Statuses that count, if the tracks have them: by default tropical and subtropical cyclones, not those that have
+    turned extratropical (EX, ET, PT) or have no closed circulation (DB, LO, WV). any: all of them."""
     basins: tuple[str, ...] = ()
-    """Which basins count (NA EP WP NI SI SP SA); by default all."""
+    """Basins that count (NA EP WP NI SI SP SA); by default all."""
     gap_hours: float = 12.0
-    """No position is interpolated between fixes further apart than this."""
+    """Positions are not interpolated between fixes that are further apart than this."""
     shards: int | None = None
-    """Files of each split; by default of about 256 MiB each, at least 4."""
+    """Number of files of each split; by default at least 4, of about 256 MiB each."""
     compression: Compression = "none"
-    """none: the fastest to read. The others store inputs and labels in compressed chunks."""
+    """none is the fastest to read. The others store inputs and labels in compressed chunks."""
 
     def check(self) -> None:
-        """UserError for a value that cannot be."""
+        """Check the values of the options.
+
+        Raises:
+            UserError: a value is impossible.
+        """
         if self.radius_km is not None and self.radius_degrees is not None:
-            raise UserError("--radius-km and --radius-degrees both say how large a disc is; give one of them")
+            raise UserError("--radius-km and --radius-degrees both set the radius; give one of them")
         for name, least in (("radius_km", 0), ("radius_degrees", 0), ("gap_hours", 0), ("shards", 0)):
             value = getattr(self, name)
             if value is not None and not least < value < float("inf"):
@@ -65,7 +70,7 @@ class StormTracks:
             if not getattr(self, name):
                 raise UserError(f"--{name} is empty; name at least one")
         if len(set(self.variables)) < len(self.variables):
-            raise UserError(f"--variables names one twice: {', '.join(self.variables)}; name each once")
+            raise UserError(f"--variables has a name twice: {', '.join(self.variables)}; give each once")
         if self.radius > 90:
             raise UserError(f"the radius is {self.radius:.4g} degrees, more than half the Earth; give a smaller one")
 
@@ -78,7 +83,11 @@ class StormTracks:
 
 
 def run(options: StormTracks) -> None:
-    """Write the shards and lists of storms of all splits, and print two lines each; raises UserError."""
+    """Write the shards and lists of storms of all splits, and print two lines for each.
+
+    Raises:
+        UserError: an option or a file is wrong, or the shards cannot be written.
+    """
     from hpc_train.parallel.mpi import job, on_root
     from hpc_train.prepare.storm_tracks.convert import convert
 

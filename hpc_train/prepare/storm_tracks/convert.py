@@ -1,4 +1,4 @@
-"""From fields, tracks and splits to shards of label maps."""
+"""Turns fields, tracks and splits into shards of label maps."""
 
 import sys
 from contextlib import ExitStack
@@ -18,7 +18,14 @@ from hpc_train.prepare.storm_tracks.writer import Map, SplitWriter
 
 
 def convert(options) -> None:
-    """Write the shards of every split, then give all their names; `options` as of `StormTracks`."""
+    """Write the shards of every split, then give all of them their names.
+
+    Args:
+        options: `command.StormTracks`.
+
+    Raises:
+        UserError: a file is wrong, a split has no maps or storms, or the shards cannot be written.
+    """
     splits = parse_splits(options.splits)
     statuses = () if "any" in options.statuses else options.statuses
     selection = Selection(options.min_wind, statuses, options.basins, options.gap_hours * 3600)
@@ -68,7 +75,9 @@ def _divide(options, splits, selection: Selection, grid: FileGrid, files) -> dic
         for index, time in enumerate(times):
             names = [split.name for split, taken in zip(splits, takes, strict=True) if taken[index]]
             if len(names) > 1:
-                raise UserError(f"{path}: the map of {time} is in {' and '.join(names)}; make --splits disjoint")
+                raise UserError(
+                    f"{path}: the map of {time} is in {' and '.join(names)}; give --splits that do not overlap"
+                )
             here = tuple(storm for storm in storms[index] if grid.holds(storm, options.radius))
             for name in names:
                 maps[name].append(Map(path, index, time, here))
@@ -83,15 +92,15 @@ def _divide(options, splits, selection: Selection, grid: FileGrid, files) -> dic
 def _check_split(options, split: str, maps: list[Map], times, tracks: Tracks) -> None:
     if not maps:
         raise UserError(
-            f"--splits {split}: none of the maps, which are of {times.min()} to {times.max()}; give their dates or "
-            "patterns of the names of their files"
+            f"--splits {split}: no map is in it, and the maps are of {times.min()} to {times.max()}; give dates in "
+            "that range or patterns of file names"
         )
     if any(one.storms for one in maps):
         return
     first, last = (pick(one.time for one in maps) for pick in (min, max))
     if tracks.last < first or tracks.first > last:
         raise UserError(
-            f"{tracks.path}: fixes of {tracks.first} to {tracks.last}, but the maps of {split} are of {first} to "
+            f"{tracks.path}: has fixes of {tracks.first} to {tracks.last}, but the maps of {split} are of {first} to "
             f"{last}; give the tracks of that time"
         )
     raise UserError(

@@ -1,4 +1,4 @@
-"""Gridded fields from NetCDF files of the CF conventions, classic or NetCDF-4."""
+"""Gridded fields from NetCDF files that follow the CF conventions, classic or NetCDF-4."""
 
 import glob
 import os
@@ -17,12 +17,16 @@ _MOST_NAMES = 20
 
 
 def find_fields(patterns: Sequence[str]) -> list[str]:
-    """Paths of the files that the names and patterns stand for, each once; UserError for one that stands for none."""
+    """Paths of the files that the names and patterns match, each once.
+
+    Raises:
+        UserError: a pattern matches no file.
+    """
     paths = {}
     for pattern in patterns:
         found = [pattern] if os.path.isfile(pattern) else sorted(filter(os.path.isfile, glob.glob(pattern)))
         if not found:
-            raise UserError(f"--fields {pattern}: no such file, and none that fits it as a pattern; check the path")
+            raise UserError(f"--fields {pattern}: no such file, and no file matches it as a pattern; check the path")
         paths |= dict.fromkeys(found)
     return list(paths)
 
@@ -30,17 +34,22 @@ def find_fields(patterns: Sequence[str]) -> list[str]:
 class FieldFile:
     """A context that reads maps from one file.
 
-    path: NetCDF; variables: names, with a level of a variable that has several: "u@850" (hPa, or the file's unit).
-    times: datetime64[s] (n,); latitudes, longitudes: float64 (h,), (w,) in degrees, in the order of the file; see
-    `data.grid.in_order`.
-    Raises UserError, which names the file and the variable, for what is not there or is no map of the Earth.
+    It has times, datetime64[s] (n,), and latitudes (h,) and longitudes (w,), float64 in degrees, in the order of the
+    file; see `data.fields.grid.in_order`.
+
+    Args:
+        path: of a NetCDF file.
+        variables: names; for a variable with several levels with one of them: "u@850" (hPa, or the file's unit).
+
+    Raises:
+        UserError: a variable is missing or is not a map of the Earth; the message names the file and the variable.
     """
 
     def __init__(self, path: str, variables: Sequence[str]):
         try:
             import netCDF4
         except ImportError as error:
-            raise UserError(f"{path}: needs netCDF4 to be read; install it: pip install netCDF4") from error
+            raise UserError(f"{path}: netCDF4 is needed to read it; install it: pip install netCDF4") from error
 
         self.path, self.variables = path, tuple(variables)
         try:
@@ -61,7 +70,11 @@ class FieldFile:
         self._file.close()
 
     def read(self, index: int) -> np.ndarray:
-        """The map of the time of this number: float32 (h, w, variables), unpacked, without missing values."""
+        """Read the map at times[index]: float32 (h, w, variables), unpacked, without missing values.
+
+        Raises:
+            UserError: it cannot be read, or has missing values.
+        """
         layers = []
         for variable, (array, chosen, axes) in zip(self.variables, self._places, strict=True):
             chosen = chosen | ({axes["time"]: index} if "time" in axes else {})
@@ -70,7 +83,7 @@ class FieldFile:
             except (OSError, RuntimeError) as error:
                 raise self._problem(f"{variable} cannot be read ({reason(error)}); fetch the file again") from error
             values = np.ma.asarray(values, np.float32)
-            # What chunks are missing in a file, and what is masked, is no wind.
+            # Chunks that are missing in the file, and masked values, are not winds.
             if np.ma.is_masked(values) or not np.isfinite(values.data).all():
                 raise self._problem(
                     f"{variable} has missing values or NaN at {self.times[index]}; fill them, or leave this time out "
@@ -81,12 +94,12 @@ class FieldFile:
         return np.ascontiguousarray(np.stack(layers, axis=-1))
 
     def _place(self, text: str):
-        """(variable, {axis: index of what is chosen there}, {"time", "latitude", "longitude": axis})."""
+        """(variable, {axis: index of the level to read there}, {"time", "latitude", "longitude": axis})."""
         name, _, level = text.partition("@")
         if name not in self._file.variables:
             there = [known for known, variable in self._file.variables.items() if variable.ndim >= 2]
             more = f" and {len(there) - _MOST_NAMES} more" if len(there) > _MOST_NAMES else ""
-            raise self._problem(f"no variable {name!r}, but {', '.join(there[:_MOST_NAMES]) or 'none'}{more}")
+            raise self._problem(f"no variable {name!r}; it has {', '.join(there[:_MOST_NAMES]) or 'none'}{more}")
         array = self._file.variables[name]
         kinds = [self._kind(dimension) for dimension in array.dimensions]
         axes = {kind: axis for axis, kind in enumerate(kinds) if kind}
@@ -103,7 +116,7 @@ class FieldFile:
         return array, chosen, axes
 
     def _kind(self, dimension: str) -> str | None:
-        """What a dimension counts: "time", "latitude", "longitude", or None for levels and the like."""
+        """The kind of a dimension: "time", "latitude", "longitude", or None for others, such as levels."""
         if self._time_of(dimension) or dimension.lower() == "time":
             return "time"
         coordinate = self._file.variables.get(dimension)
@@ -117,14 +130,14 @@ class FieldFile:
         return None
 
     def _time_of(self, dimension: str | None):
-        """The variable that tells the times along a dimension, or of the whole file where there is none; or None."""
+        """The variable with the times along a dimension; without a dimension, that with the file's time; or None."""
         wanted = () if dimension is None else (dimension,)
         found = {
             name: variable
             for name, variable in self._file.variables.items()
             if variable.dimensions == wanted and " since " in str(getattr(variable, "units", ""))
         }
-        # A forecast has the time it started at beside the one it is for.
+        # A forecast has both the time at which it started and the time that it is for.
         valid = [variable for variable in found.values() if getattr(variable, "standard_name", "") == "time"]
         return found.get(dimension) or next(iter(valid + list(found.values())), None)
 
@@ -140,7 +153,9 @@ class FieldFile:
             try:
                 wanted = float(level)
             except ValueError:
-                raise self._problem(f"{name}@{level}: {level!r} is no number; say, {name}@850") from None
+                raise self._problem(
+                    f"{name}@{level}: {level!r} is not a number; give, for example, {name}@850"
+                ) from None
             scale = _PASCALS.get(str(getattr(coordinate, "units", "")).lower(), 1.0)
             for values in (np.asarray(coordinate[:], np.float64) * scale, np.asarray(coordinate[:], np.float64)):
                 places = np.flatnonzero(np.isclose(values, wanted))
@@ -148,7 +163,7 @@ class FieldFile:
                     return int(places[0])
         if size == 1 and coordinate is None:
             return 0
-        raise self._problem(f"{name} has no level {level}, but {self._levels(dimension)}")
+        raise self._problem(f"{name} has no level {level}; it has {self._levels(dimension)}")
 
     def _some(self, dimension: str) -> str:
         coordinate = self._file.variables.get(dimension)
@@ -169,8 +184,8 @@ class FieldFile:
         if len(set(grids)) > 1:
             other = next(place for place, grid in enumerate(grids) if grid != grids[0])
             raise self._problem(
-                f"{self.variables[other]} is on the grid {grids[other]}, but {self.variables[0]} on {grids[0]}; only "
-                "variables of one grid can be stacked"
+                f"{self.variables[other]} is on the grid {grids[other]}, but {self.variables[0]} on {grids[0]}; give "
+                "variables of one grid"
             )
         time, *space = grids[0]
         axes = {name: np.ma.filled(self._file.variables[name][:].astype(float), np.nan) for name in space}
@@ -181,22 +196,23 @@ class FieldFile:
 
         if variable is None or not variable.size:
             raise self._problem(
-                f"no time: {self.variables[0]} has no dimension whose variable has units such as "
-                "'hours since 2018-09-01', or none that has a value; add it"
+                f"no time: {self.variables[0]} has no dimension with a variable of units such as "
+                "'hours since 2018-09-01', or that variable is empty; add it"
             )
         calendar = getattr(variable, "calendar", "standard")
         try:
-            # CF 1.11, section 4.4; only real calendars have the dates of best tracks.
+            # CF 1.11, section 4.4; the dates of best tracks exist only in real calendars.
             real = {"only_use_cftime_datetimes": False, "only_use_python_datetimes": True}
             dates = num2date(np.ravel(variable[:]), variable.units, calendar, **real)
         except (ValueError, OverflowError) as error:
             raise self._problem(
-                f"{variable.name} ({variable.units}, calendar {calendar}) cannot be turned into dates ({reason(error)})"
+                f"{variable.name} ({variable.units}, calendar {calendar}) cannot be turned into dates "
+                f"({reason(error)}); give files with a real calendar"
             ) from error
         if np.ma.is_masked(dates):
-            raise self._problem(f"{variable.name} has missing values; mend them")
+            raise self._problem(f"{variable.name} has missing values; fill them")
         microseconds = np.array(np.ma.getdata(dates), "datetime64[us]").astype(np.int64)
-        # Fractions of a day in floating numbers miss the full second by a little.
+        # Fractions of a day, as floating-point numbers, miss the full second by a little.
         return np.round(microseconds / 1e6).astype(np.int64).astype("datetime64[s]")
 
     def _problem(self, text: str) -> UserError:

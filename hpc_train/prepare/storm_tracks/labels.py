@@ -10,23 +10,28 @@ from hpc_train.prepare.storm_tracks.tracks import Storm
 
 
 class FileGrid(NamedTuple):
-    """Of all files. path: where it was read; latitudes (h,), longitudes (w,): degrees, in the order of the file."""
+    """The grid that all files have.
+
+    Args:
+        path: of the file that it was read from.
+        latitudes, longitudes: (h,) and (w,), degrees, in the order of the file.
+    """
 
     path: str
     latitudes: np.ndarray
     longitudes: np.ndarray
 
     def check(self, path: str, latitudes, longitudes) -> None:
-        """UserError unless another file has the same grid."""
+        """Raise a UserError if the grid of the file `path` is another one."""
         for name, mine, theirs in (("lat", self.latitudes, latitudes), ("lon", self.longitudes, longitudes)):
             if not np.array_equal(mine, theirs):
                 raise UserError(
                     f"{path}: {name} is not that of {self.path} ({_described(theirs)}, not {_described(mine)}); "
-                    "convert files of different grids by themselves"
+                    "prepare files of different grids separately"
                 )
 
     def check_radius(self, radius: float) -> None:
-        """UserError for a disc that may hold no point of the grid; radius: degrees."""
+        """Raise a UserError if a disc of this radius, in degrees, may hold no point of the grid."""
         steps = [np.abs(np.diff(values)).max(initial=0) for values in (self.latitudes, self.longitudes)]
         least = np.hypot(*steps) / 2
         if radius < least:

@@ -1,4 +1,4 @@
-"""Which maps go to which split: by the time of a map or the name of its file."""
+"""Sorts maps into splits by their times or the names of their files."""
 
 import re
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ _UNITS = {4: "Y", 7: "M", 10: "D"}
 
 @dataclass(frozen=True)
 class Split:
-    """A split: ranges [first, stop) of time, and patterns of file names; a map that fits any of them is in it."""
+    """A split: a map belongs to it if it is in one of the ranges [first, stop) of time or matches a file pattern."""
 
     name: str
     ranges: tuple[tuple[np.datetime64, np.datetime64], ...]
     patterns: tuple[str, ...]
 
     def takes(self, file_name: str, times: np.ndarray) -> np.ndarray:
-        """Which maps of a file are in the split, bool (n,); times: datetime64[s] (n,)."""
+        """Which maps of a file, with times datetime64[s] (n,), are in the split: bool (n,)."""
         taken = np.full(len(times), any(fnmatchcase(file_name, pattern) for pattern in self.patterns))
         for first, stop in self.ranges:
             taken |= (times >= first) & (times < stop)
@@ -31,9 +31,10 @@ class Split:
 
 
 def parse_splits(texts) -> list[Split]:
-    """Splits of texts such as "train=2018-09", "test=2018-10-01..2018-10-15,2018-11" or "test=icon_2022*".
+    """Parse texts such as "train=2018-09", "test=2018-10-01..2018-10-15,2018-11" or "test=icon_2022*".
 
-    Raises UserError for one that is no split.
+    Raises:
+        UserError: a text has another form, or two are of one split.
     """
     splits = [_parse(text) for text in texts]
     names = [split.name for split in splits]
@@ -46,9 +47,9 @@ def parse_splits(texts) -> list[Split]:
 def _parse(text: str) -> Split:
     name, _, parts = text.partition("=")
     if not parts:
-        raise UserError(f"--splits {text!r} says not what is in it; give, say, train=2018-09 or train='gfs_2018*'")
+        raise UserError(f"--splits {text!r}: gives no dates or files; write train=2018-09 or train='gfs_2018*'")
     if parse_shard_name(shard_name(name, 0, 1)) is None:
-        raise UserError(f"--splits {text!r}: {name!r} is no name for shards; use small letters, digits and _")
+        raise UserError(f"--splits {text!r}: {name!r} cannot name a split; use small letters, digits and _")
     ranges, patterns = [], []
     for part in parts.split(","):
         dates = _DATES.fullmatch(part)
@@ -58,9 +59,9 @@ def _parse(text: str) -> Split:
         try:
             first, last = (np.datetime64(date, _UNITS[len(date)]) for date in (dates[1], dates[2] or dates[1]))
         except ValueError:
-            raise UserError(f"--splits {text!r}: there is no date {part}; mend it") from None
+            raise UserError(f"--splits {text!r}: there is no date {part}; fix it") from None
         span = first.astype("datetime64[s]"), (last + 1).astype("datetime64[s]")
         if span[0] >= span[1]:
-            raise UserError(f"--splits {text!r}: {part} ends before it begins; turn it round")
+            raise UserError(f"--splits {text!r}: {part} ends before it begins; swap the dates")
         ranges.append(span)
     return Split(name, tuple(ranges), tuple(patterns))

@@ -1,4 +1,4 @@
-"""Best tracks of tropical cyclones, and where their storms were at a given time."""
+"""Best tracks of tropical cyclones, and the positions of their storms at given times."""
 
 import csv
 import gzip
@@ -14,7 +14,7 @@ from hpc_train.data.hdf5.access import reason
 from hpc_train.errors import UserError
 from hpc_train.prepare.storm_tracks.great_circle import along_great_circle
 
-# What each value is called in IBTrACS (Knapp et al. 2010) and in extracts of it; the first that is not blank counts.
+# The columns of each value in IBTrACS (Knapp et al. 2010) and in extracts of it; the first that is not blank counts.
 _COLUMNS = {
     "track": ("sid", "track_id"),
     "time": ("iso_time", "time"),
@@ -33,7 +33,13 @@ _UNNAMED = ("UNNAMED", "NOT_NAMED")
 
 @dataclass(frozen=True)
 class Selection:
-    """Which fixes of a track count: the options of the command; empty statuses or basins: all; gap: seconds."""
+    """The fixes of a track that count, by the options of the command.
+
+    Args:
+        min_wind: kt; above 0, fixes without a wind do not count.
+        statuses, basins: empty for all.
+        gap: longest time between two fixes, seconds.
+    """
 
     min_wind: float
     statuses: tuple[str, ...]
@@ -54,9 +60,15 @@ class Storm:
 
 @dataclass(frozen=True, eq=False)
 class Track:
-    """The fixes of one cyclone, by time: times datetime64[s] (n,), positions float64 (n,), winds float64 (n,) in kt.
+    """The fixes of one cyclone, in order of time.
 
-    counts: bool (n,), which fixes have the status and basin that were asked for.
+    Args:
+        track: its identifier in the file.
+        name: of the storm, or its identifier.
+        times: datetime64[s] (n,).
+        latitudes, longitudes: float64 (n,), degrees.
+        winds: float64 (n,), kt.
+        counts: bool (n,), whether a fix has a selected status and basin.
     """
 
     track: str
@@ -68,10 +80,13 @@ class Track:
     counts: np.ndarray
 
     def at(self, times: np.ndarray, selection: Selection) -> dict[int, Storm]:
-        """{place in times: the storm} for the times, datetime64[s] (m,), at which it is on its track.
+        """The storm at those of the times, datetime64[s] (m,), at which it is on its track.
 
-        Between two fixes its position is on the great circle through them, and its wind changes linearly; it is there
+        Between two fixes its position is on the great circle through them, and its wind changes linearly. It is there
         only if both fixes count and are at most `selection.gap` seconds apart.
+
+        Returns:
+            The storm by its place in `times`.
         """
         inside = np.flatnonzero((times >= self.times[0]) & (times <= self.times[-1]))
         after = np.searchsorted(self.times, times[inside])
@@ -79,7 +94,7 @@ class Track:
         span = (self.times[after] - self.times[before]) / np.timedelta64(1, "s")
         passed = (times[inside] - self.times[before]) / np.timedelta64(1, "s")
         share = np.divide(passed, span, out=np.zeros(len(inside)), where=span > 0)
-        # Exactly 34 between 34 and 34.
+        # In this form the wind between 34 and 34 is exactly 34.
         winds = self.winds[before] + share * (self.winds[after] - self.winds[before])
         taken = self.counts[before] & self.counts[after] & (span <= selection.gap)
         if selection.min_wind > 0:
@@ -94,7 +109,13 @@ class Track:
 
 @dataclass(frozen=True, eq=False)
 class Tracks:
-    """The tracks of a file in a window of time. first, last: datetime64[s] of the first and last fix of the file."""
+    """The tracks of a file in a window of time.
+
+    Args:
+        path: of the file.
+        tracks: those in the window.
+        first, last: datetime64[s] of the first and last fix of the whole file.
+    """
 
     path: Path
     tracks: Sequence[Track]
@@ -111,11 +132,16 @@ class Tracks:
 
 
 def read_tracks(path: Path, selection: Selection, window=(datetime.min, datetime.max)) -> Tracks:
-    """Tracks of a csv file, gzipped or not: IBTrACS's own, or an extract with columns of such names.
+    """Read the tracks of a csv file, gzipped or not: IBTrACS's own, or an extract with columns of such names.
 
-    window: datetimes, UTC without a zone; what lies outside them is passed over unseen.
-    Rows without a position are left out, as are those without a wind where `selection` asks for one, and IBTrACS's
-    spur tracks, which repeat other tracks. Raises UserError, which names file and line, for anything else.
+    These rows are left out: those without a position, those without a wind if `selection` has a least wind, and
+    IBTrACS's spur tracks, which repeat other tracks.
+
+    Args:
+        window: two datetimes, UTC without a zone; rows outside are skipped unchecked.
+
+    Raises:
+        UserError: the file cannot be read, or a row is wrong; the message names file and line.
     """
     rows, times = {}, []
     try:
@@ -125,7 +151,7 @@ def read_tracks(path: Path, selection: Selection, window=(datetime.min, datetime
             reader = csv.reader(file)
             columns = _find_columns(path, next(reader, []), selection)
             for line, row in enumerate(reader, 2):
-                # The second line of IBTrACS's files tells the units, and no time.
+                # The second line of IBTrACS's files has the units instead of values, and no time.
                 if not row or (line == 2 and not _first(row, columns["time"])):
                     continue
                 times.append(_time(path, line, _first(row, columns["time"])))
@@ -151,9 +177,9 @@ def _find_columns(path, header: list[str], selection: Selection) -> dict[str, li
     needed = [*_NEEDED, *["wind"] * (selection.min_wind > 0), *["basin"] * bool(selection.basins)]
     for what in needed:
         if not columns[what]:
-            waive = {"wind": "; or give --min-wind 0", "basin": "; or leave --basins out"}.get(what, "")
+            waive = {"wind": "; give --min-wind 0", "basin": "; leave --basins out"}.get(what, "; add the column")
             raise UserError(
-                f"{path}: no column of the {what} ({' or '.join(_COLUMNS[what])}), but {', '.join(names[:20])}{waive}"
+                f"{path}: no column of the {what} ({' or '.join(_COLUMNS[what])}), only {', '.join(names[:20])}{waive}"
             )
     return {what: places for what, places in columns.items() if places}
 
@@ -166,12 +192,12 @@ def _time(path, line: int, text: str) -> datetime:
     try:
         time = datetime.fromisoformat(text.removesuffix("Z"))
     except ValueError:
-        raise UserError(f"{path}: line {line}: {text!r} is no time; mend the line or take it out") from None
+        raise UserError(f"{path}: line {line}: {text!r} is not a time; fix or delete the line") from None
     return time.astimezone(timezone.utc).replace(tzinfo=None) if time.tzinfo else time
 
 
 def _fix(path, line: int, value: dict[str, str], selection: Selection):
-    """(latitude, longitude, wind, counts), or None for a row that says too little."""
+    """(latitude, longitude, wind, counts), or None for a row without a position or a wind that is needed."""
     if not value["latitude"] or not value["longitude"]:
         return None
     wind = value.get("wind", "")
@@ -184,13 +210,13 @@ def _fix(path, line: int, value: dict[str, str], selection: Selection):
         what = "wind"
         knots = float(wind) if wind else math.nan
     except ValueError:
-        raise UserError(f"{path}: line {line}: {value[what]!r} is no {what}; mend the line or take it out") from None
-    # Negative: how other extracts write a value that is missing.
+        raise UserError(f"{path}: line {line}: {value[what]!r} is not a {what}; fix or delete the line") from None
+    # Some extracts write a missing value as a negative one.
     knots = knots if knots >= 0 else math.nan
     if selection.min_wind > 0 and math.isnan(knots):
         return None
     status, basin = value.get("status", ""), value.get("basin", "NA")
-    # The North Atlantic's NA is what pandas takes for a missing value, and writes as a blank.
+    # Pandas takes the North Atlantic's NA for a missing value and writes it as a blank.
     known = status in _UNKNOWN or not selection.statuses or status in selection.statuses
     counts = known and (not selection.basins or (basin or "NA") in selection.basins)
     return *numbers, knots, counts

@@ -1,4 +1,4 @@
-"""One split of labelled maps on its way to shards, and the list of its storms."""
+"""Writes one split of labelled maps to shards, and the list of its storms."""
 
 import csv
 from contextlib import ExitStack
@@ -24,7 +24,7 @@ _NAMED = 12
 
 
 class Map(NamedTuple):
-    """One sample: the file, the number of its time there, the time, and the storms that are on the grid."""
+    """One sample: its file, its time and the number of that time in the file, and the storms on its grid."""
 
     path: str
     index: int
@@ -33,7 +33,14 @@ class Map(NamedTuple):
 
 
 class SplitWriter:
-    """One split on its way. size: bytes of its samples."""
+    """A split whose shards are being written; `size`: bytes of its samples.
+
+    Args:
+        options: `command.StormTracks`.
+        split: `splits.Split`.
+        maps: its samples, in order.
+        grid: of all maps.
+    """
 
     def __init__(self, options, split, maps: list[Map], grid: FileGrid):
         self.options, self.name, self.maps, self.grid = options, split.name, maps, grid
@@ -64,7 +71,7 @@ class SplitWriter:
         edges = shard_edges(len(maps), shards)
 
     def write(self) -> None:
-        """Write all maps, one after the other."""
+        """Write all maps, one after another."""
         progress = ProgressLine(self.name, len(self.maps), unit="maps")
         path, file = None, None
         with ExitStack() as stack:
@@ -80,7 +87,11 @@ class SplitWriter:
         progress.close()
 
     def publish(self) -> None:
-        """Give the shards their names, write the list of storms and print what there is."""
+        """Give the shards their names, write the list of storms, and print a summary.
+
+        Raises:
+            UserError: a file cannot be written.
+        """
         paths = self.stream.publish()
         where = self.options.output / f"storms-{self.name}.csv"
         try:

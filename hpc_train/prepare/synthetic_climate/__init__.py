@@ -1,1 +1,1 @@
-"""An invented climate with the 16 channels of CAM5, whose cyclones and rivers are known: data to learn from at once."""
+"""An invented climate with the 16 channels of CAM5 and known cyclones and rivers: training data without a download."""

@@ -1,4 +1,4 @@
-"""The air without storms: zonal means that follow the season, and correlated noise in balance with its winds."""
+"""The air without storms: zonal means that follow the season, and correlated noise in balance with its own winds."""
 
 from dataclasses import dataclass
 
@@ -17,12 +17,18 @@ _MEAN_PRESSURE = 100_800
 
 @dataclass
 class State:
-    """What is predicted of the air, maps (height, width) float32; `channels.diagnose` makes the 16 channels of it.
+    """The state of the air, maps (height, width) float32; `channels.diagnose` turns it into the 16 channels.
 
-    psl: pressure at sea level, Pa; surface, air: temperature of the surface and at 2 m, at sea level, K; t500, t200:
-    K; u850, v850, ubot, vbot: winds, m/s; humidity: relative, at 2 m; column: vapour in the column as a share of what
-    an atmosphere with a scale height of `channels.VAPOUR_HEIGHT` has; vapour: more of it, kg/m2; rain: m/s; showers:
-    what the rain of storms is multiplied by, since it comes in cells, mean 1.
+    Args:
+        psl: pressure at sea level, Pa.
+        surface, air: temperature of the surface and at 2 m, reduced to sea level, K.
+        t500, t200: temperature, K.
+        u850, v850, ubot, vbot: winds, m/s.
+        humidity: relative, at 2 m.
+        column: vapour in the column, relative to an atmosphere with a scale height of `channels.VAPOUR_HEIGHT`.
+        vapour: additional vapour, kg/m2.
+        rain: m/s.
+        showers: factor of mean 1 for the rain of storms, which comes in cells.
     """
 
     psl: np.ndarray
@@ -42,12 +48,12 @@ class State:
 
 
 def summer(day: int) -> float:
-    """How much it is summer in the north on a day of the year (from 0): -1 to 1, the sea's lag included."""
+    """The season in the north on a day of the year (from 0): -1 in winter to 1 in summer, with the sea's lag."""
     return float(np.sin(2 * np.pi * (day - 125) / 365))
 
 
 def background(grid: EvenGrid, planet: Geography, season: float, draw: np.random.Generator) -> State:
-    """The air of one moment; season: `summer` of the day."""
+    """The air of one moment, in a season as `summer` gives it."""
     synoptic, tracer = kinetic_spectrum(), tracer_spectrum()
     spectra = np.stack([synoptic, kinetic_spectrum(5), tracer, tracer, tracer_spectrum(20, 1.5), tracer])
     stream, shear, moist, warm, showers, calm = random_fields(grid, draw, spectra)
@@ -59,7 +65,7 @@ def background(grid: EvenGrid, planet: Geography, season: float, draw: np.random
     zonal = _zonal_wind(latitude, season)
     east, north = grid.derivatives(stream)
     u850, v850 = zonal - north, east + 0 * zonal
-    # Linear balance: what is left of geostrophy near the equator is a small pressure signal.
+    # Linear balance: near the equator only a small pressure signal is left of geostrophy.
     # The mean wind is weaker at the surface.
     psl = _zonal_pressure(grid, 0.85 * zonal) + AIR_DENSITY * grid.coriolis * stream + 60 * calm
 
@@ -109,7 +115,7 @@ def _zonal_pressure(grid: EvenGrid, zonal: np.ndarray) -> np.ndarray:
 
 
 def _sea_temperature(latitude: np.ndarray, season: float, thermal_equator: float) -> np.ndarray:
-    """K; to 60 degrees FLAT of Neale and Hoskins (2000), Atmos. Sci. Lett. 1, 101, 1.5 K warmer, and then ice."""
+    """K: to 60 degrees FLAT of Neale and Hoskins (2000), Atmos. Sci. Lett. 1, 101, plus 1.5 K; beyond, ice."""
     away = latitude - thermal_equator * np.cos(np.radians(latitude)) ** 2
     flat = 28.5 * (1 - np.sin(np.radians(1.5 * np.minimum(np.abs(away), 60))) ** 4)
     cold = (24 - 13 * season * np.sign(latitude)) * ((np.abs(latitude) - 57).clip(0) / 33) ** 1.3
@@ -117,7 +123,7 @@ def _sea_temperature(latitude: np.ndarray, season: float, thermal_equator: float
 
 
 def _surface(latitude, land, season, thermal_equator) -> tuple[np.ndarray, np.ndarray]:
-    """Temperatures of the surface and of the air at 2 m, at sea level: land follows the season more than the sea."""
+    """Temperatures of the surface and the air at 2 m, reduced to sea level: land follows the season more than sea."""
     sea = _sea_temperature(latitude, season, thermal_equator)
     swing = 11 * season * np.sin(np.radians(latitude)) * np.exp(-((latitude / 75) ** 6))
     surface = sea + land * swing

@@ -8,7 +8,7 @@ from hpc_train.prepare.synthetic_climate.geography import Geography
 
 VAPOUR_HEIGHT = 2350.0
 LAPSE_RATE = 6.5e-3
-# CAM5's lowest level lies at this share of the surface pressure.
+# The pressure at CAM5's lowest level, as a share of the surface pressure.
 LOWEST_LEVEL = 0.9925
 _METRES_PER_KELVIN = GAS_CONSTANT / GRAVITY
 
@@ -21,11 +21,14 @@ def saturation(temperature: np.ndarray, pressure: np.ndarray) -> np.ndarray:
 
 
 def diagnose(state: State, planet: Geography) -> np.ndarray:
-    """(height, width, 16) float32 in the order of CAM5_CHANNELS.
+    """The 16 channels of a state of the air.
 
-    Units: TMQ kg/m2, winds m/s, QREFHT kg/kg, PS and PSL Pa, temperatures K, PRECT m/s, heights m. Z1000 is, as in the
-    real data, no lower than the model's lowest level: where the surface pressure is below 1007 hPa it is that level's
-    height above the sea.
+    Z1000 is, as in the real data, not lower than the model's lowest level: where the surface pressure is below
+    1007 hPa, it is the height of that level above the sea.
+
+    Returns:
+        (height, width, 16) float32 in the order of CAM5_CHANNELS: TMQ in kg/m2, winds m/s, QREFHT kg/kg, PS and PSL
+        Pa, temperatures K, PRECT m/s, heights m.
     """
     height = planet.elevation
     reference = state.air - LAPSE_RATE * height
@@ -37,7 +40,7 @@ def diagnose(state: State, planet: Geography) -> np.ndarray:
     virtual = reference * (1 + 0.61 * humid)
     lowest = -_METRES_PER_KELVIN * np.log(LOWEST_LEVEL) * virtual
     z1000 = height + np.maximum(lowest, _METRES_PER_KELVIN * virtual * np.log(ps / 1e5))
-    # At sea level and up to 200 hPa by the means of the layers 1000 to 500 and 500 to 200 hPa.
+    # From sea level up to 200 hPa, with the mean temperatures of the layers 1000 to 500 and 500 to 200 hPa.
     warm = state.air * (1 + 0.61 * humid)
     z200 = _METRES_PER_KELVIN * (
         warm * np.log(state.psl / 1e5)

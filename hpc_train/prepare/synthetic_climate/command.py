@@ -1,4 +1,4 @@
-"""`hpc-train prepare climate-synthetic`: a synthetic CAM5 with cyclones and rivers that can be learned."""
+"""`hpc-train prepare climate-synthetic`: makes synthetic CAM5 data with cyclones and rivers that can be learned."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import numpy as np
 from hpc_train.console import say
 from hpc_train.errors import UserError
 
-# What the samples of a set depend on beside their split and number; a folder holds one set.
+# File of the options that the samples of a set depend on, besides their split and number; a folder holds one set.
 RECIPE = "synthetic-climate.json"
 _VERSION = 1
 CLASS_NAMES = ("background", "tropical cyclone", "atmospheric river")
@@ -22,13 +22,13 @@ LEAST_SIZE = 32
 
 @dataclass(frozen=True, kw_only=True)
 class ClimateSynthetic:
-    """Write a synthetic CAM5: alone, or over ranks with `mpirun -np 4 hpc-train prepare climate-synthetic ...`.
+    """Make synthetic CAM5 data: alone, or over ranks with `mpirun -np 4 hpc-train prepare climate-synthetic ...`.
 
-    Each sample is a map of 16 named channels in physical units: air whose zonal means follow the season and whose
-    correlated noise is in balance with its winds; in it warm-core tropical cyclones and atmospheric rivers, which are
-    the labels, and extratropical cyclones, cloud clusters, dry jets and windless moist tongues, which are not. One
-    sample a file, in the layout of the published CAM5 data and DeepCAM: train/, validation/ and test/ with
-    data-YYYY-MM-DD-TT-R.h5. A sample depends on its split, its number, --seed, --size, --cyclones and --rivers alone.
+    Each sample is a map of 16 named channels in physical units. The zonal means of the air follow the season, and its
+    correlated noise is in balance with its winds. It holds warm-core tropical cyclones and atmospheric rivers, which
+    are labelled, and extratropical cyclones, cloud clusters, dry jets and windless moist tongues, which are not. Each
+    file has one sample, in the layout of the published CAM5 data and DeepCAM: train/, validation/ and test/ with
+    data-YYYY-MM-DD-TT-R.h5. A sample depends only on its split, its number, --seed, --size, --cyclones and --rivers.
     To continue after an interruption, give the same command again.
     """
 
@@ -36,8 +36,8 @@ class ClimateSynthetic:
     """Folder for the splits."""
     size: tuple[int, int] = (768, 1152)
     """Latitudes and longitudes of a map, each at least 32. At 768 x 1152, CAM5's own size, about 98.2 % of the pixels
-    are background, 0.07 % cyclones and 1.7 % rivers. On a grid of fewer points, cyclones have a radius of at least
-    1.75 cells and rivers a width of at least 2, so that they show: at 96 x 144 about 0.2 % and 1.7 %."""
+    are background, 0.07 % cyclones and 1.7 % rivers. On a coarser grid, cyclones have a radius of at least 1.75 cells
+    and rivers a width of at least 2, so that they can be seen: at 96 x 144 about 0.2 % and 1.7 %."""
     train: int = 200
     """Samples of the training split."""
     validation: int = 40
@@ -47,13 +47,17 @@ class ClimateSynthetic:
     seed: int = 0
     """Seed of the weather."""
     cyclones: float = 2.8
-    """Mean number of tropical cyclones on a map; one in twenty finds no warm sea there and is left out."""
+    """Mean number of tropical cyclones on a map; one in twenty finds no warm sea and is left out."""
     rivers: float = 6.3
     """Mean number of atmospheric rivers on a map."""
 
 
 def run(options: ClimateSynthetic) -> None:
-    """Write the samples, each rank its share; rank 0 prints a line a split. Raises UserError."""
+    """Write the samples, each rank its share; rank 0 prints a line for each split.
+
+    Raises:
+        UserError: an option is wrong, the folder holds other data, or a file cannot be written.
+    """
     from hpc_train.parallel.mpi import job
 
     _check_options(options)
@@ -62,7 +66,7 @@ def run(options: ClimateSynthetic) -> None:
             _write_all(options, comm)
         except KeyboardInterrupt:
             if comm.rank == 0:
-                say("\ninterrupted: samples that are whole are kept; give the same command to go on", sys.stderr)
+                say("\ninterrupted: finished samples are kept; give the same command again to go on", sys.stderr)
             raise
 
 
@@ -73,7 +77,7 @@ def _check_options(options: ClimateSynthetic) -> None:
         if number < 0:
             raise UserError(f"--{name} is {number}; give 0 or more")
     if not any(_numbers(options).values()):
-        raise UserError("--train, --validation and --test are all 0; give at least one sample to make")
+        raise UserError("--train, --validation and --test are all 0; ask for at least one sample")
     if options.seed < 0:
         raise UserError(f"--seed is {options.seed}; give 0 or more")
     for name, number in (("cyclones", options.cyclones), ("rivers", options.rivers)):
@@ -105,7 +109,7 @@ def _write_split(options: ClimateSynthetic, split: str, samples: int, kept: set[
     grid = EvenGrid(*options.size)
     mine = [number for number in range(samples) if file_name(number) not in kept][comm.rank :: comm.size]
     pixels = np.zeros(3, np.int64)
-    # A rank that cannot write says so when the others have done their share, which is then kept.
+    # A rank that cannot write reports it when the others have finished; their samples are kept.
     with agree(comm), closing(ProgressLine(split, len(mine), comm.rank == 0)) as progress:
         for number in mine:
             weather = make(grid, options.seed, split, number, options.cyclones, options.rivers)
@@ -124,7 +128,7 @@ def _write_split(options: ClimateSynthetic, split: str, samples: int, kept: set[
 
 
 def _begin(options: ClimateSynthetic) -> dict[str, set[str]]:
-    """Make the folders, and name the samples that are already there; UserError where the folder holds other data."""
+    """Make the folders, and return the names of the samples that are already there; UserError for other data there."""
     from hpc_train.data.hdf5.access import reason
     from hpc_train.data.shards.names import check_space
     from hpc_train.prepare.synthetic_climate.writer import file_name
@@ -145,7 +149,7 @@ def _begin(options: ClimateSynthetic) -> dict[str, set[str]]:
             wanted = {file_name(number) for number in range(samples)}
             if strangers := sorted(names - wanted if same else names):
                 raise UserError(
-                    f"{folder}: holds {strangers[0]}, which is not of the {samples} samples to make; "
+                    f"{folder}: holds {strangers[0]}, which is not one of the {samples} samples to make; "
                     "empty the folder or give another --output"
                 )
             kept[split] = names
@@ -167,7 +171,7 @@ def _begin(options: ClimateSynthetic) -> dict[str, set[str]]:
 
 
 def _same_recipe(folder: Path, recipe: dict) -> bool:
-    """Whether the folder holds samples of this recipe; UserError where it holds those of another."""
+    """Whether the folder holds samples of this recipe; UserError if it holds those of another recipe."""
     path = folder / RECIPE
     if not path.exists():
         return False
@@ -178,7 +182,7 @@ def _same_recipe(folder: Path, recipe: dict) -> bool:
     if held != recipe:
         other = " ".join(f"{name} {held.get(name)}" for name in recipe) if isinstance(held, dict) else "unreadable"
         raise UserError(
-            f"{path}: the folder holds another set ({other}); give its options, empty the folder, or give another "
-            "--output"
+            f"{path}: the folder holds another set ({other}); give the options of that set, empty the folder, or give "
+            "another --output"
         )
     return True

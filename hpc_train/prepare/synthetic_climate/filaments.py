@@ -12,11 +12,16 @@ _STEP = 40e3
 
 @dataclass(frozen=True)
 class Filament:
-    """A band along an axis that begins at a point (degrees) and runs polewards, all lengths in m.
+    """A band along an axis that begins at a point and runs polewards.
 
-    bearing: degrees from the pole's direction to the east, where the axis begins; bend: degrees to the east that the
-    axis turns on its way; width: where half of the strength is reached on either side. vapour: kg/m2, wind: m/s at
-    850 hPa along the axis, both in the middle of it.
+    Args:
+        latitude, longitude: of the point, degrees.
+        bearing: at the point, degrees from the pole's direction to the east.
+        bend: degrees to the east that the axis turns from its start to its end.
+        length: m.
+        width: between the lines of half the strength on either side, m.
+        vapour: in the middle of the axis, kg/m2.
+        wind: at 850 hPa along the axis, in its middle, m/s.
     """
 
     latitude: float
@@ -29,7 +34,7 @@ class Filament:
     wind: float
 
     def axis(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Latitude and longitude (points,) in degrees and direction (points, 2), east and north, every 40 km."""
+        """Latitudes and longitudes (points,), degrees, every 40 km, and directions (points, 2), east and north."""
         points = int(self.length / _STEP) + 1
         pole = 1 if self.latitude > 0 else -1
         bearing = np.radians(self.bearing + self.bend * np.linspace(0, 1, points))
@@ -41,9 +46,10 @@ class Filament:
 
 
 def add_filament(grid: EvenGrid, state: State, filament: Filament) -> tuple[tuple, np.ndarray]:
-    """Add vapour, wind, rain and warmth to the state; returns the place in the maps and the strength there, 0 to 1.
+    """Add vapour, wind, rain and warmth to the state.
 
-    Where the strength is at least 0.5 lies the filament.
+    Returns:
+        The place in the maps, and the strength there, 0 to 1; points of at least 0.5 are in the filament.
     """
     place, strength, direction = _strength(grid, filament)
     state.vapour[place] += filament.vapour * strength
@@ -60,7 +66,7 @@ def add_filament(grid: EvenGrid, state: State, filament: Filament) -> tuple[tupl
 
 
 def _strength(grid: EvenGrid, filament: Filament):
-    """Place, strength and direction (rows, columns, 2) of the axis, around a filament."""
+    """Place in the maps around a filament, its strength there, and the direction (rows, columns, 2) of its axis."""
     latitude, longitude, direction = filament.axis()
     margin = np.degrees(1.8 * filament.width / EARTH_RADIUS)
     rows = np.flatnonzero((grid.latitude >= latitude.min() - margin) & (grid.latitude <= latitude.max() + margin))

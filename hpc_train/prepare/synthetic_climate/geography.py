@@ -1,4 +1,4 @@
-"""Land and its height: the Earth's continents as ellipses, its mountains as hills; rough, the same on every grid."""
+"""Land and its height: the Earth's continents as rough ellipses, its mountains as hills, the same on every grid."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -45,7 +45,12 @@ _MOUNTAINS = (
 
 @dataclass(frozen=True)
 class Geography:
-    """land: share of a cell, 0 to 1; elevation: m above the sea; both (height, width) float32."""
+    """The land of the planet.
+
+    Args:
+        land: share of a cell, 0 to 1, (height, width) float32.
+        elevation: m above the sea, (height, width) float32.
+    """
 
     land: np.ndarray
     elevation: np.ndarray
@@ -66,6 +71,6 @@ def geography(grid: EvenGrid) -> Geography:
 
 
 def _ellipse(grid: EvenGrid, latitude: float, longitude: float, north: float, east: float) -> np.ndarray:
-    """Distance from the centre, 1 on the ellipse, (height, width) float32."""
+    """Distance from the centre, in units of the half axes: 1 on the ellipse, (height, width) float32."""
     away = (grid.longitude[None] - longitude + 180) % 360 - 180
     return np.hypot((grid.latitude[:, None] - latitude) / north, away / east).astype(np.float32)

@@ -1,19 +1,22 @@
-"""Latitude-longitude grids on the Earth, and the part of one that lies around a point."""
+"""Latitude-longitude grids on the Earth, and the part of a grid around a point."""
 
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
+# Metres, and radians per second. Storm tracks use the IUGG's mean radius: the data made here would change with it.
 EARTH_RADIUS = 6.371e6
 ROTATION = 7.292e-5
 
 
 @dataclass(frozen=True)
 class EvenGrid:
-    """height latitudes from the south pole to the north pole, width longitudes from 0 to the east: CAM5's 768 x 1152.
+    """An even grid over the whole globe; CAM5's is 768 x 1152.
 
-    Arrays: latitude (height,), longitude (width,) float64 degrees; columns of shape (height, 1) go with maps.
+    Args:
+        height: number of latitudes, from the south pole to the north pole.
+        width: number of longitudes, from 0 to the east.
     """
 
     height: int
@@ -31,7 +34,7 @@ class EvenGrid:
 
     @cached_property
     def column(self) -> np.ndarray:
-        """Degrees north, (height, 1) float32."""
+        """Degrees north, (height, 1) float32, to calculate with maps."""
         return self.latitude[:, None].astype(np.float32)
 
     @cached_property
@@ -40,19 +43,19 @@ class EvenGrid:
         return np.float32(2 * ROTATION) * np.sin(np.radians(self.column))
 
     def cell(self, latitude: float) -> float:
-        """Side of a square as large as a cell at this latitude, m."""
+        """Side of a square with the area of a cell at this latitude, m."""
         north, east = np.pi / (self.height - 1), 2 * np.pi / self.width * np.cos(np.radians(latitude))
         return EARTH_RADIUS * float(np.sqrt(north * east))
 
     def nearest(self, latitude: float, longitude: float) -> tuple[int, int]:
-        """Row and column of the grid point that is nearest in degrees."""
+        """Row and column of the nearest grid point, in degrees."""
         row = round((latitude + 90) / 180 * (self.height - 1))
         return row, round(longitude / 360 * self.width) % self.width
 
     def derivatives(self, field: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """d/dx to the east and d/dy to the north, per m, of a map, by central differences around the globe."""
         north = np.gradient(field, np.pi * EARTH_RADIUS / (self.height - 1), axis=0)
-        # The poles have no east: the rows next to them stand in.
+        # At the poles there is no east: they take the step of the rows next to them.
         cosine = np.maximum(np.cos(np.radians(self.column)), np.sin(np.pi / (self.height - 1)))
         step = 2 * np.pi * EARTH_RADIUS / self.width * cosine.astype(np.float32)
         wrapped = np.pad(field, ((0, 0), (1, 1)), mode="wrap")
@@ -63,7 +66,7 @@ class EvenGrid:
         reach = np.degrees(radius / EARTH_RADIUS)
         rows = np.flatnonzero(np.abs(self.latitude - latitude) <= reach)
         highest = min(abs(latitude) + reach, 90)
-        # The widest meridians of a cap are off its centre: sin(dlon) = sin(reach) / cos(latitude).
+        # A cap is widest in longitude away from its centre's latitude: sin(dlon) = sin(reach) / cos(latitude).
         ratio = np.sin(np.radians(reach)) / np.cos(np.radians(latitude))
         half = self.width if highest >= 90 or ratio >= 1 else np.degrees(np.arcsin(ratio)) / 360 * self.width
         if 2 * half + 3 >= self.width:
@@ -75,9 +78,10 @@ class EvenGrid:
 
 
 class Around:
-    """The grid points `place` (an index of maps) around a centre.
+    """The grid points around a centre.
 
-    distance: m, along the great circle, (rows, columns) float32; east, north: unit vector towards the centre.
+    It has `place`, their index in maps; `distance` along the great circle, m, (rows, columns) float32; and `east` and
+    `north`, the unit vector towards the centre, of the same shape.
     """
 
     def __init__(self, grid: EvenGrid, latitude: float, longitude: float, rows: np.ndarray, columns: np.ndarray):

@@ -11,7 +11,7 @@ DEGREES = 127
 
 
 def kinetic_spectrum(peak: int = 7) -> np.ndarray:
-    """Power of a stream function for each degree, (DEGREES + 1,), such that its wind has mean square 1 m2/s2.
+    """Power of a stream function for each degree, (DEGREES + 1,), whose wind has a mean square of 1 m2/s2.
 
     The wind's energy rises up to degree `peak` and falls as degree^-3 beyond, as observed at synoptic scales (Nastrom
     and Gage 1985, J. Atmos. Sci. 42, 950).
@@ -22,24 +22,29 @@ def kinetic_spectrum(peak: int = 7) -> np.ndarray:
 
 
 def tracer_spectrum(peak: int = 8, slope: float = 2.0) -> np.ndarray:
-    """Power for each degree, (DEGREES + 1,), of a field of variance 1: even up to `peak`, then degree^-slope."""
+    """Power for each degree, (DEGREES + 1,), of a field of variance 1: constant up to `peak`, then as degree^-slope."""
     degree = np.arange(DEGREES + 1.0)
     power = np.where(degree < 1, 0, np.minimum(1, (peak / np.maximum(degree, 1)) ** slope))
     return power / power.sum()
 
 
 def random_fields(grid: EvenGrid, draw: np.random.Generator, spectra: np.ndarray) -> np.ndarray:
-    """One random map for each spectrum: (fields, DEGREES + 1) to (fields, height, width) float32.
+    """One random map for each spectrum; the variance at every point is the sum of the spectrum.
 
-    The same draw gives the same weather on every grid: a coarse one leaves the short waves out. The variance at every
-    point is the sum of the spectrum.
+    The same draw gives the same weather on every grid; a coarse grid leaves out the short waves.
+
+    Args:
+        spectra: power for each degree, (fields, DEGREES + 1).
+
+    Returns:
+        (fields, height, width) float32.
     """
     fields = len(spectra)
     parts = draw.standard_normal((2, fields, DEGREES + 1, DEGREES + 1), dtype=np.float32)
     scale = np.sqrt(spectra / (2 * np.arange(DEGREES + 1) + 1)).astype(np.float32)
     functions = _legendre(grid)
     orders, _, degrees = functions.shape
-    # (orders, degrees, fields): what the functions of each order are multiplied by.
+    # (orders, degrees, fields): the factors of the functions of each order.
     weights = (parts * scale[None, :, :, None])[:, :, :degrees, :orders].transpose(0, 3, 2, 1)
     cosines, sines = (np.matmul(functions, np.ascontiguousarray(part)) for part in weights)
     sines[0] = 0

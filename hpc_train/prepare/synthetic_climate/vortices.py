@@ -1,4 +1,4 @@
-"""Cyclones: warm-core tropical ones, which are labelled, and cold-core ones of higher latitudes, which are not."""
+"""Cyclones: warm-core tropical cyclones, which are labelled, and cold-core ones of higher latitudes, which are not."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,9 @@ import numpy as np
 from hpc_train.prepare.synthetic_climate.background import AIR_DENSITY, GAS_CONSTANT, GRAVITY, State
 from hpc_train.prepare.synthetic_climate.grid import ROTATION, EvenGrid
 
-# Gale force, 34 knots: the wind that bounds a labelled cyclone.
+# Gale force, 34 knots: the wind at the edge of a labelled cyclone.
 GALE = 17.5
-# Kelvins that thicken the air between 1000 and 200 hPa by a metre, with a warm core that is 0 at 1000 hPa.
+# Warming in K that thickens the air between 1000 and 200 hPa by a metre, by a warm core that is 0 at 1000 hPa.
 _CORE = GRAVITY / GAS_CONSTANT / (np.log(2) / 2 + np.log(2.5))
 
 
@@ -17,8 +17,11 @@ _CORE = GRAVITY / GAS_CONSTANT / (np.log(2) / 2 + np.log(2.5))
 class Vortex:
     """A balanced vortex with the wind and pressure profile of Holland (1980), Mon. Weather Rev. 108, 1212.
 
-    latitude, longitude: of the centre, degrees; strongest: maximum cyclostrophic wind, m/s, at `radius`, m; shape:
-    Holland's B, 1 to 2.5.
+    Args:
+        latitude, longitude: of the centre, degrees.
+        strongest: maximum cyclostrophic wind, m/s.
+        radius: of that wind, m.
+        shape: Holland's B, 1 to 2.5.
     """
 
     latitude: float
@@ -29,7 +32,7 @@ class Vortex:
 
     @property
     def deficit(self) -> float:
-        """How much lower the pressure is in the centre, Pa: density e V^2 / B (Holland 1980, equation 8)."""
+        """The drop of pressure in the centre, Pa: density e V^2 / B (Holland 1980, equation 8)."""
         return AIR_DENSITY * np.e * self.strongest**2 / self.shape
 
     def profile(self, distance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -41,14 +44,14 @@ class Vortex:
         return wind, self.deficit * (1 - falling)
 
     def reach(self, wind: float = GALE) -> float:
-        """The largest distance with at least this gradient wind, m; 0 where it is calmer everywhere."""
+        """The largest distance with at least this gradient wind, m; 0 if the wind is weaker everywhere."""
         distances = np.geomspace(self.radius / 4, 60 * self.radius, 400)
         windy = distances[self.profile(distances)[0] >= wind]
         return float(windy[-1]) if len(windy) else 0.0
 
 
 def gale_vortex(latitude: float, longitude: float, strongest: float, shape: float, gale_radius: float) -> Vortex:
-    """The vortex whose gales reach as far as `gale_radius` m; `strongest` must be well above GALE."""
+    """The vortex with gales out to `gale_radius` m; `strongest` must be well above GALE."""
     low, high = gale_radius / 50, gale_radius
     while high / low > 1.001:
         radius = np.sqrt(low * high)
@@ -58,13 +61,13 @@ def gale_vortex(latitude: float, longitude: float, strongest: float, shape: floa
 
 
 def add_tropical(grid: EvenGrid, state: State, vortex: Vortex, vapour: float, labels: np.ndarray, number: int) -> None:
-    """Add a warm-core cyclone with up to `vapour` kg/m2 and rain; its gales and eye become `number` in `labels`."""
+    """Add a warm-core cyclone with up to `vapour` kg/m2 and rain; label its gales and eye with `number`."""
     gales = vortex.reach()
     wind, around = _add_wind(grid, state, vortex, 4 * gales, inflow=(5, 22), surface=0.85)
     _, deficit = vortex.profile(around.distance)
     near = _fade(around.distance, 4 * gales)
     place = around.place
-    # Hydrostatic: the core is as warm as it takes to turn the low at the surface into a slight high at 200 hPa.
+    # Hydrostatic: the core is warm enough to turn the low at the surface into a slight high at 200 hPa.
     core = 1.15 * _CORE * deficit * near / (AIR_DENSITY * GRAVITY)
     state.t500[place] += core
     state.t200[place] += core
@@ -95,7 +98,7 @@ def add_extratropical(grid: EvenGrid, state: State, vortex: Vortex, cold: float,
 def add_moist_blob(
     grid: EvenGrid, state: State, latitude: float, longitude: float, radius: float, vapour: float, rain: float
 ) -> None:
-    """Add a cloud cluster: moist and raining, with no wind of its own."""
+    """Add a cloud cluster: moist and raining, without any wind."""
     around = grid.around(latitude, longitude, 2.5 * radius)
     share = np.exp(-((around.distance / radius) ** 2)) * _fade(around.distance, 2.5 * radius)
     state.vapour[around.place] += vapour * share
@@ -103,7 +106,7 @@ def add_moist_blob(
 
 
 def _add_wind(grid: EvenGrid, state: State, vortex: Vortex, reach: float, inflow, surface: float):
-    """Add pressure and winds out to `reach`; inflow: degrees across the isobars at 850 hPa and at the bottom."""
+    """Add pressure and winds out to `reach`; `inflow`: angles to the isobars at 850 hPa and at the bottom, degrees."""
     around = grid.around(vortex.latitude, vortex.longitude, reach)
     wind, deficit = vortex.profile(around.distance)
     near = _fade(around.distance, reach)

@@ -19,7 +19,7 @@ from hpc_train.prepare.synthetic_climate.vortices import (
 )
 
 BACKGROUND, CYCLONE, RIVER = range(3)
-# Grid cells that the radius of a labelled cyclone and the width of a river have at least: a coarse grid shows them.
+# Least radius of a labelled cyclone and width of a river in grid cells, so that a coarse grid shows them.
 LEAST_RADIUS, LEAST_WIDTH = 1.75, 2.0
 _SPLITS = {"train": 0, "validation": 1, "test": 2}
 # Tropical cyclones form over water of 26 degrees Celsius and more (Gray 1968, Mon. Weather Rev. 96, 669).
@@ -29,7 +29,13 @@ _DAYS = 365
 
 @dataclass(frozen=True)
 class Weather:
-    """What a sample holds: data (height, width, 16) float32, labels (height, width) float32 of 0, 1, 2; objects."""
+    """The content of a sample.
+
+    Args:
+        data: (height, width, 16) float32.
+        labels: (height, width) float32 of 0, 1 and 2.
+        cyclones, rivers: its labelled objects.
+    """
 
     data: np.ndarray
     labels: np.ndarray
@@ -39,7 +45,7 @@ class Weather:
 
 @dataclass(frozen=True)
 class Moment:
-    """When a sample is: a year without leap days, the day in it from 0, and which three hours of the day, 0 to 7."""
+    """The time of a sample: a year without leap days, the day in it from 0, and the three hours of the day, 0 to 7."""
 
     year: int
     day: int
@@ -47,7 +53,7 @@ class Moment:
 
     @classmethod
     def of(cls, number: int) -> "Moment":
-        """The moment of sample `number`: any few in a row are spread over the seasons; none is met twice."""
+        """The moment of sample `number`: neighbouring samples are spread over the seasons; no moment comes twice."""
         # 226 and 365 have no common divisor and their ratio is near the golden one.
         return cls(1996 + number // _DAYS, number * 226 % _DAYS, number % 8)
 
@@ -60,11 +66,15 @@ class Moment:
 
 
 def make(grid: EvenGrid, seed: int, split: str, number: int, cyclones: float, rivers: float) -> Weather:
-    """Sample `number` of a split: depends on these arguments alone. cyclones, rivers: mean numbers on a map."""
+    """Make sample `number` of a split, which depends only on these arguments.
+
+    Args:
+        cyclones, rivers: mean numbers on a map.
+    """
     draw = np.random.default_rng([seed, _SPLITS[split], number])
     season = summer(Moment.of(number).day)
     planet = geography(grid)
-    # Objects first: more of the background's random numbers must not move them.
+    # Objects first, so that a change in the number of the background's random numbers does not move them.
     objects = draw.spawn(1)[0]
     state = background(grid, planet, season, draw)
     labels = np.zeros((grid.height, grid.width), np.float32)
@@ -75,7 +85,7 @@ def make(grid: EvenGrid, seed: int, split: str, number: int, cyclones: float, ri
 
 
 def _add_cyclone(grid, state: State, planet: Geography, season, draw, labels) -> Vortex | None:
-    """A tropical cyclone over a warm sea; None where 30 places were none."""
+    """Add a tropical cyclone over a warm sea; None if 30 random places were not warm seas."""
     strongest = 24 + draw.gamma(2.0, 8.0)
     strongest, shape = min(strongest, 65), draw.uniform(1.2, 2.0)
     size, vapour = draw.lognormal(np.log(225e3), 0.28), draw.uniform(8, 18)
@@ -92,7 +102,7 @@ def _add_cyclone(grid, state: State, planet: Geography, season, draw, labels) ->
 
 
 def _add_river(grid, state: State, planet: Geography, season, draw, labels) -> Filament:
-    """An atmospheric river: at least 2,000 km long, 300 to 800 km wide, from the subtropics polewards and eastwards."""
+    """Add an atmospheric river: 2,000 km or longer, 300 to 800 km wide, from the subtropics polewards and eastwards."""
     for _ in range(10):
         filament = _filament(grid, season, draw)
         if planet.land[grid.nearest(filament.latitude, filament.longitude % 360)] < 0.5:
@@ -120,7 +130,7 @@ def _filament(grid: EvenGrid, season, draw, vapour=(9, 19), wind=(10, 20)) -> Fi
 
 
 def _add_distractors(grid, state: State, season, draw) -> None:
-    """What shares a channel or two with cyclones and rivers, and is none."""
+    """Add weather that looks like cyclones and rivers in one or two channels, but is neither."""
     for _ in range(draw.poisson(9)):
         side = 1 if draw.random() < 0.5 else -1
         latitude, longitude = side * draw.uniform(38, 66), draw.uniform(0, 360)

@@ -1,4 +1,4 @@
-"""A sample as a file of the layout in which CAM5 and DeepCAM are published, with its coordinates."""
+"""Writes a sample as a file with coordinates, in the layout of the published CAM5 and DeepCAM data."""
 
 from pathlib import Path
 
@@ -15,16 +15,22 @@ _RUN = 1
 
 
 def file_name(number: int) -> str:
-    """`data-YYYY-MM-DD-TT-R.h5` of sample `number` of a split."""
+    """The name of sample `number` of a split: data-YYYY-MM-DD-TT-R.h5."""
     return f"data-{Moment.of(number).name}-{_RUN}.h5"
 
 
 def write(path: Path, grid: EvenGrid, weather: Weather) -> int:
-    """Write one sample, whole or not at all; returns the bytes of the file.
+    """Write one sample, completely or not at all.
 
-    climate/data (height, width, 16) float32; climate/labels_0 (height, width) float32; climate/data_stats (4, 16)
-    float32: mean, maximum, minimum and standard deviation of each channel; climate/latitude (height,) and
-    climate/longitude (width,) float64, degrees. Raises UserError where it cannot be written.
+    The file has climate/data (height, width, 16) float32; climate/labels_0 (height, width) float32; climate/data_stats
+    (4, 16) float32: mean, maximum, minimum and standard deviation of each channel; climate/latitude (height,) and
+    climate/longitude (width,) float64, degrees.
+
+    Returns:
+        The bytes of the file.
+
+    Raises:
+        UserError: it cannot be written.
     """
     flat = weather.data.reshape(-1, weather.data.shape[-1])
     stats = np.stack([flat.mean(0, np.float64), flat.max(0), flat.min(0), flat.std(0, np.float64)], dtype=np.float32)
@@ -40,9 +46,9 @@ def write(path: Path, grid: EvenGrid, weather: Weather) -> int:
                 for name, unit in (("latitude", "degrees_north"), ("longitude", "degrees_east")):
                     climate[name].attrs.update(units=unit, standard_name=name)
             return temporary.stat().st_size
-    # h5py raises RuntimeError where HDF5 cannot flush a file.
+    # h5py raises RuntimeError if HDF5 cannot flush a file.
     except (OSError, RuntimeError) as error:
         raise UserError(
             f"{path}: cannot be written ({reason(error)}); free space or choose another --output, then give the same "
-            "command to go on"
+            "command again"
         ) from error

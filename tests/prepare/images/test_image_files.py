@@ -154,7 +154,7 @@ def test_bad_images_are_left_out_counted_and_named(tmp_path, size, capsys):
     assert len(read(tmp_path / "out", "validation")[0]) == 10
     assert f"train: left out {len([p for p, _ in expected if 'train' in p])} bad images (" in told.err
     assert f"left out: {len(expected)} images, all named in {tmp_path / 'out/left-out.txt'}" in told.err
-    # Once they are mended, the list goes.
+    # Once they are fixed, the list goes.
     for path in (tmp_path / "in").glob("*/dog/bad*"):
         path.unlink()
     prepare(tmp_path / "in", tmp_path / "out")

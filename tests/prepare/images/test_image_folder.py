@@ -37,7 +37,7 @@ def test_folders_and_links_within_a_class_belong_to_it_and_other_files_are_passe
     prepare(root, tmp_path / "out", "--shards", 2)
     assert dict(zip(*read(tmp_path / "out", "train"), strict=True)) == classes
     line = capsys.readouterr().out.splitlines()[0]
-    assert line.startswith("passed over, as they are not named like images or have no class: ")
+    assert line.startswith("skipped, because they are not named like images or have no class: ")
     for name in ("train/list.csv", "train/cat/._0.jpg", "train/cat/notes.txt", "train/dog/Thumbs.db", "dog/circle"):
         assert name in line
 
@@ -51,7 +51,7 @@ def test_a_link_to_a_class_folder_is_followed(tmp_path):
     assert len(read(tmp_path / "out", "train")[0]) == 10
 
 
-def test_names_of_any_bytes_are_told_in_one_line(tmp_path, capsys):
+def test_names_of_any_bytes_are_printed_in_one_line(tmp_path, capsys):
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/in/train/caf\xe9"))
     write(folder / "a.jpg", jpeg())
     write(folder / "b\nc.jpg", b"")
@@ -146,23 +146,23 @@ def test_lists_alone_number_the_classes_or_name_them(tmp_path, labels, classes, 
 LAYOUTS = {
     "no folder": ("missing", [], "missing: not a folder"),
     "no fraction": ("cat:1", [], "in: has no folder `train`; give --test-fraction"),
-    "superfluous fraction": ("train/a:1 test/a:1", ["--test-fraction", "0.5"], "has a test part of its own"),
-    "flat": ("train/:3", [], "train: no class folders; give the classes of its images with --lists train=FILE"),
-    "flat validation": ("train/a:2 val/:3", [], "val: no class folders; give the classes of its images with --lists v"),
+    "superfluous fraction": ("train/a:1 test/a:1", ["--test-fraction", "0.5"], "has a test part already"),
+    "flat": ("train/:3", [], "train: no class folders; give the classes with --lists train=FILE"),
+    "flat validation": ("train/a:2 val/:3", [], "val: no class folders; give the classes with --lists v"),
     "nothing in the classes": ("train/a:0", [], "its class folders hold no images"),
-    "class unknown in training": ("train/a:2 val/b:2", [], "val/b: there is no such class"),
+    "class unknown in training": ("train/a:2 val/b:2", [], "val/b: not the name of a class"),
     "two validation folders": ("train/a:1 val/a:1 validation/a:1", [], "has both val and validation"),
-    "validation alone": ("val/a:1", [], "no images for training, whose folders would name the classes"),
+    "validation alone": ("val/a:1", [], "no training images, and so no folders that name the classes"),
     "no class of that number": ("train/a:1", ["--lists", "validation=n.txt"], "line 2: no class '3'"),
-    "no class number": ("a:0", ["--lists", "train=big.txt"], "no class '9999999999999999999999'; the numbers of"),
+    "no class number": ("a:0", ["--lists", "train=big.txt"], "no class '9999999999999999999999'; class numbers"),
     "line without a class": ("train/a:1", ["--lists", "validation=short.txt"], "line 1 ('only') is not a path and a"),
     "no list": ("train/a:1", ["--lists", "validation=none.txt"], "none.txt: cannot be read (No such file"),
     "list of no text": ("train/a:1", ["--lists", "validation=train/a/0.jpg"], "0.jpg: is not text"),
     "name too long": ("train/a:1", ["--lists", f"validation={300 * 'x'}"], "x: cannot be read (File name too long)"),
-    "empty list": ("train/a:1", ["--lists", "validation=empty.txt"], "empty.txt: holds no lines"),
+    "empty list": ("train/a:1", ["--lists", "validation=empty.txt"], "empty.txt: is empty"),
     "two lists": ("train/a:1", ["--lists", "test=n.txt", "test=n.txt"], "a second list of test"),
-    "no name for a split": ("train/a:1", ["--lists", "Val=n.txt"], "'Val' is no name for a split"),
-    "a class twice": ("train/a:1", ["--class-names", "in/twice.txt"], "line 3 names a again"),
+    "no name for a split": ("train/a:1", ["--lists", "Val=n.txt"], "'Val' cannot name a split"),
+    "a class twice": ("train/a:1", ["--class-names", "in/twice.txt"], "line 3 repeats the class a"),
     "too many shards": ("train/a:3", ["--shards", "4"], "3 samples do not fill 4 shards; use 1 to 3"),
 }
 

@@ -115,7 +115,7 @@ def test_shards_of_an_earlier_data_set_are_replaced_and_those_of_another_split_a
     prepare(tmp_path / "old", tmp_path / "out", "--size", 16, "--shards", 5)
     assert capsys.readouterr().err == ""
     prepare(tmp_path / "new", tmp_path / "out", "--shards", 3)
-    said = f"{tmp_path / 'out'}: also holds shards of test, which were there before and stay\n"
+    said = f"{tmp_path / 'out'}: also holds older shards of test, which were not changed\n"
     assert capsys.readouterr().err == said
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {

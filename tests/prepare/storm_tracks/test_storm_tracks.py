@@ -1,15 +1,13 @@
 """`hpc-train prepare storm-tracks`: fields and best tracks to shards that know their grid and channels."""
 
 import csv
-import gzip
 import os
 
 import h5py
 import numpy as np
 import pytest
 import tyro
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from made_up_storms import angle, prepare, refusal, write_fields, write_tracks
 from realdata import real_data
 
 from hpc_train.data.catalogue import Catalogue
@@ -17,74 +15,10 @@ from hpc_train.data.fields.grid import read_grid
 from hpc_train.data.options import DataOptions
 from hpc_train.data.reading.reader import Reader
 from hpc_train.data.shards.arrays import write_shards
-from hpc_train.errors import UserError
 from hpc_train.prepare.storm_tracks.command import StormTracks, run
-from hpc_train.prepare.storm_tracks.great_circle import along_great_circle, disc, distance, km_to_degrees
-from hpc_train.prepare.storm_tracks.splits import parse_splits
-from hpc_train.prepare.storm_tracks.tracks import Selection, read_tracks
+from hpc_train.prepare.storm_tracks.great_circle import along_great_circle
 
 netCDF4 = pytest.importorskip("netCDF4")
-
-ANY = Selection(min_wind=0, statuses=(), basins=(), gap=12 * 3600)
-HEADER = "track_id,basin,time,lat,lon,status,wind"
-# Crosses the date line to the east, then turns extratropical; and a weak storm in the North Atlantic.
-ROWS = [
-    "W1,WP,2018-09-01 00:00:00,10.0,178.0,TS,40",
-    "W1,WP,2018-09-01 06:00:00,10.0,-178.0,TY,70",
-    "W1,WP,2018-09-01 12:00:00,14.0,-174.0,EX,50",
-    "A1,,2018-09-01 00:00:00,20.0,320.0,TD,30",
-    "A1,,2018-09-01 12:00:00,20.0,322.0,TS,36",
-    "A1,,2018-09-03 12:00:00,30.0,322.0,TS,45",
-]
-
-
-def times(*texts):
-    return np.array(texts, "datetime64[s]")
-
-
-def write_tracks(path, rows=ROWS, header=HEADER):
-    text = "\n".join([header, *rows]) + "\n"
-    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
-    return path
-
-
-def write_fields(
-    path, hours=(0, 3, 6, 9), rows=37, columns=72, form="NETCDF4", since="2018-09-01", order="north", **more
-):
-    """Winds on a 5-degree grid, packed as GFS's are; u10 counts the pixels, v10 is the number of the time."""
-    latitudes = np.linspace(90, -90, rows) if order == "north" else np.linspace(-90, 90, rows)
-    with netCDF4.Dataset(path, "w", format=form) as file:
-        for name, values, units in (
-            ("time", hours, f"hours since {since} 00:00:00"),
-            ("lat", latitudes, "degrees_north"),
-            ("lon", np.arange(columns) * 360 / columns, "degrees_east"),
-        ):
-            file.createDimension(name, len(values))
-            file.createVariable(name, "f8", (name,))[:] = values
-            file[name].units = units
-        for name in ("u10", "v10"):
-            wind = file.createVariable(name, "i2", ("time", "lat", "lon"))
-            wind.scale_factor, wind.add_offset = 0.05, 1.0
-        file["u10"][:] = 1 + 0.05 * np.arange(rows * columns).reshape(rows, columns)
-        file["v10"][:] = np.arange(len(hours))[:, None, None]
-        for change in more.values():
-            change(file)
-    return path
-
-
-def prepare(folder, *arguments, fields="*.nc", splits=("train=2018",), radius=("--radius-degrees", "6")):
-    command = ["--fields", str(folder / fields), "--tracks", str(folder / "tracks.csv"), "--splits", *splits]
-    command += ["--output", str(folder / "out"), *radius, *map(str, arguments)]
-    run(tyro.cli(StormTracks, args=[*command, *([] if "--variables" in arguments else ["--variables", "u10", "v10"])]))
-    return folder / "out"
-
-
-def refusal(function, *arguments, **options):
-    """The one line of the UserError that the call ends with."""
-    with pytest.raises(UserError) as caught:
-        function(*arguments, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @pytest.fixture
@@ -92,79 +26,6 @@ def folder(tmp_path):
     write_fields(tmp_path / "gfs.nc")
     write_tracks(tmp_path / "tracks.csv")
     return tmp_path
-
-
-def angle(latitude, longitude, latitudes, longitudes):
-    """Degrees between points, from the dot product of unit vectors."""
-
-    def vector(north, east):
-        north, east = np.radians(north), np.radians(east)
-        return np.array([np.cos(north) * np.cos(east), np.cos(north) * np.sin(east), np.sin(north) + 0 * east])
-
-    product = np.tensordot(vector(latitude, longitude), vector(latitudes, longitudes), 1)
-    return np.degrees(np.arccos(np.clip(product, -1, 1)))
-
-
-@settings(deadline=None, max_examples=60)
-@given(st.floats(-90, 90), st.floats(-180, 360), st.floats(0.5, 80), st.booleans())
-def test_a_disc_is_all_points_within_the_angle_also_over_poles_and_the_date_line(north, east, radius, turned):
-    latitudes, longitudes = np.linspace(-90, 90, 37), np.arange(-180, 180, 5.0) + 180 * turned
-    marked = np.zeros((37, 72), bool)
-    rows, inside = disc(latitudes, longitudes, north, east, radius)
-    marked[rows] = inside
-    angles = angle(north, east, *np.meshgrid(latitudes, longitudes, indexing="ij"))
-    clear = np.abs(angles - radius) > 1e-5
-    np.testing.assert_array_equal(marked[clear], (angles <= radius)[clear])
-
-
-def test_300_km_are_2_7_degrees_and_a_quarter_of_a_meridian_is_90():
-    assert km_to_degrees(300) == pytest.approx(2.69797, abs=1e-4)
-    assert distance(0, 10, 90, 77) == pytest.approx(90)
-    assert distance(0, -179, 0, 179) == pytest.approx(2)
-
-
-def test_positions_between_fixes_lie_on_the_great_circle():
-    starts, ends = (
-        (np.array([0.0, 80, 45, 7]), np.array([179.0, 0, 0, 9])),
-        (
-            np.array([0.0, 80, 45, 7]),
-            np.array([-179.0, 180, 90, 9]),
-        ),
-    )
-    north, east = along_great_circle(starts, ends, np.array([0.25, 0.5, 0.5, 0.7]))
-    # Across the date line, over the pole, along the arc that bows to 54.7 degrees (tan = sqrt 2), and standing still.
-    assert north == pytest.approx([0, 90, np.degrees(np.arctan(np.sqrt(2))), 7])
-    assert east[[0, 2, 3]] == pytest.approx([179.5, 45, 9])
-
-
-def test_storms_are_interpolated_between_fixes_and_never_beyond_them(tmp_path):
-    tracks = read_tracks(write_tracks(tmp_path / "tracks.csv.gz"), ANY)
-    asked = times("2018-08-31T23", "2018-09-01", "2018-09-01T03", "2018-09-01T12", "2018-09-01T13", "2018-09-04")
-    found = tracks.storms(asked, ANY)
-    assert [[storm.track for storm in storms] for storms in found] == [
-        [],
-        ["W1", "A1"],
-        ["W1", "A1"],
-        ["W1", "A1"],
-        [],
-        [],
-    ]
-    west, atlantic = found[2]
-    assert abs(west.longitude) == pytest.approx(180)
-    # The middle of the arc from (10, 178) to (10, 182): tan(latitude) = tan(10) / cos(2).
-    assert west.latitude == pytest.approx(np.degrees(np.arctan(np.tan(np.radians(10)) / np.cos(np.radians(2)))))
-    assert (west.wind, atlantic.wind) == (55, 31.5)
-    # 48 hours lie between the last two fixes of A1.
-    wide = Selection(0, (), (), 48 * 3600)
-    assert [storm.track for storm in tracks.storms(times("2018-09-02"), wide)[0]] == ["A1"]
-
-
-def test_a_wind_that_stays_the_same_is_not_less_between_its_fixes(tmp_path):
-    fixes = [f"T1,,2018-09-01 {hour:02}:00:00,10.0,150.0,TS,34" for hour in (0, 6)]
-    asked = times("2018-09-01") + np.arange(0, 6 * 3600 + 1, 60).astype("m8[s]")
-    gales = Selection(34, (), (), 12 * 3600)
-    tracks = read_tracks(write_tracks(tmp_path / "tracks.csv", fixes), gales)
-    assert all(tracks.storms(asked, gales))
 
 
 def test_a_map_across_the_date_line_has_longitudes_that_go_on(tmp_path):
@@ -185,67 +46,6 @@ def test_longitudes_in_no_order_are_refused(folder):
     with netCDF4.Dataset(folder / "gfs.nc", "a") as file:
         file["lon"][3] = 200.0
     assert "gfs.nc: lon runs from 0 to 355, which are not degrees in order" in refusal(prepare, folder)
-
-
-@pytest.mark.parametrize(
-    ("selection", "wanted"),
-    [
-        (ANY, {"W1", "A1"}),
-        (Selection(34, (), (), 43200), {"W1"}),
-        (Selection(0, (), ("NA",), 43200), {"A1"}),
-        (Selection(0, (), ("WP", "EP"), 43200), {"W1"}),
-        (Selection(0, ("TD", "TS"), (), 43200), {"A1"}),
-    ],
-)
-def test_wind_basin_and_status_choose_the_storms(tmp_path, selection, wanted):
-    tracks = read_tracks(write_tracks(tmp_path / "tracks.csv"), selection)
-    # Between W1's fixes as typhoon and as extratropical storm: it counts only where both fixes do.
-    assert {storm.track for storm in tracks.storms(times("2018-09-01T07"), selection)[0]} == wanted
-
-
-def test_ibtracs_own_csv_is_read_with_its_line_of_units_and_without_spurs(tmp_path):
-    header = "SID,SEASON,BASIN,NAME,ISO_TIME,NATURE,LAT,LON,WMO_WIND,TRACK_TYPE,USA_STATUS,USA_WIND"
-    rows = [
-        " ,Year, , , , ,degrees_north,degrees_east,kts, , ,kts",
-        "2018280N18273,2018,NA,MICHAEL,2018-10-10 12:00:00,TS,29.0,-86.3, ,main,HU,125",
-        "2018280N18273,2018,NA,MICHAEL,2018-10-10 15:00:00,TS,29.6,-86.0,120,main, , ",
-        "2018280N18273,2018,NA,MICHAEL,2018-10-10 18:00:00,TS,30.2,-85.4,135,main,HU,140",
-        "2018280N18273,2018,NA,MICHAEL,2018-10-10 18:00:00,TS,30.1,-85.4,135,spur-merge,HU,140",
-        "2018111N00000,2018,NA,NOT_NAMED,2018-10-10 18:00:00,TS,10,-40, ,main,TS, ",
-    ]
-    path = write_tracks(tmp_path / "ibtracs.ALL.csv", rows, header)
-    selection = Selection(34, ("HU", "TS"), ("NA",), 43200)
-    tracks = read_tracks(path, selection)
-    # The second storm has no wind at all, so none of 34 kt or more is known of it.
-    assert [track.track for track in tracks.tracks] == ["2018280N18273"]
-    (storm,) = tracks.storms(times("2018-10-10T15"), selection)[0]
-    assert (storm.name, storm.latitude, storm.wind) == ("MICHAEL", pytest.approx(29.6), 120)
-    assert [track.name for track in read_tracks(path, ANY).tracks] == ["MICHAEL", "2018111N00000"]
-
-
-@pytest.mark.parametrize(
-    ("rows", "header", "words"),
-    [
-        (
-            ROWS,
-            HEADER.replace("lat", "y"),
-            ["no column of the latitude (lat or latitude), but track_id, basin, time, y"],
-        ),
-        (ROWS, HEADER.replace("wind", "knots"), ["no column of the wind", "or give --min-wind 0"]),
-        (["W1,WP,2018-09-01,95,0,TS,40"], HEADER, ["line 2: '95' is no latitude"]),
-        ([ROWS[0], "W1,WP,yesterday,5,0,TS,40"], HEADER, ["line 3: 'yesterday' is no time"]),
-        (["W1,WP,2018-09-01,5,0,TS,strong"], HEADER, ["line 2: 'strong' is no wind"]),
-        ([], HEADER, ["has no rows"]),
-        ([], "", ["no column of the track"]),
-    ],
-)
-def test_tracks_that_cannot_be_understood_are_refused_with_file_and_line(tmp_path, rows, header, words):
-    path = write_tracks(tmp_path / "tracks.csv", rows, header)
-    message = refusal(read_tracks, path, Selection(34, (), (), 43200))
-    assert all(word in message for word in [str(path), *words])
-    (tmp_path / "broken.gz").write_bytes(b"\x1f\x8bnot gzip")
-    assert "cannot be read as csv" in refusal(read_tracks, tmp_path / "broken.gz", ANY)
-    assert "No such file" in refusal(read_tracks, tmp_path / "none.csv", ANY)
 
 
 def test_maps_are_labelled_where_storms_are_and_their_shards_know_grid_and_channels(folder, capsys):
@@ -281,7 +81,7 @@ def test_maps_are_labelled_where_storms_are_and_their_shards_know_grid_and_chann
     ]
 
 
-def test_the_fingerprint_tells_labels_of_another_radius_but_not_another_number_of_shards(folder):
+def test_the_fingerprint_shows_labels_of_another_radius_but_not_another_number_of_shards(folder):
     found = []
     for radius, shards in (("6", 4), ("6", 2), ("9", 2)):
         output = prepare(folder, "--shards", shards, radius=("--radius-degrees", radius))
@@ -297,29 +97,6 @@ def test_splits_go_by_date_and_by_file_name_and_what_is_left_is_counted(folder, 
     write_fields(folder / "late.nc", hours=(0,), since="2018-10-01")
     prepare(folder, "--min-wind", 0, splits=("train=2018-09-01",), fields="[gl]*.nc")
     assert "1 of 5 maps are in no split" in capsys.readouterr().err
-
-
-def test_dates_mean_whole_years_months_and_days():
-    (split,) = parse_splits(["train=2017,2018-02,2018-09-03..2018-10,gfs?.nc"])
-    days = times(
-        "2017-12-31T23", "2018-01-01", "2018-02-28T21", "2018-03-01", "2018-09-02T23", "2018-09-03", "2018-10-31T21"
-    )
-    assert split.takes("a.nc", days).tolist() == [True, False, True, False, False, True, True]
-    assert split.takes("gfs1.nc", days).all()
-
-
-@pytest.mark.parametrize(
-    ("texts", "words"),
-    [
-        (["train"], "says not what is in it"),
-        (["Train=2018"], "'Train' is no name for shards"),
-        (["train=2018-13"], "there is no date 2018-13"),
-        (["train=2018-10..2018-09"], "ends before it begins"),
-        (["train=2018-09", "train=2018-10"], "names train twice"),
-    ],
-)
-def test_splits_that_mean_nothing_are_refused(texts, words):
-    assert words in refusal(parse_splits, texts)
 
 
 def add_levels(units, values):
@@ -390,9 +167,9 @@ def plain_rows(file):
     ("change", "arguments", "words"),
     [
         (None, {"fields": "none*.nc"}, ["none*.nc: no such file"]),
-        (None, {"arguments": ["--variables", "u10", "w10"]}, ["gfs.nc: no variable 'w10', but u10, v10"]),
-        (None, {"arguments": ["--variables", "u10", "u10"]}, ["names one twice"]),
-        (None, {"splits": ["train=2019"]}, ["train: none of the maps, which are of 2018-09-01T00:00:00"]),
+        (None, {"arguments": ["--variables", "u10", "w10"]}, ["gfs.nc: no variable 'w10'; it has u10, v10"]),
+        (None, {"arguments": ["--variables", "u10", "u10"]}, ["--variables has a name twice"]),
+        (None, {"splits": ["train=2019"]}, ["train: no map is in it, and the maps are of 2018-09-01T00:00:00"]),
         (None, {"splits": ["train=2018", "test=gfs*"]}, ["2018-09-01T00:00:00 is in train and test"]),
         (None, {"arguments": ["--min-wind", "99"]}, ["no cyclone of 99 kt or more", "4 maps of train"]),
         (None, {"arguments": ["--min-wind", "-1"]}, ["--min-wind is -1"]),
@@ -421,7 +198,8 @@ def test_files_that_are_no_netcdf_or_of_another_grid_or_another_time_are_named(f
     write_fields(folder / "gfs.nc", since="2021-09-01")
     message = refusal(prepare, folder, fields="gfs.nc", splits=["train=2021"])
     assert (
-        "tracks.csv: fixes of 2018-09-01T00:00:00 to 2018-09-03T12:00:00, but the maps of train are of 2021" in message
+        "tracks.csv: has fixes of 2018-09-01T00:00:00 to 2018-09-03T12:00:00, but the maps of train are of 2021"
+        in message
     )
 
 
