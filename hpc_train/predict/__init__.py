@@ -1,4 +1,4 @@
-"""`hpc-train predict`: what a trained run makes of data, as numbers, masks and pictures."""
+"""`hpc-train predict`: the predictions of a trained run as numbers, masks and pictures."""
 
 from hpc_train.predict.command import Predict, run
 

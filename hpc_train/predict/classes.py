@@ -1,4 +1,4 @@
-"""Predictions of a class a sample: probabilities in a file, and the confusion matrix where there are labels."""
+"""Predicts one class for each sample: probabilities in a file, and the confusion matrix if there are labels."""
 
 import csv
 from pathlib import Path
@@ -24,15 +24,20 @@ def predict(options, path: Path, model, output: Path) -> None:
         output: .h5 or .csv.
 
     Raises:
-        UserError: data that cannot be read, or that the model does not take.
+        UserError: the data cannot be read, or do not fit the model.
     """
     opened = open_npy(options.data) if options.data.suffix == ".npy" else _open_shards(options, model.input_shape)
     samples, shape, names, read = opened
     classes = model.output_shape[-1]
     if tuple(model.input_shape[1:]) != tuple(shape):
-        raise UserError(f"the model takes samples of {model.input_shape[1:]}, {options.data} holds {shape}")
+        raise UserError(
+            f"{options.data}: holds samples of {shape}, but the model takes {model.input_shape[1:]}; give data of that "
+            "shape"
+        )
     if names is not None and len(names) != classes:
-        raise UserError(f"the model knows {classes} classes, {options.data} has {len(names)}")
+        raise UserError(
+            f"{options.data}: has {len(names)} classes, but the model knows {classes}; give data of its classes"
+        )
     probabilities, targets = [], []
     step = options.batch_size or _BATCH_SIZE
     for start in range(0, samples, step):
@@ -52,7 +57,11 @@ def predict(options, path: Path, model, output: Path) -> None:
 
 
 def open_npy(path: Path):
-    """(samples, shape of one, None, read) of a NumPy file; read(rows) gives (inputs (b, ...), None).
+    """Open a NumPy file of samples without labels.
+
+    Returns:
+        The number of samples, the shape of one, None for the names of classes, and a function from row numbers to
+        (inputs (b, ...), None).
 
     Raises:
         UserError: it cannot be read.
@@ -76,7 +85,7 @@ def _open_shards(options, input_shape: tuple):
         return catalogue.samples, catalogue.input_shape, names, open_reader(catalogue).read
     from hpc_train.data.tensors.jpeg import DecodedReader
 
-    # To what the model takes; its caller compares the shapes.
+    # Resize images to the model's size; the caller compares the shapes.
     catalogue = catalogue.resized(input_shape[1] or catalogue.input_shape[0]) if len(input_shape) == 4 else catalogue
     return catalogue.samples, catalogue.input_shape, names, DecodedReader(open_reader(catalogue)).read
 

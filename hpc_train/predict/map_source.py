@@ -1,4 +1,4 @@
-"""Where maps to predict come from: a data set as the run was told to read one, or a NumPy file."""
+"""The sources of maps to predict: a data set, read with the options of the run, or a NumPy file."""
 
 import csv
 from collections.abc import Callable
@@ -18,12 +18,21 @@ from hpc_train.errors import UserError
 class MapSource:
     """Maps by their numbers.
 
-    samples: how many; shape, dtype: of one as stored; channel_axis: 0, 2, or None for maps without channels; packing:
-    (scale, offset) of all channels or of each; channel_names, class_names: may be empty; classes: their number, 0
-    where it is not known; grid: of the maps; labelled: whether there are labels; read: from sample numbers to (inputs
-    (b, *shape) as stored, class numbers (b, height, width) with -1 where they do not count, or None); place: from a
-    sample's number to its (file, row); time: to its time, a `cftime.datetime`, or None; storms: to the names of storms
-    that it shows, where the data tell any.
+    Args:
+        samples: number of maps.
+        shape, dtype: of one as stored.
+        channel_axis: 0, 2, or None for maps without channels.
+        packing: (scale, offset) of all channels or of each.
+        channel_names: may be empty.
+        classes: number of classes, 0 if it is not known.
+        class_names: may be empty.
+        grid: of the maps.
+        labelled: whether there are labels.
+        read: from sample numbers to inputs (b, *shape) as stored, and class numbers (b, height, width) with -1 for
+            pixels that do not count; None without labels.
+        place: from a sample's number to its file and row.
+        time: from a sample's number to its time, a `cftime.datetime`, or None.
+        storms: from a sample's number to the names of its storms, as far as the data have them.
     """
 
     samples: int
@@ -49,18 +58,21 @@ class MapSource:
 
 
 def open_data(data: Path, split: str, recorded: dict) -> MapSource:
-    """The split of a data set, read as the run's recorded options say.
+    """Open a split of a data set, read with the recorded options of a run.
 
-    recorded: the options in run.json; those of `FieldOptions` among them count: layout, class map, ignored label, ...
-    Raises UserError for data that cannot be read as label maps.
+    Args:
+        data: folder or file of the data set.
+        split: its name.
+        recorded: the options in run.json; only those of `FieldOptions` are used, such as layout and class map.
+
+    Raises:
+        UserError: the data cannot be read as label maps.
     """
     from hpc_train.data.reading.encoded_reader import open_reader
 
-    known = {field.name for field in dataclass_fields(FieldOptions)} & recorded.keys() - {"data", "statistics"}
-    options = {name: tuple(value) if isinstance(value, list) else value for name, value in recorded.items()}
-    chosen = FieldOptions(data=data, **{name: options[name] for name in known})
-    catalogue = chosen.catalogue(split)
-    class_map = chosen.classes_of(catalogue)
+    options = _field_options(data, recorded)
+    catalogue = options.catalogue(split)
+    class_map = options.classes_of(catalogue)
     reader = open_reader(catalogue, ignore=class_map.ignore)
 
     def read(numbers):
@@ -97,10 +109,17 @@ def open_data(data: Path, split: str, recorded: dict) -> MapSource:
     )
 
 
-def open_npy(path: Path) -> MapSource:
-    """Maps (n, height, width, channels) in a NumPy file, without labels, on a global grid.
+def _field_options(data: Path, recorded: dict) -> FieldOptions:
+    known = {field.name for field in dataclass_fields(FieldOptions)} & recorded.keys() - {"data", "statistics"}
+    options = {name: tuple(value) if isinstance(value, list) else value for name, value in recorded.items()}
+    return FieldOptions(data=data, **{name: options[name] for name in known})
 
-    Raises UserError when it cannot be read or holds no maps.
+
+def open_npy(path: Path) -> MapSource:
+    """Open a NumPy file of maps (n, height, width, channels), without labels, on a global grid.
+
+    Raises:
+        UserError: it cannot be read or holds no maps.
     """
     from hpc_train.predict.classes import open_npy
 
@@ -127,7 +146,7 @@ def open_npy(path: Path) -> MapSource:
 
 
 def _storms(data: Path, split: str) -> tuple[dict, dict[int, list[str]]]:
-    """Time and storms of each sample, as `hpc-train prepare storm-tracks` lists them beside its shards; else empty."""
+    """Times and storms of the samples, from the list that `hpc-train prepare storm-tracks` writes beside its shards."""
     path = data / f"storms-{split}.csv"
     times, storms = {}, {}
     if path.is_file():
@@ -138,12 +157,12 @@ def _storms(data: Path, split: str) -> tuple[dict, dict[int, list[str]]]:
                 for row in csv.DictReader(file):
                     number, time = int(row["sample"]), datetime.fromisoformat(row["time"])
                     times[number] = cftime.datetime(*time.timetuple()[:6], calendar="standard")
-                    # Where the tracks name no storms, their numbers stand in.
+                    # Tracks without names have their numbers as names.
                     if row["name"] not in ("", row["track"]):
                         storms.setdefault(number, []).append(row["name"])
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise UserError(
-                f"{path}: is not as `hpc-train prepare storm-tracks` wrote it ({error}); take it away, or prepare the "
+                f"{path}: is not as `hpc-train prepare storm-tracks` writes it ({error}); remove it, or prepare the "
                 "data again"
             ) from error
     return times, storms

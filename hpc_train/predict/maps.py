@@ -1,4 +1,4 @@
-"""Pictures of label maps: fields, what is true and what was predicted, on a map with degrees and coastlines."""
+"""Pictures of label maps: fields, true and predicted classes on a map with degrees and coastlines."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from hpc_train.data.fields.grid import Grid
 from hpc_train.plotting import COLOURS, new_figure, save
 from hpc_train.predict.coastlines import coastlines
 
-# The warm colour is for class 1, the storms of climate data, the blue one for class 2, the rivers.
+# The warm colour is for class 1, the storms of climate data, and blue for class 2, the rivers.
 _CLASS_COLOURS = (COLOURS[1], COLOURS[0], COLOURS[2], COLOURS[3], COLOURS[4], COLOURS[5])
 _WIDTH, _LINE = 10.0, 1.1
 
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """A field to draw: title, units ("" where not known), and values (height, width)."""
+    """A field to draw: its title, its units ("" if they are not known), and its values (height, width)."""
 
     title: str
     units: str
@@ -34,7 +34,7 @@ def draw(
     truth: np.ndarray | None = None,
     region: tuple[float, float, float, float] | None = None,
 ) -> None:
-    """Write one sample's map as PNG, a panel a field: predicted classes are filled, true ones outlined.
+    """Write one sample's map as PNG, with a panel for each field: predicted classes are filled, true ones outlined.
 
     Args:
         path: of the picture.
@@ -43,7 +43,7 @@ def draw(
         grid: of all arrays; the projection is equirectangular.
         class_names: class 0 is the background, which is not drawn.
         predicted: class numbers (height, width).
-        truth: class numbers (height, width), negative where not known; None without labels.
+        truth: class numbers (height, width), negative if unknown; None without labels.
         region: see `Grid.part`.
 
     Raises:
@@ -64,10 +64,9 @@ def draw(
             axes.plot(*shores.T, color="0.25", linewidth=0.5, scalex=False, scaley=False)
         _classes(axes, x, y, predicted[cut], truth[cut] if truth is not None else None, len(class_names))
         axes.set(xlim=_sides(x)[[0, -1]], ylim=_sides(y)[[0, -1]].clip(-90, 90), aspect=1 / middle)
-        axes.xaxis.set_major_formatter(_longitude)
-        axes.yaxis.set_major_formatter(_latitude)
-        axes.xaxis.set_major_locator(_locator(x[-1] - x[0]))
-        axes.yaxis.set_major_locator(_locator(y[-1] - y[0]))
+        for axis, degrees, label in ((axes.xaxis, x, _longitude), (axes.yaxis, y, _latitude)):
+            axis.set_major_formatter(label)
+            axis.set_major_locator(_locator(degrees[-1] - degrees[0]))
     figure.legend(handles=_legend(class_names, truth), loc="outside lower center", ncols=6, frameon=False, fontsize=9)
     save(figure, path)
 
@@ -75,8 +74,8 @@ def draw(
 def _field(figure, axes, panel: Panel, x, y, values) -> None:
     from matplotlib.colors import LinearSegmentedColormap
 
-    # Grey, so that colour says class and nothing else, and not so dark that it hides one. The last thousandths would
-    # take the contrast from the rest.
+    # Grey, so that colours mean only classes, and light enough to see the classes. The extreme thousandths are cut off:
+    # they would take the contrast from the rest.
     greys = LinearSegmentedColormap.from_list("greys", ["white", "0.35"])
     low, high = np.nanpercentile(values, (0.1, 99.9))
     mesh = axes.pcolormesh(x, y, values, cmap=greys, vmin=low, vmax=high, shading="nearest")
@@ -105,7 +104,7 @@ def _classes(axes, x, y, predicted, truth, classes: int) -> None:
 
 
 def _outline(x, y, inside, colour):
-    """The sides of pixels that divide what is inside from what is not."""
+    """The sides of pixels between inside and outside."""
     from matplotlib.collections import LineCollection
 
     x, y = _sides(x), _sides(y)
@@ -135,7 +134,7 @@ def _colour(number: int) -> str:
 
 
 def _sides(centres: np.ndarray) -> np.ndarray:
-    """Where the n cells with these centres begin and end, (n + 1,)."""
+    """The edges, (n + 1,), of the n cells with these centres."""
     middles = (centres[1:] + centres[:-1]) / 2
     return np.concatenate([[2 * centres[0] - middles[0]], middles, [2 * centres[-1] - middles[-1]]])
 

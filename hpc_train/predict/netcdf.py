@@ -1,4 +1,4 @@
-"""Label maps as NetCDF-4 by the CF conventions 1.8, sample by sample."""
+"""Writes label maps as NetCDF-4 by the CF conventions 1.8, sample by sample."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -29,7 +29,7 @@ def mask_file(
         path: of the file.
         grid: of the maps.
         class_names: of all classes.
-        labelled, probabilities: whether `MaskFile.add` is given these.
+        labelled, probabilities: whether `MaskFile.add` gets true classes and probabilities.
         calendar: of the times, or None.
         attributes: global ones: title, source, history, ...
 
@@ -39,38 +39,38 @@ def mask_file(
     try:
         import netCDF4
     except ImportError as error:
-        raise UserError(f"masks are written with netCDF4 ({error}); install it: pip install netCDF4") from error
+        raise UserError(f"writing masks needs netCDF4 ({error}); install it: pip install netCDF4") from error
     with atomic_path(path) as temporary:
-        with _told(path):
+        with _one_line(path):
             file = netCDF4.Dataset(temporary, "w")
             file.setncatts({"Conventions": "CF-1.8", **attributes})
             masks = MaskFile(path, file, grid, class_names, labelled, probabilities, calendar)
         try:
             yield masks
         except BaseException:
-            # What cannot be closed either is no other error.
+            # If closing fails too, report only the first error.
             with suppress(RuntimeError):
                 file.close()
             raise
-        with _told(path):
+        with _one_line(path):
             file.close()
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Turns what netCDF4 raises when a disk is full into one line."""
+def _one_line(path: Path) -> Iterator[None]:
+    """Turns the errors that netCDF4 raises when a disk is full into a UserError."""
     try:
         yield
     except (OSError, RuntimeError) as error:
-        raise UserError(f"cannot write {path}: {error}; is the disk full? Name another file with --output") from error
+        raise UserError(f"cannot write {path}: {error}; free space, or give another file with --output") from error
 
 
 class MaskFile:
-    """A NetCDF file of predicted classes, and of true ones and probabilities where there are any.
+    """A NetCDF file of predicted classes, and of true classes and probabilities if there are any.
 
-    Dimensions: sample (unlimited), lat, lon, and class beside probabilities. Variables: `predicted` and `truth`, int8
+    Dimensions: sample (unlimited), lat, lon, and class with probabilities. Variables: `predicted` and `truth`, int8
     with flag_values and flag_meanings (CF 1.8, section 3.5), `truth` missing where it is not known; `probability`,
-    float32 to three digits; for each sample its file and row, and its time where the data tell it.
+    float32 to three digits; for each sample its file and row, and its time if it is known.
     """
 
     def __init__(self, path: Path, file, grid: Grid, class_names: Sequence[str], labelled, probabilities, calendar):
@@ -85,10 +85,16 @@ class MaskFile:
     def add(self, place: tuple[str, int], time, masks: Sequence[np.ndarray], probabilities=None) -> None:
         """Add the next sample.
 
-        place: its file and row; time: as of `MapSource.time`; masks: predicted and, of labelled data, true classes
-        (height, width); probabilities: (height, width, classes). Raises UserError when it cannot be written.
+        Args:
+            place: its file and row.
+            time: as of `MapSource.time`.
+            masks: predicted and, for labelled data, true classes (height, width).
+            probabilities: (height, width, classes).
+
+        Raises:
+            UserError: it cannot be written.
         """
-        with _told(self._path):
+        with _one_line(self._path):
             self._add(place, time, masks, probabilities)
 
     def _add(self, place: tuple[str, int], time, masks: Sequence[np.ndarray], probabilities) -> None:

@@ -1,4 +1,4 @@
-"""The fields of a map's inputs that a picture shows: channels by name, and wind speed from pairs of components."""
+"""The fields that a picture of a map shows: channels by name, and wind speed from pairs of components."""
 
 import re
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import numpy as np
 
 from hpc_train.errors import UserError
 
-# Of the variables of CAM5, and of common names of winds.
+# Units of the variables of CAM5, and common names of winds.
 _UNITS = {
     "TMQ": "kg m$^{-2}$",
     "QREFHT": "kg kg$^{-1}$",
@@ -28,9 +28,12 @@ _COMPONENT = re.compile(r"([uUvV])(BOT|wind|[@_-]?\d+m?)?")
 
 @dataclass(frozen=True)
 class Field:
-    """What one panel shows: a channel, or the speed of a wind whose components are two.
+    """The field of one panel: a channel, or the speed of a wind from its two components.
 
-    title: its name; channels: numbers of one or two channels; units: "" where they are not known.
+    Args:
+        title: its name.
+        channels: numbers of one or two channels.
+        units: "" if they are not known.
     """
 
     title: str
@@ -40,7 +43,9 @@ class Field:
     def of(self, sample: np.ndarray, packing) -> np.ndarray:
         """Its values, float64 (height, width).
 
-        sample: (height, width, channels) as stored; packing: (scale, offset) of all channels, or one a channel.
+        Args:
+            sample: (height, width, channels) as stored.
+            packing: (scale, offset) of all channels, or of each channel.
         """
         scale, offset = np.broadcast_to(np.array(packing, float), (sample.shape[-1], 2)).T
         parts = [sample[..., i].astype(np.float64) * scale[i] + offset[i] for i in self.channels]
@@ -50,9 +55,13 @@ class Field:
 def choose(names: tuple[str, ...], channels: int, asked: tuple[str, ...] = ()) -> list[Field]:
     """The fields that are `asked` for, else wind speed and total water, else the first channel.
 
-    names: of the channels, or none, when a number, counted from 0, names a channel; asked: names of channels, and of
-    pairs such as U850+V850, whose speed is meant.
-    Raises UserError for a name that is no channel's.
+    Args:
+        names: of the channels; without names, channels are called by their numbers, counted from 0.
+        channels: number of channels.
+        asked: names of channels, and pairs such as U850+V850 for the speed of a wind.
+
+    Raises:
+        UserError: a name is not that of a channel.
     """
     if asked:
         return [_named(text, names, channels) for text in asked]
@@ -63,7 +72,7 @@ def choose(names: tuple[str, ...], channels: int, asked: tuple[str, ...] = ()) -
 
 
 def meridional(name: str) -> str | None:
-    """Name of the wind's northward component beside that of its eastward one (U850, u10, u@850); None of others."""
+    """Name of a wind's northward component, from that of its eastward one (U850, u10, u@850); None for other names."""
     partner = {"U": "V", "u": "v"}.get(name[:1])
     return partner + name[1:] if partner and _COMPONENT.fullmatch(name) else None
 
@@ -71,7 +80,7 @@ def meridional(name: str) -> str | None:
 def _named(text: str, names, channels: int) -> Field:
     indices = [_index(part, names, channels) for part in text.split("+")]
     if len(indices) > 2:
-        raise UserError(f"--show {text}: give one channel, or the two components of a wind as U850+V850")
+        raise UserError(f"--show {text}: give one channel, or the two components of a wind such as U850+V850")
     return _speed(names, *indices) if len(indices) == 2 else _channel(names, indices[0])
 
 
@@ -81,7 +90,7 @@ def _index(text: str, names, channels: int) -> int:
     if text.isdigit() and int(text) < channels:
         return int(text)
     there = ", ".join(names) if names else f"0 to {channels - 1}, which have no names"
-    raise UserError(f"--show {text}: no such channel; those there are {there}")
+    raise UserError(f"--show {text}: no such channel; the channels are {there}")
 
 
 def _channel(names, index: int) -> Field:

@@ -145,21 +145,21 @@ def test_the_samples_that_were_asked_for_are_drawn(output):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"output": "p.csv"}, r"p.csv: .*predicts label maps; end the name in \.nc"),
+        ({"output": "p.csv"}, r"p.csv: .*predicts label maps; give a name that ends in \.nc"),
         ({"samples": (5,)}, "--samples 5: .* has samples 0 to 4"),
-        ({"maps": 1, "show": ("TMQX",)}, "--show TMQX: no such channel; those there are TMQ, U850"),
+        ({"maps": 1, "show": ("TMQX",)}, "--show TMQX: no such channel; the channels are TMQ, U850"),
         ({"maps": 1, "region": (0.0, 1.0, 0.0, 1.0)}, "--region 0 1 0 1"),
         ({"show": ("TMQ",)}, "--show and --region are for pictures"),
     ],
 )
-def test_what_cannot_be_drawn_or_written_is_told_in_a_line(trained, tmp_path, options, said):
+def test_what_cannot_be_drawn_or_written_is_refused_in_a_line(trained, tmp_path, options, said):
     options = {"output": "masks.nc", **options}
     with pytest.raises(UserError, match=said):
         run(trained, **{**options, "output": tmp_path / options["output"]})
     assert not list(tmp_path.iterdir())
 
 
-def test_a_label_that_the_class_map_does_not_know_is_told_with_file_and_value(trained, tmp_path):
+def test_a_label_that_the_class_map_does_not_know_is_named_with_file_and_value(trained, tmp_path):
     (tmp_path / "test").mkdir()
     fields, labels = cam5_sample(0)
     labels[3, 4] = 5
@@ -172,7 +172,7 @@ def test_a_label_that_the_class_map_does_not_know_is_told_with_file_and_value(tr
 
 def test_scores_do_not_replace_the_record_of_the_run(trained):
     before = (trained / "run" / "run.json").read_text()
-    with pytest.raises(UserError, match=r"run\.nc: its scores would go to the run's record"):
+    with pytest.raises(UserError, match=r"run\.nc: its scores would overwrite the run's record"):
         run(trained, output=trained / "run" / "run.nc")
     assert (trained / "run" / "run.json").read_text() == before
 
@@ -200,14 +200,14 @@ def test_data_that_mean_something_else_to_the_model_are_refused(tmp_path):
 
     floats = keras.Input((2, HEIGHT, WIDTH))
     save(floats, keras.ops.moveaxis(floats, 1, -1))
-    refused("the model knows 3 classes, .* has 2", classes=2)
-    refused("stored as float32, .* holds int16 packed")
+    refused("has 2 classes, but the model knows 3", classes=2)
+    refused("holds numbers stored as int16 packed, but the model takes float32")
     catalogue = DataOptions(data=tmp_path, inputs=tuple(inputs), targets=("y",), classes=3).catalogue("test")
     save(*network_input(dataclasses.replace(catalogue, packing=((0.5, 7.0), (0.25, 7.0)))))
-    refused(r"packed by .*\(0\.5, 7\.0\), \(0\.5, 7\.0\).* were by .*\(0\.25, 7\.0\)")
+    refused(r"packed by .*\(0\.5, 7\.0\), \(0\.5, 7\.0\).* for training were by .*\(0\.25, 7\.0\)")
 
 
-def test_a_disk_that_is_full_is_told_and_leaves_nothing(trained, tmp_path):
+def test_a_full_disk_is_reported_and_leaves_nothing(trained, tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         # Python ignores the signal that comes with it; the write fails.
@@ -230,7 +230,7 @@ def test_maps_without_labels_come_from_a_numpy_file(trained, tmp_path, capsys):
     assert "confusion" not in capsys.readouterr().out
 
 
-def test_shards_tell_coordinates_times_and_storms(tmp_path):
+def test_shards_give_coordinates_times_and_storms(tmp_path):
     pytest.importorskip("cftime")
     from hpc_train.predict.map_source import open_data
 
@@ -265,7 +265,7 @@ def test_fields_are_chosen_by_name_and_winds_become_speeds():
     (chosen,) = choose(("t", "u@850", "v@850"), 3, ("u@850+v@850",))
     assert chosen.channels == (1, 2)
     assert "m s" in chosen.units
-    with pytest.raises(UserError, match="those there are t, u, v"):
+    with pytest.raises(UserError, match="the channels are t, u, v"):
         choose(("t", "u", "v"), 3, ("w",))
 
 
