@@ -1,1 +1,1 @@
-"""`hpc-train report`: pictures of what runs recorded."""
+"""`hpc-train report`: draws what runs recorded and studies measured."""

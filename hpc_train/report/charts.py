@@ -1,4 +1,4 @@
-"""The charts of scaling studies: each draws on axes, so that it serves the page (SVG) and the pictures (PNG)."""
+"""The charts of scaling studies: each draws on given axes, both for the page (SVG) and for pictures (PNG)."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,26 +8,28 @@ from hpc_train.plotting import clean, new_figure
 from hpc_train.report.step import PARTS
 from hpc_train.report.study import Series
 from hpc_train.report.styles import look
+from hpc_train.units import number as rounded
 
 PART_COLOURS = dict(zip(PARTS, ("#0072B2", "#E69F00", "#D55E00", "#009E73", "#999999"), strict=True))
 
 
 def speeds(series: Sequence[Series]) -> dict[Callable, str]:
-    """The charts that there are figures for, of many curves each, with what to see in them."""
+    """The charts that the series have figures for, each with its caption."""
     kinds = {
-        throughput: "Dashed: so many times the smallest size's. Bars: standard error.",
-        efficiency: "Samples/s a rank over those of the smallest size.",
+        throughput: "Dashed: the smallest size's speed times the number of ranks. Bars: standard error.",
+        efficiency: "Samples/s of one rank, relative to the smallest size.",
     }
     if any(row["alone"] for one in series for row in one.rows):
         kinds[efficiency_alone] = (
-            "Over as many ranks that train alone at once: what averaging gradients costs. Dashes, the ceiling: what is "
-            "left if ranks lose nothing but waiting for the slowest one in each step."
+            "Relative to the same number of ranks that train alone at the same time: shows what averaging gradients "
+            "costs. Dashes, the ceiling: the efficiency if ranks only lose time by waiting for the slowest one in each "
+            "step."
         )
     return kinds
 
 
 def throughput(axes, series: Sequence[Series]) -> None:
-    """samples/s by ranks, both logarithmic, with standard errors; dashed: so many times the smallest size's."""
+    """Draw samples/s by ranks, both logarithmic, with standard errors; dashed: ideal scaling of the smallest size."""
     for number, one in enumerate(series):
         first = one.rows[0]
         ranks = [row["ranks"] for row in one.rows]
@@ -41,7 +43,7 @@ def throughput(axes, series: Sequence[Series]) -> None:
 
 
 def efficiency(axes, series: Sequence[Series]) -> None:
-    """samples/s a rank over those of the smallest size, with standard errors; dashed: 1."""
+    """Draw samples/s of one rank relative to the smallest size, with standard errors; dashed: 1."""
     for number, one in enumerate(series):
         _points(axes, one, number, [row["efficiency"]["fit"] for row in one.rows])
     _shares(axes)
@@ -49,7 +51,7 @@ def efficiency(axes, series: Sequence[Series]) -> None:
 
 
 def efficiency_alone(axes, series: Sequence[Series]) -> None:
-    """samples/s over those of as many ranks that train alone, with errors; dashed: 1; dashes: ceilings."""
+    """Draw samples/s relative to as many ranks that train alone, with errors; dashed: 1; dashes: ceilings."""
     for number, one in enumerate(series):
         _points(axes, one, number, [row["alone"] for row in one.rows])
         known = [row for row in one.rows if row["ceiling"]]
@@ -61,7 +63,7 @@ def efficiency_alone(axes, series: Sequence[Series]) -> None:
 
 
 def breakdown(axes, series: Series) -> None:
-    """Milliseconds of a step by what they are spent on, stacked, a bar a size; a line: the step of `fit` measured."""
+    """Draw the parts of a step in ms, stacked, a bar for each size; a line shows the measured step of `fit`."""
     rows = series.known_parts
     for place, row in enumerate(rows):
         bottom = 0.0
@@ -76,7 +78,7 @@ def breakdown(axes, series: Series) -> None:
 
 
 def prediction(axes, series: Series, predicted: Sequence[dict], number: int = 0) -> None:
-    """Efficiency measured, and predicted with its band to the largest size asked for; dotted: the largest measured."""
+    """Draw the measured efficiency, and the prediction with its band; dotted: the largest size measured."""
     colour = look(number)["color"]
     ranks, low, high, middle = ([one[name] for one in predicted] for name in ("ranks", "low", "high", "efficiency"))
     axes.fill_between(ranks, low, high, color=colour, alpha=0.22, linewidth=0)
@@ -88,7 +90,7 @@ def prediction(axes, series: Series, predicted: Sequence[dict], number: int = 0)
 
 
 def grid(charts: int, width: float = 4.4, height: float = 3.3):
-    """A figure and as many axes of that size in inches, side by side in rows."""
+    """A figure and its axes, one for each chart, of this size in inches, side by side in rows."""
     columns = 2 if charts == 4 else min(3, charts)
     rows = math.ceil(charts / columns)
     made = new_figure(width * columns, height * rows)
@@ -99,7 +101,7 @@ def grid(charts: int, width: float = 4.4, height: float = 3.3):
 
 
 def _points(axes, series: Series, number: int, estimates: Sequence[dict | None], join: bool = True) -> None:
-    """A curve through means, with error bars; a size whose ranks share cores or GPUs is hollow."""
+    """Draw a curve through means, with error bars; sizes whose ranks share cores or GPUs are hollow."""
     found = [(row, one) for row, one in zip(series.rows, estimates, strict=True) if one]
     line = look(number)
     if join:
@@ -133,7 +135,7 @@ def _rate_ticks(axes, low: float, high: float) -> None:
     steps = (1, 2, 5) if high / low > 6 else (1, 1.5, 2, 3, 4, 6, 8) if high / low > 1.6 else (1, 1.2, 1.4, 1.6, 1.8)
     axes.yaxis.set_major_locator(LogLocator(10, steps if high / low < 300 else (1,)))
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:,.0f}" if rate >= 10 else f"{rate:.3g}"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda rate, _: rounded(rate)))
 
 
 def _finish(axes, title: str, ranks: Sequence[int] = ()) -> None:
@@ -150,7 +152,7 @@ def _finish(axes, title: str, ranks: Sequence[int] = ()) -> None:
 
 
 def _ticks(ranks: Sequence[int]) -> list[int]:
-    """At most seven of the sizes: the largest, and below it those at least a seventh of the axis apart."""
+    """At most seven of the sizes: the largest, and smaller ones at least a seventh of the axis apart."""
     least = math.log2(max(ranks) / min(ranks)) / 7
     kept: list[int] = []
     for count in sorted(set(ranks), reverse=True):

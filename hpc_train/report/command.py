@@ -13,34 +13,34 @@ from hpc_train.errors import UserError
 
 @dataclass(frozen=True)
 class ReportRuns:
-    """Draw what runs recorded, or what scaling studies measured; several are laid over each other.
+    """Draw what runs recorded, or what scaling studies measured, several in the same charts.
 
-    Of runs: curves.png, with loss, scores, learning rate, throughput and input wait by epoch, and confusion.png of the
-    predictions that `hpc-train predict` wrote into the run folder. Of studies (`hpc-train bench scaling`): report.html,
-    one page that needs no other file, and its charts as PNG.
+    For runs: curves.png, with loss, scores, learning rate, throughput and input wait by epoch, and confusion.png of the
+    predictions that `hpc-train predict` wrote into the run folder. For studies (`hpc-train bench scaling`):
+    report.html, one page that needs no other file, and its charts as PNG.
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Run folders, whose paths training prints, or folders of studies."""
     output: Path | None = None
-    """Folder to write to; by default that of the run or study itself. Needed for several runs or studies."""
+    """Folder to write to; by default the folder of the run or study. Needed for several runs or studies."""
 
 
 def run(options: ReportRuns) -> None:
-    """Draw and say what was written.
+    """Draw, and print what was written.
 
     Raises:
-        UserError: no runs or studies, or both; runs without an epoch, studies without a measurement, no matplotlib, or
-            a folder that cannot be written to.
+        UserError: no folder or both runs and studies were given, a run has no epoch or a study no measurement,
+            matplotlib is missing, or a file cannot be written.
     """
     from hpc_train.report.study import is_study
 
     if not options.runs:
-        raise UserError("give a run folder, or several: hpc-train report RUN; or a study's: hpc-train report STUDY")
+        raise UserError("give a run folder or the folder of a study: hpc-train report FOLDER")
     studies = [is_study(path) for path in options.runs]
     if any(studies) and not all(studies):
         run = options.runs[studies.index(False)]
-        raise UserError(f"{run} is no study, and {options.runs[studies.index(True)]} is one; report them apart")
+        raise UserError(f"{run} is not a study, but {options.runs[studies.index(True)]} is; report them separately")
     if all(studies):
         from hpc_train.report.study_report import write
 
@@ -67,28 +67,28 @@ def _draw_runs(options: ReportRuns) -> None:
             written.append(output / ("confusion.png" if len(runs) == 1 else f"confusion-{name.replace('/', '-')}.png"))
             draw_confusion(written[-1], found, name)
     if len(written) == 1:
-        say(f"no confusion matrix: `hpc-train predict {options.runs[0]} --data DIR` leaves what it is drawn from")
+        say(f"no confusion matrix: first make predictions with `hpc-train predict {options.runs[0]} --data DIR`")
     say("wrote " + ", ".join(map(str, written)))
 
 
 def _folder(options: ReportRuns) -> Path:
     if options.output is None and len(options.runs) > 1:
-        raise UserError("several folders: say with --output which one the pictures go to")
+        raise UserError("several folders: give a folder for the pictures with --output")
     folder = options.output or options.runs[0]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--output {folder} cannot be made: {error.strerror}; name another folder") from error
+        raise UserError(f"--output {folder} cannot be made: {error.strerror}; give another folder") from error
     if not os.access(folder, os.W_OK):
-        raise UserError(f"cannot write in the folder {folder}; name another one with --output")
+        raise UserError(f"cannot write in the folder {folder}; give another one with --output")
     return folder
 
 
 def _names(paths: tuple[Path, ...]) -> list[str]:
-    """The folders' names, with as much of what is above them as tells them apart."""
+    """The folders' names, with as many of their parents as make them different."""
     parts = [path.resolve().parts for path in paths]
     if len(set(parts)) < len(parts):
-        raise UserError("a folder is named twice; leave one out")
+        raise UserError("a folder is given twice; leave one out")
     depth = next(depth for depth in range(1, 99) if len({part[-depth:] for part in parts}) == len(parts))
     return ["/".join(part[-depth:]) for part in parts]
 
@@ -96,5 +96,5 @@ def _names(paths: tuple[Path, ...]) -> list[str]:
 def _metrics(run) -> list[dict]:
     lines = run.metrics()
     if not lines:
-        raise UserError(f"{run.path} has finished no epoch yet, so there is nothing to draw; let it train")
+        raise UserError(f"{run.path} has not finished an epoch yet, so there is nothing to draw; let it train")
     return lines

@@ -11,13 +11,20 @@ from hpc_train.errors import UserError
 from hpc_train.metrics import confusion as scores
 from hpc_train.plotting import COLOURS, clean, new_figure, save
 
-# From so many classes on, cells have no room for figures.
+# With more classes, the cells have no room for figures.
 _MOST_WITH_FIGURES = 12
 
 
 @dataclass(frozen=True, eq=False)
 class Confusion:
-    """matrix: counts int64 (classes, classes), true classes in rows; maps: of pixels; source: one line."""
+    """A confusion matrix to draw.
+
+    Args:
+        matrix: counts int64 (classes, classes), true classes in rows.
+        class_names: of all classes.
+        maps: whether pixels of label maps were counted, not samples.
+        source: the data in one line.
+    """
 
     matrix: np.ndarray
     class_names: list[str]
@@ -26,10 +33,10 @@ class Confusion:
 
 
 def load_confusion(run: Path) -> Confusion | None:
-    """What `hpc-train predict` left in a run folder, the newer of its two kinds; None where there is nothing.
+    """Load the newest predictions that `hpc-train predict` wrote into a run folder; None if there are none.
 
     Raises:
-        UserError: it is damaged.
+        UserError: they are damaged.
     """
     found = [path for path in (run / "predictions.json", run / "predictions.h5") if path.is_file()]
     if not found:
@@ -42,7 +49,7 @@ def load_confusion(run: Path) -> Confusion | None:
 
 
 def draw_confusion(path: Path, confusion: Confusion, name: str) -> None:
-    """Write the matrix, rows as shares of the true class, beside recall, precision and IoU of each class, as PNG.
+    """Draw the matrix, rows as shares of the true class, beside recall, precision and IoU of each class, as PNG.
 
     Args:
         path: of the picture.
@@ -123,7 +130,7 @@ def _of_samples(path: Path) -> Confusion | None:
 
 
 def _share(share: float, count: int) -> str:
-    """A share as text that does not say 0 % or 100 % of what is not."""
+    """A share as text; 0 % and 100 % are written only for exactly these."""
     if 0 < share < 0.001:
         return "< 0.1 %"
     if 0.999 < share < 1:
@@ -132,7 +139,7 @@ def _share(share: float, count: int) -> str:
 
 
 def _short(count: int) -> str:
-    # From where three digits round to 1: 999,950 is 1 M, not 1e+03 k.
+    # The bounds are where three digits round up: 999,950 is 1 M, not 1e+03 k.
     for least, size, letter in ((999_500_000, 10**9, "G"), (999_500, 10**6, "M"), (10**4, 10**3, "k")):
         if count >= least:
             return f"{count / size:.3g} {letter}"

@@ -1,4 +1,4 @@
-"""Curves of what `metrics.jsonl` says of every epoch, a panel a quantity."""
+"""Draws the values that `metrics.jsonl` has for every epoch, a panel for each quantity."""
 
 import math
 import re
@@ -13,7 +13,14 @@ _COLUMNS = 3
 
 @dataclass(frozen=True)
 class Panel:
-    """A quantity: its title, and the keys of metrics.jsonl that it draws, each with what a legend calls it."""
+    """The panel of a quantity.
+
+    Args:
+        title: above the panel.
+        keys: the keys of metrics.jsonl to draw, each with its label in the legend.
+        scale: "linear" or "log".
+        percent: whether values are shown as percent.
+    """
 
     title: str
     keys: dict[str, str]
@@ -22,7 +29,7 @@ class Panel:
 
 
 def draw_curves(path: Path, runs: dict[str, list[dict]]) -> None:
-    """Write the panels that any of the runs has values for as one PNG.
+    """Draw the panels for which any of the runs has values, as one PNG.
 
     Args:
         path: of the picture.
@@ -49,12 +56,12 @@ def draw_curves(path: Path, runs: dict[str, list[dict]]) -> None:
 
 
 def panels_of(runs: dict[str, list[dict]]) -> list[Panel]:
-    """The panels for what the runs recorded; runs laid over each other show one curve each, of validation."""
+    """The panels for what the runs recorded; with several runs, each has one curve, that of validation."""
     present = {key: None for lines in runs.values() for line in lines for key in line}
     phases = {"": "training", "val_": "validation"}
     panels = []
-    for name, title in (("loss", "Loss"), ("accuracy", "Accuracy"), ("top5", "Accuracy among five")):
-        panels.append(Panel(title, _kept({phase + name: said for phase, said in phases.items()}, present)))
+    for name, title in (("loss", "Loss"), ("accuracy", "Accuracy"), ("top5", "Top-5 accuracy")):
+        panels.append(Panel(title, _kept({phase + name: label for phase, label in phases.items()}, present)))
     overall = {"val_mean_iou": "all pixels", "val_sample_iou": "mean of samples (DeepCAM's)"}
     panels.append(Panel("Mean IoU, validation", _kept(overall, present)))
     for score, title in (("iou", "IoU"), ("precision", "Precision"), ("recall", "Recall")):
@@ -95,7 +102,7 @@ def _scale(axes, panel: Panel) -> None:
     if panel.scale == "log":
         axes.set_yscale("log", base=2 if panel.title == "Loss scale" else 10)
     elif panel.title.startswith(("Throughput", "Input wait")):
-        # Where little changes, a curve from 0 says so.
+        # From 0, so that small changes look small.
         axes.set_ylim(0, max(1.1 * axes.dataLim.y1, 0.01))
     if panel.percent:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -116,20 +123,20 @@ def _name_runs(figure, runs: dict[str, list[dict]]) -> None:
 
 
 def _style(number: int, runs: int) -> dict:
-    """Colours first; where there are more runs than these, the same ones with other lines."""
+    """Colours first; with more runs than colours, the same colours with other lines."""
     dashes = ("-", "--", ":", "-.")[number // len(COLOURS) % 4] if runs > len(COLOURS) else "-"
     return {"color": COLOURS[number % len(COLOURS)], "linestyle": dashes}
 
 
 def _one_curve(panel: Panel) -> Panel:
     key = next((key for key in panel.keys if key.startswith("val_")), next(iter(panel.keys)))
-    said = panel.keys[key]
-    title = f"{panel.title}, {said}" if said == "validation" else panel.title
-    return Panel(title, {key: said}, panel.scale, panel.percent)
+    label = panel.keys[key]
+    title = f"{panel.title}, {label}" if label == "validation" else panel.title
+    return Panel(title, {key: label}, panel.scale, panel.percent)
 
 
 def _rate_scale(runs: dict[str, list[dict]]) -> str:
-    """Log where runs of several orders of magnitude are compared, or most of one is far below its peak."""
+    """Log if the runs differ by orders of magnitude, or if most of one is far below its peak."""
     rates = [[line.get("learning_rate") or 0.0 for line in lines] for lines in runs.values()]
     peaks = [max(one) for one in rates if max(one) > 0]
     far = peaks and max(peaks) > 20 * min(peaks)
@@ -137,7 +144,7 @@ def _rate_scale(runs: dict[str, list[dict]]) -> str:
 
 
 def _kept(keys: dict[str, str], present) -> dict[str, str]:
-    return {key: said for key, said in keys.items() if key in present}
+    return {key: label for key, label in keys.items() if key in present}
 
 
 def _drawable(value, scale: str) -> bool:

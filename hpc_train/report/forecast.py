@@ -1,4 +1,4 @@
-"""What the model of a step's time says of sizes that a study did not run."""
+"""Predictions for sizes that a study did not run, by the model of a step's time."""
 
 from dataclasses import dataclass, field
 
@@ -11,20 +11,25 @@ _LARGEST = 27_360  # GPUs of the largest published run: Kurth et al. 2018
 
 @dataclass(frozen=True, eq=False)
 class Forecast:
-    """Of one curve of a study, which goes on as predicted; why: in place of that, why nothing is predicted.
+    """The prediction for one curve of a study.
 
-    predicted: as `hpc_train.bench.step_model.Fitted.predict` has it; told: what the model says of itself.
+    Args:
+        study: its name.
+        series: the curve.
+        predicted: as `hpc_train.bench.step_model.Fitted.predict` returns it.
+        notes: the description of the model.
+        why: the reason, if nothing is predicted.
     """
 
     study: str
     series: Series
     predicted: list[dict] = field(default_factory=list)
-    told: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     why: str = ""
 
 
 def forecasts(study: Study) -> list[Forecast]:
-    """Fit the model to the weak and the strong curve of a study, and predict from the smallest size on."""
+    """Fit the model to the weak and the strong curve of a study, and predict larger sizes."""
     ours = [one for one in study.series if one.framework == OURS]
     return [_forecast(study, mode, curves) for mode in MODES if (curves := [one for one in ours if one.mode == mode])]
 
@@ -37,7 +42,7 @@ def _forecast(study: Study, mode: str, curves: list[Series]) -> Forecast:
         fitted = fit_study(study.path, mode=mode)
         measured = [size.ranks for size in fitted.curve.sizes]
         series = next((one for one in curves if [row["ranks"] for row in one.valid] == measured), curves[0])
-        # In strong scaling a rank has a sample at least.
+        # In strong scaling each rank has at least one sample.
         most = _LARGEST if mode == "weak" else min(_LARGEST, int(series.conditions["global batch"]))
         return Forecast(study.name, series, fitted.predict(_sizes(measured[0], most)), describe(fitted))
     except UserError as error:

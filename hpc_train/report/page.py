@@ -1,4 +1,4 @@
-"""A page of HTML that needs no other file: text, tables and figures, for light and dark, phones and desktops."""
+"""Builds a page of HTML that needs no other file: text, tables and figures, for light and dark, phone and desktop."""
 
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -58,45 +58,45 @@ def page(title: str, parts: Iterable[str]) -> str:
 
 
 def section(title: str, parts: Iterable[str]) -> str:
-    """A heading and what follows it; the parts are HTML."""
+    """A heading and the parts below it, which are HTML."""
     return f"<section>\n<h2>{escape(title)}</h2>\n" + "\n".join(part for part in parts if part) + "\n</section>"
 
 
 def paragraph(text: str, soft: bool = False) -> str:
-    """Text in a paragraph of its own."""
+    """A paragraph of text."""
     return f'<p class="soft">{escape(text)}</p>' if soft else f"<p>{escape(text)}</p>"
 
 
 def listed(lines: Sequence[str]) -> str:
-    """Lines with a dot before each; nothing of none."""
+    """A bulleted list of lines; empty without lines."""
     return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>" if lines else ""
 
 
 def chart(svg: str, caption: str) -> str:
-    """A figure with what to see in it."""
+    """A figure with its caption."""
     return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def charts(figures: Iterable[str]) -> str:
-    """Figures, beside each other where there is room."""
+    """Figures, side by side if the screen is wide enough."""
     return '<div class="charts">' + "\n".join(figures) + "</div>"
 
 
 def legend(entries: Sequence[tuple[str, str]]) -> str:
-    """(swatch, label) of each curve; the swatch is SVG."""
+    """A legend of (swatch, label) for each curve; the swatch is SVG."""
     return '<ul class="legend">' + "".join(f"<li>{swatch}{escape(label)}</li>" for swatch, label in entries) + "</ul>"
 
 
 def table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[int] = ()) -> str:
-    """A table in a box that scrolls sideways where the screen is narrow.
+    """A table in a box that scrolls sideways on a narrow screen.
 
-    The first cell of a row names it; rows with the same name, one after another, share it.
+    The first cell of a row is its name; neighbouring rows with the same name share one cell.
 
     Args:
-        caption: what the table is of.
+        caption: above the table.
         heads: of the columns.
         rows: text of the cells.
-        words: the columns that hold text rather than figures.
+        words: numbers of the columns that hold text, not figures.
     """
     kinds = (' class="word"' if place in words else "" for place in range(len(heads)))
     head = "".join(f'<th scope="col"{kind}>{escape(name)}</th>' for kind, name in zip(kinds, heads, strict=True))
@@ -109,12 +109,12 @@ def table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]], wor
 
 
 def folded(title: str, text: str) -> str:
-    """Preformatted text that is shown when asked for."""
+    """Preformatted text that opens at a click on its title."""
     return f"<details><summary>{escape(title)}</summary><pre>{escape(text)}</pre></details>"
 
 
 def _row(cells: Sequence[str], words: Sequence[int], named: int) -> str:
-    """The name is that of so many rows, or told already."""
+    """A row whose name stands for `named` rows; 0: a row above has the name."""
     kinds = (' class="word"' if place in words else "" for place in range(1, len(cells)))
     rest = "".join(f"<td{kind}>{escape(cell)}</td>" for kind, cell in zip(kinds, cells[1:], strict=True))
     scope = f'scope="rowgroup" rowspan="{named}"' if named > 1 else 'scope="row"'

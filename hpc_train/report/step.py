@@ -1,4 +1,4 @@
-"""What a step of training is made of, and what else the files of one size tell beside its speed."""
+"""The parts of a training step, and other figures of one size from its measurement files."""
 
 from collections.abc import Sequence
 from statistics import fmean
@@ -8,16 +8,20 @@ PARTS = ("computing", "slowest rank", "communication", "input wait", "other")
 
 
 def parts_of(jobs: Sequence[dict], step: float) -> dict[str, float] | None:
-    """Seconds of a step by what they are spent on; None where the jobs did not measure computing alone.
+    """Divide a step into its parts, in seconds.
 
     computing: a step of the mean rank on a batch that stays on the device, without all-reduce.
-    slowest rank: by how much the slowest of all ranks takes longer, in the mean of the steps: all wait for it.
-    communication: by how much a step with the all-reduce is longer still, so what does not hide behind computing.
-    input wait: of `fit`, which reads. other: the rest of a step of `fit`. A difference below 0 is noise, and counts 0.
+    slowest rank: how much longer the slowest rank takes, in the mean of the steps; all ranks wait for it.
+    communication: how much longer a step with all-reduce takes than that: the part that computing does not hide.
+    input wait: that of `fit`, which reads data. other: the rest of a step of `fit`. Differences below 0 are noise and
+    count as 0.
 
     Args:
         jobs: measurement files (`bench throughput --output`) of one size.
         step: seconds of a step of `fit`.
+
+    Returns:
+        Seconds by part; None if the jobs did not measure computing alone.
     """
     alone, together = ([(job.get("steps") or {}).get(way) for job in jobs] for way in ("device alone", "device"))
     if not all(alone) or not all(together):
@@ -32,7 +36,7 @@ def parts_of(jobs: Sequence[dict], step: float) -> dict[str, float] | None:
 
 
 def percentiles_of(jobs: Sequence[dict]) -> dict[int, float]:
-    """The 50th, 95th and 99th percentile of a step of `fit`, in seconds, by the slowest rank; {} if not measured."""
+    """The 50th, 95th and 99th percentiles of a step of `fit`, in seconds, of the slowest rank; {} if not measured."""
     import numpy as np
 
     steps = [seconds for job in jobs for seconds in ((job.get("steps") or {}).get("fit") or {}).get("slowest", ())]
@@ -40,18 +44,18 @@ def percentiles_of(jobs: Sequence[dict]) -> dict[int, float]:
 
 
 def peak_memory_of(jobs: Sequence[dict], where: str) -> int | None:
-    """Bytes of the rank that used most, `where` is "host" or "gpu"; None if not measured."""
+    """Peak memory, in bytes, of the rank that used most; `where` is "host" or "gpu". None if not measured."""
     known = [(job.get("peak_memory") or {}).get(where) for job in jobs]
     return max((max(ranks) for ranks in known if ranks), default=None)
 
 
 def timelines_of(jobs: Sequence[dict]) -> list[dict]:
-    """The summaries of Horovod's timelines, of the jobs that recorded one."""
+    """The summaries of Horovod's timelines from the jobs that recorded one."""
     return [found for job in jobs if (found := (job.get("communication") or {}).get("timeline"))]
 
 
 def teraflops_of(jobs: Sequence[dict], samples_per_s: float) -> tuple[float | None, float | None]:
-    """TFLOP/s of a rank, and their share of the peak; None where the operations or the peak are not known."""
+    """TFLOP/s of a rank, and its share of the peak; None if the operations or the peak are not known."""
     flops, peak = (jobs[0].get(name) for name in ("flops_per_sample", "peak_tflops"))
     if not flops:
         return None, None

@@ -1,4 +1,4 @@
-"""The curves of scaling studies: the tables of `bench scaling`, each curve under a name that tells it apart."""
+"""The curves of scaling studies: the tables of `bench scaling`, each curve with a label of its own."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,16 +10,23 @@ from hpc_train.bench.study.tables import tables
 from hpc_train.report import step
 
 MODES = ("weak", "strong")
-# What speaks for itself in a label; other values stand behind their name.
+# Values that a label shows without their names.
 _BARE = ("study", "network", "framework")
 
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """One curve: a variant of a sweep or a peer, in weak or strong scaling, with what it was measured on.
+    """One curve: a variant of a sweep or a peer, in weak or strong scaling.
 
-    rows: as `tables` has them, one a size, smallest first; in each also step (seconds of `fit`) and, as `report.step`
-    has them, parts, percentiles, timelines, host and gpu (bytes), teraflops (of a rank) and utilisation.
+    Args:
+        study: name of its study.
+        mode: one of MODES.
+        framework: that trained.
+        conditions: what it was measured with.
+        variant: values of the sweep.
+        rows: one for each size, smallest first, from `tables`. Each also has step (seconds of `fit`), and from
+            `report.step`: parts, percentiles, timelines, host and gpu (bytes), teraflops (of a rank) and utilisation.
+        label: in charts and tables.
     """
 
     study: str
@@ -32,18 +39,18 @@ class Series:
 
     @property
     def valid(self) -> list[dict]:
-        """The rows of sizes whose ranks had cores and GPUs of their own."""
+        """The rows of sizes whose ranks did not share cores or GPUs."""
         return [row for row in self.rows if not row["shared"]]
 
     @property
     def known_parts(self) -> list[dict]:
-        """The rows of sizes whose step is known by its parts."""
+        """The rows of sizes with known parts of a step."""
         return [row for row in self.rows if row["parts"]]
 
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """A folder of measurements: its name in the report, what its plan (study.json) says, and its curves."""
+    """A folder of measurements: its name in the report, its plan (study.json), and its curves."""
 
     name: str
     path: Path
@@ -54,7 +61,7 @@ class Study:
 
     @property
     def missing(self) -> list[str]:
-        """What the plan has and no measurement is there of."""
+        """The jobs of the plan without a measurement."""
         there = {one.file for one in self.measurements}
         return [job["file"].removesuffix(".json") for job in self.plan.get("jobs", ()) if job["file"] not in there]
 
@@ -65,7 +72,7 @@ def is_study(path: Path) -> bool:
 
 
 def open_studies(paths: dict[str, Path]) -> list[Study]:
-    """The studies in folders, by their names.
+    """Open the studies in folders, given by their names in the report.
 
     Raises:
         UserError: a folder holds no measurement, or its plan is damaged.
@@ -107,8 +114,8 @@ def _whole(row: dict, files: dict[str, dict]) -> dict:
 
 
 def _labelled(series: Sequence[Series], several: bool) -> list[Series]:
-    """Each with a label: the study where there are several, the networks, peers and variants that it compares, and as
-    many more of its conditions as it takes until no two curves of one mode have the same label."""
+    """Give each curve a label: the study if there are several, the networks, peers and variants that are compared, and
+    as many conditions as are needed to make the labels of one mode different."""
     facts = [_facts(one) for one in series]
     names = dict.fromkeys(name for one in facts for name in one)
     differing = [name for name in names if len({one.get(name) for one in facts}) > 1]
@@ -124,12 +131,11 @@ def _labelled(series: Sequence[Series], several: bool) -> list[Series]:
 
 
 def _facts(one: Series) -> dict[str, str]:
-    conditions = {name: told for name, told in one.conditions.items() if name not in ("trainer", "model")}
+    conditions = {name: value for name, value in one.conditions.items() if name not in ("trainer", "model")}
     network = f"{one.conditions['trainer']} {one.conditions['model']}"
     return {"study": one.study, "network": network, "framework": one.framework, **one.variant, **conditions}
 
 
 def _label(facts: dict[str, str], shown: Sequence[str]) -> str:
     there = [name for name in shown if name in facts]
-    told = [facts[name] if name in _BARE else f"{name.replace('_', ' ')} {facts[name]}" for name in there]
-    return ", ".join(told)
+    return ", ".join(facts[name] if name in _BARE else f"{name.replace('_', ' ')} {facts[name]}" for name in there)

@@ -10,13 +10,13 @@ from hpc_train.report.study import MODES, Series
 
 
 def write_pictures(series: Sequence[Series], ahead: Sequence[Forecast], output: Path) -> list[Path]:
-    """Write weak-scaling.png, strong-scaling.png, breakdown.png and prediction.png, those that there are figures for.
+    """Write weak-scaling.png, strong-scaling.png, breakdown.png and prediction.png, as far as there are figures.
 
     Returns:
-        What was written.
+        The files written.
 
     Raises:
-        UserError: no matplotlib, or a file cannot be written.
+        UserError: matplotlib is missing, or a file cannot be written.
     """
     made = {}
     for mode in MODES:

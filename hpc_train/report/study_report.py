@@ -1,4 +1,4 @@
-"""`hpc-train report STUDY`: one page of HTML that needs no other file, and its charts as PNG."""
+"""`hpc-train report STUDY`: writes one page of HTML that needs no other file, and its charts as PNG."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -19,18 +19,22 @@ _SHARED = "* and hollow or pale: ranks share cores or GPUs, so these sizes say n
 
 
 def write(paths: dict[str, Path], output: Path) -> list[Path]:
-    """Write the page and the pictures of studies, by their names, into a folder.
+    """Write the page and the pictures of studies into a folder.
+
+    Args:
+        paths: of the studies, by their names.
+        output: the folder.
 
     Returns:
-        What was written.
+        The files written.
 
     Raises:
-        UserError: a study holds no measurement, no matplotlib, or a file that cannot be written.
+        UserError: a study holds no measurement, matplotlib is missing, or a file cannot be written.
     """
     studies = open_studies(paths)
     series = [one for study in studies for one in study.series]
     if not series:
-        raise UserError(f"no measurement of {', '.join(paths)} holds the way fit; measure it: --ways fit ...")
+        raise UserError(f"no measurement of {', '.join(paths)} has the way fit; measure it with --ways fit")
     ahead = [one for study in studies for one in forecasts(study)]
     report = output / "report.html"
     _write_text(report, page.page(f"Scaling: {', '.join(paths)}", _parts(studies, series, ahead)))
@@ -61,22 +65,22 @@ def _parts(studies: Sequence[Study], series: Sequence[Series], ahead: Sequence[F
 
 
 def _found(one: Series) -> str:
-    """A curve in a sentence: its largest size that says something about scaling."""
+    """A curve in a sentence, about its largest size whose ranks do not share cores or GPUs."""
     first, last = one.rows[0], (one.valid or one.rows)[-1]
-    told = f"{one.label}, {one.mode} scaling: "
+    text = f"{one.label}, {one.mode} scaling: "
     if last is first:
-        return told + f"{tables.rate(first['samples_per_s']['fit']['mean'])} samples/s with {_ranks(first)}."
+        return text + f"{tables.rate(first['samples_per_s']['fit']['mean'])} samples/s with {_ranks(first)}."
     speeds = " to ".join(tables.rate(row["samples_per_s"]["fit"]["mean"]) for row in (first, last))
-    told += f"{speeds} samples/s from {first['ranks']} to {_ranks(last)}, "
-    told += f"efficiency {tables.estimated(last['efficiency']['fit'])}"
+    text += f"{speeds} samples/s from {first['ranks']} to {_ranks(last)}, "
+    text += f"efficiency {tables.estimated(last['efficiency']['fit'])}"
     if last["alone"]:
-        ceiling = f"; the slowest in each step leaves {tables.estimated(last['ceiling'])}" if last["ceiling"] else ""
-        told += f" ({tables.estimated(last['alone'])} of ranks that train alone{ceiling})"
+        ceiling = f"; waiting for the slowest allows {tables.estimated(last['ceiling'])}" if last["ceiling"] else ""
+        text += f" ({tables.estimated(last['alone'])} of ranks that train alone{ceiling})"
     lost = {name: seconds for name, seconds in (last["parts"] or {}).items() if name != "computing" and seconds > 0}
     if lost:
         most = max(lost, key=lost.get)
-        told += f". Beside computing, most time goes to: {most}, {tables.percent(lost[most] / last['step'])} of a step"
-    return told + "."
+        text += f". Besides computing, most time goes to {most}: {tables.percent(lost[most] / last['step'])} of a step"
+    return text + "."
 
 
 def _speed(mode: str, series: Sequence[Series]) -> str:
@@ -86,9 +90,9 @@ def _speed(mode: str, series: Sequence[Series]) -> str:
         _chart(f"{mode}{place}", partial(draw, series=series), caption, series)
         for place, (draw, caption) in enumerate(charts.speeds(series).items())
     ]
-    held = "the same batch a rank" if mode == "weak" else "the same global batch"
+    held = "the same batch per rank" if mode == "weak" else "the same global batch"
     threads = [one.label for one in series if len({n for row in one.rows for n in row["threads"]}) > 1]
-    notes = [f"{name}: sizes differ in threads a rank, so efficiency compares unequal ranks" for name in threads]
+    notes = [f"{name}: sizes differ in threads per rank, so efficiency compares unequal ranks" for name in threads]
     notes += [_SHARED] if any(row["shared"] for one in series for row in one.rows) else []
     swatches = [(styles.swatch(number), one.label) for number, one in enumerate(series)]
     parts = [page.legend(swatches), page.charts(drawn), page.listed(notes)]
@@ -106,15 +110,15 @@ def _step(series: Sequence[Series]) -> str:
             _chart(f"step{place}", partial(charts.breakdown, series=one), caption, [one])
             for place, one in enumerate(known)
         ]
-        told = (
-            "Computing is the mean rank's step on data that stay on the device. All wait for the slowest rank; what of "
-            "the all-reduce does not hide behind computing is communication."
+        text = (
+            "Computing is the mean rank's step on data that stay on the device. All ranks wait for the slowest one. "
+            "Communication is the part of the all-reduce that computing does not hide."
         )
-        parts = [page.paragraph(told), page.legend(swatches), page.charts(drawn), tables.parts(known), *parts]
+        parts = [page.paragraph(text), page.legend(swatches), page.charts(drawn), tables.parts(known), *parts]
     else:
-        parts.insert(0, page.paragraph("No parts of a step: they need the ways device and device alone at one size."))
+        parts.insert(0, page.paragraph("Parts not known: measure the ways device and device alone at one size."))
     parts += [timelines.table(series), page.listed(timelines.advice(series))]
-    return page.section("What a step is made of", parts)
+    return page.section("Parts of a step", parts)
 
 
 def _prediction(ahead: Sequence[Forecast]) -> str:
@@ -128,12 +132,12 @@ def _prediction(ahead: Sequence[Forecast]) -> str:
         caption = "Line and band: the model. Points: measured. Dotted: the largest size measured."
         draw = partial(charts.prediction, series=one.series, predicted=one.predicted)
         drawn = _chart(f"model{place}", draw, caption, [one.series])
-        parts += [page.charts([drawn, page.listed(one.told)]), tables.predictions(title, one.predicted)]
+        parts += [page.charts([drawn, page.listed(one.notes)]), tables.predictions(title, one.predicted)]
     return page.section("Prediction for larger sizes", parts)
 
 
 def _chart(name: str, draw: Callable, caption: str, series: Sequence[Series]) -> str:
-    # Small: where a phone shows all of it, 8 points still can be read.
+    # Small enough that text of 8 points can be read when a phone shows the whole chart.
     figure, (axes,) = charts.grid(1, 3.7, 3.0)
     draw(axes)
     title = " ".join(axes.get_title(loc="left").split())
@@ -147,7 +151,7 @@ def _write_text(path: Path, text: str) -> None:
         with atomic_path(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; name another folder with --output") from error
+        raise UserError(f"cannot write {path}: {error.strerror}; give another folder with --output") from error
 
 
 def _ranks(row: dict) -> str:

@@ -11,8 +11,8 @@ NONE = "-"
 
 
 def speed(series: Sequence[Series], caption: str) -> str:
-    """samples/s and what they are a share of, a row a size."""
-    heads = ("curve", "ranks", "nodes", "threads", "batch a rank", "jobs", "samples/s")
+    """Samples/s and efficiencies, a row for each size."""
+    heads = ("curve", "ranks", "nodes", "threads", "batch per rank", "jobs", "samples/s")
     heads += ("efficiency", "against ranks alone", "ceiling", "communication", "input wait")
     rows = [
         (
@@ -36,9 +36,9 @@ def speed(series: Sequence[Series], caption: str) -> str:
 
 
 def steps(series: Sequence[Series]) -> str:
-    """Milliseconds of a step and its tail, arithmetic and memory, a row a size."""
+    """Milliseconds of a step and its tail, arithmetic and memory, a row for each size."""
     heads = ("curve", "scaling", "ranks", "step", "p50", "p95", "p99")
-    heads += ("TFLOP/s a rank", "of the peak", "host memory", "GPU memory")
+    heads += ("TFLOP/s per rank", "of the peak", "host memory", "GPU memory")
     rows = [
         (
             *place(one, row),
@@ -52,12 +52,12 @@ def steps(series: Sequence[Series]) -> str:
         for one in series
         for row in one.rows
     ]
-    caption = "Time of a step in ms (mean, and percentiles by the slowest rank), arithmetic, peak memory of a rank"
+    caption = "Time of a step in ms (mean, and percentiles of the slowest rank), arithmetic, peak memory of a rank"
     return page.table(caption, heads, rows)
 
 
 def parts(series: Sequence[Series]) -> str:
-    """What the bars show, in figures."""
+    """The figures of the bars."""
     rows = [
         (
             *place(one, row),
@@ -71,31 +71,31 @@ def parts(series: Sequence[Series]) -> str:
 
 
 def sweeps(series: Sequence[Series]) -> str:
-    """Every variant over the first, a row a size; nothing where nothing was swept."""
+    """Every variant relative to the first, a row for each size; empty without a sweep."""
     rows = [
         (*place(one, row), estimated(row["over_base"], "{:.3f}"))
         for one in series
         for row in one.rows
         if row.get("over_base")
     ]
-    caption = "Samples/s over those of the sweep's first value, at the same number of ranks"
+    caption = "Samples/s relative to the sweep's first value, at the same number of ranks"
     return page.table(caption, ("variant", "scaling", "ranks", "ratio"), rows) if rows else ""
 
 
 def peers(series: Sequence[Series]) -> str:
-    """hpc-train over its peers, a row a size; nothing without a peer."""
+    """hpc-train relative to its peers, a row for each size; empty without a peer."""
     rows = [
         (*place(one, row), estimated(row["ours_over_peer"], "{:.3f}"))
         for one in series
         for row in one.rows
         if one.framework != OURS and row.get("ours_over_peer")
     ]
-    caption = "Samples/s of hpc-train over those of the peer, same network, batch and number of ranks"
+    caption = "Samples/s of hpc-train relative to the peer, with the same network, batch and number of ranks"
     return page.table(caption, ("peer", "scaling", "ranks", "hpc-train / peer"), rows) if rows else ""
 
 
 def predictions(label: str, predicted: Sequence[dict]) -> str:
-    """What the model says of sizes that were not run; overhead is what averaging costs a rank alone."""
+    """The model's predictions for sizes that were not run; overhead is the cost of averaging on a single rank."""
     heads = ("ranks", "efficiency", "low", "high", "samples/s")
     heads += ("step", "computing", "slowest rank", "overhead", "communication")
     rows = [
@@ -111,12 +111,12 @@ def predictions(label: str, predicted: Sequence[dict]) -> str:
 
 
 def conditions(series: Sequence[Series]) -> str:
-    """What each curve was measured with."""
+    """The options that each curve was measured with."""
     rows = []
     for one in series:
-        told = {name: value for name, value in one.conditions.items() if name != "versions"} | one.variant
-        network = f"{told.pop('trainer')} {told.pop('model')}"
-        named = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in told.items())
+        facts = {name: value for name, value in one.conditions.items() if name != "versions"} | one.variant
+        network = f"{facts.pop('trainer')} {facts.pop('model')}"
+        named = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in facts.items())
         rows.append((one.label, one.mode, network, named))
     return page.table(
         "Conditions, the same at every size of a curve", ("curve", "scaling", "network", "options"), rows, (3,)
@@ -124,37 +124,37 @@ def conditions(series: Sequence[Series]) -> str:
 
 
 def hardware(studies: Sequence[Study]) -> str:
-    """The nodes that the sizes ran on, and what with."""
+    """The nodes that the sizes ran on, and their software."""
     rows = {}
     for study in studies:
         for one in study.measurements:
             for node in one.nodes:
                 gpus = ", ".join(sorted(set(node["gpus"]))) or "none"
-                told = (study.name, node["processor"], gpus, str(node["cores"]), _versions(one.figures["versions"]))
-                rows.setdefault(told, set()).add(node["host"])
-    cells = [(*told[:4], _hosts(hosts), told[4]) for told, hosts in rows.items()]
+                kind = (study.name, node["processor"], gpus, str(node["cores"]), _versions(one.figures["versions"]))
+                rows.setdefault(kind, set()).add(node["host"])
+    cells = [(*kind[:4], _hosts(hosts), kind[4]) for kind, hosts in rows.items()]
     heads = ("study", "processor", "GPU", "cores of the ranks", "hosts", "versions")
     return page.table("Nodes and software", heads, cells, words=(1, 2, 4, 5))
 
 
 def commands(study: Study) -> str:
-    """The study's own command, and that of every job with its time."""
+    """The study's own command, and the command and time of every job."""
     own = f"{study.plan['command']}\n\n" if study.plan.get("command") else ""
     jobs = [(one.figures.get("time", ""), one.file, one.figures.get("command", "")) for one in study.measurements]
-    told = "\n".join(f"{time}  {file}\n  {command}" for time, file, command in sorted(jobs))
-    return page.folded(f"{study.name}: commands of {len(jobs)} jobs", own + told)
+    text = "\n".join(f"{time}  {file}\n  {command}" for time, file, command in sorted(jobs))
+    return page.folded(f"{study.name}: commands of {len(jobs)} jobs", own + text)
 
 
 def estimated(one: dict | None, form: str = "") -> str:
-    """A mean with its standard error; a share in per cent, with a `form` of numbers something else; or a dash."""
+    """A mean with its standard error as text: a share in percent, or any number in the given `form`; None is a dash."""
     if one is None:
         return NONE
     mean, error = one["mean"], one["error"]
     if form:
         return form.format(mean) + (f" ± {form.format(error)}" if error is not None else "")
     digits = 1 if error is None or error >= 0.0005 else 2
-    told = f"{round(100 * mean, digits) + 0.0:.{digits}f}"  # + 0.0: -0.0 is 0.0
-    return told + (f" ± {100 * error:.{digits}f} %" if error is not None else " %")
+    share = f"{round(100 * mean, digits) + 0.0:.{digits}f}"  # + 0.0: -0.0 is 0.0
+    return share + (f" ± {100 * error:.{digits}f} %" if error is not None else " %")
 
 
 def percent(share: float) -> str:
@@ -163,12 +163,12 @@ def percent(share: float) -> str:
 
 
 def speed_form(samples_per_s: float) -> str:
-    """How numbers as large as this are written."""
+    """The format for numbers of this size."""
     return "{:,.0f}" if samples_per_s >= 200 else "{:.1f}" if samples_per_s >= 10 else "{:.3f}"
 
 
 def rate(samples_per_s: float) -> str:
-    """samples/s with as many figures as one reads."""
+    """samples/s as text, with a readable number of digits."""
     return speed_form(samples_per_s).format(samples_per_s)
 
 
@@ -185,7 +185,7 @@ def memory(size: int | None) -> str:
 
 
 def place(one: Series, row: dict) -> tuple[str, str, str]:
-    """The cells that say which size a row is of."""
+    """The cells that name the size of a row."""
     return one.label, one.mode, f"{row['ranks']:,}{'*' * row['shared']}"
 
 

@@ -1,4 +1,4 @@
-"""How the curves of a study's report look, and the legends that say so."""
+"""The look of the curves in a study's report, and their legends."""
 
 from collections.abc import Sequence
 
@@ -8,13 +8,13 @@ _MARKERS = "os^DvPX*"
 
 
 def look(number: int) -> dict:
-    """Colour, marker and line of the curve of that number; where there are more curves than colours, other dashes."""
+    """Colour, marker and line of the curve of this number; dashes change if there are more curves than colours."""
     dashes = ("-", "--", ":", "-.")[number // len(COLOURS) % 4]
     return {"color": COLOURS[number % len(COLOURS)], "marker": _MARKERS[number % len(_MARKERS)], "linestyle": dashes}
 
 
 def curves_below(figure, labels: Sequence[str]) -> None:
-    """A legend below all charts of a figure; the curves have the numbers of their labels."""
+    """Draw a legend below all charts of a figure; curves are numbered as their labels."""
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], label=label, **look(number)) for number, label in enumerate(labels)]
@@ -22,7 +22,7 @@ def curves_below(figure, labels: Sequence[str]) -> None:
 
 
 def colours_below(figure, colours: dict[str, str]) -> None:
-    """A legend of areas below all charts of a figure."""
+    """Draw a legend of areas below all charts of a figure."""
     from matplotlib.patches import Patch
 
     _below(figure, [Patch(color=colour, label=name) for name, colour in colours.items()], list(colours))
@@ -33,7 +33,7 @@ def swatch(number: int) -> str:
     from matplotlib.markers import MarkerStyle
 
     one = look(number)
-    # Of the palette only black is no colour of its own: it is light on a dark page.
+    # Black changes with the page: it is light on a dark page.
     colour = "var(--ink)" if one["color"] == "#000000" else one["color"]
     dashes = {"-": "", "--": "6 3", ":": "2 3", "-.": "6 3 2 3"}[one["linestyle"]]
     marker = MarkerStyle(one["marker"])

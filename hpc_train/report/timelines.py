@@ -1,4 +1,4 @@
-"""What Horovod's timelines of a study say: the stages that all-reduces go through, and the rank that is last."""
+"""The tables and advice from Horovod's timelines of a study: the stages of all-reduces, and the rank that is last."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ _STAGES = ("negotiation", "queueing", "waiting for data", "fusion copy in", "col
 
 
 def table(series: Sequence[Series]) -> str:
-    """Shares of the time with at least one tensor in a stage, a row a size; nothing where no job recorded a timeline.
+    """Shares of the time with at least one tensor in a stage, a row for each size; empty without timelines.
 
-    As `hpc_train.timeline.summarise` has them, and in the mean of the jobs.
+    The shares come from `hpc_train.timeline.summarise`, averaged over the jobs.
     """
     rows = [(*place(one, row), *_cells(row["timelines"])) for one in series for row in one.rows if row["timelines"]]
     caption = "Horovod's timeline: share of the time with a tensor in each stage (stages overlap)"
@@ -22,13 +22,13 @@ def table(series: Sequence[Series]) -> str:
 
 
 def advice(series: Sequence[Series]) -> list[str]:
-    """What follows from the timelines of each curve's largest size, each line once."""
-    told = {}
+    """The advice from the timelines of each curve's largest size, each line once."""
+    lines = {}
     for one in series:
         row = next((row for row in reversed(one.rows) if row["timelines"]), None)
         for line in row["timelines"][0]["advice"] if row else ():
-            told[f"{one.label}, {row['ranks']} ranks: {line}"] = None
-    return list(told)
+            lines[f"{one.label}, {row['ranks']} ranks: {line}"] = None
+    return list(lines)
 
 
 def _cells(found: Sequence[dict]) -> list[str]:
@@ -37,7 +37,7 @@ def _cells(found: Sequence[dict]) -> list[str]:
 
 
 def _last(found: Sequence[dict]) -> str:
-    """The rank that most jobs found last, and how often it was."""
+    """The rank that was last in most jobs, and its mean share."""
     worst = [one["ranks_last"][0] for one in found if one["ranks_last"]]
     if not worst:
         return NONE

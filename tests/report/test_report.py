@@ -76,7 +76,7 @@ def test_each_panel_shows_what_the_epochs_recorded(make, figures):
     assert [text.get_text() for text in panels["Loss"].get_legend().get_texts()] == ["training", "validation"]
 
 
-def test_runs_are_laid_over_each_other_under_names_that_tell_them_apart(make, figures, tmp_path):
+def test_runs_are_laid_over_each_other_under_different_names(make, figures, tmp_path):
     runs = [make(name, [line(1, **CLIMATE), line(2, **CLIMATE)]) for name in ("a/run", "b/run")]
     command.run(command.ReportRuns(tuple(runs), tmp_path / "both"))
     figure = figures["curves.png"]
@@ -119,12 +119,12 @@ def test_the_matrix_of_label_maps_comes_from_what_predict_left(make, figures):
     assert "mean IoU 0.7496" in figure.get_suptitle()
 
 
-def test_mistakes_are_told_in_a_line(make, tmp_path):
+def test_mistakes_end_with_one_line(make, tmp_path):
     run, new = make("run", [line(1)]), make("new", [])
     for runs, said in (
         ((), "give a run folder"),
         ((tmp_path,), "is not a run folder"),
-        ((new,), "new has finished no epoch yet"),
+        ((new,), "new has not finished an epoch yet"),
         ((run, new), "--output"),
     ):
         with pytest.raises(UserError, match=said):
@@ -132,5 +132,5 @@ def test_mistakes_are_told_in_a_line(make, tmp_path):
     (run / "predictions.json").write_text("{}")
     with pytest.raises(UserError, match=r"predictions\.json cannot be read"):
         command.run(command.ReportRuns((run,)))
-    with pytest.raises(UserError, match="named twice"):
+    with pytest.raises(UserError, match="given twice"):
         command.run(command.ReportRuns((run, run), tmp_path / "out"))

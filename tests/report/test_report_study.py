@@ -197,7 +197,7 @@ def test_the_table_has_means_with_standard_errors_over_the_jobs(page):
     rows = {(row["curve"], row["ranks"]): row for row in page.table("Weak scaling")}
     one, two, four = (rows["hpc-train", size] for size in ("1", "2", "4*"))
     # Jobs of 99 and 101 samples/s: 100, and |101 - 99| / 2 is the error.
-    assert (one["samples/s"], one["jobs"], one["batch a rank"]) == ("100.0 ± 1.0", "2", "10")
+    assert (one["samples/s"], one["jobs"], one["batch per rank"]) == ("100.0 ± 1.0", "2", "10")
     assert one["efficiency"] == "100.0 %"
     # 0.90 and 0.92 of the smallest size in the same repeat.
     assert two["efficiency"] == "91.0 ± 1.0 %"
@@ -208,12 +208,12 @@ def test_the_table_has_means_with_standard_errors_over_the_jobs(page):
 
 
 def test_strong_scaling_stands_apart(page):
-    ranks = [(row["curve"], row["ranks"], row["batch a rank"]) for row in page.table("Strong scaling")]
+    ranks = [(row["curve"], row["ranks"], row["batch per rank"]) for row in page.table("Strong scaling")]
     assert ranks == [("hpc-train", "1", "10"), ("hpc-train", "2", "5")]
 
 
 def test_a_peer_gets_its_ratio_at_each_size(page):
-    ratios = {row["ranks"]: row["hpc-train / peer"] for row in page.table("Samples/s of hpc-train over")}
+    ratios = {row["ranks"]: row["hpc-train / peer"] for row in page.table("Samples/s of hpc-train relative to")}
     # 99 / 50 and 101 / 50; 0.90 * 99 / 50 and 0.92 * 101 / 50.
     assert ratios == {"1": "2.000 ± 0.020", "2": "1.820 ± 0.038"}
 
@@ -228,7 +228,7 @@ def test_names_cannot_break_the_page(page):
     assert "<h1>Scaling of full &amp; whole</h1>" in page.text
 
 
-def test_hardware_conditions_and_exact_commands_are_told(page):
+def test_hardware_conditions_and_exact_commands_are_shown(page):
     (node,) = page.table("Nodes and software")
     assert node["processor"] == "Made-up CPU"
     assert node["versions"] == "hpc-train 1.2.3, horovod 0.28.1"
@@ -323,7 +323,7 @@ def test_variants_of_a_sweep_are_curves_of_their_own_beside_the_first(tmp_path):
     (opened,) = open_studies({"sweep": write(tmp_path / "sweep", jobs)})
     page = Page(study_tables.speed(opened.series, "Weak scaling") + study_tables.sweeps(opened.series))
     assert [row["curve"] for row in page.table("Weak scaling")] == ["bucket mib 1"] * 2 + ["bucket mib 32"] * 2
-    ratios = [(row["variant"], row["ranks"], row["ratio"]) for row in page.table("Samples/s over those of the sweep")]
+    ratios = [(row["variant"], row["ranks"], row["ratio"]) for row in page.table("Samples/s relative to the sweep")]
     assert ratios == [("bucket mib 32", size, "1.250 ± 0.000") for size in ("1", "2")]
 
 
@@ -346,7 +346,7 @@ def test_curves_that_differ_in_a_condition_are_named_by_it(tmp_path):
     assert labels == {"mnist deep, precision float32", "mnist deep, precision mixed_bfloat16"}
 
 
-def test_what_horovods_timelines_say_is_told_by_size(tmp_path):
+def test_what_horovods_timelines_say_is_shown_by_size(tmp_path):
     names = ("negotiation", "queueing", "waiting for data", "fusion copy in", "collective", "fusion copy out")
     timeline = {
         "stages": {name: {"wall_share": 0.1 * place} for place, name in enumerate(names)},
@@ -363,7 +363,7 @@ def test_what_horovods_timelines_say_is_told_by_size(tmp_path):
     assert timelines.advice(opened.series) == ["mnist deep, 2 ranks: rank 1 is last in 90 % of the negotiations"]
 
 
-def test_mistakes_are_told_in_a_line(tmp_path):
+def test_mistakes_end_with_one_line(tmp_path):
     study = write(tmp_path / "study", weak((1,)))
     run = tmp_path / "run"
     run.mkdir()
@@ -371,7 +371,7 @@ def test_mistakes_are_told_in_a_line(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "study.json").write_text('{"settings": {}, "jobs": []}')
     for folders, said in (
-        ((run, study), "run is no study"),
+        ((run, study), "run is not a study"),
         ((tmp_path / "empty",), "holds no measurement"),
         ((tmp_path / "nowhere",), "is not a run folder"),
     ):
