@@ -23,7 +23,7 @@ print(optimizer.__module__, optimizer.__name__, int(model.optimizer.iterations),
 
 
 class Evaluated(NamedTuple):
-    """optimizer: its class; module: where that is defined; iterations: steps that it has made."""
+    """The output of the process; `optimizer` is a class of `module`, which has made `iterations` steps."""
 
     module: str
     optimizer: str
@@ -33,7 +33,7 @@ class Evaluated(NamedTuple):
 
 
 def evaluate(model, shards, folder) -> Evaluated:
-    """Evaluate a .keras file on the split test of `shards`; `folder`: for what the process is given."""
+    """Evaluate a .keras file on the split test of `shards`; `folder`: for the data that the process reads."""
     catalogue = Catalogue.open(shards, "test")
     inputs, targets = Reader(catalogue).read(np.arange(catalogue.samples))
     np.savez(folder / "test.npz", inputs=inputs, targets=targets)

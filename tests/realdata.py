@@ -1,4 +1,4 @@
-"""Real data sets that some tests use where they are at hand."""
+"""Real data sets that some tests use if they are there."""
 
 import os
 from pathlib import Path
@@ -7,9 +7,9 @@ import pytest
 
 
 def real_data(name):
-    """Folder of the real data set `name`; skips the test, with the reason, where there is none.
+    """Folder of the real data set `name`; skips the test, with the reason, if there is none.
 
-    Looked for in $HPC_TRAIN_TEST_DATA, else in `shared/data` beside the repository.
+    It is in $HPC_TRAIN_TEST_DATA, or else in `shared/data` beside the repository.
     """
     beside = Path(__file__).resolve().parents[2] / "shared" / "data"
     root = Path(os.environ.get("HPC_TRAIN_TEST_DATA", beside))
