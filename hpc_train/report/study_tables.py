@@ -6,6 +6,7 @@ from hpc_train.bench.study.measurements import OURS
 from hpc_train.report import page
 from hpc_train.report.step import PARTS
 from hpc_train.report.study import Series, Study
+from hpc_train.units import size
 
 NONE = "-"
 
@@ -179,9 +180,9 @@ def milliseconds(seconds: float | None) -> str:
     return f"{1e3 * seconds:,.0f}" if seconds >= 1 else f"{1e3 * seconds:.{1 if seconds >= 0.1 else 2}f}"
 
 
-def memory(size: int | None) -> str:
-    """Bytes as GB."""
-    return NONE if size is None else f"{size / 1e9:.2f} GB"
+def memory(count: int | None) -> str:
+    """Bytes as text, such as 1.2 GB."""
+    return NONE if count is None else size(count)
 
 
 def place(one: Series, row: dict) -> tuple[str, str, str]:

@@ -8,6 +8,7 @@ from hpc_train.console import say
 from hpc_train.data.options import DataOptions
 from hpc_train.data.shards.compression import Compression
 from hpc_train.errors import UserError
+from hpc_train.units import size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,14 +91,15 @@ def _repack(options: Shard, split: str, comm) -> None:
         left -= work.samples(shard)
     progress.close()
     losses = sum(comm.allgather(work.conversion.losses))
-    size = on_root(comm, work.publish)
+    stored = on_root(comm, work.publish)
     if comm.rank == 0:
         raw = catalogue.samples * work.sample_bytes
-        smaller = "" if options.compression == "none" else f", {raw / size:.2f} times smaller by {options.compression}"
+        packed = options.compression != "none"
+        smaller = f", {raw / stored:.2f} times smaller by {options.compression}" if packed else ""
         there = f", {len(kept)} of them already there" if kept else ""
         say(
             f"{split}: {catalogue.samples} samples of {catalogue.input_shape} {work.conversion.input_dtype.name}, "
-            f"{size / 1e6:.1f} MB{smaller}, {work.shards} shards in {options.output}{there}"
+            f"{size(stored)}{smaller}, {work.shards} shards in {options.output}{there}"
         )
         for warning in loss_warnings(losses):
             say(f"warning: {split}: {warning}", sys.stderr)

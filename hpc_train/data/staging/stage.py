@@ -24,6 +24,7 @@ from hpc_train.data.staging.manifest import Manifest, Source
 from hpc_train.data.staging.nodes import Nodes, Share, deal, find_nodes
 from hpc_train.errors import UserError
 from hpc_train.parallel.mpi import agree
+from hpc_train.units import size
 
 _PROGRESS_SECONDS = 5
 _SHOWN = 5
@@ -196,8 +197,8 @@ class _Job:
         self.report(
             f"staged {len(self.sources)} files to {self.manifest.directory} on {count} node{'s' * (count > 1)}"
             f"{', a part each' * self.part}: "
-            f"{_size(copied)} in {seconds:.1f} s, {copied / seconds / 1e9:.2f} GB/s in total, "
-            f"{copied / seconds / count / 1e9:.2f} GB/s a node; {reused} copies were already there"
+            f"{size(copied)} in {seconds:.1f} s, {size(copied / seconds)}/s in total, "
+            f"{size(copied / seconds / count)}/s a node; {reused} copies were already there"
         )
 
     def _names_to_keep(self) -> set[str]:
@@ -250,17 +251,13 @@ def _check_space(needed: int, manifest: Manifest, nodes: Nodes, copier: Copier) 
     free = copier.free(manifest.directory)
     if needed + margin(needed) > free:
         raise UserError(
-            f"node {nodes.name} is too full: staging needs {_size(needed + margin(needed))} in {manifest.directory}, "
-            f"{_size(free)} are free; make room, choose another folder, or stage a part to each node"
+            f"node {nodes.name} is too full: staging needs {size(needed + margin(needed))} in {manifest.directory}, "
+            f"{size(free)} are free; make room, choose another folder, or stage a part to each node"
         )
 
 
 def _bytes(sources: list[Source], lacking: np.ndarray) -> int:
     return sum(sources[i].size for i in np.flatnonzero(lacking))
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e7 else f"{count / 1e6:.2f} MB"
 
 
 def _given_up(failures: list, attempts: int) -> UserError:

@@ -17,6 +17,7 @@ from hpc_train.console import ProgressLine, say
 from hpc_train.data.options import LabelOptions
 from hpc_train.errors import UserError
 from hpc_train.parallel.world import threads_per_rank
+from hpc_train.units import size
 
 # Bytes of data that a rank holds at a time, or one sample a thread where that is more.
 _BATCH_BYTES = 64 * 2**20
@@ -204,7 +205,7 @@ def _finish(options: Stats, catalogue, total, folder: Path, ranks: int, seconds:
         split=options.split,
         fingerprint=catalogue.fingerprint,
     )
-    rate = f"{total.samples * catalogue.sample_bytes / seconds / 1e9:.2f} GB/s"
+    rate = f"{size(total.samples * catalogue.sample_bytes / seconds)}/s"
     say(
         f"{options.split}: {total.samples} samples of {catalogue.input_shape} {catalogue.input_dtype}, {rate} in "
         f"{seconds:.1f} s by {ranks} rank{'s' * (ranks > 1)}\n\n{tables(total)}\n"

@@ -8,6 +8,7 @@ from pathlib import Path
 from hpc_train.console import say
 from hpc_train.data.options import DataOptions
 from hpc_train.errors import UserError
+from hpc_train.units import size
 
 
 @dataclass(frozen=True)
@@ -126,13 +127,13 @@ def _disagreements(scans, complete: bool) -> list[str]:
 
 
 def _summary(options: Verify, split: str, layout, scans, seconds: float) -> None:
-    size = sum(found.bytes for found in scans)
+    read = sum(found.bytes for found in scans)
     samples = sum(found.info.samples for found in scans)
     classes = scans[0].info.common.classes or options.classes
     unchecked = (
         "" if classes or not layout.targets else "; label values are not checked, because --classes is not given"
     )
     say(
-        f"{split}: {len(scans)} file{'s' * (len(scans) > 1)}, {samples} samples, {size / 1e9:.3g} GB, "
-        f"{size / seconds / 1e9:.2f} GB/s: no faults found{unchecked}"
+        f"{split}: {len(scans)} file{'s' * (len(scans) > 1)}, {samples} samples, {size(read)}, "
+        f"{size(read / seconds)}/s: no faults found{unchecked}"
     )

@@ -24,6 +24,7 @@ from hpc_train.files import atomic_path
 from hpc_train.prepare.images.files import BadImage, Treatment, prepare_image
 from hpc_train.prepare.images.folder import find_images
 from hpc_train.prepare.images.lists import shown
+from hpc_train.units import size
 
 LEFT_OUT = "left-out.txt"
 _NAMED = 5
@@ -173,11 +174,11 @@ class _Split:
 
     def report(self, paths) -> None:
         """Print what was written, what was changed and what was left out."""
-        size, samples = self.options.size, self.stream.samples
-        kind = f"samples of {(size, size, 3)} uint8" if size else f"JPEG images, {self._bytes / 1e6:.1f} MB"
+        side, samples = self.options.size, self.stream.samples
+        kind = f"samples of {(side, side, 3)} uint8" if side else f"JPEG images, {size(self._bytes)}"
         say(f"{self.split}: {samples} {kind}, {self.classes} classes, {len(paths)} shards in {self.output}")
         if self.changes:
-            what = "turned into plain RGB" if size else "encoded again as RGB JPEG"
+            what = "turned into plain RGB" if side else "encoded again as RGB JPEG"
             say(f"{self.split}: {what}: {', '.join(f'{n} {kind}' for kind, n in self.changes.most_common())}")
         if self.bad:
             counts = _counted(self.bad)
