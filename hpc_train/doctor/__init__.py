@@ -1,1 +1,1 @@
-"""`hpc-train doctor`: says in one line each what of this machine, environment and job is well, and what is not."""
+"""`hpc-train doctor`: checks this machine, environment and job, and prints one line for each check."""

@@ -6,20 +6,25 @@ import time
 import numpy as np
 
 from hpc_train.doctor.findings import Finding, plural
+from hpc_train.requirements import BUILD
 
-# Codes up to here are exact in float16, and so are sums of that many ones.
+# Whole numbers up to here are exact in float16, and so are sums of this many ones.
 _EXACT = 2039
 _ONES = 8
 _SMALL, _FIRST, _LARGE = 2**12, 2**23, 2**26
-# A message this slow is not followed by a larger one.
+# s: if the large message would take longer, a smaller one is measured.
 _SLOW = 0.25
 
 
 def code(rank: int, size: int) -> np.ndarray:
-    """What a rank contributes: (size + 8,) float64.
+    """What a rank contributes to the sum.
 
-    Its own number at its own place, so that a rank that is lost or counted twice shows; then ones from each of the
-    first 1,024 ranks, so that numbers are added, too. All sums are exact in float16 for any number of ranks.
+    First a vector that holds the rank's own number in its own place: it shows a rank that is lost or counted twice.
+    Then eight ones from each of the first 1,024 ranks, so that numbers are added, too. All sums are exact in float16
+    for any number of ranks.
+
+    Returns:
+        (size + 8,) float64.
     """
     values = np.zeros(size + _ONES)
     values[rank] = 1 + rank % _EXACT
@@ -33,7 +38,7 @@ def expected(size: int) -> np.ndarray:
 
 
 def wrong_sums(rank: int, size: int, device: str) -> list[str]:
-    """The types of numbers whose sum over the ranks is not exact on this rank. Collective."""
+    """The dtypes whose sum over the ranks is not exact on this rank. Collective."""
     import horovod.tensorflow as hvd
     import tensorflow as tf
 
@@ -48,7 +53,11 @@ def wrong_sums(rank: int, size: int, device: str) -> list[str]:
 
 
 def speed(device: str) -> tuple[float, int, float]:
-    """(seconds of a small message, bytes of a large one, its seconds): medians of 5. Collective."""
+    """Measure a small and a large all-reduce. Collective.
+
+    Returns:
+        Seconds of the small message (4 KiB), bytes of the large one, and its seconds; medians of 5.
+    """
     small = _median(_SMALL, device)
     large, seconds = _FIRST, _median(_FIRST, device)
     if seconds < _SLOW * _FIRST / _LARGE:
@@ -65,31 +74,32 @@ def _median(size: int, device: str) -> float:
         times = []
         for _ in range(6):
             began = time.perf_counter()
-            # What comes back is waited for, on a GPU too.
+            # `numpy` waits for the result, on a GPU too.
             hvd.allreduce(message, op=hvd.Sum, name=f"doctor.{size}")[:1].numpy()
             times.append(time.perf_counter() - began)
-    # The first one makes connections. The slowest rank's time counts, and all must decide alike.
+    # The first one makes connections. All ranks take the slowest rank's time, so that all decide alike.
     with tf.device("/cpu:0"):
         slowest = hvd.allreduce(tf.constant(statistics.median(times[1:])), op=hvd.Max, name=f"doctor.time.{size}")
         return float(slowest)
 
 
 def judge(size: int, wrong: dict[str, list[int]], small: float, large: int, seconds: float, device: str) -> Finding:
-    """What the sums and times say.
+    """Judge the sums and times of the all-reduces.
 
     Args:
-        size: ranks.
-        wrong: the ranks on which the sum of each type of number was not exact.
+        size: number of ranks.
+        wrong: for each dtype the ranks on which the sum was not exact.
         small: seconds of a message of 4 KiB.
         large: bytes of the large message.
-        seconds: its time.
+        seconds: seconds of the large message.
         device: where the messages were.
     """
     what = "all-reduce"
     if bad := {dtype: ranks for dtype, ranks in wrong.items() if ranks}:
         dtype, ranks = next(iter(bad.items()))
         value = f"the sum over {plural(size, 'rank')} is wrong in {' and '.join(bad)}, first on rank {ranks[0]}"
-        return Finding(what, "wrong", f"{value} ({dtype} on {plural(len(ranks), 'rank')})", "do not train with this")
+        how = f"do not train with this Horovod; build it again: {BUILD} --rebuild"
+        return Finding(what, "wrong", f"{value} ({dtype} on {plural(len(ranks), 'rank')})", how)
     where = "GPUs" if "gpu" in device else "CPUs"
     value = (
         f"exact in float32 and float16 over {plural(size, 'rank')} on {where}; 4 KiB in {small * 1e6:.0f} us, "

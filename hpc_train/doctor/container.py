@@ -1,4 +1,4 @@
-"""The container that this process runs in, and what it may hide of the launcher."""
+"""The container that this process runs in. It may hide the launcher."""
 
 import os
 from collections.abc import Mapping
@@ -8,14 +8,14 @@ from hpc_train.parallel.launcher import Launcher
 
 
 def with_size(launcher: Launcher, ranks: int) -> Launcher:
-    """The launcher where the user says how many ranks it starts: a container may hide even that there is one."""
+    """The launcher with the number of ranks that the user gave; a container may hide even that there is a launcher."""
     if launcher.name:
         return replace(launcher, size=ranks)
     return replace(launcher, name="the launcher", size=ranks, kept_out=bool(container()))
 
 
 def container(env: Mapping[str, str] = os.environ) -> str:
-    """The container that this process runs in; empty outside of one."""
+    """The container that this process runs in; empty outside a container."""
     for name in ("APPTAINER_CONTAINER", "SINGULARITY_CONTAINER"):
         if env.get(name):
             return env[name]

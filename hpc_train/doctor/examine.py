@@ -1,4 +1,4 @@
-"""The whole examination: what one process can see first, then what only the ranks together know."""
+"""All checks: first what one process can see alone, then what the ranks know together."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,49 +17,38 @@ from hpc_train.parallel.world import World, node_name
 
 @dataclass
 class Examination:
-    """What one rank does; only what the rank that the launcher calls 0 tells is heard."""
+    """The checks of one rank. All ranks run them; only the findings of the launcher's rank 0 are printed."""
 
     launcher: Launcher
     data: Path | None
     local: str | None
     seconds: float
-    tell: Callable
+    send: Callable
 
     def run(self) -> None:
-        """Look at everything."""
+        """Run all checks."""
         software.calm()
-        self.tell(software.python())
+        self.send(software.python())
         family, one_mpi = self._mpi()
-        self.tell(placement.launcher_finding(self.launcher))
-        self.tell(placement.slurm_finding())
+        self.send(placement.launcher_finding(self.launcher))
+        self.send(placement.slurm_finding())
         counted = one_mpi and self.launcher.size > 1
-        if counted and self._count(family) == 1 and not self._speaks:
+        if counted and self._count(family) == 1 and not self._prints:
             _finalize()
-            return  # jobs of size 1, as rank 0 finds as well: it goes on without company
-        self._doing("loading TensorFlow")
-        finding, usable = software.tensorflow()
-        self.tell(finding)
-        if usable:
-            self._doing("opening CUDA's libraries")
-            if self._speaks and (finding := software.cuda()):
-                self.tell(finding)
-            self._doing("loading Horovod")
-            finding, usable = software.horovod()
-            self.tell(finding)
-        else:
-            self.tell(Finding("Horovod", "note", "not looked at: it needs TensorFlow", "first mend TensorFlow"))
+            return  # every rank is a job of size 1; rank 0 finds the same and continues alone
+        finding, usable = self._software()
         places = self._places()
-        if not usable and not self._speaks:
-            self.tell(Lost(finding))
+        if not usable and not self._prints:
+            self.send(Lost(finding))
             return
         world = self._join(family) if usable else None
         if world is None:
-            self.tell(Finding("world", "note", "not known: it takes Horovod to count the ranks"))
+            self.send(Finding("world", "note", "not known: only Horovod can count the ranks", "fix Horovod first"))
             self._alone(places, None)
         elif wrong_size(self.launcher, world.size, family):
             # Each process believes that it is the whole job.
-            if self._speaks:
-                self.tell(placement.judge_world(self.launcher, world.size, [], family))
+            if self._prints:
+                self.send(placement.judge_world(self.launcher, world.size, [], family))
                 self._alone(places, world)
         else:
             self._together(world, places, family)
@@ -72,26 +61,46 @@ class Examination:
                 _finalize()
 
     @property
-    def _speaks(self) -> bool:
+    def _prints(self) -> bool:
         return self.launcher.rank == 0
 
     def _doing(self, what: str, *remedy: str) -> None:
-        self.tell(Doing(what, self.seconds, *remedy))
+        self.send(Doing(what, self.seconds, *remedy))
+
+    def _software(self) -> tuple[Finding, bool]:
+        """Check TensorFlow, CUDA's libraries and Horovod; the last finding, and whether Horovod can be used."""
+        self._doing("loading TensorFlow")
+        finding, usable = software.tensorflow()
+        self.send(finding)
+        if not usable:
+            self.send(Finding("Horovod", "note", "not checked: it needs TensorFlow", "fix TensorFlow first"))
+            return finding, False
+        self._doing("opening CUDA's libraries")
+        if self._prints and (cuda := software.cuda()):
+            self.send(cuda)
+        self._doing("loading Horovod")
+        finding, usable = software.horovod()
+        self.send(finding)
+        return finding, usable
 
     def _mpi(self) -> tuple[str | None, bool]:
-        """Tell which MPI is whose: the family of Horovod's, or else of mpi4py's; whether both are the same library."""
-        self._doing("asking which MPI is whose")
+        """Check which MPI Horovod, mpi4py and the launcher use.
+
+        Returns:
+            The family of Horovod's MPI, or else of mpi4py's; and whether both use the same library.
+        """
+        self._doing("finding the MPI of Horovod and of mpi4py")
         library = software.horovod_library()
         horovods = mpi.horovods(library) if library else None
         mpi4pys = mpi.mpi4pys()
-        if self._speaks:
-            self.tell(mpi.judge(horovods, mpi4pys, mpi.mpirun_on_path(), self.launcher, container()))
+        if self._prints:
+            self.send(mpi.judge(horovods, mpi4pys, mpi.mpirun_on_path(), self.launcher, container()))
         ours = horovods or mpi4pys
         one = bool(horovods and mpi4pys and horovods.path == mpi4pys.path)
-        return ours and ours.family, one and self.launcher.name != GLOO
+        return ours.family if ours else None, one and self.launcher.name != GLOO
 
     def _count(self, family: str | None) -> int:
-        """Ranks of MPI's world. TensorFlow takes far longer to load than that takes to know. Collective."""
+        """The number of ranks in MPI's world. Counted first, as loading TensorFlow takes far longer. Collective."""
         how = f"start with {right_launch(family)}"
         self._doing(f"MPI_Init of {family or 'an unknown MPI'} under {self.launcher.name}", how)
         import mpi4py
@@ -99,7 +108,7 @@ class Examination:
         mpi4py.rc.initialize = mpi4py.rc.finalize = False
         from mpi4py import MPI
 
-        # As Horovod would; it takes up an MPI that has been started.
+        # As Horovod would do; it uses an MPI that is started already.
         MPI.Init_thread(MPI.THREAD_MULTIPLE)
         return MPI.COMM_WORLD.size
 
@@ -107,13 +116,13 @@ class Examination:
         """Data and local storage as this node sees them, on its first rank."""
         if self.launcher.local_rank:
             return None, None
-        self._doing(f"looking at {self.data}")
+        self._doing(f"checking {self.data}")
         data = storage.look_at_data(self.data) if self.data else None
-        self._doing("looking at node-local storage")
+        self._doing("checking node-local storage")
         return data, storage.look_at_local(self.local)
 
     def _join(self, family: str | None) -> World | None:
-        """Start Horovod; None where it fails on this rank, which is then told."""
+        """Start Horovod. If it fails on this rank: send the problem, return None."""
         import horovod.tensorflow as hvd
 
         how = f"start with {right_launch(family)}"
@@ -121,44 +130,43 @@ class Examination:
         try:
             hvd.init()
         except Exception as error:
-            self.tell(Lost(Finding("world", "wrong", f"Horovod does not start: {software.brief(error)}", how)))
+            self.send(Lost(Finding("world", "wrong", f"Horovod does not start: {software.brief(error)}", how)))
             return None
         return World(hvd.rank(), hvd.size(), hvd.local_rank(), hvd.local_size(), hvd.cross_rank(), hvd.cross_size())
 
     def _alone(self, places: tuple[Place | None, Place | None], world: World | None) -> None:
-        """What can be said of this process where the ranks do not know each other."""
+        """Check this process alone, if the ranks have not found each other."""
         own = [self._facts(World(), places, with_tensorflow=world is not None)]
         if world is not None:
-            self.tell(gpus.judge(own, _cuda(), software.has_nccl(), container(), alone=True))
+            self.send(gpus.judge(own, _cuda(), software.has_nccl(), container(), alone=True))
         if self.launcher.size == 1:
-            self.tell(placement.judge_cpus(own))
+            self.send(placement.judge_cpus(own))
         self._storage(own)
-        self.tell(Table([gpus.row(facts) for facts in own]))
-        self.tell(Finding("all-reduce", "note", "not tried: the ranks do not know each other"))
+        self.send(Table([gpus.row(facts) for facts in own]))
+        self.send(Finding("all-reduce", "note", "not tried: the ranks have not found each other"))
 
     def _together(self, world: World, places: tuple[Place | None, Place | None], family: str | None) -> None:
         from hpc_train.parallel.collectives import gather_objects
 
-        self._doing("looking at GPUs and CPUs")
+        self._doing("checking GPUs and CPUs")
         own = self._facts(world, places, with_tensorflow=True)
         self._doing("gathering what the ranks see (hvd.allgather)")
         everybody = gather_objects(own)
-        self.tell(placement.judge_world(self.launcher, world.size, everybody, family))
-        self.tell(gpus.judge(everybody, _cuda(), software.has_nccl(), container()))
-        self.tell(placement.judge_cpus(everybody))
-        if self._speaks:
+        self.send(placement.judge_world(self.launcher, world.size, everybody, family))
+        self.send(gpus.judge(everybody, _cuda(), software.has_nccl(), container()))
+        self.send(placement.judge_cpus(everybody))
+        if self._prints:
             self._storage(everybody)
-        self.tell(Table([gpus.row(facts) for facts in everybody]))
+        self.send(Table([gpus.row(facts) for facts in everybody]))
         if world.size == 1:
-            self.tell(Finding("all-reduce", "ok", "nothing to sum: one rank"))
+            self.send(Finding("all-reduce", "ok", "nothing to sum: one rank"))
             return
         device = "/gpu:0" if own.seen and software.has_nccl() else "/cpu:0"
-        self._doing("all-reduce of 2 kinds of numbers")
-        wrong = allreduce.wrong_sums(world.rank, world.size, device)
-        told = gather_objects(wrong)
-        ranks = {dtype: [rank for rank, bad in enumerate(told) if dtype in bad] for dtype in ("float32", "float16")}
+        self._doing("all-reduce in float32 and float16")
+        wrong = gather_objects(allreduce.wrong_sums(world.rank, world.size, device))
+        ranks = {dtype: [rank for rank, bad in enumerate(wrong) if dtype in bad] for dtype in ("float32", "float16")}
         self._doing("all-reduce of large messages")
-        self.tell(allreduce.judge(world.size, ranks, *allreduce.speed(device), device))
+        self.send(allreduce.judge(world.size, ranks, *allreduce.speed(device), device))
 
     def _facts(self, world: World, places: tuple[Place | None, Place | None], with_tensorflow: bool) -> Facts:
         shown, seen, bus = visible(), 0, None
@@ -192,12 +200,12 @@ class Examination:
             try:
                 count, size = storage.bytes_of(self.data)
             except (UserError, OSError) as error:
-                self.tell(Finding("data", "wrong", str(error)))
+                self.send(Finding("data", "wrong", str(error)))
             else:
-                self.tell(
+                self.send(
                     storage.judge_data({facts.host: facts.data for facts in everybody if facts.data}, count, size)
                 )
-        self.tell(storage.judge_local({facts.host: facts.local for facts in everybody if facts.local}, size))
+        self.send(storage.judge_local({facts.host: facts.local for facts in everybody if facts.local}, size))
 
 
 def _finalize() -> None:

@@ -1,4 +1,4 @@
-"""What a rank knows of itself; gathered over the ranks, so kept small: there may be thousands."""
+"""What a rank knows about itself. All ranks' facts are gathered, so they are small: there may be thousands of ranks."""
 
 import os
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ class Place:
     system: str
     """Type of its file system."""
     problem: str = ""
-    """What keeps it from being used."""
+    """Why it cannot be used."""
     free: int = 0
-    """Bytes."""
+    """Free bytes."""
     held: int = 0
-    """Bytes of staged copies that lie there already."""
+    """Bytes of staged copies that are there already."""
     locks: str = ""
-    """What HDF5's file locking says there: works, held, hangs, or the name of an error."""
+    """Result of trying HDF5's file lock: works, held, hangs, or the name of an error."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Facts:
     local_rank: int
     local_size: int
     visible: list[str] | None
-    """What CUDA_VISIBLE_DEVICES lists; None where it is not set."""
+    """The GPUs in CUDA_VISIBLE_DEVICES; None if it is not set."""
     given: int
     """GPUs that Slurm gave on this node."""
     seen: int
@@ -42,19 +42,19 @@ class Facts:
     bus: str | None
     """PCI bus id of that GPU."""
     problem: str
-    """Why it can take none."""
+    """Why it can take no GPU."""
     no_driver: str
-    """Why the driver shows none."""
+    """Why the driver shows no GPU."""
     mask: int
-    """Bit k is set where this process may run on CPU k."""
+    """Bit k is set if this process may run on CPU k."""
     node_cpus: int
     claimed: int
-    """CPUs that Slurm says it gave on this node; 0 where it does not say."""
+    """CPUs that Slurm says it gave on this node; 0 if it does not say."""
     threads: int
     data: Place | None = None
-    """On the first rank of a node."""
+    """Set on the first rank of a node."""
     local: Place | None = None
-    """On the first rank of a node."""
+    """Set on the first rank of a node."""
 
     @property
     def cpus(self) -> int:
@@ -63,7 +63,7 @@ class Facts:
 
 
 def cpu_facts(world: World) -> dict:
-    """The fields of `Facts` that are about CPUs."""
+    """The fields of `Facts` about CPUs."""
     affinity = os.sched_getaffinity(0)
     node = os.cpu_count() or 1
     given = os.environ.get("SLURM_CPUS_ON_NODE", "")

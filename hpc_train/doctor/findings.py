@@ -1,4 +1,4 @@
-"""What the doctor finds, and how it is told: a line each as soon as it is known, or one JSON document at the end."""
+"""What the doctor finds, and how it is printed: line by line as soon as it is known, or as one JSON document."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -9,18 +9,18 @@ from hpc_train.console import say
 
 
 def unless_sealed(inside: str, remedy: str) -> str:
-    """What would bring an environment CUDA: another image, where it is one of Apptainer's, which cannot be changed.
+    """How to get CUDA: inside an image of Apptainer, which cannot be changed, another image.
 
     Args:
         inside: the container, or empty.
         remedy: what to install elsewhere.
     """
-    return remedy if inside in ("", "Docker", "Podman") else "take the image of containers/hpc-train-cuda.def"
+    return remedy if inside in ("", "Docker", "Podman") else "use an image built from containers/hpc-train-cuda.def"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     what: str
     verdict: Literal["ok", "note", "wrong"]
@@ -29,51 +29,57 @@ class Finding:
 
     @property
     def line(self) -> str:
-        """What, verdict, value and, where there is one, what would mend it."""
+        """The finding as it is printed, with its remedy if it has one."""
         return f"{self.what:<13} {self.verdict:<6} {self.value}{self.remedy and f' -> {self.remedy}'}"
 
 
 @dataclass(frozen=True)
 class Lost:
-    """What keeps one rank from going on, while the others may be waiting for it."""
+    """A problem that stops one rank, while the others may wait for it."""
 
     finding: Finding
 
 
 @dataclass(frozen=True)
 class Table:
-    """A row for every rank: for programs, since a job may have thousands."""
+    """A row for each rank. Only --json shows it, since a job may have thousands of ranks."""
 
     rows: list[dict]
 
 
 @dataclass
 class Report:
-    """Hears findings on every rank; tells them on the one that speaks."""
+    """Collects the findings on every rank, and prints them on one."""
 
-    speaks: bool
+    prints: bool
+    """Whether this rank prints."""
     json: bool
+    """Whether it prints one JSON document instead of text."""
     summary: bool = True
-    """Whether text ends with a line that counts what is wrong."""
+    """Whether the text ends with a line that lists what is wrong."""
     lost: Finding | None = None
     findings: list[Finding] = field(default_factory=list)
     rows: list[dict] = field(default_factory=list)
 
-    def hear(self, told: Finding | Lost | Table) -> None:
-        """Take what was found; a line is printed at once, so that it outlives whatever comes next."""
-        if isinstance(told, Table):
-            self.rows = told.rows
+    def add(self, found: Finding | Lost | Table) -> None:
+        """Add a result. Its line is printed at once, so that it is not lost if the next check fails."""
+        if isinstance(found, Table):
+            self.rows = found.rows
             return
-        if isinstance(told, Lost):
-            told = self.lost = told.finding
-        self.findings.append(told)
-        if self.speaks and not self.json:
-            say(told.line)
+        if isinstance(found, Lost):
+            found = self.lost = found.finding
+        self.findings.append(found)
+        if self.prints and not self.json:
+            say(found.line)
 
     def close(self) -> int:
-        """Tell what it comes to; the status to end with: 1 where anything is wrong."""
+        """Print the summary or the JSON document.
+
+        Returns:
+            The exit status: 1 if anything is wrong, else 0.
+        """
         wrong = [finding.what for finding in self.findings if finding.verdict == "wrong"]
-        if self.speaks and self.json:
+        if self.prints and self.json:
             document = {
                 "hpc_train": __version__,
                 "wrong": len(wrong),
@@ -81,13 +87,13 @@ class Report:
                 "ranks": self.rows,
             }
             say(json.dumps(document))
-        elif self.speaks and self.summary:
+        elif self.prints and self.summary:
             say(f"wrong: {', '.join(wrong)}" if wrong else "nothing is wrong")
         return int(bool(wrong))
 
 
 def some(names: list[str], most: int = 3) -> str:
-    """The first few names of many, and how many more there are."""
+    """The first few names, and the number of the others."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 

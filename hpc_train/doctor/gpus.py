@@ -1,4 +1,4 @@
-"""GPUs: given by Slurm, seen by the driver and by TensorFlow, taken by a rank."""
+"""GPUs: which Slurm gave, which the driver and TensorFlow see, and which one a rank takes."""
 
 import ctypes
 
@@ -13,7 +13,16 @@ NAME = "GPUs"
 
 
 def take(shown: list[str] | None, seen: int, world: World) -> tuple[int | None, str | None, str]:
-    """The GPU that training would take on this rank: its index among the visible ones, its name, or what is wrong."""
+    """The GPU that training would take on this rank.
+
+    Args:
+        shown: the GPUs in CUDA_VISIBLE_DEVICES; None if it is not set.
+        seen: number of GPUs that TensorFlow sees.
+        world: the rank and the size of the job.
+
+    Returns:
+        Its index among the visible ones, its name, and the problem if there is one.
+    """
     try:
         mine = choose_gpu(seen or len(shown or ()), world)
     except UserError as error:
@@ -24,7 +33,7 @@ def take(shown: list[str] | None, seen: int, world: World) -> tuple[int | None, 
 
 
 def driver() -> tuple[list[str], str]:
-    """PCI bus ids of the GPUs that CUDA's driver shows this process, or why it shows none."""
+    """The PCI bus ids of the GPUs that CUDA's driver shows this process, and the reason if it shows none."""
     try:
         cuda = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -44,27 +53,32 @@ def driver() -> tuple[list[str], str]:
 
 
 def pin(world: World) -> int:
-    """Leave TensorFlow the GPU that this rank takes, as training does; how many it sees. Before any operation."""
+    """Let TensorFlow use only the GPU that this rank takes, as training does. Call it before any operation.
+
+    Returns:
+        The number of GPUs that TensorFlow saw before.
+    """
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
     cards = list_gpus()
-    index, _, problem = take(visible(), len(cards), world)
-    tf.config.set_visible_devices([] if problem or not cards else cards[index], "GPU")
-    if cards and not problem:
-        tf.config.experimental.set_memory_growth(cards[index], True)
+    index, _, _ = take(visible(), len(cards), world)
+    mine = cards[index] if cards and index is not None else None
+    tf.config.set_visible_devices(mine or [], "GPU")
+    if mine:
+        tf.config.experimental.set_memory_growth(mine, True)
     return len(cards)
 
 
 def judge(everybody: list[Facts], cuda: bool, nccl: bool, inside: str, alone: bool = False) -> Finding:
-    """Whether each rank has a GPU of its own, where the job has GPUs.
+    """Judge whether each rank has a GPU of its own, if the job has GPUs.
 
     Args:
         everybody: facts of each rank.
         cuda: whether TensorFlow is a CUDA build.
         nccl: whether Horovod has NCCL.
         inside: the container, or empty.
-        alone: these are facts of one process of several that do not know each other.
+        alone: whether these are the facts of one process, and the ranks have not found each other.
     """
     offered = [max(facts.given, len(facts.visible or ())) for facts in everybody]
     most, seen = max(offered), [facts.seen for facts in everybody]
@@ -77,21 +91,19 @@ def judge(everybody: list[Facts], cuda: bool, nccl: bool, inside: str, alone: bo
     if blind:
         where = "" if len(blind) == len(everybody) else f" on {some(sorted({facts.host for facts in blind}))}"
         return Finding(NAME, "wrong", value + where + _reason(blind[0], cuda), _remedy(blind[0], cuda, inside))
-    if problem := next((facts.problem for facts in everybody if facts.problem), ""):
-        return Finding(NAME, "wrong", value, problem)
     owners = [(facts.rank, facts.host, facts.bus) for facts in everybody if facts.bus]
-    if problem := shared_gpus(owners):
+    if problem := next((facts.problem for facts in everybody if facts.problem), None) or shared_gpus(owners):
         return Finding(NAME, "wrong", value, problem)
     if alone:
-        return Finding(NAME, "note", value, "which rank takes which is settled only when the ranks know each other")
-    value += f"; each rank takes one of its own, rank 0 {everybody[0].takes}"
+        how = "fix the launch first: only ranks that have found each other know which GPU is whose"
+        return Finding(NAME, "note", value, how)
+    value += f"; each rank takes its own, rank 0 takes GPU {everybody[0].takes}"
     if len(everybody) > 1 and not nccl:
         how = unless_sealed(inside, f"{BUILD} --gpu")
         return Finding(NAME, "note", f"{value}; Horovod has no NCCL and sums on the CPU", how)
-    idle = [facts for facts in everybody if facts.local_rank == 0 and len(facts.visible or ()) > facts.local_size]
-    if idle:
-        unused = len(idle[0].visible) - idle[0].local_size
-        return Finding(NAME, "note", f"{value}; {unused} idle on {idle[0].host}", "start one rank a GPU")
+    for facts in everybody:
+        if facts.local_rank == 0 and (unused := len(facts.visible or ()) - facts.local_size) > 0:
+            return Finding(NAME, "note", f"{value}; {unused} idle on {facts.host}", "start one rank for each GPU")
     return Finding(NAME, "ok", value)
 
 
@@ -104,15 +116,12 @@ def _reason(facts: Facts, cuda: bool) -> str:
 def _remedy(facts: Facts, cuda: bool, inside: str) -> str:
     if not cuda:
         how = unless_sealed(inside, f"{pip_install('gpu')}, then {BUILD} --gpu")
-        return f"{how}; or, to train on CPUs, ask for no GPUs"
+        return f"{how}; or train on CPUs, and request no GPUs"
     if not facts.no_driver:
-        how = f"{pip_install('gpu')}, or load the CUDA 12 and cuDNN modules that it needs"
-        return unless_sealed(inside, how)
+        return unless_sealed(inside, f"{pip_install('gpu')}, or load the modules for CUDA 12 and cuDNN")
     if inside:
         return "start the container with --nv (Docker: --gpus all)"
-    return (
-        "does `nvidia-smi` work on that node? If not, ask its administrator; if it does, look at CUDA_VISIBLE_DEVICES"
-    )
+    return "run `nvidia-smi` on that node: if it fails, ask the administrator; if it works, check CUDA_VISIBLE_DEVICES"
 
 
 def _range(counts: list[int]) -> str:
@@ -121,7 +130,7 @@ def _range(counts: list[int]) -> str:
 
 
 def row(facts: Facts) -> dict:
-    """One line of the table of ranks."""
+    """The row of one rank in the table of ranks."""
     return {
         "rank": facts.rank,
         "host": facts.host,

@@ -1,4 +1,4 @@
-"""The launcher, the job, the number of ranks, and the CPUs they have: judged from what the ranks say of themselves."""
+"""The launcher, the job, the number of ranks, and their CPUs, judged from the facts of the ranks."""
 
 import os
 from collections import defaultdict
@@ -10,18 +10,18 @@ from hpc_train.parallel.launcher import Launcher, wrong_size
 
 
 def launcher_finding(launcher: Launcher) -> Finding:
-    """Who started this process."""
+    """The launcher that started this process."""
     if not launcher.name:
         return Finding("launcher", "ok", "none: one process")
-    size = plural(launcher.size, "rank") if launcher.size else "a number of ranks it does not tell"
+    size = plural(launcher.size, "rank") if launcher.size else "which does not say how many ranks it started"
     return Finding("launcher", "ok", f"{launcher.name}, {size}")
 
 
 def slurm_finding(env: Mapping[str, str] = os.environ) -> Finding:
-    """The job and step that this process is in."""
+    """The Slurm job and step of this process."""
     if not env.get("SLURM_JOB_ID"):
         return Finding("Slurm", "ok", "not inside a job")
-    step = f"step {env['SLURM_STEP_ID']}" if env.get("SLURM_STEP_ID", "").isdigit() else "outside of its steps"
+    step = f"step {env['SLURM_STEP_ID']}" if env.get("SLURM_STEP_ID", "").isdigit() else "not in a step of srun"
     nodes = int(env.get("SLURM_JOB_NUM_NODES", "1"))
     return Finding("Slurm", "ok", f"job {env['SLURM_JOB_ID']}, {step}, {plural(nodes, 'node')}")
 
@@ -29,14 +29,14 @@ def slurm_finding(env: Mapping[str, str] = os.environ) -> Finding:
 def judge_world(
     launcher: Launcher, size: int, everybody: list[Facts], family: str | None, env: Mapping[str, str] = os.environ
 ) -> Finding:
-    """Whether the ranks are as many as were announced, and how they are spread.
+    """Judge whether all ranks that the launcher started are there, and how they are spread over the nodes.
 
     Args:
-        launcher: what the environment announces.
-        size: ranks in Horovod's world.
+        launcher: the launcher, as the environment describes it.
+        size: number of ranks in Horovod's world.
         everybody: facts of each rank.
-        family: of the MPI that Horovod is linked with.
-        env: where Slurm says what the job asked for.
+        family: family of the MPI that Horovod is linked with.
+        env: the variables in which Slurm says what the job requested.
     """
     if problem := wrong_size(launcher, size, family):
         return Finding("world", "wrong", *problem)
@@ -44,25 +44,25 @@ def judge_world(
     low, high = min(counts), max(counts)
     value = f"{plural(size, 'rank')} on {plural(len(counts), 'node')}"
     if low != high:
-        how = "with the same number on each node the slowest waits less"
+        how = "start the same number of ranks on each node, so that they are equally fast"
         return Finding("world", "note", f"{value}, unevenly: {low} to {high} a node", how)
     if len(counts) > 1:
         value += f", {low} a node"
-    # Inside a step these variables are the step's; in the ranks of an mpirun, its proxies'.
+    # In a step these variables describe the step, and in the ranks of an mpirun they describe its proxies.
     outside = not env.get("SLURM_STEP_ID", "").isdigit()
     asked = env.get("SLURM_NTASKS", "")
     if outside and asked.isdigit() and int(asked) > size:
-        how = "start the ranks with srun or mpirun" if size == 1 else f"mpirun -n {asked}, where all are meant"
+        how = "start the ranks with srun or mpirun" if size == 1 else f"to use all of them: mpirun -n {asked}"
         return Finding("world", "note", f"{value}; the job has {asked} tasks", how)
     nodes = env.get("SLURM_JOB_NUM_NODES", "")
     if launcher.size > 1 and nodes.isdigit() and int(nodes) > len(counts):
-        how = "spread the ranks (mpirun -ppn, srun --ntasks-per-node), or ask for fewer nodes"
+        how = "spread the ranks (mpirun -ppn, srun --ntasks-per-node), or request fewer nodes"
         return Finding("world", "note", f"{value}; the job has {nodes} nodes", how)
     return Finding("world", "ok", value)
 
 
 def judge_cpus(everybody: list[Facts]) -> Finding:
-    """Whether each rank has a CPU of its own, and how many threads it makes of what it has."""
+    """Judge whether each rank has a CPU of its own, and how many threads each rank runs."""
     crowded = []
     for name, ranks in by_node(everybody).items():
         union = 0
@@ -75,27 +75,28 @@ def judge_cpus(everybody: list[Facts]) -> Finding:
     each = str(threads[0]) if len(threads) == 1 else f"{threads[0]} to {threads[-1]}"
     if crowded:
         _, name, count, cpus, node = max(crowded)
-        value = f"over-subscribed: {plural(count, 'rank')} on {plural(cpus, 'CPU')} of {name}"
+        value = f"more ranks than CPUs: {plural(count, 'rank')} on {plural(cpus, 'CPU')} of {name}"
         if len(crowded) > 1:
-            value += f", and so on {some(sorted(other for _, other, *_ in crowded if other != name))}"
+            value += f"; also on {some(sorted(other for _, other, *_ in crowded if other != name))}"
         if cpus < node:
             how = f"the node has {node} CPUs: give each rank its own (srun --cpus-per-task, mpirun -bind-to none)"
         else:
-            how = f"start at most {plural(cpus, 'rank')} a node, or ask for nodes with more CPUs"
+            how = f"start at most {plural(cpus, 'rank')} a node, or request nodes with more CPUs"
         return Finding("CPUs", "wrong", value, how)
-    value = f"{plural(first.cpus, 'CPU')} open to a rank, {each} {'thread' if each == '1' else 'threads'} a rank"
+    value = f"{plural(first.cpus, 'CPU')} and {each} {'thread' if each == '1' else 'threads'} for each rank"
     false = next((facts for facts in everybody if facts.claimed > facts.node_cpus), None)
     if false:
         value += f"; Slurm gave {false.claimed} CPUs of {false.host}, which has {false.node_cpus}"
-        return Finding("CPUs", "note", value, "jobs may share CPUs unawares: tell the administrator of slurm.conf")
+        how = "other jobs may use the same CPUs: ask the administrator to correct slurm.conf"
+        return Finding("CPUs", "note", value, how)
     if first.cpus == 1 and first.node_cpus >= 2 * first.local_size:
-        how = f"--cpus-per-task={first.node_cpus // first.local_size} (srun needs it too), so that data are read ahead"
-        return Finding("CPUs", "note", f"{value}; {first.host} has {first.node_cpus}", how)
+        how = f"give sbatch and srun --cpus-per-task={first.node_cpus // first.local_size}, so that data are read ahead"
+        return Finding("CPUs", "note", f"{value}; {first.host} has {first.node_cpus} CPUs", how)
     return Finding("CPUs", "ok", value)
 
 
 def by_node(everybody: list[Facts]) -> dict[str, list[Facts]]:
-    """The ranks of each node, by its name."""
+    """The ranks of each node, by the node's name."""
     nodes = defaultdict(list)
     for facts in everybody:
         nodes[facts.host].append(facts)

@@ -10,7 +10,7 @@ from hpc_train.doctor import software
 
 pytestmark = pytest.mark.skipif(not images.COMPILER, reason="no C compiler here")
 
-# Of a name that no machine has.
+# Opens a library with a name that no machine has.
 OPEN = """
 import ctypes, sys
 from hpc_train.parallel import cuda
@@ -38,7 +38,7 @@ def run(code: str, *arguments: str, **variables: str) -> str:
 
 def test_a_wheels_library_is_found_by_its_name_once_it_is_open(tmp_path):
     name, folder = "libnobodys.so.7", tmp_path / "nvidia" / "nobodys" / "lib"
-    # Without the wheel there is nothing to open, and nothing is said.
+    # Without the wheel there is nothing to open, and no error.
     assert run(OPEN, str(tmp_path)).split() == ["False", "False"]
     folder.mkdir(parents=True)
     (tmp_path / "nvidia" / "__init__.py").touch()
@@ -57,12 +57,12 @@ def test_tensorflow_opens_every_library_and_takes_a_gpu(tmp_path):
     assert "seen 1" in run(images.LIST_GPUS, LD_LIBRARY_PATH=str(tmp_path))
 
 
-def test_a_library_that_does_not_load_is_named_with_the_remedy():
+def test_a_library_that_does_not_load_is_named_with_a_remedy():
     reason = "libcudnn.so.9: cannot open shared object file: No such file or directory"
     found = software.judge_cuda([reason, "libnccl.so.2: no"], "")
     assert found.verdict == "wrong"
     assert reason in found.value
-    assert found.value.endswith("nor do 1 more")
+    assert found.value.endswith("; 1 more do not load either")
     assert "pip install 'tensorflow[and-cuda]" in found.remedy
     assert "containers/hpc-train-cuda.def" in software.judge_cuda([reason], "image.sif").remedy
     assert software.judge_cuda([], "").verdict == "ok"

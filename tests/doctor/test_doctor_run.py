@@ -1,4 +1,4 @@
-"""How the doctor runs, alone and on ranks, and how it ends when what it looks at hangs, crashes or is interrupted."""
+"""How the doctor runs, alone and on ranks, and how it ends when a check hangs, crashes or is interrupted."""
 
 import json
 import os
@@ -17,39 +17,39 @@ PROGRAM = "from hpc_train import command_line; from hpc_train.doctor.command imp
 PROGRAM += "import sys; command_line.main(Doctor, run, 'hpc-train doctor', sys.argv[1:])"
 
 
-def _hang(tell):
-    tell(Doing("waiting for nobody", 0.5, "start somebody"))
-    # As a library that waits with Python's lock held.
+def _hang(send):
+    send(Doing("waiting for nobody", 0.5, "start somebody"))
+    # Like a library that waits while it holds Python's lock.
     import ctypes
 
     ctypes.PyDLL(None).pause()
 
 
-def _crash(tell):
-    tell("before")
-    tell(Doing("dividing", 30))
+def _crash(send):
+    send("before")
+    send(Doing("dividing", 30))
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _fail(tell):
-    tell(Doing("thinking", 30))
+def _fail(send):
+    send(Doing("thinking", 30))
     os.write(2, b"last words\n")
     raise ValueError("no thought")
 
 
-def test_what_hangs_crashes_or_fails_is_named_and_what_was_found_before_is_kept():
-    heard = []
+def test_a_step_that_hangs_crashes_or_fails_is_named_and_earlier_findings_are_kept():
+    received = []
     began = time.monotonic()
-    broken = watch(_hang, heard.append)
-    assert (broken.text, broken.remedy) == ("waiting for nobody: no end of it after 0.5 s", "start somebody")
+    broken = watch(_hang, received.append)
+    assert (broken.text, broken.remedy) == ("waiting for nobody: not finished after 0.5 s", "start somebody")
     assert time.monotonic() - began < 20
-    assert watch(_crash, heard.append).text == "dividing: the process was ended by SIGKILL"
-    assert heard == ["before"]
-    failed = watch(_fail, heard.append, quiet=True).text
+    assert watch(_crash, received.append).text == "dividing: the process was ended by SIGKILL"
+    assert received == ["before"]
+    failed = watch(_fail, received.append, quiet=True).text
     assert failed.startswith("thinking: ValueError: no thought (test_doctor_run.py, line ")
     assert "last words" in failed
-    assert watch(lambda tell: tell("well"), heard.append) is None
-    assert heard == ["before", "well"]
+    assert watch(lambda send: send("well"), received.append) is None
+    assert received == ["before", "well"]
 
 
 def doctor(*arguments: str, **variables: str) -> subprocess.CompletedProcess:
@@ -63,7 +63,7 @@ def doctor(*arguments: str, **variables: str) -> subprocess.CompletedProcess:
     )
 
 
-def test_without_horovod_it_says_so_and_looks_at_the_rest(tmp_path):
+def test_without_horovod_it_says_so_and_checks_the_rest(tmp_path):
     (tmp_path / "horovod").mkdir()
     (tmp_path / "horovod" / "__init__.py").touch()
     ended = subprocess.run(
@@ -74,13 +74,13 @@ def test_without_horovod_it_says_so_and_looks_at_the_rest(tmp_path):
         timeout=180,
     )
     assert ended.returncode == 1
-    told = json.loads(ended.stdout)
-    found = {finding["what"]: finding for finding in told["findings"]}
+    printed = json.loads(ended.stdout)
+    found = {finding["what"]: finding for finding in printed["findings"]}
     assert (found["Horovod"]["verdict"], found["Horovod"]["remedy"]) == ("wrong", "hpc-train build-horovod")
     assert (found["data"]["verdict"], "no such file" in found["data"]["value"]) == ("wrong", True)
     assert found["Python"]["verdict"] == "ok"
     assert {"CPUs", "local storage"} <= set(found)
-    assert [row["rank"] for row in told["ranks"]] == [0]
+    assert [row["rank"] for row in printed["ranks"]] == [0]
 
 
 def test_a_mistaken_option_is_one_line():
@@ -116,18 +116,18 @@ def test_interrupted_it_ends_at_once_and_leaves_no_process():
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # Where the tests run in the background, programs are born deaf to Ctrl-C.
+        # If the tests run in the background, programs that they start ignore Ctrl-C.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         assert process.stdout.readline().startswith("Python ")
         os.killpg(process.pid, signal.SIGINT)
-        _, said = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=30)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-    assert (process.returncode, said) == (130, "interrupted\n")
-    deadline = time.monotonic() + 5  # a program that it had asked something dies of Ctrl-C on its own
+    assert (process.returncode, errors) == (130, "interrupted\n")
+    deadline = time.monotonic() + 5  # a program that the doctor had started ends by Ctrl-C on its own
     while (left := _members(process.pid)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert left == []

@@ -1,4 +1,4 @@
-"""The doctor inside allocations of a real Slurm: what it says of jobs that are well, and of those that are not."""
+"""The doctor inside allocations of a real Slurm: what it prints for good jobs and for bad ones."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def srun(*options: str, pmi: str = "pmi2") -> str:
 
 
 def findings(output: str) -> dict[str, tuple[str, str]]:
-    """Verdict and the rest of the line, of each thing that was looked at; once each."""
+    """Verdict and the rest of the line for each check; each must occur once."""
     found = {}
     for line in output.splitlines():
         name, rest = line[:13].strip(), line[14:].split(maxsplit=1)
@@ -65,7 +65,7 @@ def mpich():
 
 
 @pytest.mark.usefixtures("mpich")
-def test_a_healthy_job_is_well(job, digits):
+def test_a_healthy_job_has_nothing_wrong(job, digits):
     status, output = job("-N2", "--ntasks-per-node=1", lines=f"{srun('--cpus-per-task=1')} --data {digits}")
     found = findings(output)
     assert status == 0, output
@@ -82,7 +82,7 @@ def test_a_healthy_job_is_well(job, digits):
 
 @pytest.mark.usefixtures("mpich")
 def test_mpi_starts_whatever_the_memory_held_before(job):
-    # MPICH 5.0 offers bytes behind its address to its peers: none of them zero, the lines are too long for Slurm.
+    # MPICH 5.0 sends its peers the bytes after its address. If none of them is zero, the line is too long for Slurm.
     python = shlex.quote(sys.executable)
     size = f"{python} -c 'from mpi4py import MPI; print(MPI.COMM_WORLD.size)'"
     lines = f"MALLOC_PERTURB_=170 srun --mpi=pmi2 --kill-on-bad-exit=1 {size}"
@@ -90,7 +90,7 @@ def test_mpi_starts_whatever_the_memory_held_before(job):
 
 
 @pytest.mark.usefixtures("mpich")
-def test_eight_jobs_of_size_one_are_wrong_and_one_process_says_it(job):
+def test_eight_jobs_of_size_one_are_wrong_and_one_process_prints_it(job):
     status, output = job("-N2", "--ntasks-per-node=4", lines=srun("--cpus-per-task=1", pmi="none"))
     assert output.count("\nTensorFlow ") == 1
     found = findings(output)
@@ -105,19 +105,20 @@ def test_more_ranks_than_cpus_are_wrong_and_gpus_per_node_are_dealt_by_local_ran
     two = sorted(os.sched_getaffinity(0))[:2]
     lines = srun(f"taskset -c {','.join(map(str, two))}")
     status, output = job("-N2", "--ntasks-per-node=3", "--gpus-per-node=3", lines=f"{lines} --json")
-    told = json.loads(next(line for line in output.splitlines() if line.startswith("{")))
-    found = {finding["what"]: finding for finding in told["findings"]}
+    printed = json.loads(next(line for line in output.splitlines() if line.startswith("{")))
+    found = {finding["what"]: finding for finding in printed["findings"]}
+    rows = printed["ranks"]
     assert status != 0
-    assert [row["rank"] for row in told["ranks"]] == list(range(6))
-    assert all(row["visible"] == list("012") for row in told["ranks"])
+    assert [row["rank"] for row in rows] == list(range(6))
+    assert all(row["visible"] == list("012") for row in rows)
     # as an ordinary user both nodes have one host name, and are one node to MPI
     if os.getuid() == 0:
-        assert [row["takes"] for row in told["ranks"]] == list("012012")
-        assert [row["host"] for row in told["ranks"]] == ["node1"] * 3 + ["node2"] * 3
-        assert [row["local_rank"] for row in told["ranks"]] == [0, 1, 2] * 2
-        assert f"over-subscribed: 3 ranks on {len(two)} CPU" in found["CPUs"]["value"]
+        assert [row["takes"] for row in rows] == list("012012")
+        assert [row["host"] for row in rows] == ["node1"] * 3 + ["node2"] * 3
+        assert [row["local_rank"] for row in rows] == [0, 1, 2] * 2
+        assert f"more ranks than CPUs: 3 ranks on {len(two)} CPU" in found["CPUs"]["value"]
     assert found["CPUs"]["verdict"] == "wrong"
-    # with more cores than the ranks may run on, they could have their own
+    # if the node has more cores than the ranks may use, each rank could have its own
     assert ("ranks a node" if len(two) == os.cpu_count() else "give each rank its own") in found["CPUs"]["remedy"]
     # pretended GPUs
     assert found["GPUs"]["verdict"] == "wrong"
@@ -125,7 +126,7 @@ def test_more_ranks_than_cpus_are_wrong_and_gpus_per_node_are_dealt_by_local_ran
 
 
 @pytest.mark.usefixtures("mpich")
-def test_of_gpus_per_task_each_rank_takes_its_own(job):
+def test_with_gpus_per_task_each_rank_takes_its_own(job):
     lines = f"{srun('--gpus-per-task=1')} --json"
     _, output = job("-N2", "--ntasks-per-node=2", "--gpus-per-task=1", lines=lines)
     rows = json.loads(next(line for line in output.splitlines() if line.startswith("{")))["ranks"]
@@ -138,8 +139,8 @@ def test_of_gpus_per_task_each_rank_takes_its_own(job):
 @pytest.mark.usefixtures("mpich")
 def test_an_open_mpi_launcher_around_an_mpich_build_is_wrong(job):
     launcher = next((path for path in ("/usr/bin/mpirun.openmpi", "/usr/bin/mpirun") if shutil.which(path)), None)
-    says = subprocess.run([launcher, "--version"], stdout=subprocess.PIPE, text=True).stdout if launcher else ""
-    if not {"(Open", "(OpenRTE)"} & set(says.split()):
+    version = subprocess.run([launcher, "--version"], stdout=subprocess.PIPE, text=True).stdout if launcher else ""
+    if not {"(Open", "(OpenRTE)"} & set(version.split()):
         pytest.skip("no mpirun of Open MPI in /usr/bin: Debian's openmpi-bin")
     root = "--allow-run-as-root" if os.getuid() == 0 else ""
     status, output = job("-N1", "-n2", lines=f"{launcher} {root} --bind-to none -n 2 {DOCTOR}")
