@@ -1,4 +1,4 @@
-"""Builds Horovod for this machine's MPI, CUDA and TensorFlow, mends its launcher, and proves the result.
+"""Builds Horovod for this machine's MPI, CUDA and TensorFlow, fixes its launcher, and tests the result.
 
-Upstream's last release (0.28.1, 2023) neither compiles against nor launches with what is current today.
+Horovod's last release (0.28.1, 2023) does not compile with today's TensorFlow, nor start with today's launchers.
 """

@@ -1,4 +1,4 @@
-"""What each rank runs to prove a build: all-reduces of known result, which rank 0 prints as a JSON line."""
+"""What each rank runs to test a build: all-reduces with known results, which rank 0 prints as a JSON line."""
 
 import json
 import sys
@@ -7,6 +7,7 @@ MARK = "hpc-train-proof "
 
 
 def main() -> None:
+    """Run the all-reduces; print the results on rank 0."""
     import horovod.tensorflow as hvd
     import tensorflow as tf
 
@@ -18,7 +19,7 @@ def main() -> None:
     if on_gpu:
         tf.config.set_visible_devices(gpus[hvd.local_rank()], "GPU")
     with tf.device("GPU:0" if on_gpu else "CPU:0"):
-        # Rank r holds (r+1)·[0, 1, 2, 3]; 1 MB besides, so that more than one packet travels.
+        # Rank r holds (r+1)·[0, 1, 2, 3], and another 1 MB, so that more than one packet is sent.
         small = hvd.allreduce(tf.range(4, dtype=tf.float32) * (hvd.rank() + 1), op=hvd.Sum)
         large = hvd.allreduce(tf.fill([1 << 18], float(hvd.rank() + 1)), op=hvd.Average)
     if hvd.rank() == 0:
@@ -32,7 +33,7 @@ def main() -> None:
             "gpus": len(gpus),
             "on_gpu": on_gpu,
         }
-        # One write, or the launcher may put its rank tag into the middle of the line.
+        # In one write: otherwise the launcher may put its rank tag into the middle of the line.
         sys.stdout.write(MARK + json.dumps(result) + "\n")
 
 

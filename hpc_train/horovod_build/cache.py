@@ -1,4 +1,4 @@
-"""The cache of built wheels, `<cache>/horovod/<key>/`: the key hashes everything that changes the binary."""
+"""The cache of built wheels, `<cache>/horovod/<key>/`. The key is a hash of everything that changes the binary."""
 
 import errno
 import hashlib
@@ -16,19 +16,19 @@ PARTS = "parts.json"
 
 
 def cache_folder() -> Path:
-    """HPC_TRAIN_CACHE, else the user's cache folder for this program."""
-    if told := os.environ.get("HPC_TRAIN_CACHE"):
-        return Path(told).expanduser().absolute()
+    """The folder in HPC_TRAIN_CACHE, or else the user's cache folder for this program."""
+    if folder := os.environ.get("HPC_TRAIN_CACHE"):
+        return Path(folder).expanduser().absolute()
     return platformdirs.user_cache_path("hpc-train")
 
 
 def key_of(parts: Mapping[str, str]) -> str:
-    """The cache key of a build with these `parts`, whatever their order: 16 hexadecimal digits."""
+    """The cache key of a build with these `parts`, in any order: 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(dict(parts), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def find_wheel(key: str) -> Path | None:
-    """The cached wheel of `key`, if there is an undamaged one."""
+    """The cached wheel of `key`; None if there is none, or it is damaged."""
     for wheel in sorted((cache_folder() / "horovod" / key).glob("*.whl")):
         try:
             with zipfile.ZipFile(wheel) as archive:
@@ -40,9 +40,17 @@ def find_wheel(key: str) -> Path | None:
 
 
 def store_wheel(key: str, wheel: Path, parts: Mapping[str, str]) -> Path:
-    """Puts `wheel` and its parts in clear into the cache, whole or not at all; returns its place there.
+    """Put a wheel into the cache, with its parts as readable text; either all of it or nothing.
 
-    Where two builds end at once, the later one replaces the earlier: both are the same build.
+    If two builds end at the same time, the later one replaces the earlier one: both are the same build.
+
+    Args:
+        key: the key of the build.
+        wheel: the wheel's file.
+        parts: everything that changes the binary, from which the key is made.
+
+    Returns:
+        The wheel in the cache.
     """
     folder = cache_folder() / "horovod"
     folder.mkdir(parents=True, exist_ok=True)
@@ -65,7 +73,7 @@ def store_wheel(key: str, wheel: Path, parts: Mapping[str, str]) -> Path:
 
 
 def _set_aside(place: Path) -> None:
-    """Removes the folder `place`, which disappears at once and as a whole; it may be gone already."""
+    """Remove the folder `place` in one step; it may be gone already."""
     rubbish = Path(tempfile.mkdtemp(prefix=f".{place.name}.old.", dir=place.parent))
     try:
         place.rename(rubbish / place.name)

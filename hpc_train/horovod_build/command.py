@@ -1,4 +1,4 @@
-"""`hpc-train build-horovod`: builds Horovod here or takes the wheel built before, installs it, proves it."""
+"""`hpc-train build-horovod`: builds Horovod here or takes the wheel built before, installs it, and tests it."""
 
 import importlib.util
 import os
@@ -21,30 +21,34 @@ COMPILER_FLAGS = ("CPPFLAGS", "CFLAGS", "CXXFLAGS", "CUDAFLAGS", "LDFLAGS")
 
 @dataclass(frozen=True)
 class BuildHorovod:
-    """Build Horovod for this machine's MPI and TensorFlow, install it in this environment and prove it.
+    """Build Horovod for this machine's MPI and TensorFlow, install it in this environment, and test it on 2 ranks.
 
-    The MPI is that of MPICXX, or of `mpicxx` on PATH, or else the MPICH wheel. Wheels are cached, in
-    HPC_TRAIN_CACHE or the user's cache folder, by everything that changes the binary.
+    The MPI is the one of MPICXX, or of `mpicxx` on PATH; without one, the MPICH wheel is installed. Built wheels are
+    kept in HPC_TRAIN_CACHE or in your cache folder, and used again if MPI, TensorFlow, compiler and so on are the same.
     """
 
     gpu: bool = False
     """Build for CUDA GPUs, with NCCL; needs a CUDA toolkit with nvcc."""
 
     cuda_home: Path | None = None
-    """Folder of the CUDA toolkit; by default found from CUDA_HOME or `nvcc` on PATH."""
+    """Folder of the CUDA toolkit. Default: CUDA_HOME, or the toolkit of `nvcc` on PATH."""
 
     nccl_home: Path | None = None
-    """Folder of NCCL, with include/nccl.h; by default found from NCCL_HOME, NCCL's wheel or the system."""
+    """Folder of NCCL, with include/nccl.h. Default: NCCL_HOME, NCCL's wheel, or the system's NCCL."""
 
     cuda_archs: str | None = None
-    """Compute capabilities to compile for, such as 80,90; by default those of V100, A100 and H100."""
+    """Compute capabilities to compile for, such as 80,90. Default: those of V100, A100 and H100."""
 
     rebuild: bool = False
     """Build again, even if the right Horovod is cached or installed."""
 
 
 def run(options: BuildHorovod) -> None:
-    """Leaves this environment with a proved Horovod; raises UserError, in one line, where it cannot."""
+    """Install a Horovod in this environment that has passed its test.
+
+    Raises:
+        UserError: something that the build needs is missing, or the build or the test fails.
+    """
     tensorflow = toolchain.find_tensorflow()
     found_gpu = _find_gpu(options)
     compiler, compiler_version = toolchain.find_compiler()
@@ -60,7 +64,7 @@ def run(options: BuildHorovod) -> None:
     with tempfile.TemporaryDirectory(prefix="hpc-train-horovod-") as folder:
         built = None if options.rebuild else cache.find_wheel(key)
         if built:
-            print(f"using cached wheel {built}", flush=True)
+            print(f"using the cached wheel {built}", flush=True)
             source.install_requirements()
         else:
             toolchain.check_compiler(compiler)
@@ -78,7 +82,7 @@ def run(options: BuildHorovod) -> None:
             print(f"cached as {cache.store_wheel(key, built, parts)}", flush=True)
         _proved_record().unlink(missing_ok=True)
         pip("install", "--quiet", "--no-deps", "--force-reinstall", built, what=f"install {built}")
-    print("proving it on 2 ranks ...", flush=True)
+    print("testing it on 2 ranks ...", flush=True)
     print(f"{mpi.version}: {prove(options.gpu)}", flush=True)
     _proved_record().write_text(key)
 
@@ -88,12 +92,12 @@ def _find_gpu(options: BuildHorovod) -> tuple[gpu.Cuda, gpu.Nccl, str] | None:
         for name in ("cuda_home", "nccl_home", "cuda_archs"):
             if getattr(options, name) is not None:
                 option = "--" + name.replace("_", "-")
-                raise UserError(f"{option} says how to build for GPUs: add --gpu, or leave it out")
+                raise UserError(f"{option} is for GPU builds only: add --gpu, or leave {option} out")
         return None
     cuda = gpu.find_cuda(options.cuda_home)
     archs = options.cuda_archs or gpu.default_archs(cuda)
     if not re.fullmatch(r"\d{2,3}(,\d{2,3})*", archs):
-        raise UserError(f"--cuda-archs {archs} is not a list of compute capabilities: write it such as 80,90")
+        raise UserError(f"--cuda-archs {archs} is not a list of compute capabilities: write, for example, 80,90")
     return cuda, gpu.find_nccl(options.nccl_home, cuda), archs
 
 
@@ -103,7 +107,7 @@ def key_parts(
     compiler_version: str,
     found_gpu: tuple[gpu.Cuda, gpu.Nccl, str] | None,
 ) -> dict[str, str]:
-    """Everything that changes the binary, in clear."""
+    """Everything that changes the binary, as readable text."""
     cuda, nccl, archs = found_gpu or (None, None, "")
     return {
         "horovod": source.SDIST_SHA256,
@@ -116,7 +120,7 @@ def key_parts(
         "compiler": compiler_version,
         "compiler_flags": " ".join(f"{name}={os.environ.get(name, '')}" for name in COMPILER_FLAGS),
         "mpi": mpi.version,
-        # A wheel's MPI is found beside the wheel wherever it is installed; a site's only where it was.
+        # Horovod finds the MPI of a wheel in any environment, but a site's MPI only in its own folder.
         "mpi_place": "" if mpi.wheel else str(mpi.mpicxx),
         "rpath": ";".join([*mpi.rpath, *(nccl.rpath if nccl else ())]),
         "cuda": cuda.version if cuda else "",
@@ -126,7 +130,7 @@ def key_parts(
 
 
 def installed_key() -> str | None:
-    """The key of the Horovod installed in this environment; None where none of ours is, or one unproved."""
+    """The key of the Horovod in this environment; None if we did not build it, or it has not passed its test."""
     spec = importlib.util.find_spec("horovod")
     if spec is None or spec.origin is None:
         return None
@@ -137,5 +141,5 @@ def installed_key() -> str | None:
 
 
 def _proved_record() -> Path:
-    """The file of this environment that says which build was proved here."""
+    """The file of this environment that names the build which has passed its test here."""
     return Path(sysconfig.get_path("platlib")) / "hpc_train_horovod.proved"

@@ -1,9 +1,9 @@
-"""Says in one line why a build failed: the first error in its log, and what would mend it."""
+"""Explains in one line why a build failed: the first error in its log, and how to fix it."""
 
 import re
 from pathlib import Path
 
-# What an error looks like, the surest kind first; the first match of the first kind that occurs is the cause.
+# Patterns of errors, the most certain first. The first match of the first pattern that occurs is the cause.
 ERRORS = tuple(
     re.compile(pattern, re.MULTILINE)
     for pattern in (
@@ -24,18 +24,18 @@ REMEDIES = tuple(
     for pattern, remedy in (
         (
             r"Killed signal|memory exhausted|out of memory",
-            "the compiler ran out of memory: give it 2 GB a job, or fewer jobs (`taskset -c 0` before the command)",
+            "the compiler ran out of memory: it needs 2 GB a job; run fewer jobs (`taskset -c 0` before the command)",
         ),
-        (r"No space left on device", "the disk is full: point TMPDIR or HPC_TRAIN_CACHE at one with 1 GB free"),
+        (r"No space left on device", "the disk is full: set TMPDIR or HPC_TRAIN_CACHE to a folder with 1 GB free"),
         (r"Python\.h", "install Python's headers (Debian: `apt-get install python3-dev`)"),
         (
             r"unsupported GNU version|host_config\.h|Unsupported gpu architecture",
-            "this CUDA does not take this compiler or architecture: name an older g++ in CXX, or set --cuda-archs",
+            "this CUDA does not support this compiler or architecture: set CXX to an older g++, or set --cuda-archs",
         ),
-        (r"nccl\.h|-lnccl|NCCL", "NCCL is missing or incomplete: say where it is with --nccl-home"),
+        (r"nccl\.h|-lnccl|NCCL", "NCCL is missing or incomplete: give its folder with --nccl-home"),
         (
             r"CUDAToolkit|CUDA_COMPILER|CMAKE_CUDA|nvcc",
-            "CMake cannot use this CUDA toolkit: name another with --cuda-home, or a compiler that it takes in CXX",
+            "CMake cannot use this CUDA toolkit: give another with --cuda-home, or set CXX to a compiler it supports",
         ),
         (
             r"cmake_minimum_required|Compatibility with CMake|CMake \d\S* or higher is required",
@@ -43,21 +43,21 @@ REMEDIES = tuple(
         ),
         (
             r"CMAKE_CXX_COMPILER|No CMAKE_C_COMPILER|CMAKE_C_COMPILER",
-            "CMake finds no working C and C++ compiler: install gcc and g++, or name them in CC and CXX",
+            "CMake finds no working C and C++ compiler: install gcc and g++, or set CC and CXX",
         ),
         (r"MPI", "CMake cannot use this MPI: set MPICXX to a working wrapper, or `pip install mpich`"),
-        (r"Tensorflow|TENSORFLOW", "CMake cannot import TensorFlow: does `python -c 'import tensorflow'` work?"),
+        (r"Tensorflow|TENSORFLOW", "CMake cannot import TensorFlow: check that `python -c 'import tensorflow'` works"),
         (
             r"tensorflow/|xla/|absl/|tsl/",
             "Horovod does not compile against this TensorFlow: install tensorflow 2.21, which is known to work",
         ),
-        (r"-std=c\+\+17|c\+\+1[47]", "the compiler is too old: name GCC 9 or newer in CXX"),
+        (r"-std=c\+\+17|c\+\+1[47]", "the compiler is too old: set CXX to GCC 9 or newer"),
     )
 )
 
 
 def first_error(log: str) -> str:
-    """The first error in a build's output, one line; empty where none is recognised."""
+    """The first error in a build's output as one line; empty if no error is recognised."""
     for pattern in ERRORS:
         if found := pattern.search(log):
             return " ".join(found[0].split())
@@ -65,7 +65,15 @@ def first_error(log: str) -> str:
 
 
 def explain(log: str, path: Path) -> str:
-    """One line on a failed build: its first error, the remedy where it is known, the full log's place."""
+    """Explain a failed build in one line.
+
+    Args:
+        log: the build's output.
+        path: the file that holds it.
+
+    Returns:
+        The first error, the remedy if it is known, and the file of the full log.
+    """
     error = first_error(log) or " ".join(log.split("\n")[-1].split()) or "no output"
     remedy = next((text for pattern, text in REMEDIES if pattern.search(error)), "see the log")
     return f"Horovod did not build: {error}; {remedy} (full log: {path})"

@@ -1,4 +1,7 @@
-"""What we change in Horovod's source, and why: one table, applied to the unpacked sdist."""
+"""The table of our changes to Horovod's source, with the reasons. They are applied to the unpacked sdist.
+
+The key of a build depends on every text that goes into the source (`digest`): an edit of one rebuilds Horovod.
+"""
 
 import hashlib
 from dataclasses import dataclass
@@ -20,7 +23,7 @@ class Patch:
 MPI_RUN = "horovod/runner/mpi_run.py"
 MPI_CONTROLLER = "horovod/common/mpi/mpi_controller.cc"
 
-# The first thing that all ranks do in a cycle; once it is done they are there, and the rest may spin.
+# The first operation of all ranks in a cycle. After it all ranks are there, so later ones may spin.
 AND_OF_ALL_RANKS = """\
 // HPC_TRAIN_MPI_SLEEP: microseconds between two looks whether all ranks have come; 0 spins as MPI does.
 static int AndOfAllRanks(std::vector<long long>& bits, int count, MPI_Comm comm) {
@@ -118,7 +121,7 @@ PATCHES = (
         "# The traps let a rank handle a signal sent to its process group while this shell waits for it.\n"
         "_MPICH_GUARD = ['sh', '-c', 'trap : HUP INT TERM USR1 USR2; \"$@\" || '\n"
         "                '{ echo \"rank $PMI_RANK exited with code $?\" >&2; kill -KILL $$; }', 'sh']\n",
-        "MPICH lets the others wait for ever when a rank exits with an error; it ends all when one is killed",
+        "if a rank exits with an error, MPICH lets the others wait for ever; if a rank is killed, it ends all",
     ),
     Patch(
         MPI_RUN,
@@ -139,14 +142,14 @@ PATCHES = (
         "                                 gloo_built, mpi_built,\n",
         "from horovod.hpc_train_build import gloo_built, mpi_built\n"
         "from horovod.common.util import (extension_available,\n",
-        "asking the library imports TensorFlow in the launcher, at every start: seconds, and its log lines",
+        "to ask the library, the launcher would import TensorFlow: seconds at every start, and its log lines",
     ),
     Patch(
         "horovod/runner/launch.py",
         "        logging.basicConfig(level=logging.getLevelName(args.log_level))\n\n    _run(args)\n",
         "        logging.basicConfig(level=logging.getLevelName(args.log_level))\n\n"
         "    try:\n        _run(args)\n    except RuntimeError as error:\n        sys.exit(str(error))\n",
-        "a rank that fails under --gloo is not the launcher's bug: no traceback of the launcher",
+        "a rank that fails under --gloo is no bug of the launcher: do not show the launcher's traceback",
     ),
     Patch(
         "horovod/tensorflow/mpi_ops.cc",
@@ -154,19 +157,19 @@ PATCHES = (
         '#include "tensorflow/stream_executor/stream.h"\n#endif // TENSORFLOW_VERSION >= 2011000000\n'
         "inline GpuStreamHandle stream_executor::gpu::AsGpuStreamValue(Stream* stream) {\n"
         "  return static_cast<GpuStreamHandle>(stream->platform_specific_handle().stream);\n}\n",
-        "TensorFlow exports this function no more: a GPU build compiles without it, but cannot be loaded",
+        "TensorFlow no longer exports this function: without it a GPU build compiles, but cannot be loaded",
     ),
     Patch(
         MPI_CONTROLLER,
         "#include <numeric>\n\n",
         "#include <chrono>\n#include <cstdlib>\n#include <numeric>\n#include <thread>\n\n",
-        "for the next one",
+        "headers for the next patch",
     ),
     Patch(
         MPI_CONTROLLER,
         "namespace common {\n\n// MPIController\n",
         "namespace common {\n\n" + AND_OF_ALL_RANKS + "\n// MPIController\n",
-        "where cores are few, a rank that spins until all have come keeps TensorFlow from the core it waits for",
+        "on few cores, a rank that spins until all have come takes the core that TensorFlow needs",
     ),
     Patch(
         MPI_CONTROLLER,
@@ -179,13 +182,13 @@ PATCHES = (
         "horovod/common/util.py",
         "    available_fn = lambda ext: ext is not None\n",
         "    available_fn = lambda ext: getattr(ext, '_MPI_LIB_AVAILABLE', True)\n",
-        "`horovodrun --check-build` must not list PyTorch, whose module imports without its library",
+        "`horovodrun --check-build` must not list PyTorch: its Python module can be imported without its library",
     ),
     Patch(
         "setup.py",
         "else 'RelWithDebInfo'\n",
         "else 'Release'\n",
-        "without debug information the build is faster and the wheel a tenth of the size",
+        "without debug information the build is faster, and the wheel has a tenth of the size",
     ),
     Patch(
         "CMakeLists.txt",
@@ -198,13 +201,13 @@ PATCHES = (
         "CMakeLists.txt",
         "    find_package(MPI ${MPI_REQUIRED})\n",
         '    set(MPI_CXX_COMPILER $ENV{MPICXX} CACHE FILEPATH "")\n    find_package(MPI ${MPI_REQUIRED})\n',
-        "CMake must take the MPI that we chose, whatever else is on PATH",
+        "CMake must use the MPI that we chose, whatever else is on PATH",
     ),
     Patch(
         "CMakeLists.txt",
         "    add_subdirectory(third_party/gloo)\n",
         "    add_subdirectory(third_party/gloo EXCLUDE_FROM_ALL)\n",
-        "TensorFlow links the C++17 copy of Gloo only: do not compile the other one",
+        "only the C++17 copy of Gloo is linked: do not compile the other one",
     ),
     Patch(
         "horovod/tensorflow/CMakeLists.txt",
@@ -212,7 +215,7 @@ PATCHES = (
         'set_target_properties(${TF_TARGET_LIB} PROPERTIES OUTPUT_NAME "mpi_lib")\n'
         "set_target_properties(${TF_TARGET_LIB} PROPERTIES\n"
         '        BUILD_WITH_INSTALL_RPATH TRUE INSTALL_RPATH "$ENV{HPC_TRAIN_RPATH}")\n',
-        "the library must find MPI from wherever the wheel is installed, not from where it was built",
+        "the library must find MPI where the wheel is installed, not where it was built",
     ),
 )
 
@@ -260,16 +263,22 @@ def gloo_built(verbose=False):
 
 
 def digest() -> str:
-    """A hash of everything that this module changes or adds."""
+    """A hash of every text that this module changes or adds."""
     changes = [(patch.file, patch.old, patch.new) for patch in PATCHES]
     return hashlib.sha256(repr((changes, HEADER_TEXT, BUILD_MODULE_TEXT)).encode()).hexdigest()[:16]
 
 
 def apply(source: Path, key: str, mpirun: Path | None, files: tuple[str, ...] = ()) -> None:
-    """Patches the unpacked sdist at `source` and adds our header and the build's identity.
+    """Patch Horovod's source; add our header and the module that identifies the build.
 
-    `mpirun` is the site's, or None for the one of the environment that the wheel is installed in; `files`
-    limits the patches to some files. Raises UserError where the source is not the one we know.
+    Args:
+        source: folder of the unpacked sdist.
+        key: key of the build.
+        mpirun: the site's mpirun; None for the one in the environment in which the wheel is installed.
+        files: patch only these files; empty for all.
+
+    Raises:
+        UserError: the source is not the one that the patches are for.
     """
     for patch in PATCHES:
         if files and patch.file not in files:
@@ -278,8 +287,8 @@ def apply(source: Path, key: str, mpirun: Path | None, files: tuple[str, ...] = 
         text = path.read_text() if path.is_file() else ""
         if (count := text.count(patch.old)) != 1:
             raise UserError(
-                f"Horovod's {patch.file} is not the one this program knows: {patch.old.strip()!r} occurs "
-                f"{count} times instead of once, so it cannot be mended ({patch.why}); use the pinned release"
+                f"Horovod's {patch.file} is not the one this program knows: {patch.old.strip()!r} occurs {count} times "
+                f"instead of once, so it cannot be patched ({patch.why}); use the release that hpc-train downloads"
             )
         path.write_text(text.replace(patch.old, patch.new))
     added = {

@@ -1,4 +1,4 @@
-"""Proves an installed Horovod: real all-reduces on 2 ranks, through MPI and through Gloo."""
+"""Tests an installed Horovod: all-reduces on 2 real ranks, over MPI and over Gloo."""
 
 import json
 import os
@@ -18,29 +18,37 @@ MEAN = [1.5]  # (1 + 2) / 2
 
 
 def prove(gpu: bool, timeout: float = 240) -> str:
-    """Runs the all-reduces, at most `timeout` seconds each; returns what was seen, in one line.
+    """Run the all-reduces over MPI and over Gloo.
 
-    Raises UserError where a run fails, hangs, starts ranks that do not know each other, or sums wrongly.
+    Args:
+        gpu: whether the build is for GPUs, so that it must have NCCL.
+        timeout: seconds for each run.
+
+    Returns:
+        The result in one line.
+
+    Raises:
+        UserError: a run fails or hangs, its ranks do not find each other, or a sum is wrong.
     """
     results = {"MPI": _run_ranks((), timeout), "Gloo": _run_ranks(("--gloo",), timeout)}
     for controller, result in results.items():
         if (result["size"], result["sum"], result["mean"]) != (RANKS, SUM, MEAN):
             raise UserError(
-                f"Horovod is installed but wrong over {controller}: {RANKS} ranks summed to {result['sum']} "
-                f"in a world of {result['size']}, want {SUM} in {RANKS}: is mpirun another MPI's than mpicxx?"
+                f"Horovod is installed, but its sums over {controller} are wrong: {RANKS} ranks got {result['sum']} "
+                f"in a world of {result['size']}, want {SUM} in {RANKS}; check that mpirun and mpicxx are of one MPI"
             )
     result = results["MPI"]
     built = ", ".join(f"{name} {'yes' if result[name] else 'no'}" for name in ("mpi", "gloo", "nccl"))
     line = f"{RANKS}-rank all-reduce right over MPI and Gloo; built: {built}"
     if gpu and not result["nccl"]:
-        raise UserError("Horovod was to be built with NCCL but is not: try again with --rebuild")
+        raise UserError("Horovod should have NCCL, but was built without it: try again with --rebuild")
     if gpu and not result["on_gpu"]:
-        line += f"; the GPU path is unproven ({result['gpus']} GPUs here, {RANKS} needed: summed on the CPU)"
+        line += f"; not tested on GPUs ({result['gpus']} GPUs here, {RANKS} needed: summed on the CPU)"
     return line
 
 
 def _run_ranks(options: tuple[str, ...], timeout: float) -> dict:
-    """One horovodrun of the all-reduces; what rank 0 reports."""
+    """Run the all-reduces once with horovodrun; return what rank 0 reports."""
     horovodrun = Path(sysconfig.get_path("scripts")) / "horovodrun"
     command = [sys.executable, str(horovodrun), "-np", str(RANKS), *options, sys.executable, "-m", allreduce.__name__]
     name = " ".join(["horovodrun -np", str(RANKS), *options])
@@ -60,24 +68,24 @@ def _run_ranks(options: tuple[str, ...], timeout: float) -> dict:
         except subprocess.TimeoutExpired:
             text = _end(process)
             raise UserError(
-                f"Horovod is installed but `{name}` hung for {timeout:.0f} s; its last lines:\n{last_lines(text)}"
+                f"Horovod is installed, but `{name}` hung for {timeout:.0f} s; its last lines:\n{last_lines(text)}"
             ) from None
     found = text.partition(allreduce.MARK)[2].partition("\n")[0]
     if process.returncode or not found:
         code, reason = output([sys.executable, "-c", "import horovod.tensorflow"], timeout)
         if code:
-            # The launcher hides why the library does not load.
-            raise UserError(f"Horovod is installed but does not load: {last_lines(reason, 1)}")
+            # The launcher does not show why the library does not load.
+            raise UserError(f"Horovod is installed, but does not load: {last_lines(reason, 1)}")
         raise UserError(
-            f"Horovod is installed but `{name}` failed (exit code {process.returncode}); its last lines:\n"
+            f"Horovod is installed, but `{name}` failed (exit code {process.returncode}); its last lines:\n"
             f"{last_lines(text)}"
         )
-    # The launcher's tag of the next line may follow on the same one.
+    # The launcher's tag of the next line may follow on the same line.
     return json.JSONDecoder().raw_decode(found)[0]
 
 
 def _end(process: subprocess.Popen) -> str:
-    """Ends the launcher, which ends its ranks when it gets SIGTERM; returns what they printed."""
+    """End the launcher, which ends its ranks when it gets SIGTERM; return what they printed."""
     os.killpg(process.pid, signal.SIGTERM)
     try:
         return process.communicate(timeout=20)[0]

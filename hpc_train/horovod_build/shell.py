@@ -1,4 +1,4 @@
-"""Running other programs: their output as text, and pip in this environment."""
+"""Runs other programs, and pip in this environment."""
 
 import os
 import subprocess
@@ -10,7 +10,16 @@ from hpc_train.errors import UserError
 
 
 def output(command: Sequence[str | Path], timeout: float = 60, **options) -> tuple[int, str]:
-    """Exit code and stdout with stderr of `command`; 127 where it cannot start or takes too long (s)."""
+    """Run a program.
+
+    Args:
+        command: the program and its arguments.
+        timeout: seconds after which it is killed.
+        options: more of `subprocess.run`.
+
+    Returns:
+        Its exit code, and its stdout and stderr together. 127 and the reason if it cannot start or takes too long.
+    """
     try:
         done = subprocess.run(
             [str(word) for word in command],
@@ -34,7 +43,7 @@ def last_lines(text: str, count: int = 8) -> str:
 
 
 def first_on_path(*names: str) -> Path | None:
-    """The first of `names` that can be run, looking in this environment's bin folder before PATH."""
+    """The first of `names` that can be run. This environment's bin folder comes before PATH."""
     folders = [str(Path(sys.prefix) / "bin"), *os.environ.get("PATH", "").split(os.pathsep)]
     for name in names:
         for folder in folders:
@@ -45,7 +54,16 @@ def first_on_path(*names: str) -> Path | None:
 
 
 def pip(*arguments: str | Path, what: str, timeout: float = 900) -> None:
-    """Runs pip in this environment; raises UserError with pip's last words where it fails."""
+    """Run pip in this environment.
+
+    Args:
+        arguments: of pip.
+        what: what pip shall do, for the message.
+        timeout: seconds after which pip is killed.
+
+    Raises:
+        UserError: pip fails; the message has its last lines.
+    """
     code, text = output([sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments], timeout)
     if code and "No module named pip" in text:
         raise UserError("this Python environment has no pip: run `python -m ensurepip`, then try again")

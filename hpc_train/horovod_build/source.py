@@ -1,4 +1,4 @@
-"""Horovod's source: downloaded once, checked, unpacked."""
+"""Horovod's source: downloaded once, checked, and unpacked."""
 
 import hashlib
 import shutil
@@ -13,17 +13,21 @@ from hpc_train.horovod_build.shell import pip
 HOROVOD = "0.28.1"
 SDIST_SHA256 = "92a43f5a94c43907a56805bad15f19700c62ffc83b7ca483f9e104e229f67ef0"
 
-# What Horovod's setup.py needs beside pip, and what Horovod needs when it runs.
+# What Horovod's setup.py needs besides pip, and what Horovod needs when it runs.
 REQUIREMENTS = ("setuptools", "wheel", "packaging", "cloudpickle", "psutil", "pyyaml")
 
 
 def install_requirements() -> None:
-    """Installs those packages that Horovod's build and launcher need and this environment lacks."""
+    """Install the packages that Horovod's build and launcher need, if they are missing."""
     pip("install", "--quiet", *REQUIREMENTS, what="install " + ", ".join(REQUIREMENTS))
 
 
 def fetch_sdist() -> Path:
-    """Horovod's source distribution in the cache, downloaded if it is not there; its hash is right."""
+    """Horovod's source distribution in the cache, downloaded if needed.
+
+    Raises:
+        UserError: it cannot be downloaded, or its hash is wrong.
+    """
     sdist = cache_folder() / "sdist" / f"horovod-{HOROVOD}.tar.gz"
     if sdist.is_file() and _sha256(sdist) == SDIST_SHA256:
         return sdist
@@ -44,7 +48,7 @@ def fetch_sdist() -> Path:
         download = Path(folder) / sdist.name
         if not download.is_file() or (found := _sha256(download)) != SDIST_SHA256:
             raise UserError(
-                f"the package index's horovod-{HOROVOD}.tar.gz is not the known one (sha256 "
+                f"horovod-{HOROVOD}.tar.gz of this package index is not the released file (sha256 "
                 f"{found if download.is_file() else 'of no file'}, want {SDIST_SHA256}): use another index"
             )
         download.rename(sdist)
@@ -52,7 +56,7 @@ def fetch_sdist() -> Path:
 
 
 def unpack_sdist(folder: Path) -> Path:
-    """Unpacks Horovod's source in `folder` and returns the source's folder."""
+    """Unpack Horovod's source in `folder`; return the folder of the source."""
     with tarfile.open(fetch_sdist()) as archive:
         if hasattr(tarfile, "data_filter"):
             archive.extractall(folder, filter="data")

@@ -27,41 +27,52 @@ CXX17_PROGRAM = "#include <optional>\nint main() { return std::optional<int>(0).
 
 @dataclass(frozen=True)
 class TensorFlow:
-    """The installed TensorFlow; `cuda` is the CUDA version it is built for, None for a CPU build."""
+    """The installed TensorFlow."""
 
     name: str
+    """Name of its package."""
     version: str
     include: Path
+    """Folder of its headers."""
     cuda: str | None
+    """The version of CUDA that it is built for; None for a CPU build."""
 
 
 @dataclass(frozen=True)
 class Mpi:
-    """An MPI; `wheel` names the wheel it comes from, None for the site's."""
+    """An installed MPI."""
 
     mpicxx: Path
+    """Its C++ compiler wrapper."""
     mpirun: Path | None
     version: str
     wheel: str | None
+    """The wheel that it comes from; None for the site's MPI."""
     rpath: tuple[str, ...]
+    """Folders of its library, for Horovod's run path."""
 
     @property
     def origin(self) -> str:
+        """Where it comes from, for messages."""
         return f"the {self.wheel} wheel" if self.wheel else f"the site's, {self.mpicxx}"
 
 
 def horovod_folder() -> Path:
-    """Where the folder of Horovod's TensorFlow library is, or will be, in this environment."""
+    """The folder in this environment where Horovod's library for TensorFlow is, or will be."""
     return Path(sysconfig.get_path("platlib")) / "horovod" / "tensorflow"
 
 
 def relative_rpath(folder: Path) -> str:
-    """The run path of `folder` in this environment, good in every environment of the same layout."""
+    """The run path to `folder`, relative to Horovod's library, so that it works in other environments, too."""
     return "$ORIGIN/" + os.path.relpath(folder, horovod_folder())
 
 
 def find_tensorflow() -> TensorFlow:
-    """The TensorFlow of this environment, found without importing it."""
+    """The TensorFlow of this environment, found without importing it.
+
+    Raises:
+        UserError: it is not installed, or not by pip.
+    """
     spec = importlib.util.find_spec("tensorflow")
     if spec is None or spec.origin is None:
         raise UserError(f"TensorFlow is not installed in {sys.prefix}: {requirements.tensorflow()}, then try again")
@@ -73,46 +84,58 @@ def find_tensorflow() -> TensorFlow:
         except importlib.metadata.PackageNotFoundError:
             continue
     else:
-        raise UserError(f"{folder} is a TensorFlow that pip knows nothing of: install it as a wheel")
+        raise UserError(f"the TensorFlow in {folder} was not installed by pip: install a wheel of TensorFlow")
     build_info = folder / "python" / "platform" / "build_info.py"
     found = re.search(r"'cuda_version', '([\d.]+)'", build_info.read_text() if build_info.is_file() else "")
     return TensorFlow(name, version, folder / "include", found and found[1])
 
 
 def find_compiler() -> tuple[Path, str]:
-    """The C++ compiler that CMake will take (CXX, else c++ or g++) and the first line of its version."""
+    """The C++ compiler that CMake will use (CXX, else c++ or g++), and the first line of its version.
+
+    Raises:
+        UserError: there is no compiler.
+    """
     wanted = os.environ.get("CXX")
     path = first_on_path(wanted) if wanted else first_on_path("c++", "g++", "clang++")
     if path is None:
         raise UserError(
             f"no C++ compiler{f' (CXX={wanted})' if wanted else ''}: install one (Debian: "
-            "`apt-get install g++ make`; a cluster: `module load gcc`) or name it in CXX"
+            "`apt-get install g++ make`; a cluster: `module load gcc`), or set CXX"
         )
     return path, output([path, "--version"])[1].partition("\n")[0]
 
 
 def check_compiler(compiler: Path) -> None:
-    """Raises UserError unless make is there and `compiler` compiles and links C++17."""
+    """Check that make is there, and that `compiler` compiles and links C++17.
+
+    Raises:
+        UserError: one of these is not so.
+    """
     if first_on_path("make") is None:
         raise UserError("`make` is missing: install it (Debian: `apt-get install make`), then try again")
     if error := _compile(compiler, CXX17_PROGRAM, "-std=c++17"):
         raise UserError(
             f"the C++ compiler {compiler} does not build a C++17 program: {error}; TensorFlow's headers need "
-            "GCC 9 or newer: install one or name it in CXX"
+            "GCC 9 or newer: install it, or set CXX to it"
         )
 
 
 def check_mpi(mpi: Mpi) -> None:
-    """Raises UserError unless `mpi.mpicxx` compiles and links a program that uses MPI."""
+    """Check that `mpi.mpicxx` compiles and links a program that uses MPI.
+
+    Raises:
+        UserError: it does not.
+    """
     if error := _compile(mpi.mpicxx, MPI_PROGRAM):
         raise UserError(
-            f"{mpi.mpicxx} does not build an MPI program: {error}; load the MPI's module, name another "
-            "compiler wrapper in MPICXX, or `pip install mpich` for an MPI of this environment's own"
+            f"{mpi.mpicxx} does not build an MPI program: {error}; load the MPI's module, set MPICXX to another "
+            "compiler wrapper, or `pip install mpich` to have an MPI in this environment"
         )
 
 
 def _compile(compiler: Path, program: str, *flags: str) -> str:
-    """Builds `program`; returns the first error, or nothing where it builds."""
+    """Build `program`; return the first error, or nothing if there is none."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "program.cc"
         source.write_text(program)
@@ -122,52 +145,63 @@ def _compile(compiler: Path, program: str, *flags: str) -> str:
 
 
 def find_cmake() -> tuple[Path, str]:
-    """A cmake that can build Horovod and its version: the one on PATH, else the wheel, which is installed."""
-    for attempt in ("as it is", "with the wheel"):
+    """A cmake that can build Horovod, and its version: the one on PATH, or else the wheel, which is then installed.
+
+    Raises:
+        UserError: there is none, even after the wheel is installed.
+    """
+    for attempt in ("on PATH", "with the wheel"):
         path = first_on_path("cmake")
         found = path and re.search(r"version (\d+)\.(\d+)\S*", output([path, "--version"])[1])
         if path and found and CMAKE_OLDEST <= (int(found[1]), int(found[2])) < CMAKE_TOO_NEW:
             return path, found[0].removeprefix("version ")
-        if attempt == "as it is":
+        if attempt == "on PATH":
             pip("install", "--quiet", CMAKE_WHEEL, what="install cmake")
     raise UserError(f"no usable cmake, even after `pip install '{CMAKE_WHEEL}'`: put one on PATH")
 
 
 def find_mpi() -> Mpi:
-    """The MPI to build with: MPICXX, else `mpicxx` on PATH, else the MPICH wheel, which is installed.
+    """The MPI to build with: MPICXX, else `mpicxx` on PATH, else the MPICH wheel, which is then installed.
 
-    This environment's bin folder comes first on PATH, activated or not.
+    This environment's bin folder comes before PATH, even if the environment is not activated.
+
+    Raises:
+        UserError: MPICXX is no program, or the wheel cannot be used.
     """
     if wanted := os.environ.get("MPICXX"):
         path = first_on_path(wanted)
         if path is None:
-            raise UserError(f"MPICXX={wanted} is not a program: name the MPI's C++ compiler, or unset it")
+            raise UserError(f"MPICXX={wanted} is not a program: set it to the MPI's C++ compiler, or unset it")
         return describe_mpi(path.absolute())
     path = first_on_path("mpicxx")
     if path and not path.is_relative_to(sys.prefix) and "mpi.h: No such file" in _compile(path, MPI_PROGRAM):
-        # Debian's openmpi-bin: enough to run programs, not to build them.
-        print(f"note: {path} has no mpi.h (its development package is not installed): not taken", flush=True)
+        # Debian's openmpi-bin can run programs, but not build them.
+        print(f"note: {path} has no mpi.h (its development package is not installed): not used", flush=True)
         path = None
     if path is None:
-        print(f"no MPI to build with here: installing the wheel {MPICH_WHEEL}", flush=True)
+        print(f"found no MPI to build with: installing the wheel {MPICH_WHEEL}", flush=True)
         pip("install", "--quiet", MPICH_WHEEL, what=f"install {MPICH_WHEEL}")
         path = first_on_path("mpicxx")
     if path is None:
-        raise UserError(f"{MPICH_WHEEL} is installed but brought no mpicxx: set MPICXX to your MPI's")
+        raise UserError(f"{MPICH_WHEEL} is installed, but has no mpicxx: set MPICXX to the mpicxx of your MPI")
     return describe_mpi(path.absolute())
 
 
 def describe_mpi(mpicxx: Path) -> Mpi:
-    """What there is to know of the MPI of the compiler wrapper `mpicxx`."""
+    """The MPI of the compiler wrapper `mpicxx`.
+
+    Raises:
+        UserError: the wheels of two MPIs are installed.
+    """
     prefix = Path(sys.prefix)
     wheels = [name for name in MPI_WHEELS if mpicxx.parent == prefix / "bin" and _is_installed(name)]
     if len(wheels) > 1:
         raise UserError(
             f"the wheels {' and '.join(wheels)} overwrite each other's mpicxx in {prefix}: "
-            "`pip uninstall` both, then install one"
+            f"`pip uninstall {' '.join(wheels)}`, then install one of them"
         )
-    mpirun = mpicxx.with_name("mpirun")
-    mpirun = mpirun if mpirun.is_file() else None
+    beside = mpicxx.with_name("mpirun")
+    mpirun = beside if beside.is_file() else None
     if wheels:
         version = f"{wheels[0]} {importlib.metadata.version(wheels[0])}"
         return Mpi(mpicxx, mpirun, version, wheels[0], (relative_rpath(prefix / "lib"),))
@@ -179,7 +213,7 @@ def describe_mpi(mpicxx: Path) -> Mpi:
 
 
 def _library_folders(flags: str) -> tuple[str, ...]:
-    """The folders that hold libmpi among those that the compiler wrapper's flags name."""
+    """The folders with libmpi among those in the compiler wrapper's flags."""
     try:
         words = shlex.split(flags)
     except ValueError:
@@ -198,7 +232,7 @@ def _is_installed(name: str) -> bool:
 
 
 def cpu_flags() -> str:
-    """Instruction sets for Horovod's half-precision sums: those of this processor, on x86-64 only."""
+    """Compiler flags for Horovod's half-precision sums: this processor's instruction sets, on x86-64 only."""
     if platform.machine() != "x86_64":
         return ""
     cpuinfo = Path("/proc/cpuinfo")

@@ -20,7 +20,7 @@ BYTES_PER_JOB = 2 << 30
 
 
 def jobs() -> int:
-    """How many compilers may run at once: one a core that this process may use, each with 2 GB of memory."""
+    """How many compilers may run at once: one for each core of this process, if each has 2 GB of memory."""
     memory = [int(size) * 1024 for size in re.findall(r"MemAvailable:\s+(\d+)", _read("/proc/meminfo"))]
     memory += [int(size) for size in re.findall(r"^\d+$", _read("/sys/fs/cgroup/memory.max"))]
     cores = len(os.sched_getaffinity(0))
@@ -42,9 +42,15 @@ def build_environment(
     cmake: Path,
     gpu: tuple[Cuda, Nccl, str] | None,
 ) -> dict[str, str]:
-    """The environment that Horovod's build reads; nothing of the caller's own HOROVOD_… stays in it.
+    """The variables that Horovod's build reads, without the caller's own HOROVOD_… and CMAKE_….
 
-    `gpu` is the toolkit, NCCL and the architectures ("80,90"), None for a CPU build.
+    Args:
+        source: folder of the source.
+        tensorflow: the TensorFlow to build for.
+        mpi: the MPI to link with.
+        compiler: the C++ compiler.
+        cmake: the cmake.
+        gpu: toolkit, NCCL and architectures ("80,90"); None for a CPU build.
     """
     env = {
         name: value
@@ -53,7 +59,6 @@ def build_environment(
     }
     external = tensorflow.include / "external"
     includes = [external / "highwayhash", external / "farmhash_archive" / "src", source / "compat"]
-    rpath = list(mpi.rpath)
     env |= {
         "PATH": os.pathsep.join([str(mpi.mpicxx.parent), env.get("PATH", os.defpath)]),
         "MPICXX": str(mpi.mpicxx),
@@ -69,27 +74,27 @@ def build_environment(
         # Gloo asks for CMake 2.8, which CMake 4 refuses.
         "CMAKE_POLICY_VERSION_MINIMUM": "3.5",
         "TF_CPP_MIN_LOG_LEVEL": "3",
+        "CPLUS_INCLUDE_PATH": os.pathsep.join([*map(str, includes), *filter(None, [env.get("CPLUS_INCLUDE_PATH")])]),
+        "HPC_TRAIN_RPATH": ";".join([*mpi.rpath, *(gpu[1].rpath if gpu else ())]),
     }
-    if gpu is not None:
-        cuda, nccl, archs = gpu
-        link = source / "nccl"
-        link.mkdir()
-        # NCCL's wheel has libnccl.so.2 only; the linker asks for libnccl.so.
-        (link / "libnccl.so").symlink_to(nccl.library)
-        rpath += nccl.rpath
-        env |= {
-            "HOROVOD_GPU_OPERATIONS": "NCCL",
-            "HOROVOD_CUDA_HOME": str(cuda.home),
-            "HOROVOD_BUILD_CUDA_CC_LIST": archs,
-            "HOROVOD_NCCL_LINK": "SHARED",
-            "HOROVOD_NCCL_INCLUDE": str(nccl.include),
-            "HOROVOD_NCCL_LIB": str(link),
-        }
-        # Horovod asks the nvcc on PATH, not its CUDA home's, for some of its flags.
-        env["PATH"] = os.pathsep.join([str(cuda.home / "bin"), env["PATH"]])
-    env["CPLUS_INCLUDE_PATH"] = os.pathsep.join([*map(str, includes), *filter(None, [env.get("CPLUS_INCLUDE_PATH")])])
-    env["HPC_TRAIN_RPATH"] = ";".join(rpath)
-    return env
+    return env | _gpu_environment(source, env["PATH"], *gpu) if gpu else env
+
+
+def _gpu_environment(source: Path, path: str, cuda: Cuda, nccl: Nccl, archs: str) -> dict[str, str]:
+    link = source / "nccl"
+    link.mkdir()
+    # NCCL's wheel has libnccl.so.2 only; the linker asks for libnccl.so.
+    (link / "libnccl.so").symlink_to(nccl.library)
+    return {
+        # For some of its flags Horovod asks the nvcc on PATH, not the one of its CUDA home.
+        "PATH": os.pathsep.join([str(cuda.home / "bin"), path]),
+        "HOROVOD_GPU_OPERATIONS": "NCCL",
+        "HOROVOD_CUDA_HOME": str(cuda.home),
+        "HOROVOD_BUILD_CUDA_CC_LIST": archs,
+        "HOROVOD_NCCL_LINK": "SHARED",
+        "HOROVOD_NCCL_INCLUDE": str(nccl.include),
+        "HOROVOD_NCCL_LIB": str(link),
+    }
 
 
 def build_wheel(
@@ -101,26 +106,30 @@ def build_wheel(
     cmake: Path,
     gpu: tuple[Cuda, Nccl, str] | None,
 ) -> Path:
-    """Builds the wheel in the empty `folder`; raises UserError with the first error where it fails."""
+    """Build the wheel.
+
+    Args:
+        folder: an empty folder to work in.
+        key: the key of the build.
+        tensorflow: the TensorFlow to build for.
+        mpi: the MPI to link with.
+        compiler: the C++ compiler.
+        cmake: the cmake.
+        gpu: toolkit, NCCL and architectures; None for a CPU build.
+
+    Returns:
+        The wheel, in `folder`.
+
+    Raises:
+        UserError: the build fails; the message has its first error.
+    """
     source = unpack_sdist(folder)
     patches.apply(source, key, None if mpi.wheel else mpi.mpirun)
     env = build_environment(source, tensorflow, mpi, compiler, cmake, gpu)
     log = cache_folder() / "logs" / f"horovod-{key}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "--disable-pip-version-check",
-        "wheel",
-        "--verbose",
-        "--no-deps",
-        "--no-build-isolation",
-        "--no-cache-dir",
-        "--wheel-dir",
-        str(folder / "dist"),
-        str(source),
-    ]
+    options = ("--verbose", "--no-deps", "--no-build-isolation", "--no-cache-dir", "--wheel-dir", str(folder / "dist"))
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", *options, str(source)]
     started = time.monotonic()
     code = _run_logged(command, env, folder, log)
     wheels = list((folder / "dist").glob("horovod-*.whl"))
@@ -131,7 +140,7 @@ def build_wheel(
 
 
 def _run_logged(command: list[str], env: dict[str, str], folder: Path, log: Path) -> int:
-    """Runs `command` with its output in `log`; on a terminal, shows the share that make has done."""
+    """Run `command` with its output in `log`. On a terminal, show how many percent make has done."""
     with (
         # Another build of the same key must not write into this log.
         tempfile.NamedTemporaryFile("w", dir=log.parent, prefix=f".{log.name}.", delete=False) as lines,
@@ -146,7 +155,7 @@ def _run_logged(command: list[str], env: dict[str, str], folder: Path, log: Path
             errors="replace",
         ) as process,
     ):
-        for line in process.stdout:
+        for line in process.stdout or ():
             lines.write(line)
             if sys.stdout.isatty() and (share := re.match(r"\s*\[\s*(\d+)%\]", line)):
                 print(f"\r{share[1]:>3} %", end="\r", flush=True)
