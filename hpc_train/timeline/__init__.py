@@ -1,4 +1,4 @@
-"""Horovod's timeline: what a run's communication waits for. `summarise(path)` says it in figures."""
+"""Horovod's timeline: what a run's communication waits for. `summarise(path)` gives the figures."""
 
 from hpc_train.timeline.summary import summarise
 

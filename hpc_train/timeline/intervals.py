@@ -6,30 +6,30 @@ from hpc_train.errors import UserError
 from hpc_train.timeline.reader import Timeline
 
 Interval = tuple[float, float]
-# What a collective does before its data are there: no time of its own.
+# What an operation does before its data are there: not counted as sending.
 _WAITING = ("WAIT", "QUEUE", "INIT", "ALLOCATE")
 
 
 def collectives(path: Path, name: str) -> list[Interval]:
-    """When rank 0 was sending tensors of a name, memory copies included.
+    """The times at which rank 0 sent tensors with a certain name, with memory copies.
 
     Args:
-        path: what Horovod wrote with HOROVOD_TIMELINE.
-        name: part of the names of the tensors that count.
+        path: the file that Horovod wrote with HOROVOD_TIMELINE.
+        name: part of the tensors' names.
 
     Returns:
-        (begin, end) in s since 1970, one for each activity of each tensor, as they began; they overlap where tensors
-        travelled together.
+        (begin, end) in s since 1970 for each activity of each tensor, in the order of their beginnings. They overlap
+        if tensors were sent together.
 
     Raises:
-        UserError: no timeline in the file.
+        UserError: the file is no timeline.
     """
     timeline = Timeline(path)
     intervals: list[Interval] = []
     open_: dict[int, list] = {}
     for phase, what, time, tensor, _ in timeline.events():
         if phase == "?":
-            # Which ends belong to which beginnings is no longer known.
+            # It is no longer known which end belongs to which beginning.
             open_ = {tensor: [] for tensor in open_}
         elif phase == "M" and what and name in what:
             open_[tensor] = []
@@ -37,11 +37,11 @@ def collectives(path: Path, name: str) -> list[Interval]:
             open_[tensor].append((what, time))
         elif phase == "E" and open_.get(tensor):
             begun, since = open_[tensor].pop()
-            # Within its collective: the outer interval also counts what it waits for.
+            # Only what lies within the operation: the operation's own interval holds waiting, too.
             if open_[tensor] and not begun.startswith(_WAITING):
                 intervals.append((since / 1e6, time / 1e6))
     if timeline.start is None:
-        raise UserError(f"{path} does not say when it began: its first lines are missing; write it again")
+        raise UserError(f"{path} has no starting time: its first lines are missing; make a new timeline")
     return sorted((timeline.start + begin, timeline.start + end) for begin, end in intervals)
 
 
@@ -57,11 +57,11 @@ def union(intervals: list[Interval]) -> list[Interval]:
 
 
 def length(intervals: list[Interval]) -> float:
-    """Time covered by `intervals`, in s; what overlaps counts once."""
+    """Time covered by `intervals`, in s; overlaps count once."""
     return sum(end - begin for begin, end in union(intervals))
 
 
 def within(intervals: list[Interval], windows: list[Interval]) -> list[Interval]:
-    """The parts of `intervals` that lie within `windows`."""
+    """The parts of `intervals` inside `windows`."""
     parts = [(max(a, begin), min(b, end)) for a, b in union(intervals) for begin, end in union(windows)]
     return [(begin, end) for begin, end in parts if begin < end]

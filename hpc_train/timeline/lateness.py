@@ -1,14 +1,15 @@
 """Which rank the others wait for.
 
-Horovod notes when each rank announces a tensor only where the ranks exchange its name. A tensor that all have met
-before goes by its place in the response cache, and no rank is noted. HOROVOD_CACHE_CAPACITY=0 has all noted.
+Horovod records when each rank announces a tensor only if the ranks exchange its name. For a tensor that all ranks know
+already, they exchange its place in the response cache, and Horovod records no rank. With HOROVOD_CACHE_CAPACITY=0 it
+records all of them.
 """
 
 from collections import deque
 
 from hpc_train.timeline.quantiles import Quantiles
 
-# us. The coordinator notes the ranks one after another, and looks once a cycle (1 ms): what is closer is a tie.
+# us. The coordinator looks once a cycle (1 ms) and records the ranks one after another: closer times are a tie.
 TIE = 500
 _OPEN = 64
 
@@ -17,7 +18,7 @@ class Rank:
     """How often a rank is last to announce a tensor, and by how much.
 
     Attributes:
-        lateness: from the last but one to it, us.
+        lateness: us between the last but one rank and this rank.
     """
 
     def __init__(self):
@@ -26,7 +27,12 @@ class Rank:
         self._earlier = 0
 
     def add(self, awaited_since: int, came: int) -> None:
-        """It alone was awaited from one time to another; calls are in the order of the second."""
+        """Add a time in which all others waited only for this rank. Call it in the order of `came`.
+
+        Args:
+            awaited_since: when the last but one rank came, us.
+            came: when this rank came, us.
+        """
         self.lateness.add(came - awaited_since)
         while self._alone and self._alone[-1][1] >= awaited_since:
             awaited_since = min(awaited_since, self._alone.pop()[0])
@@ -37,18 +43,18 @@ class Rank:
 
     @property
     def alone(self) -> int:
-        """us in which it alone was awaited for some tensor; what overlaps counts once."""
+        """us in which all others waited only for this rank, for one tensor at least; overlaps count once."""
         return self._earlier + sum(end - begin for begin, end in self._alone)
 
 
 class Lateness:
-    """Who is last.
+    """Which ranks are last.
 
     Attributes:
-        negotiations: of which the ranks are noted.
-        even: those whose last two ranks came within TIE.
-        ranks: those that were last, by number.
-        size: ranks seen.
+        negotiations: number of negotiations with recorded ranks.
+        even: number of those whose last two ranks came within TIE.
+        ranks: the ranks that were last, by number.
+        size: number of ranks seen.
     """
 
     def __init__(self):
@@ -56,7 +62,12 @@ class Lateness:
         self.ranks: dict[str, Rank] = {}
 
     def add(self, ranks: list[str], ticks: tuple[int, int]) -> None:
-        """A negotiation is over: the ranks in the order in which they came, and when the last two did."""
+        """Add a negotiation that is over.
+
+        Args:
+            ranks: in the order in which they came.
+            ticks: when the last two came, us.
+        """
         if len(ranks) < 2:
             return
         self.negotiations += 1

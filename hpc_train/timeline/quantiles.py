@@ -2,7 +2,7 @@
 
 import math
 
-# A quantile is known to be in a bin 1 % wide, and told as that bin's mean.
+# A quantile lies in a bin 1 % wide; its value is the mean of the bin.
 _WIDTH = math.log(1.01)
 
 
@@ -10,8 +10,8 @@ class Quantiles:
     """Durations, counted by size in bins 1 % wide.
 
     Attributes:
-        count: durations added.
-        longest: of them.
+        count: number of durations.
+        longest: the longest duration.
     """
 
     def __init__(self):
@@ -19,7 +19,7 @@ class Quantiles:
         self._bins: dict[int, list[int]] = {}
 
     def add(self, duration: int) -> None:
-        """Count a duration, in whole us, 0 or more."""
+        """Add a duration in whole us, 0 or more."""
         self.count += 1
         self.longest = max(self.longest, duration)
         bin_ = self._bins.setdefault(int(math.log(duration) / _WIDTH) if duration else -1, [0, 0])
@@ -27,7 +27,7 @@ class Quantiles:
         bin_[1] += duration
 
     def at(self, share: float) -> float:
-        """The shortest duration that at least `share` of them do not exceed, to 1 %; 0 of none."""
+        """The shortest duration that at least `share` of the durations do not exceed, to 1 %; 0 without durations."""
         below = 0
         for _, (count, total) in sorted(self._bins.items()):
             below += count

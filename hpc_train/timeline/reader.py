@@ -1,15 +1,15 @@
-"""Horovod's timeline file as a stream of events, however large it is and wherever it was cut.
+"""Horovod's timeline file as a stream of events, whatever its size and wherever it was cut off.
 
 Horovod 0.28.1 (common/timeline.cc) writes, on rank 0, one JSON array in the format of Chrome's trace viewer:
 
     {"name": "process_name", "ph": "M", "pid": 7, "args": {"name": "grads_1of2"}}   a tensor and its number
-    {"ph": "B", "name": "NEGOTIATE_ALLREDUCE", "ts": 144583, "pid": 7}              something begins, at so many us
+    {"ph": "B", "name": "NEGOTIATE_ALLREDUCE", "ts": 144583, "pid": 7}              something begins at this time, us
     {"ph": "X", "name": "3", "ts": 144585, "pid": 7, "dur": 0}                      rank 3 has announced the tensor
     {"ph": "E", "ts": 172055, "pid": 7, "args": {"dtype": "int32", "shape": "[8]"}} what began last ends
     {"ph": "i", "name": "CYCLE_START", "ts": 3365, "s": "g"}                        with HOROVOD_TIMELINE_MARK_CYCLES
 
-Only what names a tensor ends a line: the rest of a run may be one line of gigabytes, so events are found by their
-braces. After each event Horovod closes the array, and overwrites the bracket with the next one.
+Only the events that name a tensor end a line. The rest of a run may be one line of gigabytes, so events are found by
+their braces. After each event Horovod closes the array; the next event overwrites the bracket.
 """
 
 import json
@@ -20,41 +20,41 @@ from pathlib import Path
 from hpc_train.errors import UserError
 
 _BLOCK = 2**18
-# An event takes some 100 bytes; what has no end within this is not one.
+# An event takes about 100 bytes. A text without an end within this many bytes is no event.
 _LONGEST = 2**22
 _NEXT = re.compile(rb"\}(?=\s*,\s*\{)")
 _PARTS = re.compile(
-    # As Horovod writes events, which saves parsing JSON;
+    # an event as Horovod writes it, which need not be parsed as JSON;
     r'\{"ph": "([BEXi])"(?:, "name": "([^"]*)")?, "ts": (\d+)(?:, "pid": (\d+))?(?:, "dur": 0)?(?:, "s": "g")?'
     r"(?:, \"args\": \{([^{}]*)\})?\}"
-    # any other object, with one in it at most;
+    # any other object, with at most one object in it;
     r"|(\{[^{}]*(?:\{[^{}]*\}[^{}]*)?\})"
-    # whatever else does not belong between them.
+    # anything else, which does not belong between objects.
     r"|([{}][^{}]*|[^{}\s,\[\]][^{}]*)"
 )
 
 
-# What Horovod noted: (phase, name, time, tensor, args). The phase is Chrome's letter: B begins, E ends, X and i are
-# instants, M names a tensor; "?" stands where events are damaged, so that what is open there may never end. The time
-# is in us since Horovod started, the tensor its number in this file. An operation's end has args: the tensor's type
-# and shape, as JSON without the braces.
+# An event: (phase, name, time, tensor, args). The phase is Chrome's letter: B begins, E ends, X and i are instants, M
+# names a tensor; "?" stands in a damaged place, where ends may be lost. The time is in us since Horovod started; the
+# tensor is its number in this file. The end of an operation has args: the tensor's type and shape, as JSON without
+# braces.
 Event = tuple[str, str, int, int, str]
 _DAMAGED: Event = ("?", "", 0, -1, "")
 
 
 class Timeline:
-    """A timeline file. `events()` reads it once, in order; the other attributes are whole when it is through.
+    """A timeline file. `events()` reads it once, in order; then the attributes have their final values.
 
     Attributes:
         path: the file.
-        bytes: its size when it was opened; what a run writes meanwhile is left out.
-        start: when Horovod started its clock, in s since 1970; None if the file does not say.
-        count: events found.
-        damaged: places where something else stood; what it was is skipped.
-        complete: whether the array is closed. A run that was killed may end with half an event.
+        bytes: its size when it was opened; what a run writes later is not read.
+        start: when Horovod started its clock, in s since 1970; None if the file does not hold it.
+        count: number of events.
+        damaged: number of places with something else, which is skipped.
+        complete: whether the array is closed. The file of a killed run may end with half an event.
 
     Raises:
-        UserError: no such file, it cannot be read, or it is empty.
+        UserError: the file does not exist, cannot be read, or is empty.
     """
 
     def __init__(self, path: Path):
@@ -70,17 +70,17 @@ class Timeline:
             raise UserError(f"{path} is empty: the run has not communicated yet, or was stopped before it did")
 
     def events(self) -> Iterator[Event]:
-        """Every event, in order, and one of phase "?" for each place that is damaged.
+        """Read every event, in order, and an event of phase "?" for each damaged place.
 
         Raises:
-            UserError: the file is no timeline, or reading it fails.
+            UserError: the file is no timeline, or cannot be read.
         """
         damaged = False
         for text, last in self._pieces():
             found = _PARTS.findall(text)
             if last:
                 self.complete = text.rstrip().endswith("]")
-                # What a killed run was about to write.
+                # The last event of a killed run may be incomplete.
                 while found and not self.complete and not found[-1][0] and self._other(found[-1][5]) is _DAMAGED:
                     found.pop()
             for phase, name, time, tensor, args, other, _ in found:
@@ -90,17 +90,17 @@ class Timeline:
                     self.count += 1
                     yield event
                 elif not damaged:
-                    # What one fault leaves may look like several.
+                    # One fault may leave several pieces.
                     damaged = True
                     self.damaged += 1
                     yield event
             if not self.count:
                 raise UserError(
-                    f"{self.path}: no timeline of Horovod in it; `HOROVOD_TIMELINE=FILE horovodrun ...` writes one"
+                    f"{self.path} is not a timeline of Horovod; `HOROVOD_TIMELINE=FILE horovodrun ...` writes one"
                 )
 
     def _pieces(self) -> Iterator[tuple[str, bool]]:
-        """The file in pieces that end between two events, and whether it is the last."""
+        """The file in pieces that end between two events, each with whether it is the last."""
         left, rest = self.bytes, b""
         for block in self._blocks():
             left -= len(block)
@@ -125,10 +125,10 @@ class Timeline:
             raise self._unreadable(error) from error
 
     def _unreadable(self, error: OSError) -> UserError:
-        return UserError(f"{self.path} cannot be read: {error.strerror}; name the file of HOROVOD_TIMELINE")
+        return UserError(f"{self.path} cannot be read: {error.strerror}; give the file of HOROVOD_TIMELINE")
 
     def _other(self, text: str) -> Event:
-        """Names of tensors, and events as other programs write them."""
+        """Parse the name of a tensor, or an event that another program wrote."""
         try:
             event = json.loads(text)
             args = event.get("args", {})
@@ -136,7 +136,7 @@ class Timeline:
                 if "start_time_since_epoch_in_micros" in args:
                     self.start = args["start_time_since_epoch_in_micros"] / 1e6
                 return "M", str(args.get("name", "")), 0, int(event["pid"]), ""
-            told = json.dumps(args)[1:-1] if args else ""
-            return str(event["ph"]), str(event.get("name", "")), int(event["ts"]), int(event.get("pid", -1)), told
+            rest = json.dumps(args)[1:-1] if args else ""
+            return str(event["ph"]), str(event.get("name", "")), int(event["ts"]), int(event.get("pid", -1)), rest
         except (ValueError, OverflowError, TypeError, KeyError, AttributeError):
             return _DAMAGED

@@ -1,8 +1,9 @@
 """In which stage each tensor is, and how long each stage holds tensors.
 
-A tensor is announced by the first rank that has it, and negotiated until the last one does. Then it queues, until
-rank 0 begins its operation: Horovod begins one after the other. Within the operation come activities, one at a time.
-So at any time a tensor is away or in exactly one stage. GPU operations end in threads of their own and may overlap.
+The first rank that has a tensor announces it, and it is negotiated until the last rank has it. Then it waits in the
+queue until rank 0 begins its operation: Horovod begins one operation after the other. An operation consists of
+activities, one at a time. So at any time a tensor is in one stage or in none. GPU operations end in threads of their
+own and may overlap.
 """
 
 import sys
@@ -10,19 +11,19 @@ import sys
 from hpc_train.timeline.quantiles import Quantiles
 
 STAGES = {
-    "negotiation": "some rank has not announced the tensor",
-    "queueing": "all have it, and others go before it",
-    "waiting for data": "the GPU is still computing it, or others of the same operation",
+    "negotiation": "some ranks do not have the tensor yet",
+    "queueing": "all ranks have it; other tensors go first",
+    "waiting for data": "the GPU still computes it, or others of the same operation",
     "preparing": "buffers are made",
     "fusion copy in": "copied to the buffer that it shares with others",
     "collective": "sent, received and summed",
     "fusion copy out": "copied back",
-    "other": "in the operation, between these",
+    "other": "in the operation, between these stages",
 }
 OPERATIONS = {"ALLREDUCE", "ALLGATHER", "BROADCAST", "ADASUM", "ALLTOALL", "REDUCESCATTER", "ERROR"}
-# Nothing is sent for these: they end with their negotiation.
+# These send nothing: they end with their negotiation.
 _SIGNALS = {"NEGOTIATE_JOIN", "NEGOTIATE_BARRIER"}
-# By how the activity's name begins (Horovod's common/common.h).
+# The stage by the beginning of the activity's name (Horovod's common/common.h).
 _ACTIVITIES = (
     ("WAIT_FOR_", "waiting for data"),
     ("QUEUE", "queueing"),
@@ -39,9 +40,9 @@ class Stage:
     """How long tensors are in a stage, in us.
 
     Attributes:
-        summed: over all tensors, each by itself.
-        wall: with at least one tensor in it.
-        times: how often the first one came.
+        summed: sum of the times of all tensors.
+        wall: time with at least one tensor in the stage.
+        times: how often a tensor came into the empty stage.
     """
 
     __slots__ = ("inside", "name", "since", "summed", "times", "wall")
@@ -52,14 +53,14 @@ class Stage:
         self.inside = self.since = 0
 
     def enter(self, now: int) -> None:
-        """One more tensor is in it."""
+        """A tensor comes into the stage."""
         if not self.inside:
             self.since = now
             self.times += 1
         self.inside += 1
 
     def leave(self, now: int, since: int) -> None:
-        """A tensor that has been in it since `since` leaves."""
+        """A tensor leaves that has been in the stage since `since`."""
         self.summed += now - since
         self.inside -= 1
         if not self.inside:
@@ -74,17 +75,17 @@ class Tensor:
         self.stage: Stage | None = None
         self.since = self.announced = 0
         self.kind: str | None = None
-        """Of the operation that has begun."""
+        """The operation that has begun."""
         self.activity = self.signal = False
         self.sender: Stage | None = None
         self.ranks: list[str] = []
-        """That have announced it, in order, where Horovod says so."""
+        """The ranks that have announced it, in order, if Horovod recorded them."""
         self.ticks = (0, 0)
-        """When the last two did."""
+        """When the last two announced it."""
 
 
 class Waits:
-    """How long the tensors of a name wait, from the first announcement to the operation, in us."""
+    """How long the tensors with one name wait, from the first announcement to the operation, in us."""
 
     __slots__ = ("count", "longest", "total")
 
@@ -92,7 +93,7 @@ class Waits:
         self.count = self.total = self.longest = 0
 
     def add(self, wait: int) -> None:
-        """One more wait."""
+        """Add a wait."""
         self.count += 1
         self.total += wait
         self.longest = max(self.longest, wait)
@@ -102,10 +103,10 @@ class Stages:
     """Follows every tensor through its stages.
 
     Attributes:
-        stages: by name, as in STAGES.
-        busy: with a tensor in any of them.
-        negotiations: how long each took.
-        senders: activities that send, such as MPI_ALLREDUCE, by name; in them it is like in stages.
+        stages: the stages by name, as in STAGES.
+        busy: all stages as one.
+        negotiations: how long the negotiations took.
+        senders: the activities that send, such as MPI_ALLREDUCE, by name; measured like stages.
     """
 
     def __init__(self):
@@ -119,7 +120,7 @@ class Stages:
         self._of_activity: dict[str, Stage] = {}
 
     def begin(self, tensor: Tensor, name: str, now: int) -> None:
-        """Something begins: a negotiation, an operation or an activity."""
+        """A negotiation, an operation or an activity begins."""
         if name.startswith("NEGOTIATE_"):
             tensor.announced, tensor.kind, tensor.activity = now, None, False
             tensor.signal, tensor.ranks = name in _SIGNALS, []
@@ -137,13 +138,17 @@ class Stages:
             self._move(tensor, self._other, now)
 
     def announce(self, tensor: Tensor, rank: str, now: int) -> None:
-        """A rank has a tensor that is negotiated."""
+        """A rank announces a tensor."""
         if tensor.stage is self._negotiation:
             tensor.ranks.append(sys.intern(rank))
             tensor.ticks = tensor.ticks[1], now
 
     def end(self, tensor: Tensor, now: int) -> str | None:
-        """What began last ends; the kind of the operation if it was one, "NEGOTIATE" for a negotiation."""
+        """What began last ends.
+
+        Returns:
+            The kind of the operation if it was one, "NEGOTIATE" for a negotiation, else None.
+        """
         if tensor.activity:
             tensor.activity = False
             self._move(tensor, self._other, now)
@@ -158,7 +163,7 @@ class Stages:
         return None
 
     def lose(self, tensor: Tensor, now: int) -> None:
-        """It is no longer known where the tensor is."""
+        """Events are lost: it is no longer known in which stage the tensor is."""
         tensor.kind, tensor.activity = None, False
         self._move(tensor, None, now)
 

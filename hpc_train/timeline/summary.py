@@ -1,4 +1,4 @@
-"""What a timeline says, as figures."""
+"""The figures of a timeline."""
 
 import functools
 import json
@@ -12,23 +12,23 @@ from hpc_train.timeline.lateness import Lateness
 from hpc_train.timeline.reader import Event, Timeline
 from hpc_train.timeline.stages import Stages, Tensor, Waits
 
-# Tensors of one grouped operation are named NAME_1of7 and so on, those without a name by a running number.
+# Tensors of one grouped operation are named NAME_1of7 and so on; tensors without a name have a number.
 _MEMBER = re.compile(r"_\d+of\d+$|(?<=\.noname)\.\d+$")
 _BITS = re.compile(r"\d+$")
 
 
 def summarise(path: Path, top: int = 10, skip: float = 0) -> dict:
-    """Sum up a timeline of Horovod, in memory that does not grow with its length.
+    """Summarise a timeline of Horovod. The memory that this takes does not grow with the file.
 
     Args:
-        path: what Horovod wrote with HOROVOD_TIMELINE or hvd.start_timeline, whole or cut anywhere.
-        top: tensors and ranks to name.
-        skip: seconds from the first event that are left out, such as those of tracing.
+        path: the file that Horovod wrote with HOROVOD_TIMELINE or hvd.start_timeline, complete or cut off anywhere.
+        top: number of tensors and of ranks to list.
+        skip: seconds to leave out after the first event, for example the tracing of the first step.
 
     Returns:
-        Plain values, times in s. `stages` tells for each stage (timeline.stages.STAGES) the time with at least one
-        tensor in it ("wall", "wall_share" of `seconds`) and the sum over tensors ("summed", "summed_share" of all
-        stages' sums); walls of stages overlap. `ranks_last`, `waiting` and `open` are sorted, the worst first.
+        Plain values, times in s. `stages` has for each stage (timeline.stages.STAGES) the time with at least one
+        tensor in it ("wall", "wall_share" of `seconds`) and the sum over tensors ("summed", "summed_share" of the sum
+        over all stages); the walls of stages overlap. `ranks_last`, `waiting` and `open` are sorted, the worst first.
 
     Raises:
         UserError: the file cannot be read, or holds no operation of Horovod.
@@ -39,12 +39,13 @@ def summarise(path: Path, top: int = 10, skip: float = 0) -> dict:
         reading.take(event)
     if not reading.stages.busy.times:
         skipped = f" after the first {skip:g} s" if skip else ""
-        raise UserError(f"{path}: no operation of Horovod in it{skipped}")
+        how = "; give a smaller --skip" if skip else ": the run has not communicated yet, or was stopped before it did"
+        raise UserError(f"{path} has no operation of Horovod{skipped}{how}")
     return _figures(timeline, reading, top)
 
 
 class _Reading:
-    """What is known after so many events."""
+    """What is known after the events read so far."""
 
     def __init__(self, skip: float):
         self.stages, self.lateness = Stages(), Lateness()
@@ -53,7 +54,7 @@ class _Reading:
         self.done: dict[str, list] = {}
         self.cycles = 0
         self.start: int | None = None
-        """us of what counts first."""
+        """Time of the first event that counts, us."""
         self.now = 0
         self._skip = round(skip * 1e6)
 
@@ -71,7 +72,7 @@ class _Reading:
             self.start = time + self._skip
         if time < self.start:
             return
-        # Its clock is steady; another program may have sorted the events otherwise.
+        # Horovod's clock never goes back, but another program may have sorted the events.
         if time > self.now:
             self.now = time
         if phase == "i":
@@ -86,7 +87,7 @@ class _Reading:
             self.stages.announce(tensor, name, self.now)
 
     def _unnamed(self, number: int) -> Tensor:
-        """One whose name stood where the file is damaged."""
+        """A tensor whose name was in a damaged place."""
         tensor = Tensor(f"tensor {number}", self.waits.setdefault("unnamed", Waits()))
         return self.tensors.setdefault(number, tensor)
 
@@ -106,18 +107,18 @@ class _Reading:
 
 @functools.lru_cache(4096)
 def _bytes(args: str) -> int:
-    """Of a tensor, from its type and shape; 0 if they are not told, as of a broadcast on its root."""
+    """The bytes of a tensor, from its type and shape; 0 if the file lacks them, as for a broadcast on its root."""
     try:
-        told = json.loads("{" + args + "}")
-        bits = 8 if told["dtype"] == "bool" else int(_BITS.search(told["dtype"])[0])
-        return math.prod(json.loads(told["shape"])) * bits // 8
+        tensor = json.loads("{" + args + "}")
+        bits = 8 if tensor["dtype"] == "bool" else int(_BITS.search(tensor["dtype"])[0])
+        return math.prod(json.loads(tensor["shape"])) * bits // 8
     except (ValueError, KeyError, TypeError):
         return 0
 
 
 def _figures(timeline: Timeline, reading: _Reading, top: int) -> dict:
     stages, lateness = reading.stages, reading.lateness
-    # Before what is open is closed where the file ends.
+    # Before the next lines end every open operation at the end of the file.
     open_ = [tensor for tensor in reading.tensors.values() if tensor.stage]
     under_way = [_open(tensor, reading.now) for tensor in open_]
     for tensor in open_:
@@ -163,7 +164,7 @@ def _figures(timeline: Timeline, reading: _Reading, top: int) -> dict:
 
 
 def _allreduce(reading: _Reading) -> dict | None:
-    """Bytes of one all-reduce, as the tensors in it have, and per second in which one runs; None if none is told."""
+    """Average bytes of an all-reduce, and bytes per second while one runs; None if the file has no bytes."""
     sent = reading.done.get("ALLREDUCE", (0, 0))[1]
     senders = [sender for name, sender in reading.stages.senders.items() if name.endswith("_ALLREDUCE")]
     count, wall = sum(sender.times for sender in senders), sum(sender.wall for sender in senders) / 1e6

@@ -57,7 +57,7 @@ def test_a_file_that_is_not_a_timeline_is_named(tmp_path):
     with pytest.raises(UserError, match=r"absent\.json cannot be read: No such file"):
         collectives(tmp_path / "absent.json", "")
     (tmp_path / "cut.json").write_text("[\n{")
-    with pytest.raises(UserError, match=r"cut\.json: no timeline"):
+    with pytest.raises(UserError, match=r"cut\.json is not a timeline"):
         collectives(tmp_path / "cut.json", "")
 
 
