@@ -13,14 +13,15 @@
 #
 #   sbatch --nodes=8 --cpus-per-task=12 slurm/climate.sh --data /scratch/cam5
 #
-# The data are copied to each node's own storage first: to --stage DIR, or to a folder in NODE_LOCAL (slurm/site.env) or
-# TMPDIR, which Slurm should empty after the job. With none of them, or `NODE_LOCAL= sbatch ...`, they stay where they
-# are.
+# First the job copies the data to each node's own storage: to --stage DIR, or to a folder in NODE_LOCAL
+# (slurm/site.env) or TMPDIR. Slurm should empty that folder after the job. If none of them is set, or with
+# `NODE_LOCAL= sbatch ...`, the data are not copied.
 # Five minutes before the time limit, or when it is pre-empted, the job writes a checkpoint, requeues itself, and goes
-# on in the same run folder. Options for sbatch and the trainer, site.env: see `slurm/mnist_8gpu.sh --help`.
+# on in the same run folder. For the options of sbatch and of the trainer, and site.env, see
+# `bash slurm/mnist_8gpu.sh --help`.
 
 common=${HPC_TRAIN:=${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}}/slurm/common.sh
-[ -f "$common" ] || { echo "error: no $common: sbatch in the hpc-train folder, or export HPC_TRAIN" >&2; exit 2; }
+[ -f "$common" ] || { echo "error: no $common: run sbatch in the hpc-train folder, or export HPC_TRAIN" >&2; exit 2; }
 # shellcheck source=slurm/common.sh
 source "$common"
 

@@ -1,29 +1,29 @@
 # shellcheck shell=bash
-# The container that the ranks run in, and what it is shown of the node; for common.sh.
+# The container that the ranks run in, and which folders of the node it shows; for common.sh.
 
-use_container() { # container: what comes before the ranks' command; the arguments are that command's
-  local runtime words word path said
-  # shellcheck disable=SC2153 # a setting of the user's
-  [ -e "$CONTAINER" ] || fail "no container image $CONTAINER: mend CONTAINER, or unset it to use VENV"
+use_container() { # sets container: the words before the ranks' command; arguments: those of that command
+  local runtime words word path output
+  # shellcheck disable=SC2153 # a setting of the user
+  [ -e "$CONTAINER" ] || fail "no container image $CONTAINER: correct CONTAINER, or unset it to use VENV"
   runtime=$(command -v apptainer || command -v singularity) ||
     fail "CONTAINER is set, but there is no apptainer here: load it with MODULES"
   container=("$runtime" exec)
   [ "${SLURM_GPUS_ON_NODE:-0}" = 0 ] || container+=(--nv)
-  # Of its own accord it shows $HOME, /tmp and the working folder; data, runs and node-local disks may lie elsewhere.
+  # By default it shows $HOME, /tmp and the working folder; data, runs and node-local disks may be elsewhere.
   for word in "$HPC_TRAIN" "${NODE_LOCAL-${TMPDIR:-}}" "$@"; do
     [[ $word != --*=* ]] || word=${word#--*=}
     word=$(look_up "$word")
-    # The folder of a pattern. A word without slashes is nothing of another folder, unless it is a link.
+    # Of a pattern, its folder. A word without slashes names nothing in another folder, unless it is a link.
     path=${word%%[*?[]*}
     [[ $word = -* ]] || [[ $path != */* && ! -L $path ]] || show "$(realpath -ms "$path")"
   done
   read -ra words <<<"${CONTAINER_OPTIONS:-}"
   container+=("${words[@]}" "$CONTAINER")
-  said=$("${container[@]}" true 2>&1) || [ -n "${heard:-}" ] || fail "a container of $CONTAINER does not start:" \
-    "$(sed -n 's/^FATAL: *//p' <<<"$said" | grep . || tail -n 1 <<<"$said")"
+  output=$("${container[@]}" true 2>&1) || [ -n "${heard:-}" ] || fail "a container of $CONTAINER does not start:" \
+    "$(sed -n 's/^FATAL: *//p' <<<"$output" | grep . || tail -n 1 <<<"$output")"
 }
 
-look_up() { # a path in which variables may stand, as this node knows them
+look_up() { # a path, with its variables expanded on this node
   local left=$1 found=''
   while [[ $left =~ ^([^$]*)(\$\{?([A-Za-z_][A-Za-z_0-9]*)\}?)(.*)$ ]]; do
     found+=${BASH_REMATCH[1]}${!BASH_REMATCH[3]-${BASH_REMATCH[2]}}
@@ -32,11 +32,11 @@ look_up() { # a path in which variables may stand, as this node knows them
   echo "$found$left"
 }
 
-show() { # an absolute path, or what of it is there already, and each that links on the way make of it: container
+show() { # adds to container: an absolute path, or its nearest existing folder; and the path that links in it lead to
   local path=$1 folder link='' to
   until [ -e "$path" ]; do path=$(dirname "$path"); done
   if [ -d "$path" ]; then bind "$path"; else bind "$(dirname "$path")"; fi
-  # A link in a folder that is shown leads nowhere inside, unless what it leads to is shown as well.
+  # Inside, a link works only if the folder that it leads to is shown, too.
   folder=$path
   until [ "$folder" = / ]; do
     [ ! -L "$folder" ] || link=$folder
@@ -48,11 +48,11 @@ show() { # an absolute path, or what of it is there already, and each that links
   show "$(realpath -ms "$to${path#"$link"}")"
 }
 
-bind() { # a folder, unless the image has its own: container
+bind() { # adds to container: a folder, unless the image has its own
   local folder=$1
   case $folder in
     / | /bin | /dev | /etc | /lib | /lib32 | /lib64 | /opt | /proc | /sbin | /sys | /usr | /var) return 0 ;;
-    /opt/hpc-train | /opt/hpc-train/*) fail "$folder would hide what the image has there: move it to another folder" ;;
+    /opt/hpc-train | /opt/hpc-train/*) fail "$folder would hide the image's own folder: move it to another place" ;;
   esac
   folder=${folder//,/\\,}
   folder=${folder//:/\\:}

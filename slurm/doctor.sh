@@ -7,16 +7,17 @@
 #SBATCH --no-requeue
 #SBATCH --output=slurm-%x-%j.out
 #
-# Is all well with the ranks of a job? A good first job on a cluster:
+# Checks everything that the ranks of a job need. A good first job on a cluster:
 #
 #   sbatch slurm/doctor.sh --data /scratch/cam5
 #
-# One line each about the environment, MPI, the launcher, GPUs, cores, data, node-local storage and an all-reduce, seen
-# by 8 ranks on 2 nodes as any job of these templates would start them. Options after the name go to `hpc-train doctor`,
-# options before it to sbatch: see `slurm/mnist_8gpu.sh --help`. Status 1 where something is wrong.
+# It prints one line each about the environment, MPI, the launcher, GPUs, cores, data, node-local storage and an
+# all-reduce, from 8 ranks on 2 nodes that are started like those of every job of these templates. Options after the
+# name go to `hpc-train doctor`, options before it to sbatch: see `bash slurm/mnist_8gpu.sh --help`. The status is 1 if
+# something is wrong.
 
 common=${HPC_TRAIN:=${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}}/slurm/common.sh
-[ -f "$common" ] || { echo "error: no $common: sbatch in the hpc-train folder, or export HPC_TRAIN" >&2; exit 2; }
+[ -f "$common" ] || { echo "error: no $common: run sbatch in the hpc-train folder, or export HPC_TRAIN" >&2; exit 2; }
 # shellcheck source=slurm/common.sh
 source "$common"
 

@@ -18,16 +18,16 @@
 #
 #   sbatch --nodes=1 --time=02:00:00 slurm/mnist_8gpu.sh ...              4 ranks on 1 node
 #   sbatch --ntasks-per-node=2 --gpus-per-node=2 slurm/mnist_8gpu.sh ...  4 ranks on 2 nodes
-#   sbatch --gpus-per-task=1 --cpus-per-task=8 slurm/mnist_8gpu.sh ...    a GPU of its own and 8 cores for each rank
+#   sbatch --gpus-per-task=1 --cpus-per-task=8 slurm/mnist_8gpu.sh ...    1 GPU and 8 cores for each rank
 #                                             (with another --ntasks-per-node give --gpus-per-node the same number)
 #   sbatch --gpus-per-node=0 slurm/mnist_8gpu.sh ...                      no GPUs
 #
 # Two minutes before the time limit, or when it is pre-empted, the job writes a checkpoint, requeues itself, and goes
-# on in the same run folder: runs/NAME-JOBID, or the one given with --run. What your site needs (modules, container,
-# network) goes into slurm/site.env: copy slurm/site.env.example.
+# on in the same run folder: runs/NAME-JOBID, or the one given with --run. Put what your site needs (modules, container,
+# network) into slurm/site.env: copy slurm/site.env.example.
 
 common=${HPC_TRAIN:=${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}}/slurm/common.sh
-[ -f "$common" ] || { echo "error: no $common: sbatch in the hpc-train folder, or export HPC_TRAIN" >&2; exit 2; }
+[ -f "$common" ] || { echo "error: no $common: run sbatch in the hpc-train folder, or export HPC_TRAIN" >&2; exit 2; }
 # shellcheck source=slurm/common.sh
 source "$common"
 

@@ -14,10 +14,11 @@
 #   sbatch --nodes=8 --cpus-per-task=12 slurm/resnet.sh --data /scratch/imagenet
 #
 # Three minutes before the time limit, or when it is pre-empted, the job writes a checkpoint, requeues itself, and goes
-# on in the same run folder. Options for sbatch and the trainer, site.env: see `slurm/mnist_8gpu.sh --help`.
+# on in the same run folder. For the options of sbatch and of the trainer, and site.env, see
+# `bash slurm/mnist_8gpu.sh --help`.
 
 common=${HPC_TRAIN:=${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}}/slurm/common.sh
-[ -f "$common" ] || { echo "error: no $common: sbatch in the hpc-train folder, or export HPC_TRAIN" >&2; exit 2; }
+[ -f "$common" ] || { echo "error: no $common: run sbatch in the hpc-train folder, or export HPC_TRAIN" >&2; exit 2; }
 # shellcheck source=slurm/common.sh
 source "$common"
 

@@ -9,23 +9,24 @@
 #SBATCH --no-requeue
 #SBATCH --output=slurm-%x-%j.out
 #
-# How does the speed grow with the ranks? One job a size and repeat, submitted, waited for and laid out by one command:
+# Measures how the speed grows with the ranks, in one job for each size. One command submits all jobs, waits for them
+# and prints the table:
 #
 #   hpc-train bench scaling studies/NAME --np 1,2,4,8 --submit --ranks-per-node 4 -- mnist --data shards/mnist
 #
-# By hand, one job a size, each of which prints the table of all sizes so far:
+# By hand, with one job for each size; each job prints the table of all sizes so far:
 #
 #   for n in 1 2 4 8; do sbatch --nodes=$n slurm/scaling_study.sh mnist --data shards/mnist; done
 #
-# Jobs of one name run one after another, so the output of the last one is the report; a size that failed is missing
-# from it, no more. The job's name is the study's: `--job-name=NAME` keeps everything in studies/NAME, one JSON file a
-# job and table.txt. (With `--output FILE` among the benchmark's options the figures go there, and there is no table.) A
-# size that is submitted again adds its rounds. Sizes below a node: --nodes=1 --ntasks-per-node=1 --gpus-per-node=1.
-# What follows the script goes to the benchmark (`hpc-train bench throughput mnist --help`). The table again at any
-# time: `hpc-train bench scaling studies/NAME`.
+# Jobs with one name run one after another, so the output of the last one is the report. If a size fails, only that size
+# is missing. The job's name is the name of the study: with `--job-name=NAME` everything is in studies/NAME, one JSON
+# file for each job and table.txt. (With `--output FILE` among the benchmark's options the figures go to FILE, and there
+# is no table.) If you submit a size again, its rounds are added. For less than a node give --nodes=1
+# --ntasks-per-node=1 --gpus-per-node=1. Options after the script go to the benchmark (`hpc-train bench throughput mnist
+# --help`). `hpc-train bench scaling studies/NAME` prints the table at any time.
 
 common=${HPC_TRAIN:=${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}}/slurm/common.sh
-[ -f "$common" ] || { echo "error: no $common: sbatch in the hpc-train folder, or export HPC_TRAIN" >&2; exit 2; }
+[ -f "$common" ] || { echo "error: no $common: run sbatch in the hpc-train folder, or export HPC_TRAIN" >&2; exit 2; }
 # shellcheck source=slurm/common.sh
 source "$common"
 
@@ -39,7 +40,7 @@ case " $* " in
     exit
     ;;
 esac
-mkdir -p "$study" || fail "cannot make $study in $PWD; submit from a folder on the shared file system"
+mkdir -p "$study" || fail "cannot make $study in $PWD: run sbatch in a folder on the shared file system"
 run_ranks "${benchmark[@]}" --output "$study/$(printf 'ranks-%05d-job-%s' "$ranks" "$SLURM_JOB_ID").json"
 status=$?
 

@@ -9,29 +9,30 @@
 #SBATCH --open-mode=append
 #SBATCH --output=slurm-%x-%A_%a.out
 #
-# The same trainer with many sets of options: an array, one task a line of a file.
+# Runs one trainer with many sets of options: an array with one task for each line of a file.
 #
 #   sbatch --array=1-6 slurm/sweep.sh hpc_train.mnist rates.txt --data shards/mnist
 #
-# Task N runs `python -m hpc_train.mnist`, or `python TRAINER` where the trainer is a file (mine.py), with the options
-# on line N of rates.txt, then those after it. Blank lines and lines that begin with # do not count. In a line, quotes
-# and backslashes keep words together ('a b'); nothing else is expanded. At most two tasks at a time: --array=1-6%2.
+# Task N runs `python -m hpc_train.mnist`, or `python TRAINER` if the trainer is a file (mine.py). Its options are those
+# on line N of rates.txt, then those after rates.txt. Blank lines and lines that begin with # do not count. In a line,
+# quotes and backslashes keep words together ('a b'); nothing else is expanded. --array=1-6%2 runs at most two tasks at
+# a time.
 #
-# Every task has its own run folder, runs/sweep-ARRAY_TASK, and is requeued and resumed by itself. To compare them read
-# each folder's metrics.jsonl (one line an epoch) and run.json (the options).
+# Each task has its own run folder, runs/sweep-ARRAY_TASK, and is requeued and resumed by itself. To compare the tasks,
+# read metrics.jsonl (one line for each epoch) and run.json (the options) in these folders.
 
 common=${HPC_TRAIN:=${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}}/slurm/common.sh
-[ -f "$common" ] || { echo "error: no $common: sbatch in the hpc-train folder, or export HPC_TRAIN" >&2; exit 2; }
+[ -f "$common" ] || { echo "error: no $common: run sbatch in the hpc-train folder, or export HPC_TRAIN" >&2; exit 2; }
 # shellcheck source=slurm/common.sh
 source "$common"
 
 wrong() { echo "error: sweep.sh: $*" >&2 && exit 2; }
 
 trainer=${1:-} file=${2:-} task=${SLURM_ARRAY_TASK_ID:-}
-[ -n "$task" ] || wrong "this job is no array: sbatch --array=1-6 slurm/sweep.sh TRAINER FILE [OPTIONS]"
-[ -f "$file" ] || wrong "no file ${file:-named}: give the trainer, then a file with a line of options for each task"
+[ -n "$task" ] || wrong "this job is not an array: sbatch --array=1-6 slurm/sweep.sh TRAINER FILE [OPTIONS]"
+[ -f "$file" ] || wrong "no file ${file:-given}: give the trainer, then a file with a line of options for each task"
 shift 2
-case " $* " in *" --run "* | *" --run="*) wrong "leave --run out: every task has a run folder of its own" ;; esac
+case " $* " in *" --run "* | *" --run="*) wrong "leave --run out: each task has its own run folder" ;; esac
 
 mapfile -t lines < <(grep -v '^[[:space:]]*\(#\|$\)' "$file" | tr -d '\r')
 if [ "$task" -lt 1 ] || [ "$task" -gt ${#lines[@]} ]; then
@@ -39,7 +40,7 @@ if [ "$task" -lt 1 ] || [ "$task" -gt ${#lines[@]} ]; then
     "sbatch --array=1-${#lines[@]}"
 fi
 line=${lines[task - 1]}
-# xargs takes quotes apart as a shell does, and expands and runs nothing.
+# xargs handles quotes like a shell, and expands and runs nothing.
 mapfile -d '' options < <(xargs printf '%s\0' <<<"$line" 2>/dev/null)
 wait $! || wrong "line $task of $file has an unmatched quote: $line"
 

@@ -14,18 +14,18 @@
 #   sbatch slurm/train.sh hpc_train.mnist --data shards/mnist
 #   sbatch --job-name=mine --nodes=4 slurm/train.sh my_script.py --data fields/
 #
-# The rest is handed to it, and `--resume`, and `--run runs/NAME-JOBID` where no --run is given. A trainer that is sent
-# SIGUSR1 writes a checkpoint and ends with status 75, which means: run me again. That is what hpc_train.training.fit does;
-# a script that knows nothing of it is ended by the time limit like any other.
-# Options for sbatch, time limits, site.env: see `slurm/mnist_8gpu.sh --help`.
+# The trainer gets the other words, `--resume`, and `--run runs/NAME-JOBID` if you give no --run. On SIGUSR1 a trainer
+# should write a checkpoint and end with status 75, which means: run me again. `hpc_train.training` does this. The time
+# limit simply ends a script that does not.
+# For the options of sbatch, time limits and site.env, see `bash slurm/mnist_8gpu.sh --help`.
 
 common=${HPC_TRAIN:=${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}}/slurm/common.sh
-[ -f "$common" ] || { echo "error: no $common: sbatch in the hpc-train folder, or export HPC_TRAIN" >&2; exit 2; }
+[ -f "$common" ] || { echo "error: no $common: run sbatch in the hpc-train folder, or export HPC_TRAIN" >&2; exit 2; }
 # shellcheck source=slurm/common.sh
 source "$common"
 
 case ${1:-} in
-  '') fail "no trainer named: sbatch slurm/train.sh hpc_train.mnist --data DIR" ;;
+  '') fail "no trainer given: sbatch slurm/train.sh hpc_train.mnist --data DIR" ;;
   *.py) run_job python "$@" ;;
   *) run_job python -m "$@" ;;
 esac

@@ -31,7 +31,7 @@ class Templates:
     """
 
     directory: Annotated[Path, tyro.conf.Positional]
-    """Folder to write to, on the file system that the nodes share; it is made if it does not exist."""
+    """Folder to write to, on the file system that the nodes share. It is made if needed."""
     force: bool = False
     """Overwrite files that differ."""
 
@@ -40,7 +40,7 @@ def run(options: Templates) -> None:
     """Write the files; print what was written and what to do next.
 
     Raises:
-        UserError: files that differ are in the way, or the folder cannot be written to.
+        UserError: the folder has files that differ, or cannot be written to.
     """
     files = [path for folder, patterns in _FILES.items() for pattern in patterns for path in _find(folder, pattern)]
     if not files:
@@ -60,7 +60,7 @@ def run(options: Templates) -> None:
 
 
 def next_step(directory: Path) -> str:
-    """The shell command that submits the first job: it names the Python environment, or the container, of this process.
+    """The shell command that submits the first job, with the Python environment or the container of this process.
 
     Args:
         directory: where the templates are.

@@ -107,9 +107,9 @@ def test_a_container_is_shown_the_folders_on_the_tasks_line_alone(cluster, submi
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([SWEEP, "hpc_train.mnist", "options.txt"], "this job is no array: sbatch --array=1-6 slurm/sweep.sh"),
+        ([SWEEP, "hpc_train.mnist", "options.txt"], "this job is not an array: sbatch --array=1-6 slurm/sweep.sh"),
         (["--array=1", SWEEP, "hpc_train.mnist", "none.txt"], "no file none.txt"),
-        (["--array=1", SWEEP, "hpc_train.mnist"], "no file named"),
+        (["--array=1", SWEEP, "hpc_train.mnist"], "no file given"),
         (["--array=1", SWEEP, "hpc_train.mnist", "options.txt", "--run", "x"], "leave --run out"),
     ],
 )
