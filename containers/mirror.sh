@@ -1,6 +1,5 @@
 #!/bin/bash
-# Prints Debian's mirror of this machine, as its apt knows it; Debian's own where that is no address that other programs
-# take too.
+# Prints the mirror of Debian that this machine's apt uses; Debian's own if that is no address for other programs.
 set -uo pipefail
 # shellcheck disable=SC2016 # apt-get's own variables
 ! command -v apt-get >/dev/null || mirror=$(apt-get indextargets --format '$(ORIGIN)|$(REPO_URI)' 2>/dev/null |

@@ -1,9 +1,9 @@
 #!/bin/bash
-# Whether an image is sound: everything loads, where it is for GPUs CUDA's libraries and NCCL too, and 2 ranks of the
-# MPI inside sum right. install.sh puts it into the image; Apptainer runs it after the build, and for `apptainer test`.
+# Tests an image: everything loads (in an image for GPUs also CUDA's libraries and NCCL), and 2 ranks of its MPI compute
+# the right sum. install.sh puts this file into the image; Apptainer runs it after the build, and for `apptainer test`.
 set -euo pipefail
 
-# Of the machine that builds: folders that no container shows, the job that it is done in, packages.
+# Variables of the building machine: folders that no container shows, the job of the build, packages.
 for name in $(compgen -e); do
   case $name in
     TMPDIR | NODE_LOCAL | LOCAL_SCRATCH | SLURM_* | PMI_* | PMIX_* | CUDA_VISIBLE_DEVICES | PYTHONPATH | PYTHONHOME)

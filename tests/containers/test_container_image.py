@@ -1,4 +1,4 @@
-"""A whole image: the CPU one, built here, or any that HPC_TRAIN_TEST_IMAGE names: `make test-container`."""
+"""A whole image: the CPU image, built here, or the image in HPC_TRAIN_TEST_IMAGE: `make test-container`."""
 
 import json
 import os
@@ -76,7 +76,7 @@ def foreign_mpirun(family) -> list[str]:
 
 @pytest.fixture
 def place(tmp_path) -> Path:
-    """A folder to work in that holds no hpc_train, or it would be taken in place of the image's."""
+    """A folder to work in, without an hpc_train, which would be used instead of the image's."""
     (tmp_path / "sums.py").write_text(SUMS)
     tmp_path.chmod(0o777)
     return tmp_path
@@ -128,7 +128,7 @@ def test_python_packages_of_the_host_do_not_come_before_its_own(image, tmp_path)
     assert "of the host" in chosen.stdout
 
 
-def test_its_labels_tell_the_revision_and_the_versions(image, family):
+def test_its_labels_hold_the_revision_and_the_versions(image, family):
     labels = images.labels(image)
     wanted = {"org.opencontainers.image.revision", "hpc-train", "keras", "horovod", "mpi4py", "h5py", family}
     assert wanted <= labels.keys()
@@ -137,7 +137,7 @@ def test_its_labels_tell_the_revision_and_the_versions(image, family):
     assert inside.split()[-2:] == [labels["keras"], labels["horovod"]]
 
 
-def test_whoever_installs_more_finds_debians_own_mirrors_with_security_updates(image):
+def test_later_installations_use_debians_own_mirrors_with_security_updates(image):
     listed = images.run("apptainer", "exec", image, "sh", "-c", "cat /etc/apt/sources.list /etc/apt/sources.list.d/*")
     mirrors = [line.split()[1:] for line in listed.stdout.splitlines() if line.startswith("deb ")]
     assert mirrors == [
@@ -189,14 +189,14 @@ def test_an_ordinary_users_ranks_train_and_their_large_messages_arrive(image, ho
 DOCTOR = ("hpc-train", "doctor", "--launch", "--ranks", "2")
 
 
-def test_doctor_tells_that_the_environment_was_cleaned(image, host_mpirun, place, digits):
+def test_doctor_reports_that_the_environment_was_cleaned(image, host_mpirun, place, digits):
     cleaned = images.run(*host_mpirun, "-np", "2", *inside(image, place, digits, "--cleanenv"), *DOCTOR)
     assert cleaned.returncode != 0
     assert "the container keeps its variables from them" in cleaned.stdout
     assert "without --cleanenv" in cleaned.stdout
 
 
-def test_doctor_tells_that_the_hosts_mpi_is_another(image, family, foreign_mpirun, place, digits):
+def test_doctor_reports_that_the_hosts_mpi_is_another(image, family, foreign_mpirun, place, digits):
     mixed = images.run(*foreign_mpirun, "-n", "2", *inside(image, place, digits), *DOCTOR)
     inner, outer = {"mpich": ("MPICH", "Open MPI's mpirun"), "openmpi": ("Open MPI", "MPICH's mpirun")}[family]
     assert mixed.returncode != 0
@@ -234,7 +234,7 @@ def slurm(cluster, family):
 
 
 def submit(slurm, image: Path, place: Path, digits: Path, **settings: str) -> int:
-    """A job of 2 nodes with 2 ranks each that is to train in the container."""
+    """A job that trains in the container, on 2 nodes with 2 ranks each."""
     shutil.copytree(REPOSITORY / "slurm", place / "slurm", ignore=shutil.ignore_patterns("site.env"))
     env = images.environment(CONTAINER=str(image), PATH=os.environ["PATH"])
     chosen = {name: env[name] for name in ("CONTAINER", "PATH", "APPTAINER_DROP_CAPS") if name in env}

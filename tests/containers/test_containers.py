@@ -1,4 +1,4 @@
-"""The recipes: sound, and one of them built; what build.sh says before it starts, and what it lends and takes back."""
+"""The recipes are sound, and one of them is built; what build.sh checks before it starts, and what it lends."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from hpc_train.horovod_build import gpu
 
 RECIPES = [*sorted(images.CONTAINERS.glob("*.def")), images.SMALL]
 BUILD = images.CONTAINERS / "build.sh"
-# As Horovod's kernels do, it needs the headers of half precision and the static runtime.
+# Like Horovod's kernels it needs the headers of half precision and the static runtime.
 HALF = """
 #include <cuda_fp16.h>
 __global__ void add(__half* sums) { sums[threadIdx.x] = __hadd(sums[threadIdx.x], sums[0]); }
@@ -32,7 +32,7 @@ def build(*arguments: str | Path, **variables: str) -> tuple[int, str]:
 
 
 def built_or_skipped(output: str) -> None:
-    # What debootstrap says. What apt and pip say of a mirror may be for want of what should have been lent.
+    # debootstrap's message. Messages of apt and pip about a mirror may mean that something was not lent.
     if "Failed getting release file" in output:
         pytest.skip("Debian's mirror cannot be reached")
     pytest.fail(output[-3000:])
@@ -78,13 +78,13 @@ def test_the_dockerfile_is_clean():
     ("arguments", "complaint"),
     [
         (["--mpy", "mpich"], "unknown option --mpy"),
-        (["--mpi"], "--mpi wants a value"),
+        (["--mpi"], "--mpi needs a value"),
         (["--mirror", "http://me:secret@mirror/debian", images.SMALL], "holds a password"),
         (["--force", images.SMALL, images.CONTAINERS], "containers is a folder"),
-        (["--mpi", "mvapich"], "--mpi mvapich: it is mpich or openmpi"),
+        (["--mpi", "mvapich"], "--mpi mvapich: give mpich or openmpi"),
         (["nowhere.def"], "no recipe nowhere.def"),
-        ([images.SMALL, "a.sif", "b.sif"], "b.sif is one name too many"),
-        ([images.SMALL, images.SMALL], "small.def is there: --force replaces it"),
+        ([images.SMALL, "a.sif", "b.sif"], "b.sif is one argument too many"),
+        ([images.SMALL, images.SMALL], "small.def exists: --force replaces it"),
     ],
 )
 def test_a_mistake_is_one_line(arguments, complaint):
@@ -94,20 +94,20 @@ def test_a_mistake_is_one_line(arguments, complaint):
     assert len(output.splitlines()) == 1
 
 
-def test_folders_that_cannot_hold_it_are_said_before_anything_starts(tmp_path):
+def test_folders_that_cannot_hold_it_are_named_before_anything_starts(tmp_path):
     status, output = build("--check", images.SMALL, tmp_path / "none" / "x.sif", TMPDIR="/nowhere")
     assert status == 1
     assert f"cannot write to {tmp_path}/none, where the image goes" in output
-    assert "cannot write to /nowhere, where it is built (TMPDIR names another place)" in output
+    assert "cannot write to /nowhere, where it is built (set TMPDIR to another folder)" in output
     assert len(output.splitlines()) == 1
 
 
-def test_all_that_is_missing_is_said_before_anything_starts(tmp_path):
+def test_everything_that_is_missing_is_named_before_anything_starts(tmp_path):
     few = tmp_path / "bin"
     few.mkdir()
     for program in ("bash", "dirname", "basename", "df", "awk", "cut", "grep", "sed", "python3"):
         (few / program).symlink_to(shutil.which(program))
-    # A user whose home another machine has.
+    # A user whose home folder is on another machine.
     for program, answer in (("id", "1234"), ("getent", "someone:x:1234:1234::/home/elsewhere:/bin/sh")):
         (few / program).write_text(f"#!{shutil.which('bash')}\necho {answer}\n")
         (few / program).chmod(0o755)
@@ -119,15 +119,15 @@ def test_all_that_is_missing_is_said_before_anything_starts(tmp_path):
     )
     assert ended.returncode == 1
     assert len(ended.stderr.splitlines()) == 1
-    for complaint in ("no apptainer", "no home folder '/home/elsewhere'", "neither root"):
+    for complaint in ("no apptainer", "no home folder '/home/elsewhere'", "no root"):
         assert complaint in ended.stderr
 
 
 @pytest.mark.skipif(
     not (shutil.which("apt-get") and Path("/usr/share/keyrings/debian-archive-keyring.gpg").exists()),
-    reason="nvcc.sh takes Debian, and this is another",
+    reason="nvcc.sh needs Debian, and this is another system",
 )
-def test_a_compiler_for_gpus_from_v100_to_h100_is_put_together(tmp_path):
+def test_a_compiler_for_gpus_from_v100_to_h100_is_assembled(tmp_path):
     done = images.run(images.CONTAINERS / "nvcc.sh", tmp_path / "cuda", PATH=f"{BIN}{os.pathsep}{os.environ['PATH']}")
     if done.returncode:
         built_or_skipped(done.stdout)
@@ -141,13 +141,13 @@ def test_a_compiler_for_gpus_from_v100_to_h100_is_put_together(tmp_path):
 
 
 def lent(folder: Path, **variables: str) -> tuple[dict[str, str], list[str]]:
-    """What `lend` writes for install.sh, as a shell reads it, and what it has mounted."""
+    """The variables that `lend` writes for install.sh, and the folders that it mounts."""
     folder.mkdir()
     script = '. "$0"/lend.sh; lend "$1"; printf "%s\\0" "${binds[@]}"'
     keep = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     given = {"PIP_CONFIG_FILE": os.devnull, **keep, **variables}
     command = ["bash", "-euo", "pipefail", "-c", script, images.CONTAINERS, folder]
-    told = subprocess.run(command, env=given, check=True, capture_output=True, text=True)
+    lending = subprocess.run(command, env=given, check=True, capture_output=True, text=True)
     read = subprocess.run(
         ["bash", "-c", f". '{folder}/environment'; python3 -c 'import json, os; print(json.dumps(dict(os.environ)))'"],
         env={"PATH": keep["PATH"]},
@@ -155,7 +155,7 @@ def lent(folder: Path, **variables: str) -> tuple[dict[str, str], list[str]]:
         capture_output=True,
         text=True,
     )
-    return json.loads(read.stdout), told.stdout.split("\0")[1:-1:2]
+    return json.loads(read.stdout), lending.stdout.split("\0")[1:-1:2]
 
 
 def test_proxies_and_package_indexes_are_lent_with_folders_where_they_will_be(tmp_path):
@@ -173,12 +173,12 @@ def test_proxies_and_package_indexes_are_lent_with_folders_where_they_will_be(tm
     assert env["PIP_INDEX_URL"] == "https://mirror.example/simple"
     assert env["PIP_FIND_LINKS"] == "/mnt/folder2"
     assert env["PIP_EXTRA_INDEX_URL"] == "file:///mnt/folder1/simple https://other.example/simple"
-    # An index leads to files beside it.
+    # An index links to files beside it.
     assert f"{mirror}:/mnt/folder1:ro" in binds
     assert f"{wheels}:/mnt/folder2:ro" in binds
 
 
-def test_what_pips_variables_say_is_lent_where_there_is_no_pip(tmp_path):
+def test_pips_variables_are_lent_without_pip(tmp_path):
     python = tmp_path / "bin" / "python3"
     python.parent.mkdir()
     python.write_text(f'#!/bin/sh\n[ "$1" != -m ] || exit 1\nexec {sys.executable} "$@"\n')
@@ -203,7 +203,7 @@ needed = images.missing("debootstrap", "mksquashfs")
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory) -> Path:
-    """A small image that is built here, of which only its user may read; `lent.example` stands in all that was lent."""
+    """A small image that is built here and that only its user may read; everything lent contains `lent.example`."""
     if needed:
         pytest.skip(needed)
     folder = tmp_path_factory.mktemp("small")
@@ -244,7 +244,7 @@ def test_an_image_keeps_nothing_that_was_lent(small):
     assert status == 0, output
 
 
-# It takes no time, and another program stops in the middle, as where a quota ends.
+# An apptainer that takes no time; and a program that stops in the middle, as if a quota ended it.
 APPTAINER = """#!/bin/sh
 case "$*" in *--help*) echo --build-arg ;; *) shift $(($# - 2)); echo an image >"$1" ;; esac
 """
@@ -267,7 +267,7 @@ def test_an_image_that_cannot_be_put_into_its_place_is_kept(tmp_path, program):
     status, output = build(images.SMALL, tmp_path / "images" / "x.sif", PATH=path, TMPDIR=str(tmp_path / "temporary"))
     (kept,) = (tmp_path / "temporary").glob("*/image.sif")
     assert status == 1
-    assert output.splitlines()[-1].endswith(f"cannot be put into {tmp_path}/images: it is kept as {kept}")
+    assert output.splitlines()[-1].endswith(f"cannot be put into {tmp_path}/images: move it yourself from {kept}")
     assert kept.read_text() == "an image\n"
     assert not (kept.parent / "lent").exists()
     assert not list((tmp_path / "images").glob("*.part"))
@@ -283,13 +283,13 @@ use_container "$@"
 
 
 def in_a_job(image: Path, project: Path, *options: str | Path, **variables: str) -> subprocess.CompletedProcess:
-    """What the templates do with a container, on ranks that look at their data."""
+    """Use a container like the templates, with ranks that read their data."""
     settings = {"CONTAINER": str(image), "HPC_TRAIN": str(project), "NODE_LOCAL": "", **variables}
     command = ("bash", "-uc", IN_A_JOB, "bash", images.REPOSITORY, *options)
     return images.run(*command, cwd=project, **settings)
 
 
-def test_ranks_in_a_container_find_data_behind_links_and_strange_names(small, tmp_path):
+def test_ranks_in_a_container_find_data_behind_links_and_in_folders_with_strange_names(small, tmp_path):
     scratch, site, weights = tmp_path / "scratch", tmp_path / "site", tmp_path / "a,b:c d"
     project = tmp_path / "project"
     for path in (scratch / "me" / "mnist", scratch / "me" / "runs", project, weights):
@@ -297,7 +297,7 @@ def test_ranks_in_a_container_find_data_behind_links_and_strange_names(small, tm
     (scratch / "me" / "mnist" / "data").write_text("behind three links\n")
     (scratch / "me" / "w.h5").write_text("a file behind two\n")
     (weights / "data").write_text("of a strange name\n")
-    # A site's own name for its file system, and a user's links in folders of links.
+    # A site's link to its file system, and a user's links in folders of links.
     site.symlink_to(scratch)
     (project / "shards").mkdir()
     (project / "shards" / "mnist").symlink_to(site / "me" / "data")
@@ -305,7 +305,7 @@ def test_ranks_in_a_container_find_data_behind_links_and_strange_names(small, tm
     (project / "w.h5").symlink_to("../site/me/w.h5")
     (project / "runs").symlink_to(site / "me" / "runs")
     options = ("--data", "shards/mnist/*", "--run=runs/new", "--weights", "w.h5", "--more", "$MORE/x.h5")
-    # Containers are shown all of /tmp, unless they are told not to.
+    # By default containers show all of /tmp.
     variables = {"MORE": str(weights), "CONTAINER_OPTIONS": "--no-mount tmp"}
     ended = in_a_job(small, project, *options, **variables)
     assert ended.stdout == "behind three links\na file behind two\nof a strange name\n"
