@@ -1,7 +1,7 @@
-"""A Slurm cluster for the tests: two nodes with four pretended GPUs each, on this machine, as root or as anybody.
+"""A Slurm cluster for the tests: two nodes with four pretended GPUs each, on this machine, as root or any user.
 
-As root each node has a host name of its own. For trials by hand: `python tests/cluster.py start`, `status`, `stop`.
-Only the standard library is used: any Python 3.10 or later runs this, wherever the two files lie.
+As root, each node has its own host name. To try it by hand: `python tests/cluster.py start`, `status`, `stop`. It uses
+only the standard library: any Python 3.10 or later runs it, with this file and cluster_daemons.py in any folder.
 """
 
 import argparse
@@ -17,20 +17,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "sinfo")
-# Debian keeps the daemons where only root looks.
+# Debian's daemons are in folders that are only on root's PATH.
 PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 UNFINISHED = {"PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "REQUEUED", "PREEMPTED", "STAGE_OUT"}
 BY_HAND = Path(f"/tmp/hpc-train-cluster-{os.getuid()}")
 
 
 def missing() -> str:
-    """Why there can be no cluster here; empty where there can."""
+    """Why no cluster can run here; empty if one can."""
     absent = [program for program in PROGRAMS if not shutil.which(program, path=PATH)]
     return f"no {', '.join(absent)} here: install Slurm (Debian: slurm-wlm slurm-client munge)" if absent else ""
 
 
 def settings() -> set[str]:
-    """Names of what a developer may have set for jobs of their own; read from the templates where they are here."""
+    """Names of the variables that a developer may have set for own jobs; read from the templates if they are here."""
     templates = Path(__file__).parents[1] / "slurm" / "common.sh"
     names = re.search(r"for name in ([A-Z_ ]+); do", templates.read_text()) if templates.exists() else None
     return {"HPC_TRAIN", *(names[1].split() if names else ())}
@@ -46,7 +46,7 @@ def short_folder() -> Path:
 
 @dataclass(frozen=True)
 class Job:
-    """What `scontrol show job` says of a job."""
+    """A job, as `scontrol show job` describes it."""
 
     fields: dict[str, str]
 
@@ -57,7 +57,7 @@ class Job:
 
     @property
     def status(self) -> int:
-        """Exit status of the batch script as a shell would tell it: 128 + N where signal N ended it."""
+        """Exit status of the batch script, as in a shell: 128 + N if signal N ended it."""
         status, number = map(int, self.fields["ExitCode"].split(":"))
         return status or (number and 128 + number)
 
@@ -68,12 +68,12 @@ class Job:
 
     @property
     def finished(self) -> bool:
-        """Whether it will do no more."""
+        """Whether it has ended for good."""
         return self.state not in UNFINISHED
 
 
 class Cluster:
-    """One cluster, in a folder of its own, that ends with this process or before; also a context manager."""
+    """A cluster in a folder of its own. It ends at the latest with this process; also a context manager."""
 
     def __init__(self, nodes: int = 2, gpus: int = 4, cpus: int = 64):
         self.nodes, self.gpus, self.cpus = nodes, gpus, cpus
@@ -85,8 +85,8 @@ class Cluster:
         """Start the daemons and wait until every node takes jobs.
 
         Args:
-            folder: where to keep everything; a new one if not given.
-            stay: do not end with this process.
+            folder: where to keep everything; by default a new folder.
+            stay: keep running after the end of this process.
 
         Raises:
             RuntimeError: a daemon does not start; the message holds its log.
@@ -100,15 +100,15 @@ class Cluster:
             env=self.environment(),
             stdin=subprocess.DEVNULL if stay else subprocess.PIPE,
             stdout=subprocess.PIPE,
-            # What stays must not keep open the pipe that the command's caller reads.
+            # A cluster that stays must not keep open the pipe that the command's caller reads.
             stderr=subprocess.DEVNULL if stay else None,
             text=True,
             start_new_session=True,
         )
         (self.folder / "supervisor.pid").write_text(str(self._supervisor.pid))
-        said = self._supervisor.stdout.readline()
-        if said.strip() != "ready":
-            raise RuntimeError(said + self._supervisor.stdout.read())
+        answer = self._supervisor.stdout.readline()
+        if answer.strip() != "ready":
+            raise RuntimeError(answer + self._supervisor.stdout.read())
         return self
 
     def stop(self) -> None:
@@ -125,17 +125,17 @@ class Cluster:
 
     @property
     def conf(self) -> Path:
-        """What SLURM_CONF names."""
+        """The configuration, for SLURM_CONF."""
         return self.folder / "slurm.conf"
 
     def environment(self, **variables: str) -> dict[str, str]:
-        """This process's environment for this cluster's commands, with nothing of other jobs."""
+        """This process's environment, for this cluster's commands, without the variables of other jobs."""
         own = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_"))}
         own = {name: value for name, value in own.items() if name not in settings()}
         return {**own, "PATH": PATH, "SLURM_CONF": str(self.conf), **variables}
 
     def run(self, *command, cwd=None, timeout: float = 60, **variables: str) -> subprocess.CompletedProcess:
-        """Run a command such as `sbatch` or `srun` to its end; its `stdout` holds both streams."""
+        """Run a command such as `sbatch` or `srun` to its end; `stdout` of the result holds both streams."""
         return subprocess.run(
             [str(word) for word in command],
             cwd=cwd,
@@ -148,38 +148,44 @@ class Cluster:
         )
 
     def submit(self, *arguments, cwd, **variables: str) -> str:
-        """`sbatch ARGUMENTS` in the folder `cwd`; the number of the job.
+        """Run `sbatch ARGUMENTS` in the folder `cwd`.
+
+        Returns:
+            The number of the job.
 
         Raises:
             RuntimeError: sbatch refuses it.
         """
-        asked = self.run("sbatch", "--parsable", *arguments, cwd=cwd, **variables)
-        # sbatch may say more than the number, on the other stream.
-        numbers = [line for line in asked.stdout.splitlines() if line.isdigit()]
-        if asked.returncode or not numbers:
-            raise RuntimeError(f"sbatch {' '.join(map(str, arguments))}: {asked.stdout}")
+        answer = self.run("sbatch", "--parsable", *arguments, cwd=cwd, **variables)
+        # sbatch may print more than the number, on the other stream.
+        numbers = [line for line in answer.stdout.splitlines() if line.isdigit()]
+        if answer.returncode or not numbers:
+            raise RuntimeError(f"sbatch {' '.join(map(str, arguments))}: {answer.stdout}")
         self.submitted.append(numbers[-1])
         return numbers[-1]
 
     def job(self, number: str) -> Job:
-        """The job as it is now; of an array, its first element.
+        """The job as it is now; for an array its first element.
 
         Raises:
             RuntimeError: Slurm does not know it, or the controller does not answer.
         """
         for _ in range(3):
-            asked = self.run("scontrol", "show", "job", "-o", number)
-            if asked.returncode == 0:
-                first = asked.stdout.splitlines()[0]
+            answer = self.run("scontrol", "show", "job", "-o", number)
+            if answer.returncode == 0:
+                first = answer.stdout.splitlines()[0]
                 return Job(dict(word.split("=", 1) for word in first.split() if "=" in word))
             time.sleep(1)  # the controller may be busy, as on real clusters
-        raise RuntimeError(f"scontrol show job {number}: {asked.stdout}")
+        raise RuntimeError(f"scontrol show job {number}: {answer.stdout}")
 
     def wait(self, number: str, timeout: float, until=lambda job: job.finished) -> Job:
-        """Wait for the end of a job, or for something else about it; then what it is.
+        """Wait for the end of a job, or until `until(job)` is true.
+
+        Returns:
+            The job as it is then.
 
         Raises:
-            TimeoutError: not within `timeout` seconds; the job is cancelled.
+            TimeoutError: this takes more than `timeout` seconds, or the job ends before; it is then cancelled.
         """
         deadline = time.monotonic() + timeout
         while not until(job := self.job(number)):
@@ -190,12 +196,12 @@ class Cluster:
         return job
 
     def output(self, number: str) -> str:
-        """What the job has printed so far, both streams."""
+        """What the job has printed so far, on both streams."""
         streams = {self.job(number).fields[name] for name in ("StdOut", "StdErr")}
         return "".join(Path(path).read_text(errors="replace") for path in sorted(streams) if Path(path).exists())
 
     def clear(self, first: int = 0) -> None:
-        """Cancel what is left of the jobs submitted here, from the `first` in order; wait until they are gone."""
+        """Cancel the unfinished jobs among those submitted here, from number `first` on, and wait for their end."""
         mine, self.submitted[first:] = self.submitted[first:], []
         left = [number for number in mine if not self.job(number).finished]
         for number in left:
@@ -221,7 +227,7 @@ def _supervisor_by_hand() -> int | None:
 
 
 def main() -> None:
-    """The commands for trials by hand."""
+    """Run one of the commands to try a cluster by hand."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("command", choices=["start", "status", "stop"])
     command = parser.parse_args().command
@@ -242,7 +248,7 @@ def main() -> None:
         except RuntimeError as error:
             sys.exit(f"error: {error}")
     if not _supervisor_by_hand():
-        sys.exit("no cluster: python tests/cluster.py start")
+        sys.exit("no cluster is running; start one: python tests/cluster.py start")
     print(f"export SLURM_CONF={BY_HAND}/slurm.conf PATH=$PATH:/usr/sbin")
     if command == "status":
         sys.stdout.flush()

@@ -1,9 +1,8 @@
-"""The daemons of a test cluster and their supervisor: a process that owns all of them and ends all of them.
+"""The daemons of a test cluster and their supervisor, a process that starts all of them and ends all of them.
 
-Started by `cluster.Cluster`, in a folder of the cluster's own:
-`python cluster_daemons.py FOLDER NODES GPUS CPUS [--stay]`. It prints one line, `ready` or what went wrong, then waits
-for the end of its standard input (with --stay: for SIGTERM), kills whatever descends from it and removes the folder. So
-nothing outlives a test session, however that ends.
+`cluster.Cluster` starts it, in a folder of the cluster: `python cluster_daemons.py FOLDER NODES GPUS CPUS [--stay]`. It
+prints one line, `ready` or an error, then waits for the end of its standard input (with --stay: for SIGTERM), kills all
+its descendants and removes the folder. So nothing is left after a test session, however that ends.
 """
 
 import contextlib
@@ -72,7 +71,7 @@ GRACE = 10
 
 
 def free_ports(count: int) -> list[int]:
-    """TCP ports that nobody listens on, below those that the kernel gives to outgoing connections."""
+    """Free TCP ports, below those that the kernel uses for outgoing connections."""
     ports = []
     while len(ports) < count:
         port = random.randrange(12000, 32000)
@@ -83,7 +82,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def own_hostnames() -> bool:
-    """Whether each node can have a host name of its own: that takes namespaces, which take privileges."""
+    """Whether each node can have its own host name: this needs namespaces, and these need privileges."""
     command = ["unshare", "--uts", "--mount", "hostname", "probe"]
     try:
         return subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 0
@@ -92,7 +91,7 @@ def own_hostnames() -> bool:
 
 
 def write_configuration(folder: Path, nodes: int, gpus: int, cpus: int, own_names: bool) -> None:
-    """slurm.conf, gres.conf, the hosts file of the nodes, munge's key."""
+    """Write slurm.conf, gres.conf, the hosts file of the nodes, and munge's key."""
     port, *node_ports = free_ports(1 + nodes)
     facts = {"host": socket.gethostname(), "port": port, "user": getpass.getuser(), "folder": folder, "grace": GRACE}
     lines = [SLURM_CONF.format(first_job=random.randrange(10**5, 10**7), **facts)]
@@ -109,7 +108,7 @@ def write_configuration(folder: Path, nodes: int, gpus: int, cpus: int, own_name
     (folder / "slurm.conf").write_text("".join(lines))
     (folder / "hosts").write_text("\n".join(hosts))
     (folder / "state").mkdir()
-    # Slurm wants device files, and takes any: /dev/null is one.
+    # Slurm needs device files, and accepts any: /dev/null is one.
     for gpu in range(gpus):
         (folder / f"nvidia{gpu}").symlink_to("/dev/null")
     (folder / "gres.conf").write_text(f"AutoDetect=off\nName=gpu File={folder}/nvidia[0-{gpus - 1}]\n")
@@ -119,7 +118,11 @@ def write_configuration(folder: Path, nodes: int, gpus: int, cpus: int, own_name
 
 
 def start_daemons(folder: Path, nodes: int, own_names: bool) -> None:
-    """munged, slurmctld and one slurmd a node, as children of this process; raises RuntimeError where one fails."""
+    """Start munged, slurmctld and one slurmd for each node, as children of this process.
+
+    Raises:
+        RuntimeError: a daemon ends, or the nodes are not ready in time.
+    """
     munged = ["munged", "--foreground", "--force", f"--key-file={folder}/munge.key", f"--socket={folder}/munge.socket"]
     munged += [f"--pid-file={folder}/munged.pid", f"--seed-file={folder}/munge.seed"]
     daemons = [_daemon(folder, "munged", *munged)]
@@ -146,25 +149,25 @@ def _until(folder: Path, daemons: list[tuple[str, subprocess.Popen]], ready, tim
     while not ready():
         ended = [name for name, process in daemons if process.poll() is not None]
         if ended or time.monotonic() > deadline:
-            said = "\n".join(f"{path.name}: {path.read_text()[-1000:]}" for path in sorted(folder.glob("*.out")))
+            output = "\n".join(f"{path.name}: {path.read_text()[-1000:]}" for path in sorted(folder.glob("*.out")))
             problem = f"{ended[0]} ended" if ended else f"the nodes are not idle after {timeout:.0f} s"
-            raise RuntimeError(f"{problem}\n{said}")
+            raise RuntimeError(f"{problem}\n{output}")
         time.sleep(0.05)
 
 
 def _idle() -> int:
-    asked = subprocess.run(
+    nodes = subprocess.run(
         ["sinfo", "-h", "-N", "-p", "batch", "-t", "idle", "-o", "%N"], capture_output=True, text=True
     )
-    return len(asked.stdout.split())
+    return len(nodes.stdout.split())
 
 
 def descendants(root: int) -> list[int]:
-    """Process numbers of everything that descends from the process `root`."""
+    """Numbers of all processes that descend from the process `root`."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
-            # The name in parentheses may hold anything; the state and the parent stand after it.
+            # The name in parentheses may hold anything; the state and the parent come after it.
             parent = int(stat.read_text(errors="replace").rpartition(")")[2].split()[1])
             children.setdefault(parent, []).append(int(stat.parent.name))
     found, todo = [], [root]
@@ -176,15 +179,15 @@ def descendants(root: int) -> list[int]:
 
 
 def reap() -> None:
-    """Take leave of children that have ended, adopted ones among them."""
+    """Remove children that have ended from the process table, also adopted ones."""
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
 
 
 def main(folder: Path, nodes: int, gpus: int, cpus: int, stay: bool) -> None:
-    """Supervise a cluster until told to stop."""
-    # Steps outlive their slurmd, and daemons' children their parents: all of them come to this process.
+    """Supervise a cluster until its end."""
+    # Steps may outlive their slurmd, and daemons' children their parents: this process adopts them.
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(0))
@@ -195,7 +198,7 @@ def main(folder: Path, nodes: int, gpus: int, cpus: int, stay: bool) -> None:
         try:
             start_daemons(folder, nodes, own_names)
         except (RuntimeError, OSError) as error:
-            print(f"the test cluster does not start: {error}", flush=True)
+            print(f"the test cluster did not start: {error}", flush=True)
             return
         print("ready", flush=True)
         while stay or not select.select([sys.stdin], [], [], 0.1)[0]:

@@ -1,4 +1,4 @@
-"""Apptainer and a driver without a GPU for the tests, and what they know of recipes."""
+"""Apptainer for the tests, checks of recipes, and a driver that claims to have a GPU."""
 
 import contextlib
 import json
@@ -12,15 +12,15 @@ from launch import REPOSITORY
 
 CONTAINERS = REPOSITORY / "containers"
 SMALL = REPOSITORY / "tests" / "small.def"
-# Where tests/install-apptainer.sh puts it, for CI.
+# The folder into which CI installs it with tests/install-apptainer.sh.
 INSTALLED = Path("/opt/apptainer")
 COMPILER = shutil.which("cc") or shutil.which("g++")
-# For a Python before `mock_driver`.
+# Python code to run with `mock_driver`.
 LIST_GPUS = "from hpc_train.parallel.cuda import list_gpus; print('seen', len(list_gpus()))"
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """This process's variables, with the Apptainer of the tests on PATH where there is none else."""
+    """This process's variables; without an Apptainer on PATH, with the one of the tests."""
     env = {**os.environ, **changes}
     if not shutil.which("apptainer", path=env["PATH"]) and (INSTALLED / "environment").is_file():
         for line in (INSTALLED / "environment").read_text().splitlines():
@@ -31,16 +31,26 @@ def environment(**changes: str) -> dict[str, str]:
 
 
 def missing(*more: str) -> str:
-    """Why Apptainer, or one of the programs that building takes, cannot be used here; empty where it can."""
+    """Which programs are missing to run Apptainer, or to build images; empty if none is."""
     path = environment()["PATH"] + os.pathsep + "/usr/sbin:/sbin"
     absent = [program for program in ("apptainer", *more) if not shutil.which(program, path=path)]
-    return f"no {', '.join(absent)} here (tests/install-apptainer.sh PREFIX brings them to Debian)" if absent else ""
+    return f"no {', '.join(absent)} here (on Debian tests/install-apptainer.sh PREFIX installs them)" if absent else ""
 
 
 def run(
     *command: str | Path, timeout: float = 120, cwd: str | Path = REPOSITORY, **changes: str
 ) -> subprocess.CompletedProcess:
-    """The ended command, its output in one; `changes` are variables."""
+    """Run a command to its end.
+
+    Args:
+        command: the program and its arguments.
+        timeout: seconds after which it is ended.
+        cwd: the folder to run it in.
+        changes: environment variables.
+
+    Returns:
+        The command, with stdout and stderr together in `stdout`.
+    """
     words = [str(word) for word in command]
     with subprocess.Popen(
         words,
@@ -56,7 +66,7 @@ def run(
         try:
             output, _ = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
-            # Builds have much to tidy up.
+            # A build needs time to clean up.
             os.killpg(process.pid, signal.SIGTERM)
             try:
                 process.wait(20)
@@ -68,22 +78,22 @@ def run(
 
 
 def mock_driver(folder: Path) -> None:
-    """Put NVIDIA's driver of a machine with a GPU, which does nothing, into a folder for LD_LIBRARY_PATH."""
+    """Put a copy of NVIDIA's driver that claims to have a GPU, and does nothing, into a folder for LD_LIBRARY_PATH."""
     source = REPOSITORY / "tests" / "driver.c"
     for name in ("libcuda.so.1", "libnvidia-ml.so.1"):
         subprocess.run([COMPILER, "-x", "c", "-shared", "-fPIC", "-o", folder / name, source], check=True)
 
 
 def labels(image: Path) -> dict[str, str]:
-    """An image's labels."""
+    """The labels of an image."""
     return json.loads(run("apptainer", "inspect", "--json", image).stdout)["data"]["attributes"]["labels"]
 
 
 def faults(recipe: Path) -> str:
-    """What Apptainer finds wrong with a recipe, without building it; empty where it is sound.
+    """What Apptainer finds wrong with a recipe, without building it; empty if nothing is wrong.
 
-    It reads the recipe before it looks at the arguments, so all that it says of a sound one is that there is one too
-    many.
+    Apptainer reads the recipe before it checks the arguments. So if the recipe is sound, it complains only about the
+    unknown argument.
     """
     ended = run("apptainer", "build", "--build-arg", "nobodys=1", recipe.with_suffix(".never"), recipe)
     return "" if "unused build args: nobodys" in ended.stdout else ended.stdout

@@ -17,7 +17,7 @@ HERE = REPOSITORY / "tests"
 NOBODY = 65534
 SHOW = "srun bash -c 'echo $(hostname) $SLURMD_NODENAME $SLURM_LOCALID $CUDA_VISIBLE_DEVICES'"
 
-# Starts a cluster, prints its folder, and goes on as it is told.
+# Starts a cluster, prints its folder, submits a job and sleeps.
 HOST = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
@@ -84,7 +84,7 @@ def test_a_job_that_a_signal_ended_has_a_status_other_than_0(cluster, tmp_path):
     assert (job.state, job.status) == ("CANCELLED", 128 + signal.SIGTERM)
 
 
-def test_a_controller_that_does_not_answer_is_asked_again(cluster, tmp_path, monkeypatch):
+def test_a_command_is_repeated_if_the_controller_does_not_answer(cluster, tmp_path, monkeypatch):
     number = cluster.submit("--wrap", "true", cwd=tmp_path)
     answers, run = ["slurm_load_jobs error: Socket timed out"], cluster.run
     failed = lambda: subprocess.CompletedProcess([], 1, stdout=answers.pop())  # noqa: E731
@@ -95,7 +95,7 @@ def test_a_controller_that_does_not_answer_is_asked_again(cluster, tmp_path, mon
         cluster.job("1")
 
 
-def test_what_a_developer_has_set_for_other_jobs_is_not_taken(monkeypatch):
+def test_variables_that_a_developer_has_set_for_other_jobs_are_not_used(monkeypatch):
     for name in ("VENV", "LAUNCHER", "HPC_TRAIN", "SBATCH_PARTITION"):
         monkeypatch.setenv(name, "of another job")
     monkeypatch.setattr(slurm.Cluster, "conf", Path("slurm.conf"))
@@ -139,7 +139,7 @@ def test_it_runs_for_an_ordinary_user_with_a_long_and_odd_tmpdir(tmp_path):
         for file in ("cluster.py", "cluster_daemons.py"):
             shutil.copy(HERE / file, odd)
         odd.chmod(0o777)
-        # This interpreter may lie where only root looks; setpriv itself can still start it.
+        # This interpreter may be in a folder of root; setpriv itself can still start it.
         starts_itself = "import subprocess, sys; subprocess.check_call([sys.executable, '-c', ''])"
         candidates = [[*prefix, path, "-B", "-c"] for path in (sys.executable, "/usr/bin/python3")]
         quiet = {"stderr": subprocess.DEVNULL}
@@ -163,7 +163,7 @@ def test_it_runs_for_an_ordinary_user_with_a_long_and_odd_tmpdir(tmp_path):
         shutil.rmtree(odd.parent)
 
 
-def test_a_developer_starts_it_asks_and_stops_it():
+def test_a_developer_starts_it_sees_its_status_and_stops_it():
     def command(word):
         arguments = [sys.executable, str(HERE / "cluster.py"), word]
         return subprocess.run(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=90)
@@ -180,4 +180,4 @@ def test_a_developer_starts_it_asks_and_stops_it():
     finally:
         assert command("stop").returncode == 0
     assert not slurm.BY_HAND.exists()
-    assert command("status").stdout == "no cluster: python tests/cluster.py start\n"
+    assert command("status").stdout == "no cluster is running; start one: python tests/cluster.py start\n"

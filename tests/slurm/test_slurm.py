@@ -1,4 +1,4 @@
-"""The batch scripts in slurm/ on a real Slurm: accepted, explained, run; a job that fails is not run again."""
+"""The batch scripts in slurm/ on a real Slurm: accepted, explained, and run; a job that fails is not run again."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def test_the_shell_is_clean():
     assert checked.returncode == 0, checked.stdout
 
 
-def test_a_container_is_shown_the_folders_that_options_name(tmp_path):
+def test_a_container_shows_the_folders_that_options_name(tmp_path):
     data, link, other = tmp_path / "data", tmp_path / "link", tmp_path / "other"
     (data / "train").mkdir(parents=True)
     link.symlink_to(data)
@@ -64,7 +64,7 @@ def test_a_container_is_shown_the_folders_that_options_name(tmp_path):
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
-def test_run_by_hand_a_template_explains_itself(template, tmp_path):
+def test_a_template_that_is_run_by_hand_explains_itself(template, tmp_path):
     def by_hand(*arguments, **variables):
         outside = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
         command = ["bash", REPOSITORY / "slurm" / template, *arguments]
@@ -112,14 +112,14 @@ def test_a_job_submitted_from_elsewhere_says_what_is_missing(cluster, project, t
 def test_every_rank_finds_its_place_and_takes_a_gpu_of_its_own(cluster, project, resources, ranks, settings):
     number = cluster.submit(*resources, "slurm/train.sh", STAND_IN, "where", cwd=project, **settings)
     job = cluster.wait(number, 120)
-    said = cluster.output(number)
-    assert (job.state, job.status) == ("COMPLETED", 0), said
-    places = re.findall(r"rank (\d) of (\d) local (\d) on (\S+) takes GPU (\d)", said)
+    output = cluster.output(number)
+    assert (job.state, job.status) == ("COMPLETED", 0), output
+    places = re.findall(r"rank (\d) of (\d) local (\d) on (\S+) takes GPU (\d)", output)
     local = ranks // 2
     places = sorted((int(rank), int(size), int(own), node) for rank, size, own, node, gpu in places)
-    assert places == [(rank, ranks, rank % local, f"node{1 + rank // local}") for rank in range(ranks)], said
-    taken = re.findall(r"on (\S+) takes GPU (\d)", said)
-    assert len(set(taken)) == ranks, said
+    assert places == [(rank, ranks, rank % local, f"node{1 + rank // local}") for rank in range(ranks)], output
+    taken = re.findall(r"on (\S+) takes GPU (\d)", output)
+    assert len(set(taken)) == ranks, output
 
 
 @pytest.mark.parametrize(
@@ -131,11 +131,11 @@ def test_mnist_goes_from_submission_to_accuracy(cluster, project, digits, resour
     options = ("--model", "fc", "--epochs", "2", "--batch-size", "8", "--lr", "0.05", "--no-histograms")
     number = cluster.submit(*resources, "slurm/mnist_8gpu.sh", "--data", digits, *options, cwd=project)
     job = cluster.wait(number, 300)
-    said = cluster.output(number)
-    assert (job.state, job.status) == ("COMPLETED", 0), said
-    assert float(re.search(r"test accuracy (0\.\d+)", said)[1]) > 0.3
-    # The cluster's GPUs are none.
-    assert re.search(r"note: \S+ offers \d GPUs?, but TensorFlow sees none: it computes on CPUs", said)
+    output = cluster.output(number)
+    assert (job.state, job.status) == ("COMPLETED", 0), output
+    assert float(re.search(r"test accuracy (0\.\d+)", output)[1]) > 0.3
+    # The cluster's GPUs are pretended.
+    assert re.search(r"note: \S+ offers \d GPUs?, but TensorFlow sees none: it computes on CPUs", output)
     run = project / "runs" / f"{job.fields['JobName']}-{number}"
     assert (run / "model.keras").is_file()
     [start] = json.loads((run / "run.json").read_text())["starts"]
@@ -157,40 +157,40 @@ def not_requeued(cluster, number):
 
 
 def test_a_bug_on_one_rank_ends_the_job_and_is_not_run_again(cluster, project):
-    said = not_requeued(cluster, cluster.submit(*QUICK, "bug", cwd=project))
-    assert "the planted bug" in said
+    output = not_requeued(cluster, cluster.submit(*QUICK, "bug", cwd=project))
+    assert "the planted bug" in output
 
 
-def test_a_trainer_that_is_not_there_is_said_before_any_rank_starts(cluster, project):
-    said = not_requeued(cluster, cluster.submit("slurm/train.sh", "tests/ranks/stand_out.py", cwd=project))
-    assert "stand_out.py" in said
-    assert "launcher" not in said
-    said = not_requeued(cluster, cluster.submit("slurm/train.sh", "hpc_train.mist", cwd=project))
-    assert "hpc_train.mist" in said
-    assert "Traceback" not in said
+def test_a_missing_trainer_is_reported_before_any_rank_starts(cluster, project):
+    output = not_requeued(cluster, cluster.submit("slurm/train.sh", "tests/ranks/stand_out.py", cwd=project))
+    assert "stand_out.py" in output
+    assert "launcher" not in output
+    output = not_requeued(cluster, cluster.submit("slurm/train.sh", "hpc_train.mist", cwd=project))
+    assert "hpc_train.mist" in output
+    assert "Traceback" not in output
 
 
 def test_ranks_that_are_jobs_of_size_1_are_refused(cluster, project):
-    said = not_requeued(cluster, cluster.submit(*QUICK, "where", cwd=project, LAUNCHER="srun --mpi=none"))
-    assert "rejected: srun" in said
-    assert len(re.findall("error: no launcher makes 2 ranks on 2 nodes find each other", said)) == 1
-    assert "takes GPU" not in said
+    output = not_requeued(cluster, cluster.submit(*QUICK, "where", cwd=project, LAUNCHER="srun --mpi=none"))
+    assert "rejected: srun" in output
+    assert len(re.findall("error: no launcher makes 2 ranks on 2 nodes find each other", output)) == 1
+    assert "takes GPU" not in output
 
 
 def test_a_mistake_in_the_sites_settings_is_one_line(cluster, project, tmp_path):
-    def said(*lines):
+    def output(*lines):
         shutil.copytree(project / "slurm", tmp_path / "slurm", dirs_exist_ok=True)
         (tmp_path / "slurm" / "site.env").write_text("\n".join(lines))
         return not_requeued(cluster, cluster.submit("slurm/train.sh", STAND_IN, "where", cwd=tmp_path)).splitlines()
 
-    [line] = said("VENV=/nowhere/venv")
+    [line] = output("VENV=/nowhere/venv")
     assert "/nowhere/venv" in line
-    [line] = said("RESTARTS=3", "VENV='/an/open/quote")
+    [line] = output("RESTARTS=3", "VENV='/an/open/quote")
     assert "site.env: line 2" in line
 
 
 def test_a_mistyped_option_ends_the_job_with_the_right_one(cluster, project, digits):
     arguments = ("--nodes=1", "--ntasks-per-node=2", "slurm/mnist_8gpu.sh", "--data", digits, "--epoch", "3")
-    said = not_requeued(cluster, cluster.submit(*arguments, cwd=project))
-    assert said.count("Unrecognized options: --epoch") == 1
-    assert "--epochs" in said
+    output = not_requeued(cluster, cluster.submit(*arguments, cwd=project))
+    assert output.count("Unrecognized options: --epoch") == 1
+    assert "--epochs" in output

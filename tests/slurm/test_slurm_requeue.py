@@ -26,7 +26,7 @@ OPTIONS = ("--model", "dropout", "--augment", "--batch-size", "32", "--epochs", 
 
 @pytest.fixture(scope="module")
 def train(cluster, project, digits):
-    """A function that submits a training of two ranks on two nodes; it pauses so many seconds after each step."""
+    """A function that submits a training of two ranks on two nodes, which pauses `pause` seconds after each step."""
 
     def submit(*resources, pause, arguments=()):
         trainer = (RANKS / "paused_mnist.py", "--data", digits, *OPTIONS, *arguments)
@@ -41,7 +41,7 @@ def folder(cluster, project):
     return lambda number: project / "runs" / f"{cluster.job(number).fields['JobName']}-{number}"
 
 
-# A controller that is too busy to answer the first two times.
+# A command whose first two calls fail, like those of a busy controller.
 BUSY = """#!/bin/bash
 echo "$*" >>"$0.calls"
 [ "$(wc -l <"$0.calls")" -gt 2 ] || { echo "slurm_load_jobs error: Socket timed out on send/recv" >&2; exit 1; }
@@ -59,14 +59,14 @@ def busy(project, tmp_path_factory):
         (folder / "bin" / name).write_text(BUSY.replace("REAL", shutil.which(name)))
         (folder / "bin" / name).chmod(0o755)
     with open(folder / "slurm" / "site.env", "a") as file:
-        # Other people's scripts may end with the options that they began with.
+        # Scripts of other people may set these options and leave them set.
         file.write(f"PATH='{folder}/bin':$PATH\nset -euo pipefail\n")
     return folder
 
 
 @pytest.fixture(scope="module")
 def background(cluster, project, busy, train):
-    """Jobs that take a while, mostly of waiting; each has a test."""
+    """Jobs that take long, but mostly wait; each has a test."""
     earlier = len(cluster.submitted)
     script = ("--gpus-per-node=0", "slurm/train.sh", RANKS / "stand_in.py")
     stand_in = ("--nodes=2", "--ntasks-per-node=1", *script)
@@ -123,26 +123,26 @@ def wait_for_the_second_epoch(cluster, number, run):
         return (run / "metrics.jsonl").exists() and len(metrics(run)) >= 1
 
     cluster.wait(number, 120, until=trained)
-    # Into its midst: an epoch takes four seconds and more.
+    # Into the middle of the epoch, which takes at least four seconds.
     time.sleep(2)
 
 
 def test_restarts_without_progress_end_the_job(cluster, background):
     number = background["stuck"]
     job = cluster.wait(number, 180)
-    said = cluster.output(number)
-    assert job.state == "FAILED", said
+    output = cluster.output(number)
+    assert job.state == "FAILED", output
     assert (job.status != 0, job.restarts) == (True, 2)
-    assert re.findall(r"attempt (\d)", said) == ["0", "1"]
-    assert len(re.findall("error: .*2 restarts in a row without a newer checkpoint", said)) == 1
+    assert re.findall(r"attempt (\d)", output) == ["0", "1"]
+    assert len(re.findall("error: .*2 restarts in a row without a newer checkpoint", output)) == 1
 
 
 def test_restarts_that_make_progress_are_not_counted_under_mpirun_either(cluster, background):
     number = background["slow"]
     job = cluster.wait(number, 180)
-    said = cluster.output(number)
-    assert (job.state, job.status, job.restarts) == ("COMPLETED", 0, 3), said
-    assert re.findall(r"attempt (\d)", said) == ["0", "1", "2", "3"]
+    output = cluster.output(number)
+    assert (job.state, job.status, job.restarts) == ("COMPLETED", 0, 3), output
+    assert re.findall(r"attempt (\d)", output) == ["0", "1", "2", "3"]
 
 
 def test_a_cancelled_job_stays_cancelled_and_its_run_goes_on_in_another_job(cluster, train, folder, whole):
@@ -192,49 +192,49 @@ def process_of(number, rank):
 def test_a_time_limit_stops_requeues_and_resumes_a_job_with_the_same_bits(cluster, background, folder, whole):
     number = background["limited"]
     job = cluster.wait(number, 240)
-    said = cluster.output(number)
-    assert (job.state, job.status) == ("COMPLETED", 0), said
+    output = cluster.output(number)
+    assert (job.state, job.status) == ("COMPLETED", 0), output
     run = folder(number)
-    # Once, unless the machine is so slow that a start is not over when the signal comes; that start is run again.
-    resumed = [int(count) for count in re.findall(r"at a checkpoint, requeued: .* as restart (\d+)", said)]
+    # Once, unless the machine is so slow that the signal comes before a start is finished; then this start is repeated.
+    resumed = [int(count) for count in re.findall(r"at a checkpoint, requeued: .* as restart (\d+)", output)]
     assert resumed
     counts = [start["slurm_restart_count"] for start in starts(run)]
     assert counts == sorted({*counts, *(count - 1 for count in resumed), job.restarts})
-    assert job.restarts == len(re.findall("requeued: goes on", said)) == counts[-1]
+    assert job.restarts == len(re.findall("requeued: goes on", output)) == counts[-1]
     assert {start["slurm_job"] for start in starts(run)} == {number}
     # Nothing was lost: each start began where the one before it had stopped.
     steps = [start["step"] for start in starts(run)]
     assert 0 < steps[-1] < 126
-    stops = [int(step) for step in re.findall(r"stopped by SIGUSR1 after step (\d+)", said)]
+    stops = [int(step) for step in re.findall(r"stopped by SIGUSR1 after step (\d+)", output)]
     assert len(stops) == len(resumed)
     assert steps == sorted(steps)
     assert set(steps) == {0, *stops}
-    # One file has the output of all.
-    assert said.index("global batch") < said.index("resuming after step") < said.index("test accuracy")
+    # One file has the output of all starts.
+    assert output.index("global batch") < output.index("resuming after step") < output.index("test accuracy")
     assert_as_if_nothing_had_happened(run, whole)
 
 
-def test_ranks_that_hear_no_signal_are_run_again_as_well(cluster, background):
+def test_ranks_that_ignore_the_signal_are_run_again_too(cluster, background):
     number = background["deaf"]
     job = cluster.wait(number, 240)
-    said = cluster.output(number)
-    assert (job.state, job.status, job.restarts) == ("COMPLETED", 0, 1), said
-    # SIGKILL gave MPI no time to clear its shared memory away.
-    assert "the second start of 2 ranks" in said
+    output = cluster.output(number)
+    assert (job.state, job.status, job.restarts) == ("COMPLETED", 0, 1), output
+    # After SIGKILL MPI could not remove its shared memory.
+    assert "the second start of 2 ranks" in output
 
 
-def test_a_controller_that_is_too_busy_to_answer_breaks_no_chain(cluster, background, busy):
+def test_a_job_is_requeued_although_the_controller_is_busy(cluster, background, busy):
     number = background["busy"]
     job = cluster.wait(number, 180)
-    said = cluster.output(number)
-    assert (job.state, job.status, job.restarts) == ("COMPLETED", 0, 1), said
+    output = cluster.output(number)
+    assert (job.state, job.status, job.restarts) == ("COMPLETED", 0, 1), output
     for name in ("squeue", "scontrol"):
         calls = (busy / "bin" / f"{name}.calls").read_text().splitlines()
         assert len(calls) >= 3
         assert len(set(calls[:3])) == 1, calls
 
 
-# The last: it takes the nodes from every job that is still running.
+# The last test: it takes the nodes from every job that is still running.
 def test_a_pre_empted_job_comes_back_with_the_same_bits(cluster, project, train, folder, whole):
     number = train("--gpus-per-node=4", pause=0.2)
     run = folder(number)
@@ -242,8 +242,8 @@ def test_a_pre_empted_job_comes_back_with_the_same_bits(cluster, project, train,
     urgent = cluster.submit("--partition=urgent", "--nodes=2", "--gpus-per-node=4", "--wrap", "true", cwd=project)
     assert cluster.wait(urgent, 60).state == "COMPLETED"
     job = cluster.wait(number, 120)
-    said = cluster.output(number)
-    assert (job.state, job.status, job.restarts) == ("COMPLETED", 0, 1), said
+    output = cluster.output(number)
+    assert (job.state, job.status, job.restarts) == ("COMPLETED", 0, 1), output
     first, second = starts(run)
     assert (first["slurm_restart_count"], second["slurm_restart_count"]) == (0, 1)
     assert second["step"] > 21

@@ -15,7 +15,7 @@ from hpc_train.bench.study.command import read
 SWEEP = REPOSITORY / "slurm" / "sweep.sh"
 STUDY = REPOSITORY / "slurm" / "scaling_study.sh"
 
-# Notes what it was given at each start; with --stop it stops once at a checkpoint, as at a time limit.
+# Records its arguments at each start; with --stop it stops once at a checkpoint, as at a time limit.
 TRAINER = """
 import json, pathlib, sys
 arguments = sys.argv[1:]
@@ -39,7 +39,7 @@ OPTIONS = """# rates
 
 @pytest.fixture
 def submit(cluster, tmp_path):
-    """A function that submits a template from a folder of the test's own, one rank a node; the job's number."""
+    """A function that submits a template in the test's folder, with one rank a node, and returns the job's number."""
 
     def one(*arguments, **more):
         site = {"HPC_TRAIN": str(REPOSITORY), "VENV": sys.prefix, "PYTHONPATH": str(REPOSITORY), **more}
@@ -61,12 +61,12 @@ def test_each_task_of_a_sweep_has_its_line_of_options_and_its_run_folder(cluster
         starts[task] = [json.loads(line) for line in lines]
         assert {tuple(start[-5:]) for start in starts[task]} == {("--data", "my data", "--resume", "--run", run)}
     assert [start[:-5] for start in starts[1]] == [["--lr", "0.1"]]
-    # The one that stopped came back by itself, in its own folder and alone.
+    # Only the task that stopped was started again, in its own folder.
     assert [start[:-5] for start in starts[2]] == [["--note", "a  b", "--stop", "c $(touch ran) *", "d e"]] * 2
     assert [start[:-5] for start in starts[3]] == [["--lr", "0.3"]]
     assert not (tmp_path / "ran").exists()
     assert [ended[task].restarts for task in (1, 2, 3)] == [0, 1, 0]
-    # An unmatched quote, and a line too far.
+    # An unmatched quote, and a task without a line.
     assert [ended[task].status for task in (4, 5)] == [2, 2]
     assert [cluster.output(f"{array}_{task}") for task in (4, 5)] == [
         "error: sweep.sh: line 4 of options.txt has an unmatched quote: --note 'open\n",
@@ -75,7 +75,7 @@ def test_each_task_of_a_sweep_has_its_line_of_options_and_its_run_folder(cluster
     ]
 
 
-# It notes its options, then does without a container.
+# It records its options, and runs the command without a container.
 RUNTIME = """#!/bin/sh
 echo "$@" >> {folder}/asked
 while [ "$1" != {folder}/x.sif ]; do shift; done
@@ -84,7 +84,7 @@ exec "$@"
 """
 
 
-def test_a_container_is_shown_the_folders_on_the_tasks_line_alone(cluster, submit, tmp_path):
+def test_a_container_shows_only_the_folders_on_the_tasks_line(cluster, submit, tmp_path):
     (tmp_path / "trainer.py").write_text(TRAINER)
     (tmp_path / "x.sif").touch()
     for name in ("mine", "others", "every"):
@@ -113,7 +113,7 @@ def test_a_container_is_shown_the_folders_on_the_tasks_line_alone(cluster, submi
         (["--array=1", SWEEP, "hpc_train.mnist", "options.txt", "--run", "x"], "leave --run out"),
     ],
 )
-def test_a_sweep_that_cannot_be_says_so_with_status_2(cluster, submit, tmp_path, arguments, said):
+def test_an_impossible_sweep_ends_with_a_message_and_status_2(cluster, submit, tmp_path, arguments, said):
     (tmp_path / "options.txt").write_text("--lr 0.1\n")
     job = submit(*arguments)
     assert cluster.wait(job, 30).status == 2
@@ -125,7 +125,7 @@ def test_a_sweep_that_cannot_be_says_so_with_status_2(cluster, submit, tmp_path,
 def test_sizes_submitted_by_hand_run_one_after_another_and_the_last_prints_the_table(cluster, submit, digits, tmp_path):
     pytest.importorskip("horovod")
     options = ("mnist", "--data", digits, "--model", "fc", "--ways", "fit", "--rounds", "2", "--steps")
-    # The first fails at once and breaks nothing; there is room for the second beside it.
+    # The first fails at once, which does not stop the second, although there is room for both.
     jobs = [submit(f"--nodes={nodes}", STUDY, *options, steps) for nodes, steps in ((1, 0), (2, 3))]
     ended = [cluster.wait(job, 240) for job in jobs]
     assert [job.status == 0 for job in ended] == [False, True], cluster.output(jobs[1])
@@ -168,7 +168,7 @@ def test_one_command_submits_a_study_waits_for_it_and_reports(cluster, digits, t
     ]
     assert [(study / f"{Path(one.file).stem}.log").exists() for one in measurements] == [True] * 3
     rows = [line.split() for line in collected.stdout.splitlines()]
-    # Lines of progress begin with numbers, too.
+    # Lines of progress begin with numbers, but are short.
     assert [row[0].rstrip("*") for row in rows if len(row) > 7 and row[0].rstrip("*").isdigit()] == ["1", "2", "4"]
     # Nothing is missing: nothing is submitted.
     again = measure("--json")
