@@ -34,6 +34,7 @@ lint: venv
 	ruff check .
 	ruff format --check .
 	lint-imports
+	mypy
 	@if command -v shellcheck >/dev/null; then shellcheck -x $$(git ls-files '*.sh' .ci/run); \
 	else echo 'shellcheck is not installed: the shell files were not checked'; fi
 

@@ -96,7 +96,7 @@ def test_shards_keep_what_they_say_of_themselves():
 @pytest.mark.parametrize("name", DATA)
 def test_verify_finds_nothing_wrong(folder, name):
     said = hpc_train(folder, "verify", "--data", name)
-    assert said.count("all whole") == 2
+    assert said.count("no faults found") == 2
 
 
 def test_what_is_kept_of_many_files_saves_opening_them(folder):

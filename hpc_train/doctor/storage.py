@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from hpc_train import units
 from hpc_train.doctor.facts import Place
 from hpc_train.doctor.findings import Finding, plural, some
 
@@ -130,7 +131,7 @@ def judge_data(places: dict[str, Place], count: int, size: int) -> Finding:
         return Finding("data", "wrong", f"{place.path}{where}: {place.problem}", how)
     # Show the node with the worst result.
     name, place = max(places.items(), key=lambda item: {"works": 0, "held": 1}.get(item[1].locks, 2))
-    value = f"{place.path}: {plural(count, 'file')}, {gigabytes(size)}, {place.system}"
+    value = f"{place.path}: {plural(count, 'file')}, {units.size(size)}, {place.system}"
     if place.locks == "works":
         return Finding("data", "ok", f"{value}; HDF5's file locking works")
     where = f" on {name}" if len(places) > 1 else ""
@@ -158,7 +159,7 @@ def judge_local(places: dict[str, Place], size: int | None) -> Finding:
         return Finding(what, "wrong", f"{place.path}{where}: {place.problem}", how)
     name, place = min(places.items(), key=lambda item: item[1].free + item[1].held)
     least = " at least" if len(places) > 1 else ""
-    value = f"{place.path}: {place.system},{least} {gigabytes(place.free)} free"
+    value = f"{place.path}: {place.system},{least} {units.size(place.free)} free"
     if len(places) > 1:
         value += f" ({name})"
     if size is not None:
@@ -167,13 +168,13 @@ def judge_local(places: dict[str, Place], size: int | None) -> Finding:
         needed = {name: size - place.held for name, place in places.items() if size > place.held}
         if full := [name for name, more in needed.items() if more + margin(more) > places[name].free]:
             where = f" on {some(full)}" if len(places) > 1 else ""
-            value += f"; the data do not fit{where}: they need {gigabytes(size + margin(size))} of free space"
+            value += f"; the data do not fit{where}: they need {units.size(size + margin(size))} of free space"
             how = (
                 "give another folder (--local DIR), stage a part on each node (hpc-train stage --part), or read from "
                 "the shared file system"
             )
             return Finding(what, "wrong", value, how)
-        value += f"; the data ({gigabytes(size)}) fit"
+        value += f"; the data ({units.size(size)}) fit"
     kinds = {place.system for place in places.values()}
     if kinds & MEMORY:
         how = "staged data would take the job's memory: give a folder on a disk (--local DIR)"
@@ -182,11 +183,6 @@ def judge_local(places: dict[str, Place], size: int | None) -> Finding:
         how = "staging there gains nothing: give a folder on the node's own disk (--local DIR)"
         return Finding(what, "note", f"{value}; {remote[0]} is not local to the node", how)
     return Finding(what, "ok", value)
-
-
-def gigabytes(count: int) -> str:
-    """A number of bytes as people read it, such as 1.2 GB."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
 def _system(path: str) -> str:

@@ -100,9 +100,7 @@ def test_data_that_one_node_does_not_see_are_wrong():
     seen, lost = Place("d", "lustre", locks="works"), Place("d", "", problem="no such file or folder")
     found = storage.judge_data({"node1": seen, "node2": lost}, 3, 10**9)
     assert (found.verdict, "on node2" in found.value) == ("wrong", True)
-    assert (
-        storage.judge_data({"node1": seen}, 3, 10**9).value == "d: 3 files, 1.0 GB, lustre; HDF5's file locking works"
-    )
+    assert storage.judge_data({"node1": seen}, 3, 10**9).value == "d: 3 files, 1 GB, lustre; HDF5's file locking works"
 
 
 @pytest.mark.parametrize(
@@ -117,7 +115,7 @@ def test_locks_that_do_not_work_matter_to_other_programs_only(locks, words):
 
 def test_data_that_do_not_fit_the_fullest_node_are_wrong():
     places = {"node1": Place("/l", "ext4", free=10**12), "node2": Place("/l", "ext4", free=10**9)}
-    assert storage.judge_local(places, None).value == "/l: ext4, at least 1.0 GB free (node2)"
+    assert storage.judge_local(places, None).value == "/l: ext4, at least 1 GB free (node2)"
     assert storage.judge_local(places, 5 * 10**8).verdict == "ok"
     found = storage.judge_local(places, 10**9)
     assert (found.verdict, "do not fit" in found.value, "on node2" in found.value) == ("wrong", True, True)
