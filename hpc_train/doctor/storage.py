@@ -90,7 +90,7 @@ def look_at_local(folder: str | None) -> Place:
         folder = next((os.environ[name] for name in LOCAL_VARIABLES if os.environ.get(name)), "/tmp")
     path = os.path.expandvars(folder)
     if "$" in path:
-        return Place(path, "", problem="the variable is not set there")
+        return Place(path, "", problem="the variable is not set")
     there = Path(os.path.abspath(path))
     if os.path.lexists(there) and not there.is_dir():
         return Place(path, "", problem="is not a folder")
