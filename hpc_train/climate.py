@@ -7,7 +7,7 @@ from typing import Literal
 from hpc_train import command_line, training
 from hpc_train.data.fields.options import FieldOptions
 from hpc_train.errors import UserError
-from hpc_train.losses.options import LossOptions
+from hpc_train.losses.options import LossOptions, make, weights_of_classes
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,6 @@ def _facts(options: Options, catalogue) -> dict:
 
 
 def _loss(options: Options, catalogue):
-    from hpc_train.losses.options import make
 
     return make(options, catalogue.classes, _counts(options, catalogue), options.label_smoothing, options.ignored)
 
@@ -129,7 +128,6 @@ def _metrics(options: Options, catalogue) -> list:
 
 
 def _notes(options: Options, catalogue) -> list[str]:
-    from hpc_train.losses.options import weights_of_classes
     from hpc_train.metrics.label_maps import keys
     from hpc_train.models.padding import notice
 
@@ -160,7 +158,7 @@ def _statistics(options: Options):
 
 
 def network(name: str, shape: tuple[int, int, int], classes: int):
-    """The network `name` without layers that normalise: from float32 samples of `shape` to logits.
+    """The network `name` for samples that need no normalising: from float32 samples of `shape` to logits.
 
     Raises:
         UserError: there is no such network, or it does not take this shape.

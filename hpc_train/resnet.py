@@ -121,7 +121,7 @@ def _normalise(x, statistics: Path | None, catalogue):
 
 
 def network(name: str, shape: tuple[int, int, int], classes: int):
-    """The network `name` without layers that normalise: from float32 samples of `shape` to logits.
+    """The network `name` for samples that need no normalising: from float32 samples of `shape` to logits.
 
     Raises:
         UserError: there is no such network, or it does not take this shape.

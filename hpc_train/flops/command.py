@@ -23,11 +23,12 @@ class Flops:
     trainer: Annotated[Literal[tuple(TRAINERS)], tyro.conf.Positional]
     """Trainer whose network is counted."""
     model: str | None = None
-    """Network, as in the trainer's --model; by default deep for mnist, resnet50 and tiramisu."""
+    """Network, as in the trainer's --model; by default deep (mnist), resnet50 (resnet) or tiramisu (climate)."""
     shape: tuple[int, int, int] | None = None
-    """Height, width and channels of a sample; by default 28 28 1, 224 224 3 and 768 1152 16."""
+    """Height, width and channels of a sample; by default 28 28 1 (mnist), 224 224 3 (resnet) or 768 1152 16
+    (climate)."""
     classes: int | None = None
-    """Number of classes; by default 10, 1000 and 3."""
+    """Number of classes; by default 10 (mnist), 1000 (resnet) or 3 (climate)."""
     layers: int = 10
     """Number of layers to list, largest first."""
     step: bool = False
@@ -43,7 +44,8 @@ def run(options: Flops) -> None:
         UserError: no such network, or a shape that it does not take.
     """
     trainer = TRAINERS[options.trainer]
-    name, shape = options.model or trainer.model, options.shape or trainer.shape
+    name = trainer.model if options.model is None else options.model
+    shape = trainer.shape if options.shape is None else options.shape
     classes = trainer.classes if options.classes is None else options.classes
     if min(*shape, classes, options.batch_size) < 1 or options.layers < 0:
         raise UserError("--shape, --classes and --batch-size must be at least 1, --layers at least 0")

@@ -1,6 +1,6 @@
 """Losses, on logits, in float32; the options that choose one import no Keras."""
 
-import importlib
+from hpc_train.faces import lazy
 
 _HOME = {
     "SmoothedCrossEntropy": "cross_entropy",
@@ -12,9 +12,4 @@ _HOME = {
 }
 
 __all__ = sorted(_HOME)
-
-
-def __getattr__(name):
-    if name in _HOME:
-        return getattr(importlib.import_module(f"hpc_train.losses.{_HOME[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy(__name__, _HOME)

@@ -11,8 +11,7 @@ Five lines make a Keras 3 script a Horovod job::
 Horovod and TensorFlow are imported with the first name that needs them, so `World` costs nothing.
 """
 
-import importlib
-
+from hpc_train.faces import lazy
 from hpc_train.parallel.world import World
 
 _HOME = {
@@ -36,9 +35,4 @@ _HOME = {
 }
 
 __all__ = ["World", *sorted(_HOME)]
-
-
-def __getattr__(name):
-    if name in _HOME:
-        return getattr(importlib.import_module(f"hpc_train.parallel.{_HOME[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy(__name__, _HOME)

@@ -13,7 +13,7 @@ from hpc_train.data.catalogue.layout import CLIMATE_CLASSES
 from hpc_train.errors import UserError
 from hpc_train.files import write_json
 from hpc_train.metrics import confusion
-from hpc_train.predict import shown_fields
+from hpc_train.predict import coastlines, shown_fields
 from hpc_train.predict.map_source import MapSource, open_data, open_npy
 from hpc_train.predict.netcdf import mask_file
 
@@ -44,8 +44,8 @@ def predict(options, folder, path: Path, model, output: Path) -> None:
     _check_dtype(np.dtype(model.inputs[0].dtype), source, options.data)
     _check_packing(model, source, options.data)
     drawn = _drawn(options, source.samples)
-    pictures = _Pictures(options, output, source, names) if drawn else None
     _print_assumed(source.grid, options.data)
+    pictures = _Pictures(options, output, source, names) if drawn else None
     scores = _Scores(names)
     timed = source.time(0)
     calendar = timed and timed.calendar
@@ -130,7 +130,6 @@ class _Pictures:
 
     def __init__(self, options, output: Path, source: MapSource, names):
         from hpc_train.plotting import new_figure
-        from hpc_train.predict import coastlines
 
         channels = 1 if source.channel_axis is None else source.shape[source.channel_axis]
         self.shown = shown_fields.choose(source.channel_names, channels, options.show)

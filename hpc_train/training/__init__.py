@@ -12,14 +12,9 @@ A trainer is a dataclass of options and a task::
 TensorFlow and Horovod are imported when a training begins.
 """
 
-import importlib
+from hpc_train.faces import lazy
 
 _HOME = {"Options": "options", "Task": "task", "train": "fit"}
 
 __all__ = sorted(_HOME)
-
-
-def __getattr__(name):
-    if name in _HOME:
-        return getattr(importlib.import_module(f"hpc_train.training.{_HOME[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy(__name__, _HOME)

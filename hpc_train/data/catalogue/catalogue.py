@@ -238,6 +238,8 @@ def _list_shards(directory: Path, split: str | None, needed: bool) -> list[str]:
         if found == split:
             generations.setdefault(shards, set()).add(shard)
     if split is None or not generations:
+        if split is None and splits:
+            raise UserError(f"{directory}: has shards of {', '.join(splits)}; name one of these splits")
         there = f"only of {', '.join(splits)}" if splits else "nor of any other split"
         raise UserError(f"{directory}: has no shards of split {split!r}, {there}; {PREPARE} or name another split")
     if mixed := mixed_generations(directory, split, generations):

@@ -65,11 +65,6 @@ class ClassMap:
         return self.of_label != tuple(range(self.stored)) or self.ignore is not None
 
     @property
-    def ignores(self) -> bool:
-        """Whether there may be pixels of class IGNORED."""
-        return IGNORED in self.of_label or self.ignore is not None
-
-    @property
     def dtype(self) -> np.dtype:
         """The smallest signed type that holds the classes and IGNORED."""
         return np.min_scalar_type(-max(2, self.classes))

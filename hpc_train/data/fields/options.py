@@ -7,7 +7,7 @@ from typing import Literal
 
 from hpc_train.data.catalogue.class_map import IGNORED, ClassMap
 from hpc_train.data.catalogue.layout import CLIMATE_CLASSES, STATISTICS_FILES
-from hpc_train.data.options import LabelOptions
+from hpc_train.data.options import LabelOptions, is_synthetic
 from hpc_train.errors import UserError
 
 # Winds to the north (v, va, vas, vwnd, vgrd, VBOT), currents (vo), stress (tauy) and vorticity (vo, vor, vort), with
@@ -155,10 +155,9 @@ class FieldOptions(LabelOptions):
 
     def _load_statistics(self):
         from hpc_train.data.fields.synthetic import field_statistics
-        from hpc_train.data.options import SYNTHETIC
         from hpc_train.data.statistics import load_statistics
 
-        if str(self.data) == SYNTHETIC and not self.statistics:
+        if is_synthetic(self) and not self.statistics:
             return field_statistics(self)
         folder = self.data if self.data.is_dir() else self.data.parent
         beside = next((folder / name for name in STATISTICS_FILES if (folder / name).is_file()), None)

@@ -4,11 +4,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc_train.console import say
+from hpc_train.console import ProgressLine, say
 from hpc_train.data.options import DataOptions
-from hpc_train.data.shards.compression import Compression
+from hpc_train.data.shards.compression import Compression, Storage
 from hpc_train.errors import UserError
-from hpc_train.units import size
+from hpc_train.units import MIB, size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,6 @@ def _splits(options: Shard) -> list[str]:
 
 
 def _repack(options: Shard, split: str, comm) -> None:
-    from hpc_train.console import ProgressLine
     from hpc_train.data.repack.conversion import loss_warnings
     from hpc_train.data.repack.split import source_hash
     from hpc_train.parallel.mpi import on_root
@@ -108,8 +107,6 @@ def _repack(options: Shard, split: str, comm) -> None:
 def _plan(options: Shard, catalogue, source: str):
     from hpc_train.data.repack.conversion import Conversion
     from hpc_train.data.repack.split import SplitShards
-    from hpc_train.data.shards.compression import Storage
-    from hpc_train.units import MIB
 
     if not catalogue.layout.targets:
         raise UserError(

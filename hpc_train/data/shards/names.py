@@ -36,7 +36,7 @@ def check_split(where, split, samples, shards):
         UserError: for more shards than samples, or none.
     """
     if parse_shard_name(shard_name(split, 0, 1)) is None:
-        raise ValueError(f"{split!r} is no name for a split")
+        raise ValueError(f"{split!r} cannot name a split; use lower-case letters, digits and _")
     if not 1 <= shards <= samples:
         raise UserError(f"{where}: {samples} samples do not fill {shards} shards; use 1 to {samples}")
 

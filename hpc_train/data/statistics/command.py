@@ -214,7 +214,7 @@ def _finish(options: Stats, catalogue, total, folder: Path, ranks: int, seconds:
     lost = np.flatnonzero(np.isnan(load_statistics(paths[1]).std) & (total.count > 0))
     if len(lost):
         channels = ", ".join(map(str, lost))
-        say(f"note: float32 squares in {paths[1].name} cannot hold the std of channels {channels}; the other files do")
+        say(f"note: float32 squares in {paths[1].name} cannot hold the std of channels {channels}; the other files can")
     say("wrote " + ", ".join(map(str, paths)))
 
 

@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc_train.console import say
+from hpc_train.console import ProgressLine, say
 from hpc_train.data.options import DataOptions
 from hpc_train.errors import UserError
 from hpc_train.units import size
@@ -50,7 +50,6 @@ def run(options: Verify) -> None:
 
 def verify(options: Verify, split: str, comm) -> list[str]:
     """The faults of a split, one line each, the same on every rank; prints one line if there are none. Collective."""
-    from hpc_train.console import ProgressLine
     from hpc_train.data.verify.scan import scan
     from hpc_train.parallel.mpi import on_root
 

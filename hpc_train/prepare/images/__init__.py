@@ -1,1 +1,1 @@
-"""`hpc-train prepare image-folder`: image files of any kind as JPEG shards."""
+"""`hpc-train prepare image-folder`: image files as shards, of JPEG files or of pixels."""

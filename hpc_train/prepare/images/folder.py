@@ -102,7 +102,7 @@ def _by_split(lists):
     for text in lists:
         split, _, path = text.partition("=")
         if parse_shard_name(shard_name(split, 0, 1)) is None:
-            raise UserError(f"--lists {text}: {split!r} cannot name a split; use small letters, digits and _")
+            raise UserError(f"--lists {text}: {split!r} cannot name a split; use lower-case letters, digits and _")
         if split in found:
             raise UserError(f"--lists {text}: a second list of {split}; give only one")
         found[split] = path

@@ -207,7 +207,7 @@ class FieldFile:
         except (ValueError, OverflowError) as error:
             raise self._problem(
                 f"{variable.name} ({variable.units}, calendar {calendar}) cannot be turned into dates "
-                f"({reason(error)}); give files with a real calendar"
+                f"({reason(error)}); give files whose time has valid units and a real calendar"
             ) from error
         if np.ma.is_masked(dates):
             raise self._problem(f"{variable.name} has missing values; fill them")

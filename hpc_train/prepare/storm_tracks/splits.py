@@ -49,7 +49,7 @@ def _parse(text: str) -> Split:
     if not parts:
         raise UserError(f"--splits {text!r}: gives no dates or files; write train=2018-09 or train='gfs_2018*'")
     if parse_shard_name(shard_name(name, 0, 1)) is None:
-        raise UserError(f"--splits {text!r}: {name!r} cannot name a split; use small letters, digits and _")
+        raise UserError(f"--splits {text!r}: {name!r} cannot name a split; use lower-case letters, digits and _")
     ranges, patterns = [], []
     for part in parts.split(","):
         dates = _DATES.fullmatch(part)

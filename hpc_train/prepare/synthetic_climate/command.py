@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hpc_train.console import say
+from hpc_train.console import ProgressLine, say
 from hpc_train.errors import UserError
 
 # File of the options that the samples of a set depend on, besides their split and number; a folder holds one set.
@@ -66,7 +66,7 @@ def run(options: ClimateSynthetic) -> None:
             _write_all(options, comm)
         except KeyboardInterrupt:
             if comm.rank == 0:
-                say("\ninterrupted: finished samples are kept; give the same command again to go on", sys.stderr)
+                say("\ninterrupted: finished samples are kept; give the same command again to continue", sys.stderr)
             raise
 
 
@@ -99,7 +99,6 @@ def _write_all(options: ClimateSynthetic, comm) -> None:
 
 
 def _write_split(options: ClimateSynthetic, split: str, samples: int, kept: set[str], comm) -> None:
-    from hpc_train.console import ProgressLine
     from hpc_train.parallel.mpi import agree
     from hpc_train.prepare.synthetic_climate.grid import EvenGrid
     from hpc_train.prepare.synthetic_climate.weather import make
