@@ -35,7 +35,7 @@ lint: venv
 	ruff format --check .
 	lint-imports
 	mypy
-	@if command -v shellcheck >/dev/null; then shellcheck -x $$(git ls-files '*.sh' .ci/run); \
+	@if command -v shellcheck >/dev/null; then shellcheck -x slurm/*.sh containers/*.sh tests/*.sh $(wildcard .ci/run); \
 	else echo 'shellcheck is not installed: the shell files were not checked'; fi
 
 # Every page anew (-E), so that no warning is lost: each is an error.

@@ -98,7 +98,8 @@ def judge(size: int, wrong: dict[str, list[int]], small: float, large: int, seco
     if bad := {dtype: ranks for dtype, ranks in wrong.items() if ranks}:
         dtype, ranks = next(iter(bad.items()))
         value = f"the sum over {plural(size, 'rank')} is wrong in {' and '.join(bad)}, first on rank {ranks[0]}"
-        how = f"do not train with this Horovod; build it again: {BUILD} --rebuild"
+        gpu = " --gpu" if "gpu" in device else ""
+        how = f"do not train with this Horovod: build it again ({BUILD}{gpu} --rebuild), or the image that holds it"
         return Finding(what, "wrong", f"{value} ({dtype} on {plural(len(ranks), 'rank')})", how)
     where = "GPUs" if "gpu" in device else "CPUs"
     value = (

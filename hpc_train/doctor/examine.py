@@ -87,7 +87,8 @@ class Examination:
         """Check which MPI Horovod, mpi4py and the launcher use.
 
         Returns:
-            The family of Horovod's MPI, or else of mpi4py's; and whether both use the same library.
+            The family of Horovod's MPI, or else of mpi4py's; and whether MPI started the ranks and both use
+            the same library.
         """
         self._doing("finding the MPI of Horovod and of mpi4py")
         library = software.horovod_library()

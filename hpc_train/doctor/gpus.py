@@ -97,7 +97,7 @@ def judge(everybody: list[Facts], cuda: bool, nccl: bool, inside: str, alone: bo
     if alone:
         how = "fix the launch first: only ranks that have found each other know which GPU is whose"
         return Finding(NAME, "note", value, how)
-    value += f"; each rank takes its own, rank 0 takes GPU {everybody[0].takes}"
+    value += f"; each rank takes its own, rank 0 takes {everybody[0].takes}"
     if len(everybody) > 1 and not nccl:
         how = unless_sealed(inside, f"{BUILD} --gpu")
         return Finding(NAME, "note", f"{value}; Horovod has no NCCL and sums on the CPU", how)

@@ -168,7 +168,8 @@ def judge_local(places: dict[str, Place], size: int | None) -> Finding:
         needed = {name: size - place.held for name, place in places.items() if size > place.held}
         if full := [name for name, more in needed.items() if more + margin(more) > places[name].free]:
             where = f" on {some(full)}" if len(places) > 1 else ""
-            value += f"; the data do not fit{where}: they need {units.size(size + margin(size))} of free space"
+            missing = max(needed[name] for name in full)
+            value += f"; the data do not fit{where}: they need {units.size(missing + margin(missing))} of free space"
             how = (
                 "give another folder (--local DIR), stage a part on each node (hpc-train stage --part), or read from "
                 "the shared file system"

@@ -9,8 +9,7 @@ import tensorflow as tf
 from hpc_train.optim.lag import Waiting
 from hpc_train.optim.wrapper import Wrapper
 from hpc_train.parallel import wire
-
-_MIB = 2**20
+from hpc_train.units import MIB
 
 
 @keras.saving.register_keras_serializable(package="hpc_train")
@@ -148,7 +147,7 @@ class DistributedOptimizer(Wrapper):
         filled, dtype = 0, None
         for i in reversed(dense):
             size = grads[i].dtype.size * grads[i].shape.num_elements()
-            if not buckets or grads[i].dtype != dtype or filled + size > self.bucket_mib * _MIB:
+            if not buckets or grads[i].dtype != dtype or filled + size > self.bucket_mib * MIB:
                 buckets.append([])
                 filled, dtype = 0, grads[i].dtype
             buckets[-1].append(i)

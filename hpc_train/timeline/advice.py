@@ -44,8 +44,8 @@ def _late(figures: dict) -> Iterator[str]:
         )
     elif waited >= 0.2 and 2 * figures["ranks_noted"]["even"] >= noted:
         yield (
-            f"negotiation takes {waited:.0%} of the time, although most ranks come at the same time: this is the cost "
-            "of the negotiation itself, which fewer and larger operations lower"
+            f"negotiation takes {waited:.0%} of the time, although in most negotiations no single rank is late: this "
+            "is the cost of the negotiation itself, which fewer and larger operations lower"
         )
     elif waited >= 0.2:
         yield (

@@ -39,7 +39,7 @@ class Feed:
 
     Args:
         options: of the trainer (`data.options.DataOptions` and `ReadOptions`, `test_data`, `seed`, `batch_size`), with
-            `data.fields.FieldOptions` or without.
+            `data.fields.options.FieldOptions` or without.
         world: the ranks.
 
     Raises:

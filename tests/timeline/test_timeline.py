@@ -194,7 +194,7 @@ def test_advice_follows_from_the_figures_or_is_not_given():
     noted = {"negotiations": 60, "even": 0}
     one("ranks wait for each other 30% of the time, and the file does", wall={"negotiation": 0.3}, ranks_noted=noted)
     noted = {"negotiations": 1000, "even": 800}
-    one("negotiation takes 30% of the time, although most", wall={"negotiation": 0.3}, ranks_noted=noted)
+    one("negotiation takes 30% of the time, although in most", wall={"negotiation": 0.3}, ranks_noted=noted)
     one("one negotiation took 9 s of 10 s in total", negotiations={"count": 1000, "max": 9.0})
     one("an all-reduce sends 1.2 kB on average", wall={"collective": 0.4}, allreduce={"bytes_each": 1200})
     one("copies in and out of the fusion buffer take 14 s, the collectives 10 s", wall={"fusion copy in": 0.13})
