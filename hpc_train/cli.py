@@ -166,7 +166,7 @@ def _complete(words: list[str]) -> None:
     elif words != ["bash"]:
         _wrong(f"name the shell, which can only be bash: {usage}")
     else:
-        from hpc_train import completion
+        from hpc_train.help import completion
 
         print(completion.script({name: _options(name) for name in _COMMANDS}, ("help", "completion bash")), end="")
 

@@ -6,9 +6,10 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from hpc_train import help_page, requirements
+from hpc_train import requirements
 from hpc_train.console import while_read
 from hpc_train.errors import UserError
+from hpc_train.help import page as help_page
 from hpc_train.parallel.launcher import detect
 from hpc_train.parallel.world import exit_usage, exit_when_read
 

@@ -11,8 +11,10 @@ from typing import Literal
 import pytest
 import tyro
 
-from hpc_train import cli, completion, help_page, mnist
+from hpc_train import cli, mnist
 from hpc_train.bench.throughput.options import BENCHMARKS
+from hpc_train.help import completion
+from hpc_train.help import page as help_page
 from hpc_train.trainers import TRAINERS
 
 COMMANDS = {f"hpc-train {name}": cli._options(name) for name in cli._COMMANDS}

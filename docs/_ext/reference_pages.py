@@ -9,7 +9,8 @@ import inspect
 import re
 from pathlib import Path
 
-from hpc_train import cli, help_page
+from hpc_train import cli
+from hpc_train.help import page as help_page
 from hpc_train.trainers import TRAINERS
 
 _MARKUP = set("\\*_<>[]{}$#|~")

@@ -11,7 +11,8 @@ from pathlib import Path
 import tyro
 from launch import REPOSITORY
 
-from hpc_train import cli, help_page
+from hpc_train import cli
+from hpc_train.help import page as help_page
 from hpc_train.trainers import TRAINERS
 
 # What a page writes where a reader writes a number.

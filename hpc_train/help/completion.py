@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from hpc_train import help_page
+from hpc_train.help import page as help_page
 
 _SCRIPT = """\
 # Makes bash complete hpc-train. Write this to ~/.local/share/bash-completion/completions/hpc-train, or source it.
