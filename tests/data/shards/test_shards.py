@@ -177,7 +177,7 @@ def test_large_finite_values_are_not_taken_for_infinity(tmp_path):
 
 
 def test_a_split_needs_a_plain_name(tmp_path):
-    with pytest.raises(ValueError, match="no name for a split"):
+    with pytest.raises(ValueError, match="cannot name a split"):
         write_shards(tmp_path, "../train", *samples(4), classes=CLASSES)
 
 
