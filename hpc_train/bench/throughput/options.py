@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Literal
 import tyro
 
 from hpc_train import training
+from hpc_train.data.options import is_synthetic
 from hpc_train.errors import UserError
 from hpc_train.trainers import TRAINERS, Trainer
 
@@ -84,7 +85,7 @@ class BenchOptions(NoDifference):
                 "--sync-batch-norm; leave it out"
             )
         # Synthetic data are not read.
-        without = (() if bare else BARE) + (("input",) if str(self.data) == "synthetic" else ())
+        without = (() if bare else BARE) + (("input",) if is_synthetic(self) else ())
         return tuple(way for way in WAYS if (way in self.ways if self.ways else way not in without))
 
     def check_bench(self) -> None:
