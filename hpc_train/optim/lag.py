@@ -1,5 +1,6 @@
 """Gradient lag: each step applies the gradient of the step before, so that averaging it costs no time."""
 
+import keras
 import tensorflow as tf
 
 from hpc_train.optim.gradients import scaled
@@ -16,9 +17,18 @@ class Waiting:
         scale: variable, a float32 scalar; 0 if no gradients wait.
     """
 
-    def __init__(self, optimizer, weights: list):
-        self.gradients = [optimizer.add_variable_from_reference(weight, "waiting") for weight in weights]
-        self.scale = optimizer.add_variable((), "zeros", "float32", name="waiting_scale")
+    def __init__(self, weights: list):
+        with keras.name_scope("distributed_optimizer"):
+            self.gradients = [
+                keras.Variable(
+                    tf.zeros(weight.shape, weight.dtype),
+                    dtype=weight.dtype,
+                    trainable=False,
+                    name=f"{getattr(weight, 'path', weight.name).replace('/', '_').replace(':', '_')}_waiting",
+                )
+                for weight in weights
+            ]
+            self.scale = keras.Variable(0.0, dtype="float32", trainable=False, name="waiting_scale")
         self._of = {id(weight): waiting for weight, waiting in zip(weights, self.gradients, strict=True)}
 
     def of(self, weights: list, grads: list) -> list:
@@ -28,23 +38,23 @@ class Waiting:
             for weight, grad in zip(weights, grads, strict=True)
         ]
 
-    def exchange(self, means: list, grads: list, weights: list, optimizer) -> None:
-        """Let `optimizer` apply `means`, and keep `grads` for the next step.
+    def exchange(self, means: list, grads: list, weights: list, scale_loss, apply) -> None:
+        """Apply `means`, and keep `grads` for the next step.
 
         Args:
             means: the results of `of` in this step, averaged over the ranks.
             grads: of this step, with the optimizer's current loss scale; sparse gradients become dense.
             weights: the variables of both.
-            optimizer: it is not called, and counts no step, if nothing waits, as in the first step.
+            scale_loss: of the optimizer.
+            apply: of the optimizer. It is not called, and counts no step, if nothing waits, as in the first step.
         """
-        now, before = optimizer.scale_loss(tf.constant(1.0)), tf.convert_to_tensor(self.scale)
+        now, before = scale_loss(tf.constant(1.0)), tf.convert_to_tensor(self.scale)
 
-        def apply():
+        def apply_rescaled():
             # The loss scale may have changed since then, by a power of 2, so the quotient is exact.
-            rescaled = [mean if mean is None else scaled(mean, now / before) for mean in means]
-            optimizer.apply(rescaled, weights)
+            apply([mean if mean is None else scaled(mean, now / before) for mean in means], weights)
 
-        tf.cond(before > 0, apply, lambda: None)
+        tf.cond(before > 0, apply_rescaled, lambda: None)
         for weight, grad in zip(weights, grads, strict=True):
             if grad is not None:
                 self._of[id(weight)].assign(tf.convert_to_tensor(grad))

@@ -1,24 +1,33 @@
-"""The optimizer that averages gradients over the ranks before another optimizer applies them."""
+"""The optimizer that averages gradients over the ranks before it applies them."""
 
 from contextlib import contextmanager
+from typing import Any
 
 import horovod.tensorflow as hvd
 import keras
 import tensorflow as tf
 
+from hpc_train.errors import UserError
 from hpc_train.optim.lag import Waiting
-from hpc_train.optim.wrapper import Wrapper
 from hpc_train.parallel import wire
 from hpc_train.units import MIB
 
+_REDUCTIONS = ("average", "sum", "adasum")
+_swap_class = object.__dict__["__class__"].__set__
+# At run time the next class is the optimizer's own.
+_Optimizer: Any = object
 
-@keras.saving.register_keras_serializable(package="hpc_train")
-class DistributedOptimizer(Wrapper):
-    """Averages the gradients of all ranks, then hands them to `inner_optimizer`.
 
-    It wraps an optimizer as Keras's own `LossScaleOptimizer` does. It goes around that one, not inside it: overflow
-    must be judged on the averaged gradient, or ranks disagree on skipping a step and hang. Gradients travel in buckets,
-    one grouped all-reduce each. The last layers' come first, since the backward pass has those ready first.
+class DistributedOptimizer(_Optimizer):
+    """Makes a Keras optimizer average its gradients over all ranks before it applies them.
+
+    The call returns the optimizer that it is given, with all its state: its class becomes a subclass of its own whose
+    `apply` averages first. So each attribute, method and setting is the optimizer's own, `isinstance` holds, and what
+    is saved is the plain optimizer, which loads where there is no Horovod. Subclasses may override `average`.
+
+    It goes around a `LossScaleOptimizer`, not inside it: overflow must be judged on the averaged gradient, or ranks
+    disagree on skipping a step and hang. Gradients travel in buckets, one grouped all-reduce each. The last layers'
+    come first, since the backward pass has those ready first.
 
     With lag 1 a step averages and applies the gradient of the step before (see `optim.lag`): the all-reduces have
     nothing to wait for, and run beside the whole forward and backward pass. The first step only stores its gradient for
@@ -26,78 +35,140 @@ class DistributedOptimizer(Wrapper):
     gradient has overflowed too, so the loss scale is halved twice. Sparse gradients become dense.
 
     Args:
-        inner_optimizer: any Keras optimizer; it holds the learning rate and all state.
+        inner_optimizer: a Keras optimizer, or its name.
         wire_dtype: None, "float16" or "bfloat16": the type in which float32 gradients travel.
         bucket_mib: MiB of gradients in one grouped all-reduce.
         lag: steps from a gradient to its use, 0 or 1.
-        reduction: "average", or "adasum": `wire.adasum` instead of the mean, layer by layer.
+        reduction: "average", "sum", or "adasum": `wire.adasum` instead of the mean, layer by layer.
+        name: a new name for the optimizer; None keeps its own.
 
     Raises:
         ValueError: an unknown `wire_dtype`, `lag` or `reduction`; a bucket size that is not positive; adasum with a
             `wire_dtype`.
+        UserError: on every rank, for an optimizer that averages already.
     """
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         inner_optimizer,
         wire_dtype: str | None = None,
         bucket_mib: float = 32.0,
         lag: int = 0,
         reduction: str = "average",
-        name=None,
+        name: str | None = None,
     ):
-        super().__init__(inner_optimizer, name=name)
         if wire_dtype not in (None, "float16", "bfloat16"):
             raise ValueError(f"wire_dtype must be None, 'float16' or 'bfloat16', not {wire_dtype!r}")
         if bucket_mib <= 0:
             raise ValueError(f"bucket_mib must be positive, not {bucket_mib}")
         if lag not in (0, 1):
             raise ValueError(f"lag must be 0 or 1, not {lag!r}")
-        if reduction not in ("average", "adasum"):
-            raise ValueError(f"reduction must be 'average' or 'adasum', not {reduction!r}")
+        if reduction not in _REDUCTIONS:
+            raise ValueError(f"reduction must be 'average', 'sum' or 'adasum', not {reduction!r}")
         if reduction == "adasum" and wire_dtype:
             raise ValueError(f"adasum takes gradients as they are, not in {wire_dtype}")
-        self.wire_dtype = wire_dtype
-        self.bucket_mib = bucket_mib
-        self.lag = lag
-        self.reduction = reduction
-        self._waiting: Waiting | None = None
-        self._collected: Collected | None = None
+        settings = {"wire_dtype": wire_dtype, "bucket_mib": bucket_mib, "lag": lag, "reduction": reduction}
+        return cls._distributed(keras.optimizers.get(inner_optimizer), settings, name)
+
+    def __init__(self, *args, **kwargs):
+        # The optimizer was made before; Python calls this after __new__.
+        pass
+
+    @classmethod
+    def _distributed(cls, optimizer, settings: dict, name: str | None = None):
+        """Give `optimizer` its subclass of `cls`, with `settings` as its attributes."""
+        _check(optimizer)
+        plain = type(optimizer)
+        own = {
+            "__module__": plain.__module__,
+            "__qualname__": plain.__qualname__,
+            "__doc__": plain.__doc__,
+            # What Keras saves, and what isinstance sees, is the plain class.
+            "__class__": property(lambda self: plain),
+            "_plain": plain,
+            "_settings": (cls, settings),
+            "_state": None,
+        }
+        _swap_class(optimizer, type(plain.__name__, (cls, plain), own))
+        optimizer._state = _State(**settings)
+        if name is not None:
+            optimizer.name = name
+        if optimizer.built:
+            optimizer._keep_waiting(optimizer._trainable_variables)
+        return optimizer
+
+    def __getattr__(self, name):
+        # Settings live in one object that Keras does not track.
+        state = None if name.startswith("__") else object.__getattribute__(self, "_state")
+        if state is not None and name in state.settings:
+            return state.settings[name]
+        raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
+
+    def plain(self):
+        """Take the averaging away again: the optimizer itself, with its own class. Returns it."""
+        _swap_class(self, self._plain)
+        return self
 
     def build(self, variables):
         if not self.built:
             super().build(variables)
-            if self.lag:
-                self._waiting = Waiting(self, list(variables))
+            self._keep_waiting(list(variables))
+
+    def build_for(self, variables) -> None:
+        """Build for `variables` if not built yet."""
+        if not self.built:
+            with keras.name_scope(self.name):
+                self.build(list(variables))
+
+    def _keep_waiting(self, variables: list) -> None:
+        if self.lag and self._state.waiting is None:
+            self._state.waiting = Waiting(variables)
 
     @property
     def variables(self):
-        waiting = [self._waiting.scale, *self._waiting.gradients] if self._waiting else []
-        return [*self.inner_optimizer.variables, *waiting]
+        waiting = self._state.waiting
+        return [*super().variables, *([waiting.scale, *waiting.gradients] if waiting else [])]
 
     @property
     def waiting(self) -> list:
         """With lag 1, variables with this rank's own gradients of the last step, which the next step averages."""
-        return self._waiting.gradients if self._waiting else []
+        return self._state.waiting.gradients if self._state.waiting else []
+
+    def save_own_variables(self, store):
+        # Without what waits: the file is of the plain optimizer.
+        for i, variable in enumerate(super().variables):
+            store[str(i)] = variable.numpy()
 
     def apply(self, grads, trainable_variables=None):
         """Average `grads` (tensors, IndexedSlices or None) over the ranks and apply them."""
-        if self._collected is not None:
-            self._collected.take(list(grads), trainable_variables)
+        state = self._state
+        if state.collected is not None:
+            state.collected.take(list(grads), trainable_variables)
             return
+        grads = list(grads)
+        if not grads:
+            return
+        self._check_place()
+        if trainable_variables is not None:
+            trainable_variables = list(trainable_variables)
+            self.build_for(trainable_variables)
+        weights = trainable_variables or self._trainable_variables
+        if state.waiting:
+            means = self.average(state.waiting.of(weights, grads), weights)
+            state.waiting.exchange(means, grads, weights, self.scale_loss, super().apply)
+        else:
+            super().apply(self.average(grads, weights), trainable_variables)
+
+    def _check_place(self) -> None:
+        """Refuse to average where ranks would hang, or where another strategy averages too."""
+        if tf.distribute.has_strategy():
+            raise UserError(_STRATEGY).agreed()
         if _inside_branch():
             raise ValueError(
                 "gradients would be averaged inside a LossScaleOptimizer, whose ranks may disagree on overflow and "
                 "hang: wrap the other way round, DistributedOptimizer(LossScaleOptimizer(...)), and compile with "
                 "auto_scale_loss=False"
             )
-        self.build_for(trainable_variables)
-        grads, weights = list(grads), list(trainable_variables)
-        if self._waiting:
-            means = self.average(self._waiting.of(weights, grads))
-            self._waiting.exchange(means, grads, weights, self.inner_optimizer)
-        else:
-            self.inner_optimizer.apply(self.average(grads), weights)
 
     def average_waiting(self) -> None:
         """Replace the waiting gradients by their means over the ranks; the next step's result is the same. Collective.
@@ -112,18 +183,22 @@ class DistributedOptimizer(Wrapper):
     @contextmanager
     def collecting(self):
         """Inside the `with` block `apply` only stores its gradients, in the `Collected` that the block is given."""
-        self._collected = Collected()
+        self._state.collected = Collected()
         try:
-            yield self._collected
+            yield self._state.collected
         finally:
-            self._collected = None
+            self._state.collected = None
 
-    def average(self, grads: list) -> list:
-        """The mean over the ranks of each gradient, or its adasum; None stays None.
+    def average(self, grads: list, weights: list | None = None) -> list:
+        """The mean over the ranks of each gradient, or its sum or adasum; None stays None.
 
-        IndexedSlices stay sparse in a mean; adasum makes them dense.
+        IndexedSlices stay sparse in a mean or sum; adasum makes them dense.
+
+        Args:
+            grads: tensors, IndexedSlices or None.
+            weights: the variable of each gradient, for shapes that a gradient does not know.
         """
-        if hvd.size() == 1:
+        if wire.alone():
             return grads
         averaged = list(grads)
         if self.reduction == "adasum":
@@ -133,11 +208,17 @@ class DistributedOptimizer(Wrapper):
         dense = []
         for i, grad in enumerate(grads):
             if isinstance(grad, tf.IndexedSlices):
-                averaged[i] = wire.average_sparse(grad, f"{self.name}.sparse.{i}")
+                averaged[i] = wire.reduce_sparse(grad, f"{self.name}.sparse.{i}", self.reduction)
             elif grad is not None:
                 dense.append(i)
+        grads = list(grads)
+        for i in dense:
+            if not grads[i].shape.is_fully_defined() and weights is not None:
+                # A batch of unknown size leaves it open; it is the variable's.
+                grads[i] = tf.ensure_shape(grads[i], weights[i].shape)
         for number, bucket in enumerate(self._buckets(dense, grads)):
-            means = wire.average([grads[i] for i in bucket], f"{self.name}.bucket.{number}", self.wire_dtype)
+            name = f"{self.name}.bucket.{number}"
+            means = wire.reduce([grads[i] for i in bucket], name, self.wire_dtype, self.reduction)
             for i, mean in zip(bucket, means, strict=True):
                 averaged[i] = mean
         return averaged
@@ -154,9 +235,61 @@ class DistributedOptimizer(Wrapper):
             filled += size
         return buckets
 
-    def get_config(self):
-        own = ("wire_dtype", "bucket_mib", "lag", "reduction")
-        return {**super().get_config(), **{name: getattr(self, name) for name in own}}
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """An optimizer from `config`: a distributed optimizer's own, or, of the class itself, of hpc-train 0.1."""
+        if cls._settings is not None:
+            home, settings = cls._settings
+            return home._distributed(cls._plain.from_config(config), settings)
+        config = {name: value for name, value in config.items() if name != "name"}
+        inner = keras.saving.deserialize_keras_object(config.pop("inner_optimizer"), custom_objects=custom_objects)
+        return cls(inner, **config)
+
+    def __reduce__(self):
+        """Pickle the plain optimizer, and distribute it again when it is loaded."""
+        own = type(self)
+        _swap_class(self, self._plain)
+        try:
+            make, arguments = self.__reduce__()
+        finally:
+            _swap_class(self, own)
+        return _distributed_again, (*own._settings, make, arguments)
+
+    _plain: Any = None
+    _settings: Any = None
+    _state: Any = None
+
+
+# Files of hpc-train 0.1 name the class as an optimizer around another.
+keras.saving.get_custom_objects()["hpc_train>DistributedOptimizer"] = DistributedOptimizer
+
+_STRATEGY = (
+    "this runs inside a tf.distribute strategy (MirroredStrategy or another), which averages gradients in its own way: "
+    "Horovod has one process a GPU, so leave out the strategy and its scope"
+)
+
+
+def _check(optimizer) -> None:
+    if isinstance(optimizer, DistributedOptimizer):
+        raise UserError(
+            f"{type(optimizer).__name__} is wrapped in a DistributedOptimizer already, and would average its gradients "
+            "twice: wrap it once"
+        ).agreed()
+    if tf.distribute.has_strategy():
+        raise UserError(_STRATEGY).agreed()
+
+
+def _distributed_again(home, settings, make, arguments):
+    return home._distributed(make(*arguments), settings)
+
+
+class _State:
+    """What a distributed optimizer has beside the plain one."""
+
+    def __init__(self, **settings):
+        self.settings = settings
+        self.waiting: Waiting | None = None
+        self.collected: Collected | None = None
 
 
 class Collected:

@@ -1,5 +1,7 @@
 """How gradients travel between ranks: dense in groups, sparse as they are, optionally in 16 bits."""
 
+import os
+
 import horovod.tensorflow as hvd
 import tensorflow as tf
 
@@ -7,26 +9,59 @@ from hpc_train.errors import UserError
 from hpc_train.parallel.world import World
 
 
-def average(tensors: list[tf.Tensor], name: str, wire_dtype: str | None = None) -> list[tf.Tensor]:
-    """Means over the ranks of dense tensors of one dtype, in one grouped all-reduce. Collective.
+def elastic() -> bool:
+    """Whether ranks may come and go: then no number of ranks may stay in a compiled function."""
+    return os.environ.get("HOROVOD_ELASTIC", "0") not in ("", "0")
+
+
+def alone(ranks: hvd.ProcessSet = hvd.global_process_set) -> bool:
+    """Whether this rank shares nothing: it is the only one of `ranks`, and no other can join, or it is none of them."""
+    if ranks is hvd.global_process_set:
+        return hvd.size() == 1 and not elastic()
+    return not ranks.included() or ranks.size() == 1
+
+
+def count(dtype: tf.DType, ranks: hvd.ProcessSet = hvd.global_process_set) -> tf.Tensor:
+    """The number of ranks, a scalar of `dtype`."""
+    number = hvd.size_op(process_set_id=ranks.process_set_id) if elastic() else ranks.size()
+    return tf.cast(number, dtype)
+
+
+def reduce(tensors: list[tf.Tensor], name: str, wire_dtype: str | None = None, reduction: str = "average") -> list:
+    """Means or sums over the ranks of dense tensors of one dtype, in one grouped all-reduce. Collective.
 
     Args:
         tensors: dense tensors of the same dtype.
         name: the same on every rank, and unique among running collectives.
         wire_dtype: None, "float16" or "bfloat16": the type in which float32 tensors travel; others stay as they are.
+        reduction: "average" or "sum".
     """
-    if wire_dtype is None or tensors[0].dtype != tf.float32:
-        return hvd.grouped_allreduce(tensors, op=hvd.Average, name=name)
-    if wire_dtype == "float16":
+    if tensors[0].dtype == tf.float32 and wire_dtype == "float16":
         # Dividing before the sum keeps float16 from overflowing on many ranks.
-        narrow = [tf.cast(tensor / hvd.size(), tf.float16) for tensor in tensors]
+        narrow = [tf.cast(t / count(t.dtype) if reduction == "average" else t, tf.float16) for t in tensors]
         return [tf.cast(t, tf.float32) for t in hvd.grouped_allreduce(narrow, op=hvd.Sum, name=name)]
-    return _average_bfloat16(tensors, name)
+    if tensors[0].dtype == tf.bfloat16 or (tensors[0].dtype == tf.float32 and wire_dtype == "bfloat16"):
+        means = _average_bfloat16(tensors, name)
+        return means if reduction == "average" else [mean * count(mean.dtype) for mean in means]
+    parts = [_reals(tensor) for tensor in tensors]
+    op = hvd.Average if reduction == "average" else hvd.Sum
+    reduced = hvd.grouped_allreduce(parts, op=op, name=name)
+    return [_as(part, tensor) for part, tensor in zip(reduced, tensors, strict=True)]
+
+
+def _reals(tensor: tf.Tensor) -> tf.Tensor:
+    # Horovod knows no complex numbers.
+    return tf.stack([tf.math.real(tensor), tf.math.imag(tensor)]) if tensor.dtype.is_complex else tensor
+
+
+def _as(reduced: tf.Tensor, tensor: tf.Tensor) -> tf.Tensor:
+    return tf.complex(reduced[0], reduced[1]) if tensor.dtype.is_complex else reduced
 
 
 def _average_bfloat16(tensors: list[tf.Tensor], name: str) -> list[tf.Tensor]:
     # Horovod 0.28.1 cannot add bfloat16. So each rank gets one slice of all ranks' bits, adds them up in float32 and
     # sends the mean back: the traffic of a ring all-reduce in 16 bits, with one rounding each way.
+    dtype = tensors[0].dtype
     sizes = [tensor.shape.num_elements() for tensor in tensors]
     flat = tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], 0)
     ranks = hvd.size()
@@ -35,7 +70,7 @@ def _average_bfloat16(tensors: list[tf.Tensor], name: str) -> list[tf.Tensor]:
     parts = tf.cast(tf.bitcast(tf.reshape(slices, [ranks, -1]), tf.bfloat16), tf.float32)
     mean = tf.bitcast(tf.cast(tf.reduce_mean(parts, 0), tf.bfloat16), tf.uint16)
     whole = tf.bitcast(hvd.allgather(mean, name=f"{name}.gather"), tf.bfloat16)
-    means = tf.split(tf.cast(whole, tf.float32)[: sum(sizes)], sizes)
+    means = tf.split(tf.cast(whole, dtype)[: sum(sizes)], sizes)
     return [tf.reshape(mean, tensor.shape) for mean, tensor in zip(means, tensors, strict=True)]
 
 
@@ -53,10 +88,16 @@ def adasum(tensor: tf.Tensor, name: str) -> tf.Tensor:
     return hvd.allreduce(tensor, op=hvd.Adasum, name=name)
 
 
-def average_sparse(slices: tf.IndexedSlices, name: str) -> tf.IndexedSlices:
-    """The mean over the ranks of a sparse gradient: the rows of all ranks one after the other. Collective."""
-    values = hvd.allgather(slices.values / hvd.size(), name=f"{name}.values")
-    indices = hvd.allgather(slices.indices, name=f"{name}.indices")
+def reduce_sparse(
+    slices: tf.IndexedSlices,
+    name: str,
+    reduction: str = "average",
+    ranks: hvd.ProcessSet = hvd.global_process_set,
+) -> tf.IndexedSlices:
+    """The mean or sum over the ranks of a sparse gradient: the rows of all ranks one after the other. Collective."""
+    values = slices.values / count(slices.values.dtype, ranks) if reduction == "average" else slices.values
+    values = hvd.allgather(values, name=f"{name}.values", process_set=ranks)
+    indices = hvd.allgather(slices.indices, name=f"{name}.indices", process_set=ranks)
     return tf.IndexedSlices(values, indices, slices.dense_shape)
 
 

@@ -228,7 +228,7 @@ class Report(keras.callbacks.Callback):
 
     def _scaling(self) -> dict[str, float]:
         """The loss scale where it adapts; where it is fixed, the number of steps that overflowed and were skipped."""
-        scaling = self.model.optimizer.inner_optimizer
+        scaling = self.model.optimizer
         scale, skipped = getattr(scaling, "dynamic_scale", None), getattr(scaling, "skipped", None)
         values = {"loss_scale": scale, "skipped_steps": skipped}
         return {name: float(value) for name, value in values.items() if value is not None}

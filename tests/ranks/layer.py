@@ -1,7 +1,9 @@
 """Run on N ranks by test_parallel.py: each check asserts on every rank; rank 0 prints what happened as JSON."""
 
+import copy
 import json
 import os
+import pickle
 import signal
 import subprocess
 import time
@@ -289,15 +291,88 @@ def xla_is_switched_off_for_horovod():
     assert not model.jit_compile
 
 
-def the_optimizer_survives_serialisation():
+def what_is_saved_of_the_optimizer_is_the_plain_one():
     inner = keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.01))
-    config = keras.saving.serialize_keras_object(parallel.DistributedOptimizer(inner, "bfloat16", 3.0))
-    again = keras.saving.deserialize_keras_object(json.loads(json.dumps(config)))
-    assert (again.wire_dtype, again.bucket_mib, again.reduction) == ("bfloat16", 3.0, "average")
-    assert type(again.inner_optimizer.inner_optimizer) is keras.optimizers.Adam
-    again.learning_rate = 0.5
-    assert float(inner.learning_rate) == np.float32(0.01)
-    assert float(again.inner_optimizer.inner_optimizer.learning_rate) == 0.5
+    optimizer = parallel.DistributedOptimizer(inner, "bfloat16", 3.0)
+    config = json.loads(json.dumps(keras.saving.serialize_keras_object(optimizer)))
+    again = keras.saving.deserialize_keras_object(config)
+    assert type(again) is keras.optimizers.LossScaleOptimizer
+    assert type(again.inner_optimizer) is keras.optimizers.Adam
+
+
+def copies_and_pickles_average_as_the_optimizer_does():
+    optimizer = parallel.DistributedOptimizer(keras.optimizers.SGD(1.0), bucket_mib=3.0, reduction="sum")
+    copies = [pickle.loads(pickle.dumps(optimizer)), copy.deepcopy(optimizer)]
+    copies.append(optimizer.from_config(optimizer.get_config()))
+    for again in copies:
+        assert (again.bucket_mib, again.reduction) == (3.0, "sum")
+        weight = keras.Variable([0.0])
+        again.apply([tf.constant([1.0])], [weight])
+        np.testing.assert_array_equal(weight, [-world.size])
+
+
+def every_setting_and_method_is_the_optimizers_own():
+    class Counted(keras.optimizers.SGD):
+        def set_phase(self, phase):
+            self.phase = phase
+
+        @property
+        def doubled(self):
+            return 2 * self.phase
+
+    optimizer = parallel.DistributedOptimizer(Counted(0.5))
+    assert isinstance(optimizer, (keras.optimizers.SGD, parallel.DistributedOptimizer))
+    optimizer.set_phase(4)
+    assert optimizer.doubled == 8
+    optimizer.clipvalue, optimizer.weight_decay = 0.25, 0.1
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    kernel, bias = keras.Variable([2.0], name="kernel"), keras.Variable([2.0], name="bias")
+    optimizer.apply([tf.constant([float(world.rank + 1)])] * 2, [kernel, bias])
+    # Decay 0.1 of 2 at rate 0.5, then the clipped mean.
+    np.testing.assert_allclose(kernel, [2 - 0.1 - 0.5 * 0.25], rtol=1e-6)
+    np.testing.assert_allclose(bias, [2 - 0.5 * 0.25], rtol=1e-6)
+
+
+def sums_and_unusual_types_are_reduced():
+    for dtype in ("float64", "bfloat16", "complex64", "float16"):
+        optimizer = parallel.DistributedOptimizer(keras.optimizers.SGD())
+        got = optimizer.average([tf.cast(tf.fill([3], world.rank + 1), dtype)])[0]
+        assert got.dtype == dtype
+        np.testing.assert_allclose(tf.cast(got, "complex64"), [(world.size + 1) / 2] * 3, rtol=1e-2)
+    total = parallel.DistributedOptimizer(keras.optimizers.SGD(), reduction="sum")
+    rows = tf.IndexedSlices(tf.ones([1, 2]), [0], tf.constant([1, 2]))
+    dense, sparse = total.average([tf.ones(2), rows])
+    np.testing.assert_allclose(dense, [world.size] * 2)
+    np.testing.assert_allclose(tf.convert_to_tensor(sparse), [[world.size] * 2])
+
+
+def an_optimizer_is_wrapped_once():
+    optimizer = parallel.DistributedOptimizer("adam")
+    assert type(optimizer).__name__ == "Adam"
+    with pytest.raises(UserError, match="Adam is wrapped in a DistributedOptimizer already"):
+        parallel.DistributedOptimizer(optimizer)
+    with tf.distribute.MirroredStrategy(["/cpu:0"]).scope(), pytest.raises(UserError, match="leave out the strategy"):
+        parallel.DistributedOptimizer(keras.optimizers.SGD())
+
+
+def inputs_of_any_rank_train_with_batches_of_unknown_size():
+    def build():
+        keras.utils.set_random_seed(3)
+        recurrent = keras.layers.GRU(4)
+        return keras.Sequential([keras.Input((5, 6)), keras.layers.Dense(4), recurrent, keras.layers.Dense(1)])
+
+    draw = np.random.default_rng(2)
+    inputs = draw.normal(size=(4 * world.size * 3, 5, 6)).astype("float32")
+    targets = inputs[:, :1, :1].sum(2)
+    ours, alone = build(), build()
+    ours.compile(parallel.DistributedOptimizer(keras.optimizers.SGD(0.1)), "mse")
+    pick = np.arange(len(inputs)).reshape(-1, world.size, 4)[:, world.rank].ravel()
+    mine = tf.data.Dataset.from_tensor_slices((inputs[pick], targets[pick])).batch(4)
+    ours.fit(mine, callbacks=parallel.callbacks(), verbose=0)
+    alone.compile(keras.optimizers.SGD(0.1), "mse")
+    alone.fit(inputs, targets, batch_size=4 * world.size, shuffle=False, verbose=0)
+    for a, b in zip(ours.get_weights(), alone.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
 def early_stopping_stops_all_ranks_together():

@@ -83,7 +83,7 @@ def a_float16_overflow_in_one_part_on_one_rank_skips_the_step_on_all():
     for parts in (1, PARTS):
         options = RecipeOptions(precision="float16", accumulate=parts, clip_norm=1.0, weight_decay=0.1, ema=0.9)
         model = prepared(in_float16(network), options)
-        scaling = model.optimizer.inner_optimizer
+        scaling = model.optimizer
         scaling.dynamic_scale.assign(64.0)
         # All weights 1, so that a sample of five times 6e4 overflows float16: the first one of the second part.
         model.layers[0].kernel.assign(tf.ones_like(model.layers[0].kernel))
@@ -142,13 +142,13 @@ def an_accumulated_step_makes_one_all_reduce():
 
     def counted(*arguments):
         counter.assign_add(1)
-        return average(*arguments)
+        return reduce(*arguments)
 
-    average, wire.average = wire.average, counted
+    reduce, wire.reduce = wire.reduce, counted
     try:
         fit(prepared(network(), RecipeOptions(accumulate=PARTS)), share(), epochs=2)
     finally:
-        wire.average = average
+        wire.reduce = reduce
     assert int(counter) == 2 * STEPS
 
 
@@ -226,7 +226,7 @@ def with_lag_an_overflow_on_one_rank_skips_the_next_step_on_all():
         options = RecipeOptions(lag=1, precision="float16", loss_scale=loss_scale, momentum=0.0)
         model = prepared(classifier(), options)
         if loss_scale is None:
-            model.optimizer.inner_optimizer.dynamic_scale.assign(64.0)
+            model.optimizer.dynamic_scale.assign(64.0)
         inputs = np.concatenate([INPUTS, INPUTS])
         if world.rank == world.size - 1:
             inputs[1, world.rank] = np.inf
@@ -243,9 +243,9 @@ def with_lag_an_overflow_on_one_rank_skips_the_next_step_on_all():
         assert seen[2] != seen[3]
         assert same_on_all_ranks(model.trainable_variables)
         if loss_scale is None:
-            assert float(model.optimizer.inner_optimizer.dynamic_scale) == 32.0
+            assert float(model.optimizer.dynamic_scale) == 32.0
         else:
-            assert int(model.optimizer.inner_optimizer.skipped) == 1
+            assert int(model.optimizer.skipped) == 1
 
 
 def a_run_with_lag_goes_on_from_a_checkpoint_as_if_it_had_not_stopped():

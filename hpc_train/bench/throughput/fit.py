@@ -27,7 +27,7 @@ class Timed:
 class LocalOptimizer(DistributedOptimizer):
     """A `DistributedOptimizer` without the all-reduce: the gradients stay on their rank."""
 
-    def average(self, grads: list) -> list:
+    def average(self, grads: list, weights: list | None = None) -> list:
         return grads
 
 
