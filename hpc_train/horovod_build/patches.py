@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc_train.errors import UserError
+from hpc_train.horovod_build import names
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Patch:
 
 
 MPI_RUN = "horovod/runner/mpi_run.py"
+TENSORFLOW = "horovod/tensorflow/__init__.py"
 MPI_CONTROLLER = "horovod/common/mpi/mpi_controller.cc"
 
 # The first operation of all ranks in a cycle. After it all ranks are there, so later ones may spin.
@@ -179,6 +181,88 @@ PATCHES = (
         "as above",
     ),
     Patch(
+        "horovod/__init__.py",
+        "__version__ = '0.28.1'\n",
+        f"__version__ = '0.28.1+{names.LOCAL_VERSION}'\n",
+        "pip and people can tell this build from the release of 2023",
+    ),
+    Patch(
+        TENSORFLOW,
+        "from horovod.tensorflow.mpi_ops import init, shutdown\n",
+        "from horovod.hpc_train_names import init, tensor as _tensor, tf_variable as _tf_variable\n"
+        "from horovod.tensorflow.mpi_ops import shutdown\n",
+        "scripts of Keras 2 need a few of its words, and ranks a way to end together",
+    ),
+    Patch(
+        TENSORFLOW,
+        "from horovod.tensorflow.sync_batch_norm import SyncBatchNormalization\n",
+        "from horovod.hpc_train_names import SyncBatchNormalization\n",
+        "the layer of Keras 3 has other arguments",
+    ),
+    Patch(
+        TENSORFLOW,
+        "    op = handle_average_backwards_compatibility(op, average)\n\n"
+        "    if isinstance(tensor, tf.IndexedSlices):\n",
+        "    op = handle_average_backwards_compatibility(op, average)\n    tensor = _tensor(tensor)\n\n"
+        "    if isinstance(tensor, tf.IndexedSlices):\n",
+        "scripts give lists and Keras variables: hvd.allreduce([0])",
+    ),
+    Patch(
+        TENSORFLOW,
+        "    op = handle_average_backwards_compatibility(op, average)\n\n    average_in_framework = False\n",
+        "    op = handle_average_backwards_compatibility(op, average)\n"
+        "    tensors = [_tensor(value) for value in tensors]\n\n    average_in_framework = False\n",
+        "as above",
+    ),
+    Patch(
+        TENSORFLOW,
+        "    groups = vars_to_refs(groups) if isinstance(groups, list) else groups\n",
+        "    if isinstance(groups, list):\n"
+        "        from horovod.hpc_train_names import grouped\n"
+        "        return grouped(name, device_dense, device_sparse, compression, sparse_as_dense, op,\n"
+        "                       gradient_predivide_factor, groups, process_set)\n",
+        "groups were matched by name, and Keras 3 gives many variables the same: gradients got lost",
+    ),
+    Patch(
+        TENSORFLOW,
+        "        if op == Adasum:\n            raise ValueError('op == Adasum is not supported yet with Keras')\n\n"
+        "        import horovod.tensorflow.keras as hvd_k\n        return hvd_k.DistributedOptimizer(\n"
+        "            optimizer=optimizer,\n",
+        "        import horovod.tensorflow.keras as hvd_k\n        return hvd_k.DistributedOptimizer(\n"
+        "            optimizer=optimizer,\n            op=op,\n            groups=groups,\n",
+        "these options were ignored: op=hvd.Sum averaged",
+    ),
+    Patch(
+        TENSORFLOW,
+        "            if _IS_TF2:\n                self._local_sources.add(source.ref())\n",
+        "            if _IS_TF2:\n                self._local_sources.add(_tf_variable(source).ref())\n",
+        "Keras 3 has variables of its own, which hold TensorFlow's",
+    ),
+    Patch(
+        TENSORFLOW,
+        "            gradients = super(self.__class__, self).gradient(target, sources, output_gradients)\n\n",
+        "            if not isinstance(sources, (list, tuple)) or any(map(tf.nest.is_nested, sources)):\n"
+        "                flat = self.gradient(target, tf.nest.flatten(sources), output_gradients, use_generic_names)\n"
+        "                return tf.nest.pack_sequence_as(sources, flat)\n"
+        "            sources = [_tf_variable(source) for source in sources]\n"
+        "            gradients = super(self.__class__, self).gradient(target, sources, output_gradients)\n\n",
+        "as above; and as a tape of TensorFlow does, take one variable, or a structure of them",
+    ),
+    Patch(
+        TENSORFLOW,
+        "                is_local_source = s.ref() in",
+        "                is_local_source = _tf_variable(s).ref() in",
+        "as above",
+    ),
+    Patch(
+        "horovod/tensorflow/functions.py",
+        '        inplace: whether to perform in-place broadcasts\n    """\n',
+        '        inplace: whether to perform in-place broadcasts\n    """\n'
+        "    from horovod.hpc_train_names import same_variables\n"
+        "    variables = same_variables(variables, process_set)\n",
+        "as above; and ranks that give different variables waited for ever",
+    ),
+    Patch(
         "horovod/common/util.py",
         "    available_fn = lambda ext: ext is not None\n",
         "    available_fn = lambda ext: getattr(ext, '_MPI_LIB_AVAILABLE', True)\n",
@@ -265,7 +349,7 @@ def gloo_built(verbose=False):
 def digest() -> str:
     """A hash of every text that this module changes or adds."""
     changes = [(patch.file, patch.old, patch.new) for patch in PATCHES]
-    return hashlib.sha256(repr((changes, HEADER_TEXT, BUILD_MODULE_TEXT)).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr((changes, HEADER_TEXT, BUILD_MODULE_TEXT, names.files())).encode()).hexdigest()[:16]
 
 
 def apply(source: Path, key: str, mpirun: Path | None, files: tuple[str, ...] = ()) -> None:
@@ -294,6 +378,7 @@ def apply(source: Path, key: str, mpirun: Path | None, files: tuple[str, ...] = 
     added = {
         HEADER: HEADER_TEXT,
         BUILD_MODULE: BUILD_MODULE_TEXT.format(key=key, mpirun=mpirun and str(mpirun)),
+        **names.files(),
     }
     for name, text in added.items():
         path = source / name

@@ -32,9 +32,14 @@ def synchronise_batch_norm(model: keras.Model) -> int:
             "replaces: install Keras 3.15, or train without it"
         ).agreed()
     for number, layer in enumerate(found):
-        # On this layer alone: the class, and so what is saved, stays Keras's own.
-        layer._moments = MethodType(_moments_of(f"hpc_train.batch_norm.{number}"), layer)
+        synchronise(layer, str(number))
     return sum(layer.trainable for layer in found)
+
+
+def synchronise(layer: keras.layers.BatchNormalization, name: str) -> None:
+    """Make one layer use the mean and variance of the global batch; `name` is the same on every rank, and unique."""
+    # On this layer alone: the class, and so what is saved, stays Keras's own.
+    layer._moments = MethodType(_moments_of(f"hpc_train.batch_norm.{name}"), layer)
 
 
 def _moments_of(name: str):

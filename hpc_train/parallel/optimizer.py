@@ -13,7 +13,6 @@ from hpc_train.parallel import wire
 from hpc_train.units import MIB
 
 _REDUCTIONS = ("average", "sum", "adasum")
-_swap_class = object.__dict__["__class__"].__set__
 # At run time the next class is the optimizer's own.
 _Optimizer: Any = object
 
@@ -75,21 +74,12 @@ class DistributedOptimizer(_Optimizer):
         pass
 
     @classmethod
-    def _distributed(cls, optimizer, settings: dict, name: str | None = None):
-        """Give `optimizer` its subclass of `cls`, with `settings` as its attributes."""
+    def _distributed(cls, optimizer, settings: dict, name: str | None = None, more: dict | None = None):
+        """Give `optimizer` its subclass of `cls`, with `settings` as its attributes, and `more` in its class."""
         _check(optimizer)
         plain = type(optimizer)
-        own = {
-            "__module__": plain.__module__,
-            "__qualname__": plain.__qualname__,
-            "__doc__": plain.__doc__,
-            # What Keras saves, and what isinstance sees, is the plain class.
-            "__class__": property(lambda self: plain),
-            "_plain": plain,
-            "_settings": (cls, settings),
-            "_state": None,
-        }
-        _swap_class(optimizer, type(plain.__name__, (cls, plain), own))
+        own = {"_plain": plain, "_settings": (cls, settings), "_state": None, **(more or {})}
+        swap_class(optimizer, plain, (cls, plain), own)
         optimizer._state = _State(**settings)
         if name is not None:
             optimizer.name = name
@@ -104,10 +94,11 @@ class DistributedOptimizer(_Optimizer):
             return state.settings[name]
         raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
 
-    def plain(self):
-        """Take the averaging away again: the optimizer itself, with its own class. Returns it."""
-        _swap_class(self, self._plain)
-        return self
+    def move_to(self, outer) -> None:
+        """Let `outer`, an optimizer around this one, average in its place."""
+        home, settings = self._settings
+        _set_class(self, self._plain)
+        home._distributed(outer, settings)
 
     def build(self, variables):
         if not self.built:
@@ -216,24 +207,12 @@ class DistributedOptimizer(_Optimizer):
             if not grads[i].shape.is_fully_defined() and weights is not None:
                 # A batch of unknown size leaves it open; it is the variable's.
                 grads[i] = tf.ensure_shape(grads[i], weights[i].shape)
-        for number, bucket in enumerate(self._buckets(dense, grads)):
+        for number, bucket in enumerate(wire.buckets(dense, grads, self.bucket_mib * MIB)):
             name = f"{self.name}.bucket.{number}"
             means = wire.reduce([grads[i] for i in bucket], name, self.wire_dtype, self.reduction)
             for i, mean in zip(bucket, means, strict=True):
                 averaged[i] = mean
         return averaged
-
-    def _buckets(self, dense: list[int], grads: list) -> list[list[int]]:
-        buckets: list[list[int]] = []
-        filled, dtype = 0, None
-        for i in reversed(dense):
-            size = grads[i].dtype.size * grads[i].shape.num_elements()
-            if not buckets or grads[i].dtype != dtype or filled + size > self.bucket_mib * MIB:
-                buckets.append([])
-                filled, dtype = 0, grads[i].dtype
-            buckets[-1].append(i)
-            filled += size
-        return buckets
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
@@ -248,11 +227,11 @@ class DistributedOptimizer(_Optimizer):
     def __reduce__(self):
         """Pickle the plain optimizer, and distribute it again when it is loaded."""
         own = type(self)
-        _swap_class(self, self._plain)
+        _set_class(self, self._plain)
         try:
             make, arguments = self.__reduce__()
         finally:
-            _swap_class(self, own)
+            _set_class(self, own)
         return _distributed_again, (*own._settings, make, arguments)
 
     _plain: Any = None
@@ -267,6 +246,17 @@ _STRATEGY = (
     "this runs inside a tf.distribute strategy (MirroredStrategy or another), which averages gradients in its own way: "
     "Horovod has one process a GPU, so leave out the strategy and its scope"
 )
+
+
+def swap_class(optimizer, plain: type, bases: tuple[type, ...], own: dict) -> None:
+    """Give an optimizer a subclass that looks like its class `plain`, to isinstance and to Keras when it saves."""
+    names = {name: getattr(plain, name) for name in ("__module__", "__qualname__", "__doc__")}
+    _set_class(optimizer, type(plain.__name__, bases, {**names, "__class__": property(lambda self: plain), **own}))
+
+
+def _set_class(optimizer, kind: type) -> None:
+    # Not by an assignment: the subclass shows another class.
+    object.__dict__["__class__"].__set__(optimizer, kind)
 
 
 def _check(optimizer) -> None:

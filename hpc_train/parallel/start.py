@@ -41,10 +41,10 @@ def init(seed: int | None = None, threads: int | None = None, deterministic: boo
             launcher started N jobs of size 1 instead of N ranks.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    for name, value in _settings(len(os.sched_getaffinity(0))).items():
+    for name, value in settings(len(os.sched_getaffinity(0))).items():
         os.environ.setdefault(name, value)
     keras, tf, hvd = _import()
-    hvd.init()
+    hvd.mpi_ops.init()
     world = World(
         rank=hvd.rank(),
         size=hvd.size(),
@@ -123,7 +123,7 @@ def _take_gpu(tf, world: World) -> None:
         raise UserError(first).agreed()
 
 
-def _settings(cpus: int) -> dict[str, str]:
+def settings(cpus: int) -> dict[str, str]:
     """Environment variables for Horovod on a rank that may run on this many CPUs."""
     return _STALL | ({_SLEEP: _MICROSECONDS} if cpus < _CPUS_TO_SPIN else {})
 

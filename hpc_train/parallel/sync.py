@@ -10,7 +10,7 @@ from hpc_train.parallel.collectives import gather_objects, sum_arrays
 from hpc_train.parallel.metrics import ExactMetrics
 from hpc_train.parallel.optimizer import DistributedOptimizer
 from hpc_train.parallel.replicas import check_replicas
-from hpc_train.parallel.variables import everything, is_seed, layout, replicated, seeds, statistics
+from hpc_train.parallel.variables import everything, is_seed, layout, optimizers, replicated, seeds, statistics
 
 # Odd, so that every rank has a different offset modulo 2^32.
 _SEED_STRIDE = 0x9E3779B1
@@ -27,7 +27,16 @@ def callbacks(check_every: int = 500, validation_steps: int | None = None) -> li
 
 
 class Broadcast(keras.callbacks.Callback):
-    """Start from rank 0's weights and optimizer state; make random layers draw different numbers on each rank."""
+    """Start from one rank's weights and optimizer state; make random layers draw different numbers on each rank.
+
+    Args:
+        root: that rank.
+        local: variables that each rank keeps for itself.
+    """
+
+    def __init__(self, root: int = 0, local=()):
+        super().__init__()
+        self.root, self.local = root, list(local)
 
     def set_model(self, model):
         super().set_model(model)
@@ -36,16 +45,37 @@ class Broadcast(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         model = self.model
-        if not isinstance(model.optimizer, DistributedOptimizer):
-            raise UserError(
-                f"the model is compiled with {type(model.optimizer).__name__}, which averages no gradients over ranks; "
-                "wrap it in hpc_train.parallel.DistributedOptimizer (for float16 compile with auto_scale_loss=False)"
-            ).agreed()
-        if not model.optimizer.built:
-            model.optimizer.build(model.trainable_variables)
-        broadcast_variables(model)
+        loss_scale_inside(model)
+        self.check_optimizers()
+        for optimizer in optimizers(model):
+            if not optimizer.built and optimizer is model.optimizer:
+                optimizer.build(model.trainable_variables)
+        broadcast_variables(model, self.root, self.local)
         for seed in seeds(model):
             seed.assign(rank_seed(np.asarray(seed), hvd.rank()))
+
+    def check_optimizers(self) -> None:
+        """Refuse a model whose gradients would stay on their rank.
+
+        Raises:
+            UserError: on every rank, naming the optimizer.
+        """
+        model = self.model
+        if not model.trainable_variables or any(isinstance(o, DistributedOptimizer) for o in optimizers(model)):
+            return
+        kind = type(model.optimizer).__name__
+        raise UserError(
+            f"the model is compiled with {kind}, which averages no gradients over ranks; wrap it: "
+            "compile(hpc_train.parallel.DistributedOptimizer(...)); where a model has optimizers of its own, wrap each"
+        ).agreed()
+
+
+def loss_scale_inside(model) -> None:
+    """Turn LossScaleOptimizer(DistributedOptimizer(x)) into the other way round: all ranks must agree on overflow."""
+    outer = model.optimizer
+    inner = getattr(outer, "inner_optimizer", None)
+    if isinstance(outer, keras.optimizers.LossScaleOptimizer) and isinstance(inner, DistributedOptimizer):
+        inner.move_to(outer)
 
 
 def rank_seed(state: np.ndarray, rank: int) -> np.ndarray:
@@ -54,17 +84,20 @@ def rank_seed(state: np.ndarray, rank: int) -> np.ndarray:
     return np.array([moved, state[1]]).astype(state.dtype)
 
 
-def broadcast_variables(model) -> None:
-    """Copy the variables of a built model and its optimizer from rank 0 to every rank. Collective.
+def broadcast_variables(model, root: int = 0, local=()) -> None:
+    """Copy the variables of a built model and its optimizer from rank `root` to every rank, but not `local` ones.
+
+    Collective.
 
     Raises:
         UserError: on every rank, when the ranks' models differ.
     """
-    variables = everything(model)
+    kept = {id(variable) for variable in local}
+    variables = [variable for variable in everything(model) if id(variable) not in kept]
     if len(set(gather_objects(layout(variables), "hpc_train.layout"))) > 1:
         raise UserError("the ranks built different models: make the model the same way on every rank").agreed()
     if hvd.size() > 1 and variables:
-        hvd.broadcast_variables([variable.value for variable in variables], root_rank=0)
+        hvd.broadcast_variables([variable.value for variable in variables], root_rank=root)
 
 
 def average_statistics(model) -> None:
@@ -84,8 +117,9 @@ def average_local_state(model) -> None:
     random layers' states, which stay as they are.
     """
     average_statistics(model)
-    if isinstance(model.optimizer, DistributedOptimizer):
-        model.optimizer.average_waiting()
+    for optimizer in optimizers(model):
+        if isinstance(optimizer, DistributedOptimizer):
+            optimizer.average_waiting()
 
 
 class AverageStatistics(keras.callbacks.Callback):

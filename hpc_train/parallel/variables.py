@@ -1,6 +1,7 @@
 """The variables of a model by what the ranks do with them."""
 
 import hashlib
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -21,14 +22,33 @@ def statistics(model) -> list:
     return [v for v in model.non_trainable_variables if not is_seed(v) and "float" in v.dtype and id(v) not in frozen]
 
 
+def optimizers(model) -> list:
+    """The model's optimizer, and those that a model with a training step of its own holds as attributes."""
+    import keras
+
+    held = [value for value in _attributes(model) if isinstance(value, keras.optimizers.Optimizer)]
+    first = [model.optimizer] if getattr(model, "optimizer", None) is not None else []
+    return list({id(optimizer): optimizer for optimizer in [*first, *held]}.values())
+
+
+def _attributes(model) -> Iterator:
+    """Values of the model's attributes, and of the lists and dicts among them."""
+    for value in list(vars(model).values()):
+        yield value
+        if isinstance(value, dict):
+            yield from value.values()
+        elif isinstance(value, (list, tuple)):
+            yield from value
+
+
 def optimizer_variables(model) -> list:
-    """State of the model's optimizer, with loss scale and waiting gradients, in the order in which it was made."""
-    return list(model.optimizer.variables) if model.optimizer is not None else []
+    """State of the model's optimizers, with loss scale and waiting gradients, in the order in which it was made."""
+    return [variable for optimizer in optimizers(model) for variable in optimizer.variables]
 
 
 def replicated(model) -> list:
     """State that is equal on all ranks after every step: weights and optimizer, without waiting gradients (lag 1)."""
-    own = {id(variable) for variable in getattr(model.optimizer, "waiting", ())}
+    own = {id(variable) for optimizer in optimizers(model) for variable in getattr(optimizer, "waiting", ())}
     return [*model.trainable_variables, *(v for v in optimizer_variables(model) if id(v) not in own)]
 
 

@@ -27,7 +27,14 @@ def count(dtype: tf.DType, ranks: hvd.ProcessSet = hvd.global_process_set) -> tf
     return tf.cast(number, dtype)
 
 
-def reduce(tensors: list[tf.Tensor], name: str, wire_dtype: str | None = None, reduction: str = "average") -> list:
+def reduce(
+    tensors: list[tf.Tensor],
+    name: str,
+    wire_dtype: str | None = None,
+    reduction: str = "average",
+    ranks: hvd.ProcessSet = hvd.global_process_set,
+    divide: float = 1.0,
+) -> list[tf.Tensor]:
     """Means or sums over the ranks of dense tensors of one dtype, in one grouped all-reduce. Collective.
 
     Args:
@@ -35,18 +42,37 @@ def reduce(tensors: list[tf.Tensor], name: str, wire_dtype: str | None = None, r
         name: the same on every rank, and unique among running collectives.
         wire_dtype: None, "float16" or "bfloat16": the type in which float32 tensors travel; others stay as they are.
         reduction: "average" or "sum".
+        ranks: those that take part.
+        divide: in a mean, divide by this before the sum, and by the rest of the number of ranks after it.
     """
-    if tensors[0].dtype == tf.float32 and wire_dtype == "float16":
+    dtype = tensors[0].dtype
+    if dtype == tf.float32 and wire_dtype == "float16":
         # Dividing before the sum keeps float16 from overflowing on many ranks.
-        narrow = [tf.cast(t / count(t.dtype) if reduction == "average" else t, tf.float16) for t in tensors]
-        return [tf.cast(t, tf.float32) for t in hvd.grouped_allreduce(narrow, op=hvd.Sum, name=name)]
-    if tensors[0].dtype == tf.bfloat16 or (tensors[0].dtype == tf.float32 and wire_dtype == "bfloat16"):
-        means = _average_bfloat16(tensors, name)
-        return means if reduction == "average" else [mean * count(mean.dtype) for mean in means]
-    parts = [_reals(tensor) for tensor in tensors]
+        narrow = [tf.cast(t / count(dtype, ranks) if reduction == "average" else t, tf.float16) for t in tensors]
+        sums = hvd.grouped_allreduce(narrow, op=hvd.Sum, name=name, process_set=ranks)
+        return [tf.cast(total, dtype) for total in sums]
+    if dtype == tf.bfloat16 or (dtype == tf.float32 and wire_dtype == "bfloat16"):
+        means = _average_bfloat16(tensors, name, ranks)
+        return means if reduction == "average" else [mean * count(dtype, ranks) for mean in means]
+    scales = {"prescale_factor": 1 / divide, "postscale_factor": divide} if reduction == "average" else {}
     op = hvd.Average if reduction == "average" else hvd.Sum
-    reduced = hvd.grouped_allreduce(parts, op=op, name=name)
+    parts = [_reals(tensor) for tensor in tensors]
+    reduced = hvd.grouped_allreduce(parts, op=op, name=name, process_set=ranks, **scales)
     return [_as(part, tensor) for part, tensor in zip(reduced, tensors, strict=True)]
+
+
+def buckets(chosen: list[int], grads: list, most: float) -> list[list[int]]:
+    """Indices of dense gradients that travel together: the last first, each bucket of one dtype and `most` bytes."""
+    parts: list[list[int]] = []
+    filled, dtype = 0, None
+    for i in reversed(chosen):
+        size = grads[i].dtype.size * grads[i].shape.num_elements()
+        if not parts or grads[i].dtype != dtype or filled + size > most:
+            parts.append([])
+            filled, dtype = 0, grads[i].dtype
+        parts[-1].append(i)
+        filled += size
+    return parts
 
 
 def _reals(tensor: tf.Tensor) -> tf.Tensor:
@@ -58,18 +84,18 @@ def _as(reduced: tf.Tensor, tensor: tf.Tensor) -> tf.Tensor:
     return tf.complex(reduced[0], reduced[1]) if tensor.dtype.is_complex else reduced
 
 
-def _average_bfloat16(tensors: list[tf.Tensor], name: str) -> list[tf.Tensor]:
+def _average_bfloat16(tensors: list[tf.Tensor], name: str, ranks: hvd.ProcessSet) -> list[tf.Tensor]:
     # Horovod 0.28.1 cannot add bfloat16. So each rank gets one slice of all ranks' bits, adds them up in float32 and
     # sends the mean back: the traffic of a ring all-reduce in 16 bits, with one rounding each way.
     dtype = tensors[0].dtype
     sizes = [tensor.shape.num_elements() for tensor in tensors]
     flat = tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], 0)
-    ranks = hvd.size()
-    padded = tf.pad(tf.cast(flat, tf.bfloat16), [[0, -sum(sizes) % ranks]])
-    slices = hvd.alltoall(tf.bitcast(padded, tf.uint16), name=f"{name}.scatter")
-    parts = tf.cast(tf.bitcast(tf.reshape(slices, [ranks, -1]), tf.bfloat16), tf.float32)
+    number = count(tf.int32, ranks)
+    padded = tf.pad(tf.cast(flat, tf.bfloat16), [[0, -sum(sizes) % number]])
+    slices = hvd.alltoall(tf.bitcast(padded, tf.uint16), name=f"{name}.scatter", process_set=ranks)
+    parts = tf.cast(tf.bitcast(tf.reshape(slices, [number, -1]), tf.bfloat16), tf.float32)
     mean = tf.bitcast(tf.cast(tf.reduce_mean(parts, 0), tf.bfloat16), tf.uint16)
-    whole = tf.bitcast(hvd.allgather(mean, name=f"{name}.gather"), tf.bfloat16)
+    whole = tf.bitcast(hvd.allgather(mean, name=f"{name}.gather", process_set=ranks), tf.bfloat16)
     means = tf.split(tf.cast(whole, dtype)[: sum(sizes)], sizes)
     return [tf.reshape(mean, tensor.shape) for mean, tensor in zip(means, tensors, strict=True)]
 
@@ -101,13 +127,13 @@ def reduce_sparse(
     return tf.IndexedSlices(values, indices, slices.dense_shape)
 
 
-def check_adasum(world: World) -> None:
-    """Check that Horovod can combine the gradients of these ranks by Adasum.
+def check_adasum(world: World, option: str = "--reduction adasum") -> None:
+    """Check that Horovod can combine the gradients of these ranks by Adasum, which `option` asks for.
 
     Raises:
         UserError: the number of ranks is not a power of two, or they do not use MPI.
     """
     if world.size & (world.size - 1):
-        raise UserError(f"--reduction adasum combines ranks in pairs: start 2, 4, 8, ... ranks, not {world.size}")
+        raise UserError(f"{option} combines ranks in pairs: start 2, 4, 8, ... ranks, not {world.size}")
     if world.size > 1 and not hvd.mpi_enabled():
-        raise UserError("--reduction adasum needs MPI, and these ranks use Gloo: start them with horovodrun --mpi")
+        raise UserError(f"{option} needs MPI, and these ranks use Gloo: start them with horovodrun --mpi")

@@ -23,6 +23,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
+from hpc_train.parallel import wire  # noqa: E402
 from hpc_train.parallel.collectives import gather_objects, sum_arrays  # noqa: E402
 from hpc_train.parallel.replicas import check_replicas  # noqa: E402
 from hpc_train.parallel.variables import everything, is_seed, optimizer_variables, seeds  # noqa: E402
@@ -97,7 +98,7 @@ def ranks_equal_one_rank_with_the_whole_batch():
 def small_buckets_give_the_same_mean():
     grads = [tf.fill([5, 3], float(world.rank + i)) for i in range(4)]
     optimizer = parallel.DistributedOptimizer(keras.optimizers.SGD(), bucket_mib=100 / 2**20)
-    assert [len(b) for b in optimizer._buckets([0, 1, 2, 3], grads)] == [1, 1, 1, 1]
+    assert [len(b) for b in wire.buckets([0, 1, 2, 3], grads, 100)] == [1, 1, 1, 1]
     for i, mean in enumerate(optimizer.average(grads)):
         np.testing.assert_allclose(mean, np.full((5, 3), i + (world.size - 1) / 2))
 

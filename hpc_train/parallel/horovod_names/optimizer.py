@@ -1,0 +1,226 @@
+"""`hvd.DistributedOptimizer` and `hvd.PartialDistributedOptimizer`, with Horovod's options."""
+
+import inspect
+
+import horovod.tensorflow as hvd
+import keras
+import tensorflow as tf
+
+from hpc_train.errors import UserError
+from hpc_train.parallel import wire
+from hpc_train.parallel.horovod_names.passes import Passes, counting_updates
+from hpc_train.parallel.horovod_names.reduction import Reduction, key
+from hpc_train.parallel.horovod_names.words import CallableList
+from hpc_train.parallel.optimizer import DistributedOptimizer as Core
+from hpc_train.parallel.world import World
+
+
+class HorovodOptimizer(Core):
+    """`parallel.DistributedOptimizer` with the options of `hvd.DistributedOptimizer`, which makes it."""
+
+    def __new__(cls, optimizer, name: str | None, **settings):
+        return cls._distributed(optimizer, settings, name)
+
+    @classmethod
+    def _distributed(cls, optimizer, settings: dict, name: str | None = None, more: dict | None = None):
+        more = dict(more or {})
+        update = type(optimizer).update_step
+        if len(inspect.signature(update).parameters) == 3:
+            # Optimizers of one's own for Keras 2.11 to 2.15 take no learning rate here.
+            more["update_step"] = lambda self, gradient, variable, learning_rate=None: update(self, gradient, variable)
+        made = super()._distributed(optimizer, settings, name, more)
+        state = made._state
+        state.averaged, state.updating = [], False
+        state.passes = Passes(settings["passes"], settings["average_passes"]) if settings["passes"] > 1 else None
+        if state.passes:
+            counting_updates(made, settings["passes"])
+        return made
+
+    @property
+    def _agg_helper(self):
+        return self._state.passes
+
+    def register_local_var(self, var) -> None:
+        """Keep the gradient of this variable on its rank."""
+        self.rules.local.add(key(var))
+
+    @property
+    def variables(self):
+        return CallableList(super().variables)
+
+    @property
+    def iterations(self):
+        steps = super().iterations
+        passes = self._state.passes if self._state else None
+        # Rules such as Adam's count updates; users, and schedules of the rate, count batches.
+        return keras.ops.floor_divide(steps, passes.number) if passes and self._state.updating else steps
+
+    def average(self, grads: list, weights: list | None = None) -> list:
+        return self.rules.reduce(grads, weights, self.name)
+
+    def apply(self, grads, trainable_variables=None):
+        """Reduce `grads` and apply them: every one, or with `backward_passes_per_step` every n-th time their sums."""
+        grads = list(grads)
+        state = self._state
+        done = bool(state.averaged) and all(any(g is a for a in state.averaged) for g in grads if g is not None)
+        state.averaged = []
+        if not (done or state.passes) or state.collected is not None:
+            super().apply(grads, trainable_variables)
+            return
+        if not grads:
+            return
+        self._check_place()
+        weights = list(trainable_variables) if trainable_variables is not None else self._trainable_variables
+        self.build_for(weights)
+        if not done:
+            grads = state.passes.add(grads, weights, self.average)
+        if not state.passes:
+            self._apply_plain(grads, weights)
+            return
+        state.updating = True
+        try:
+            state.passes.every_nth(lambda: self._apply_plain(grads, weights), self._count_pass)
+        finally:
+            state.updating = False
+
+    def _apply_plain(self, grads: list, weights: list) -> None:
+        super(Core, self).apply(grads, weights)
+
+    def _count_pass(self) -> None:
+        optimizer = self
+        while hasattr(optimizer, "inner_optimizer"):
+            optimizer = optimizer.inner_optimizer
+        optimizer._iterations.assign_add(1)
+
+    def apply_gradients(
+        self, grads_and_vars, name=None, experimental_aggregate_gradients=True, skip_gradients_aggregation=False
+    ):
+        """As in Keras 2: without aggregation, the gradients are applied as they are."""
+        pairs = list(grads_and_vars)
+        if skip_gradients_aggregation or not experimental_aggregate_gradients:
+            self._state.averaged = [grad for grad, _ in pairs if grad is not None]
+        return super().apply_gradients(pairs)
+
+    def compute_gradients(self, loss, var_list, grad_loss=None, tape=None):
+        """Gradients of `loss`, reduced over the ranks, with their variables; `apply_gradients` takes them as they are.
+
+        Args:
+            loss: a function without arguments, or a tensor computed under `tape`.
+            var_list: the variables.
+            grad_loss: gradient of something with regard to the loss, or None.
+            tape: a `tf.GradientTape`; a function makes its own.
+        """
+        if callable(loss):
+            with tape or tf.GradientTape() as tape:
+                tape.watch([getattr(v, "value", v) if isinstance(v, keras.Variable) else v for v in var_list])
+                loss = loss()
+        elif tape is None:
+            raise ValueError("a loss that is a tensor needs the tape that it was computed under: give tape=")
+        return list(zip(self._reduced(tape.gradient(loss, var_list, grad_loss), var_list), var_list, strict=True))
+
+    def _compute_gradients(self, loss, var_list, grad_loss=None, tape=None):
+        return self.compute_gradients(loss, var_list, grad_loss, tape)
+
+    def get_gradients(self, loss, params):
+        """Gradients by the optimizer's own `get_gradients`, which Keras 3 no longer has, reduced over the ranks."""
+        if not hasattr(super(), "get_gradients"):
+            raise UserError("optimizers of Keras 3 have no get_gradients: compute gradients under a tf.GradientTape")
+        return self._reduced(super().get_gradients(loss, params), params)
+
+    def _reduced(self, grads: list, weights: list) -> list:
+        passes = self._state.passes
+        reduced = passes.add(grads, weights, self.average) if passes else self.average(grads, weights)
+        self._state.averaged = [grad for grad in reduced if grad is not None]
+        return reduced
+
+
+def DistributedOptimizer(
+    optimizer,
+    name=None,
+    device_dense="",
+    device_sparse="",
+    compression=hvd.Compression.none,
+    sparse_as_dense=False,
+    gradient_predivide_factor=1.0,
+    op=hvd.Average,
+    backward_passes_per_step=1,
+    average_aggregated_gradients=False,
+    num_groups=0,
+    groups=None,
+    process_set=hvd.global_process_set,
+    scale_local_gradients=True,
+):
+    """Make a Keras optimizer reduce its gradients over the ranks; returns that optimizer.
+
+    Args:
+        optimizer: a Keras optimizer, or its name.
+        name: a new name for it.
+        device_dense: device on which dense gradients are reduced.
+        device_sparse: device on which sparse gradients are gathered.
+        compression: `hvd.Compression.none`, `hvd.Compression.fp16`, or a class with `compress` and `decompress`.
+        sparse_as_dense: make sparse gradients dense before they are reduced.
+        gradient_predivide_factor: with `hvd.Average`, divide by this before the sum, and by the rest after it.
+        op: `hvd.Average`, `hvd.Sum` or `hvd.Adasum`.
+        backward_passes_per_step: add up the gradients of this many batches before they are reduced and applied.
+        average_aggregated_gradients: divide these sums by their number.
+        num_groups: old name of `groups`.
+        groups: number of groups in which gradients travel, or lists of variables that travel together.
+        process_set: the ranks among which gradients are reduced; other ranks keep theirs.
+        scale_local_gradients: divide gradients of local variables by the number of ranks.
+
+    Raises:
+        ValueError: options that do not go together.
+        UserError: what is given is no Keras optimizer, or is wrapped already.
+    """
+    if backward_passes_per_step < 1:
+        raise ValueError(f"backward_passes_per_step must be 1 or more, not {backward_passes_per_step}")
+    groups = groups if groups is not None else (num_groups or None)
+    rules = Reduction(
+        op=op,
+        compression=compression,
+        sparse_as_dense=sparse_as_dense,
+        gradient_predivide_factor=gradient_predivide_factor,
+        groups=groups,
+        process_set=process_set,
+        scale_local_gradients=scale_local_gradients,
+        device_dense=device_dense,
+        device_sparse=device_sparse,
+    )
+    if op == hvd.Adasum:
+        _check_adasum(average_aggregated_gradients, compression, process_set)
+    passes = {"passes": backward_passes_per_step, "average_passes": average_aggregated_gradients}
+    return HorovodOptimizer(_keras_optimizer(optimizer), name, lag=0, rules=rules, process_set=process_set, **passes)
+
+
+def _keras_optimizer(optimizer):
+    if isinstance(optimizer, (str, dict)):
+        return keras.optimizers.get(optimizer)
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        kind = f"{type(optimizer).__module__}.{type(optimizer).__name__}"
+        raise UserError(
+            f"hvd.DistributedOptimizer is given {kind}, which is no optimizer of Keras 3: take one of keras.optimizers "
+            "(`hpc-train port SCRIPT.py` shows the change)"
+        ).agreed()
+    return optimizer
+
+
+def _check_adasum(average_passes: bool, compression, process_set) -> None:
+    if average_passes:
+        raise ValueError("op=hvd.Adasum does not go with average_aggregated_gradients=True")
+    if compression is not hvd.Compression.none:
+        raise ValueError("op=hvd.Adasum takes gradients as they are, without compression")
+    if process_set.process_set_id != 0:
+        raise ValueError("op=hvd.Adasum combines all ranks, not a process set")
+    wire.check_adasum(World(size=hvd.size()), "op=hvd.Adasum")
+
+
+def PartialDistributedOptimizer(optimizer, *args, local_layers=None, **kwargs):
+    """`DistributedOptimizer`, with the gradients of `local_layers` (a layer or a list of them) kept on their rank."""
+    layers = [local_layers] if isinstance(local_layers, keras.layers.Layer) else list(local_layers or ())
+    if not all(isinstance(layer, keras.layers.Layer) for layer in layers):
+        raise ValueError("local_layers must be Keras layers")
+    made = DistributedOptimizer(optimizer, *args, **kwargs)
+    for layer in layers:
+        for variable in layer.trainable_weights:
+            made.register_local_var(variable)
+    return made

@@ -1,0 +1,87 @@
+"""`backward_passes_per_step`: gradients of several batches are added up before they are reduced and applied."""
+
+import keras
+import tensorflow as tf
+
+from hpc_train.optim.wrapper import unwrap
+from hpc_train.parallel.optimizer import swap_class
+
+
+class Passes:
+    """Sums of this rank's gradients, and how many batches are in them.
+
+    Args:
+        number: batches in a step.
+        mean: divide the sums by it.
+
+    Attributes:
+        counter: int32 variable, batches since the last step.
+    """
+
+    def __init__(self, number: int, mean: bool):
+        self.number = number
+        self.mean = mean
+        with tf.init_scope():
+            self.counter = tf.Variable(0, trainable=False)
+        self._sums: dict[int, tf.Variable] = {}
+
+    def add(self, grads: list, weights: list, reduce) -> list:
+        """Add this batch's gradients; in every n-th call reduce the sums, and begin anew.
+
+        Args:
+            grads: tensors, IndexedSlices (which become dense) or None.
+            weights: their variables.
+            reduce: function of sums and variables: the sums over the ranks. Collective.
+
+        Returns:
+            The reduced sums, or before the n-th call the sums of this rank; None stays None.
+        """
+        totals: list = []
+        for i, (grad, weight) in enumerate(zip(grads, weights, strict=True)):
+            if grad is None:
+                totals.append(None)
+                continue
+            if i not in self._sums:
+                with tf.init_scope():
+                    self._sums[i] = tf.Variable(tf.zeros(weight.shape, grad.dtype), trainable=False)
+            totals.append(self._sums[i].assign_add(tf.convert_to_tensor(grad), read_value=True))
+        present = [i for i, total in enumerate(totals) if total is not None]
+        count = self.counter.assign_add(1, read_value=True)
+
+        def whole():
+            reduced = reduce([tf.identity(total) if total is not None else None for total in totals], weights)
+            reduced = [reduced[i] / self.number if self.mean else tf.identity(reduced[i]) for i in present]
+            with tf.control_dependencies(reduced):
+                for i in present:
+                    self._sums[i].assign(tf.zeros_like(self._sums[i]))
+                self.counter.assign(0)
+            return reduced
+
+        chosen = tf.cond(tf.equal(count, self.number), whole, lambda: [tf.identity(totals[i]) for i in present])
+        result: list = [None] * len(totals)
+        for i, total in zip(present, chosen, strict=True):
+            result[i] = total
+        return result
+
+    def every_nth(self, apply, count) -> None:
+        """After `add`: call `apply` if it has reduced the sums, else `count`."""
+
+        def done(function):
+            function()
+            return tf.constant(0)
+
+        tf.cond(tf.equal(self.counter, 0), lambda: done(apply), lambda: done(count))
+
+
+def counting_updates(optimizer, number: int) -> None:
+    """Let the innermost optimizer of a chain count updates, not batches, in rules such as Adam's."""
+    inner = unwrap(optimizer)
+    if inner is optimizer:
+        return
+    plain = type(inner)
+
+    def iterations(self):
+        steps = plain.iterations.fget(self)
+        return keras.ops.floor_divide(steps, number) if optimizer._state.updating else steps
+
+    swap_class(inner, plain, (plain,), {"iterations": property(iterations)})

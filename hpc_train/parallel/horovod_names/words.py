@@ -1,0 +1,102 @@
+"""Words of Keras 2 whose meaning is plain, for Horovod scripts that were written with them."""
+
+import functools
+import numbers
+
+import keras
+
+from hpc_train.console import say
+from hpc_train.errors import UserError
+from hpc_train.parallel.launcher import detect
+
+_said: set[str] = set()
+
+
+class CallableList(list):
+    """Variables of an optimizer: a list in Keras 3, a function in Keras 2."""
+
+    def __call__(self):
+        return self
+
+
+def once(text: str) -> None:
+    """Print a line once, on rank 0."""
+    if text not in _said and detect().rank == 0:
+        say(text)
+    _said.add(text)
+
+
+def teach() -> None:
+    """Let Keras 3 take these words of Keras 2; those that change nothing are dropped with a line on rank 0.
+
+    `compile(experimental_run_tf_function=)`; optimizers' `lr=`, `decay=0`, rates that are whole numbers, `.lr`,
+    `variables()`, and what optimizers of one's own call in Keras 2.11 to 2.15; `ref()` of variables.
+    """
+    optimizer = keras.optimizers.Optimizer
+    if getattr(optimizer, "_build_learning_rate", None) is not None:
+        return
+    keras.Model.compile = _compile(keras.Model.compile)
+    optimizer.__init__ = _init(optimizer.__init__)
+    optimizer.lr = property(lambda self: self.learning_rate, lambda self, rate: _set_rate(self, rate))
+    optimizer._build_learning_rate = _build_learning_rate
+    for kind in (optimizer, keras.optimizers.LossScaleOptimizer):
+        kind.variables = _callable_too(kind.variables)
+    keras.Variable.ref = lambda self: self.value.ref()
+    _same_names()
+
+
+def _same_names() -> None:
+    # Some functions and layers have one name in keras, another in tf.keras, and in Keras 2 both in both.
+    import tensorflow as tf
+
+    for room in ("layers", "losses", "metrics"):
+        first, second = getattr(keras, room), getattr(tf.keras, room)
+        for here, there in ((first, second), (second, first)):
+            for name in set(dir(there)) - set(dir(here)):
+                setattr(here, name, getattr(there, name))
+
+
+def _compile(plain):
+    @functools.wraps(plain)
+    def compile(self, *args, **kwargs):
+        if "experimental_run_tf_function" in kwargs:
+            del kwargs["experimental_run_tf_function"]
+            once("note: compile(experimental_run_tf_function=...) has no meaning since TensorFlow 2.4: left out")
+        return plain(self, *args, **kwargs)
+
+    return compile
+
+
+def _init(plain):
+    @functools.wraps(plain)
+    def __init__(self, *args, **kwargs):
+        if "lr" in kwargs:
+            kwargs["learning_rate"] = kwargs.pop("lr")
+            args = args[1:]
+            once("note: optimizers take learning_rate=; lr= is read as that")
+        if decay := kwargs.pop("decay", None):
+            raise UserError(
+                f"{type(self).__name__}(decay={decay:g}): Keras 3 has no decay=, and would ignore it; give "
+                f"learning_rate=keras.optimizers.schedules.InverseTimeDecay(RATE, 1, {decay:g}), which does the same"
+            ).agreed()
+        if args and isinstance(args[0], numbers.Real):
+            args = (float(args[0]), *args[1:])
+        elif not args:
+            rate = kwargs.setdefault("learning_rate", 0.0)
+            kwargs["learning_rate"] = float(rate) if isinstance(rate, numbers.Real) else rate
+        plain(self, *args, **kwargs)
+
+    return __init__
+
+
+def _set_rate(optimizer, rate) -> None:
+    optimizer.learning_rate = rate
+
+
+def _build_learning_rate(self, rate):
+    self.learning_rate = rate
+    return self._learning_rate
+
+
+def _callable_too(plain) -> property:
+    return property(lambda self: CallableList(plain.fget(self)))
