@@ -10,7 +10,16 @@ from hpc_train.parallel.collectives import gather_objects, sum_arrays
 from hpc_train.parallel.metrics import ExactMetrics
 from hpc_train.parallel.optimizer import DistributedOptimizer
 from hpc_train.parallel.replicas import check_replicas
-from hpc_train.parallel.variables import everything, is_seed, layout, optimizers, replicated, seeds, statistics
+from hpc_train.parallel.variables import (
+    everything,
+    is_seed,
+    layout,
+    named_optimizers,
+    optimizers,
+    replicated,
+    seeds,
+    statistics,
+)
 
 # Odd, so that every rank has a different offset modulo 2^32.
 _SEED_STRIDE = 0x9E3779B1
@@ -61,13 +70,18 @@ class Broadcast(keras.callbacks.Callback):
             UserError: on every rank, naming the optimizer.
         """
         model = self.model
-        if not model.trainable_variables or any(isinstance(o, DistributedOptimizer) for o in optimizers(model)):
-            return
-        kind = type(model.optimizer).__name__
-        raise UserError(
-            f"the model is compiled with {kind}, which averages no gradients over ranks; wrap it: "
-            "compile(hpc_train.parallel.DistributedOptimizer(...)); where a model has optimizers of its own, wrap each"
-        ).agreed()
+        found = named_optimizers(model)
+        plain = [(name, o) for name, o in found if not isinstance(o, DistributedOptimizer)]
+        if len(found) > len(plain):
+            # A compile() without an optimizer gives RMSprop, which the model's own training step does not use.
+            plain = [(name, o) for name, o in plain if o is not model.optimizer]
+        if model.trainable_variables and plain:
+            name, optimizer = plain[0]
+            raise UserError(
+                f"the model's {name} is {type(optimizer).__name__}, which averages no gradients over ranks; wrap it in "
+                "hpc_train.parallel.DistributedOptimizer (hvd.DistributedOptimizer does the same); where a model has "
+                "several optimizers, wrap each"
+            ).agreed()
 
 
 def loss_scale_inside(model) -> None:

@@ -24,21 +24,23 @@ def statistics(model) -> list:
 
 def optimizers(model) -> list:
     """The model's optimizer, and those that a model with a training step of its own holds as attributes."""
+    return list({id(optimizer): optimizer for _, optimizer in named_optimizers(model)}.values())
+
+
+def named_optimizers(model) -> list[tuple[str, Any]]:
+    """The model's optimizers with the names of their attributes; `optimizer`, the one of `compile`, comes first."""
     import keras
 
-    held = [value for value in _attributes(model) if isinstance(value, keras.optimizers.Optimizer)]
-    first = [model.optimizer] if getattr(model, "optimizer", None) is not None else []
-    return list({id(optimizer): optimizer for optimizer in [*first, *held]}.values())
+    pairs = [("optimizer", getattr(model, "optimizer", None)), *_attributes(model)]
+    return [(name, value) for name, value in pairs if isinstance(value, keras.optimizers.Optimizer)]
 
 
-def _attributes(model) -> Iterator:
-    """Values of the model's attributes, and of the lists and dicts among them."""
-    for value in list(vars(model).values()):
-        yield value
-        if isinstance(value, dict):
-            yield from value.values()
-        elif isinstance(value, (list, tuple)):
-            yield from value
+def _attributes(model) -> Iterator[tuple[str, Any]]:
+    """Names and values of the model's attributes, and of the items of lists and dicts among them."""
+    for name, value in list(vars(model).items()):
+        yield name, value
+        items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        yield from ((f"{name}[{key!r}]", item) for key, item in items)
 
 
 def optimizer_variables(model) -> list:

@@ -1,0 +1,19 @@
+"""Models with a training step and optimizers of their own, on real ranks: one launch a world size."""
+
+import re
+
+import pytest
+from launch import RANKS, outcomes_of
+
+SCRIPT = RANKS / "own_steps.py"
+CHECKS = [name for name in re.findall(r"^def (\w+)\(\):", SCRIPT.read_text(), re.M) if name.count("_") >= 3]
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def outcomes(request, tmp_path_factory):
+    return outcomes_of(SCRIPT, request.param, tmp_path_factory.mktemp("own"))
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_on_ranks(outcomes, check):
+    assert not outcomes[check], outcomes[check]

@@ -1,0 +1,115 @@
+"""Run on N ranks by test_own_steps.py: models with a training step and optimizers of their own."""
+
+import sys
+from pathlib import Path
+
+from checks import write_outcomes
+
+from hpc_train import parallel
+from hpc_train.errors import UserError
+
+world = parallel.init(seed=5)
+
+import horovod.tensorflow as hvd  # noqa: E402
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import tensorflow as tf  # noqa: E402
+
+from hpc_train.parallel.collectives import gather_objects  # noqa: E402
+from hpc_train.parallel.variables import everything, is_seed, optimizer_variables  # noqa: E402
+from hpc_train.training import checkpoint  # noqa: E402
+
+BATCH, STEPS = 6, 5
+REAL = np.random.default_rng(1).normal(size=(BATCH * STEPS * world.size, 4)).astype("float32")
+NOISE = np.random.default_rng(2).normal(size=(BATCH * STEPS * world.size, 3)).astype("float32")
+CROSS_ENTROPY = keras.losses.BinaryCrossentropy(from_logits=True)
+
+
+class Gan(keras.Model):
+    """Two networks, each with its own optimizer, as in Keras's guide; the noise comes with the data."""
+
+    def __init__(self):
+        super().__init__()
+        keras.utils.set_random_seed(7)
+        self.generator = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4)])
+        hidden = keras.layers.Dense(5, activation="tanh")
+        self.critic = keras.Sequential([keras.Input((4,)), hidden, keras.layers.Dense(1)])
+        self.loss_tracker = keras.metrics.Mean(name="critic_loss")
+
+    def compile(self, critic_optimizer, generator_optimizer):
+        super().compile()
+        self.critic_optimizer, self.generator_optimizer = critic_optimizer, generator_optimizer
+
+    def train_step(self, data):
+        real, noise = data
+        with tf.GradientTape() as tape:
+            scores = self.critic(tf.concat([self.generator(noise), real], 0))
+            labels = tf.concat([tf.ones([tf.shape(noise)[0], 1]), tf.zeros([tf.shape(real)[0], 1])], 0)
+            loss = CROSS_ENTROPY(labels, scores)
+        weights = self.critic.trainable_weights
+        self.critic_optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
+        with tf.GradientTape() as tape:
+            fooled = CROSS_ENTROPY(tf.zeros([tf.shape(noise)[0], 1]), self.critic(self.generator(noise)))
+        weights = self.generator.trainable_weights
+        self.generator_optimizer.apply(tape.gradient(fooled, weights), weights)
+        self.loss_tracker.update_state(loss)
+        return {"critic_loss": self.loss_tracker.result()}
+
+
+def share():
+    pick = np.arange(len(REAL)).reshape(-1, world.size, BATCH)[:, world.rank].ravel()
+    return tf.data.Dataset.from_tensor_slices((REAL[pick], NOISE[pick])).batch(BATCH)
+
+
+def whole():
+    return tf.data.Dataset.from_tensor_slices((REAL, NOISE)).batch(BATCH * world.size)
+
+
+def trained(wrap, data, callbacks=()):
+    model = Gan()
+    model.compile(wrap(keras.optimizers.Adam(0.01)), wrap(keras.optimizers.SGD(0.1, momentum=0.9)))
+    history = model.fit(data, callbacks=[*callbacks], verbose=0)
+    return model, history.history
+
+
+def each_of_several_optimizers_averages_once():
+    ours, history = trained(parallel.DistributedOptimizer, share(), parallel.callbacks(2))
+    alone, expected = trained(lambda optimizer: optimizer, whole())
+    for got, wanted in zip(ours.trainable_variables, alone.trainable_variables, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(history["critic_loss"], expected["critic_loss"], rtol=1e-4)
+    bits = [np.asarray(v).tobytes() for v in everything(ours) if not is_seed(v)]
+    assert all(other == bits for other in gather_objects(bits))
+
+
+def a_checkpoint_holds_every_optimizer():
+    model, _ = trained(parallel.DistributedOptimizer, share(), parallel.callbacks())
+    folder = Path(parallel.broadcast_object(sys.argv[1])).parent / str(world.rank)
+    folder.mkdir()
+    path = checkpoint.save(folder, model, checkpoint.Progress(step=1))
+    momenta = [np.asarray(v) for v in optimizer_variables(model)]
+    assert any("critic" in v.path or "dense" in v.path for v in optimizer_variables(model))
+    for variable in optimizer_variables(model):
+        variable.assign(tf.zeros_like(variable.value))
+    checkpoint.load(path, model)
+    for got, wanted in zip(optimizer_variables(model), momenta, strict=True):
+        np.testing.assert_array_equal(got, wanted)
+
+
+def a_plain_second_optimizer_is_named_before_the_first_step():
+    model = Gan()
+    model.compile(parallel.DistributedOptimizer(keras.optimizers.Adam(0.01)), keras.optimizers.SGD(0.1))
+    with pytest.raises(UserError) as caught:
+        model.fit(share(), callbacks=parallel.callbacks(), verbose=0)
+    assert "generator_optimizer" in str(caught.value)
+    assert "SGD" in str(caught.value)
+
+
+CHECKS = [each_of_several_optimizers_averages_once, a_checkpoint_holds_every_optimizer]
+CHECKS += [a_plain_second_optimizer_is_named_before_the_first_step]
+
+
+if __name__ == "__main__":
+    write_outcomes(CHECKS, world)
+    hvd.shutdown()
