@@ -301,6 +301,61 @@ PATCHES = (
         '        BUILD_WITH_INSTALL_RPATH TRUE INSTALL_RPATH "$ENV{HPC_TRAIN_RPATH}")\n',
         "the library must find MPI where the wheel is installed, not where it was built",
     ),
+    Patch(
+        "horovod/tensorflow/mpi_ops.cc",
+        'REGISTER_OP("HorovodJoin")\n    .Output("output: int32")\n',
+        'REGISTER_OP("HorovodJoin")\n    .Output("output: int32")\n    .SetIsStateful()\n',
+        "TensorFlow runs an operation without inputs once and keeps its result: the second join waited for nobody",
+    ),
+    Patch(
+        "horovod/common/gloo/gloo_context.cc",
+        "#include <chrono>\n#include <iterator>\n",
+        "#include <chrono>\n#include <cstdlib>\n#include <iostream>\n#include <iterator>\n",
+        "headers for the next patch",
+    ),
+    Patch(
+        "horovod/common/gloo/gloo_context.cc",
+        '      out << hostname_ << "[" << local_rank << "] has been removed from elastic job";\n'
+        "      throw std::runtime_error(out.str());\n",
+        '      out << hostname_ << "[" << local_rank << "] has left the elastic job";\n'
+        "      std::cerr << out.str() << std::endl;\n"
+        "      std::_Exit(0);\n",
+        "a rank that the job no longer needs must not end in an abort: nothing has failed",
+    ),
+    Patch(
+        "horovod/runner/gloo_run.py",
+        "        min_hosts = _get_min_start_hosts(settings)\n"
+        "        current_hosts = driver.wait_for_available_slots(settings.num_proc, min_hosts=min_hosts)\n",
+        "        current_hosts = driver.wait_for_available_slots(settings.num_proc)\n"
+        "        if network.filter_local_addresses(current_hosts.host_assignment_order):\n"
+        "            min_hosts = _get_min_start_hosts(settings)\n"
+        "            current_hosts = driver.wait_for_available_slots(settings.num_proc, min_hosts=min_hosts)\n"
+        "        elif not settings.nics:\n"
+        "            print('note: all hosts are this machine, so the ranks talk over its loopback interface; '\n"
+        "                  'if other machines may join, give --network-interface', file=sys.stderr)\n",
+        "an elastic job on one machine waited ten minutes for a second host, then failed",
+    ),
+    Patch(
+        "horovod/runner/elastic/registration.py",
+        "            logging.error('blacklisted slots count == {} -> stop running'.format(self._size))\n"
+        "            self._driver.stop()\n",
+        "            failed = ', '.join(sorted({host for host, _ in failures}))\n"
+        "            self._driver.stop(error_message=\n"
+        "                f'error: a rank on {failed} failed, which excludes all ranks of that host name, and '\n"
+        "                'no other name is left: to go on after a failure, the discovery script must print two '\n"
+        "                'names or more, such as localhost:1 and 127.0.0.1:1')\n",
+        "the job ended with the other ranks' status and two tracebacks, and did not say why it could not go on",
+    ),
+    Patch(
+        "horovod/runner/http/http_server.py",
+        "class RendezvousHTTPServer(socketserver.ThreadingMixIn, HTTPServer, object):\n",
+        "class RendezvousHTTPServer(socketserver.ThreadingMixIn, HTTPServer, object):\n"
+        "    def handle_error(self, request, client_address):\n"
+        "        import sys\n"
+        "        if not isinstance(sys.exc_info()[1], ConnectionError):\n"
+        "            super().handle_error(request, client_address)\n\n",
+        "a rank that ends while it waits for the launcher's answer is no bug of the launcher: no traceback",
+    ),
 )
 
 HEADER = "compat/tensorflow/compiler/xla/client/xla_builder.h"

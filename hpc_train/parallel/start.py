@@ -37,8 +37,8 @@ def init(seed: int | None = None, threads: int | None = None, deterministic: boo
         This rank's place among the ranks.
 
     Raises:
-        UserError: Horovod is missing, TensorFlow has started already, there are more ranks than GPUs, or the
-            launcher started N jobs of size 1 instead of N ranks.
+        UserError: Horovod is missing, TensorFlow has started already, there are more ranks than GPUs, the
+            launcher started N jobs of size 1 instead of N ranks, or it is an elastic launch.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     for name, value in settings(len(os.sched_getaffinity(0))).items():
@@ -78,6 +78,13 @@ def _import():
 
 
 def _check_launch(world: World, backend: str) -> None:
+    if os.environ.get("HOROVOD_ELASTIC", "0") != "0":
+        # The ranks talk to each other in `init`: one that joins would wait there for ranks that are past it.
+        raise UserError(
+            "parallel.init() and the trainers need ranks that stay: leave out --host-discovery-script, --min-np and "
+            "--max-np, and continue a trainer's run that was cut short with --resume; a script of your own can be "
+            "elastic with hvd.init() and hvd.elastic.run, see docs/elastic.md"
+        ).agreed()
     if problem := wrong_size(detect(), world.size):
         raise UserError("; ".join(problem))
     if not (microseconds := os.environ.get(_SLEEP, "0")).isdecimal():
