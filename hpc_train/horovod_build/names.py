@@ -29,6 +29,20 @@ def __dir__():
 '''
 
 
+ELASTIC = '''\
+"""Elastic training for Keras 3; hpc-train, which built this wheel, holds it."""
+
+from horovod.common.elastic import ObjectState, run_fn
+
+
+def __getattr__(name):
+    if name.startswith("__"):
+        raise AttributeError(name)
+{needed}
+    return getattr(_names, name)
+'''
+
+
 def _module(name: str, more: str = "") -> str:
     needed = NEEDED.format(home=f"hpc_train.parallel.horovod_names.{name}")
     return MODULE.format(needed=needed, more=more and f"\n{more}\n")
@@ -99,11 +113,18 @@ def _start():
 
 def files() -> dict[str, str]:
     """Each file, by its name in Horovod's source."""
-    indented = NEEDED.format(home="hpc_train.parallel.horovod_names.start").replace("\n", "\n    ").rstrip()
-    texts = {"horovod/hpc_train_names.py": FROM_TENSORFLOW.format(needed=f"    {indented}")}
+    texts = {
+        "horovod/hpc_train_names.py": FROM_TENSORFLOW.format(needed=_indented("start")),
+        "horovod/tensorflow/elastic.py": ELASTIC.format(needed=_indented("elastic")),
+    }
     for package in ("horovod/keras", "horovod/tensorflow/keras"):
         dotted = package.replace("/", ".")
         texts[f"{package}/__init__.py"] = _module("keras", f"from {dotted} import callbacks, elastic")
         texts[f"{package}/callbacks.py"] = _module("callbacks")
         texts[f"{package}/elastic.py"] = _module("elastic")
     return texts
+
+
+def _indented(name: str) -> str:
+    needed = NEEDED.format(home=f"hpc_train.parallel.horovod_names.{name}").rstrip()
+    return "    " + needed.replace("\n", "\n    ")

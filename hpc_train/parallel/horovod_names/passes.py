@@ -1,9 +1,11 @@
 """`backward_passes_per_step`: gradients of several batches are added up before they are reduced and applied."""
 
+import horovod.tensorflow as hvd
 import keras
 import tensorflow as tf
 
 from hpc_train.optim.wrapper import unwrap
+from hpc_train.parallel import wire
 from hpc_train.parallel.optimizer import swap_class
 
 
@@ -41,10 +43,7 @@ class Passes:
             if grad is None:
                 totals.append(None)
                 continue
-            if i not in self._sums:
-                with tf.init_scope():
-                    self._sums[i] = tf.Variable(tf.zeros(weight.shape, grad.dtype), trainable=False)
-            totals.append(self._sums[i].assign_add(tf.convert_to_tensor(grad), read_value=True))
+            totals.append(self._sum(i, weight, grad.dtype).assign_add(tf.convert_to_tensor(grad), read_value=True))
         present = [i for i, total in enumerate(totals) if total is not None]
         count = self.counter.assign_add(1, read_value=True)
 
@@ -62,6 +61,24 @@ class Passes:
         for i, total in zip(present, chosen, strict=True):
             result[i] = total
         return result
+
+    def sums(self, weights: list) -> list:
+        """A variable for each weight, with the sum of this rank's gradients since the last step."""
+        return [self._sum(i, weight, tf.as_dtype(weight.dtype)) for i, weight in enumerate(weights)]
+
+    def average(self, weights: list) -> None:
+        """Replace the sums by their means over the ranks; the next step's result is the same. Collective."""
+        if hvd.size() == 1 or not int(self.counter):
+            return
+        for i, total in enumerate(self.sums(weights)):
+            mean = wire.reduce([tf.convert_to_tensor(total)], f"hpc_train.passes.{i}")
+            total.assign(mean[0])
+
+    def _sum(self, i: int, weight, dtype: tf.DType) -> tf.Variable:
+        if i not in self._sums:
+            with tf.init_scope():
+                self._sums[i] = tf.Variable(tf.zeros(weight.shape, dtype), trainable=False)
+        return self._sums[i]
 
     def every_nth(self, apply, count) -> None:
         """After `add`: call `apply` if it has reduced the sums, else `count`."""
