@@ -31,12 +31,19 @@ def environment(**extra: str) -> dict[str, str]:
     return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": "", **extra}
 
 
-def start(ranks: int, *arguments: str, cwd: Path = REPOSITORY, controller: str | None = None, **kwargs):
-    """`horovodrun -np RANKS python ARGUMENTS` in the background, in a process group of its own."""
+def start(
+    ranks: int,
+    *arguments: str,
+    cwd: Path = REPOSITORY,
+    controller: str | None = None,
+    options: tuple[str, ...] = (),
+    **kwargs,
+):
+    """`horovodrun -np RANKS OPTIONS python ARGUMENTS` in the background, in a process group of its own."""
     if not shutil.which("horovodrun", path=environment()["PATH"]):
         pytest.skip("Horovod is not built here: run `hpc-train build-horovod`")
     launcher = ["horovodrun", *([controller] if controller else []), "-np", str(ranks)]
-    return _start([*launcher, sys.executable, *arguments], cwd, **kwargs)
+    return _start([*launcher, *options, sys.executable, *arguments], cwd, **kwargs)
 
 
 def mpirun() -> str:
