@@ -1,5 +1,6 @@
 """What ranks send each other outside the training step: little, on the CPU, through Horovod."""
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,16 +11,59 @@ import tensorflow as tf
 from hpc_train.errors import UserError
 from hpc_train.parallel.world import World
 
+# The dtypes of Horovod's broadcast.
+_BROADCAST = (tf.bool, tf.uint8, tf.int8, tf.uint16, tf.int16, tf.int32, tf.int64, tf.float16, tf.float32, tf.float64)
+_OPERATIONS = {"sum": hvd.Sum, "max": hvd.Max, "min": hvd.Min, "product": hvd.Product}
+
 
 def sum_arrays(arrays: list[np.ndarray], name: str) -> list[np.ndarray]:
     """Element-wise sums over the ranks, in float64, each of its array's shape. Collective."""
+    return reduce_arrays(arrays, "sum", name)
+
+
+def reduce_arrays(arrays: list[np.ndarray], operation: str, name: str) -> list[np.ndarray]:
+    """Element-wise sum, max, min or product over the ranks, in float64, each of its array's shape. Collective."""
     flat = np.concatenate([np.asarray(array, "float64").ravel() for array in arrays] or [np.zeros(0)])
     if flat.size == 0:
-        return []
+        return [np.zeros(np.shape(array)) for array in arrays]
     with tf.device("/cpu:0"):
-        total = hvd.allreduce(tf.constant(flat), op=hvd.Sum, name=name).numpy()
+        total = hvd.allreduce(tf.constant(flat), op=_OPERATIONS[operation], name=f"{name}.{operation}").numpy()
     ends = np.cumsum([np.size(array) for array in arrays])[:-1]
     return [part.reshape(np.shape(array)) for part, array in zip(np.split(total, ends), arrays, strict=True)]
+
+
+def equal_on_all_ranks(value: bytes, name: str) -> bool:
+    """Whether every rank gives the same bytes, by a digest: 16 bytes travel, however many ranks there are. Collective.
+
+    Args:
+        value: anything that describes what must be equal.
+        name: of the operation.
+    """
+    digest = int.from_bytes(hashlib.blake2b(value, digest_size=7).digest(), "big")
+    with tf.device("/cpu:0"):
+        low, high = hvd.allreduce(tf.constant([digest, -digest], tf.int64), op=hvd.Min, name=name).numpy()
+    return int(low) == -int(high)
+
+
+def broadcast_values(variables, root: int = 0) -> None:
+    """Copy Keras variables from one rank to every rank; those that Horovod cannot send travel as bytes. Collective.
+
+    Args:
+        variables: of any dtype, of the same shapes and dtypes on every rank.
+        root: the rank that they come from.
+    """
+    if hvd.size() == 1:
+        return
+    known = [v for v in variables if tf.as_dtype(v.dtype) in _BROADCAST]
+    if known:
+        hvd.broadcast_variables([v.value for v in known], root_rank=root)
+    others = [v for v in variables if tf.as_dtype(v.dtype) not in _BROADCAST]
+    for number, variable in enumerate(others):
+        value = np.asarray(variable)
+        with tf.device("/cpu:0"):
+            octets = tf.constant(np.frombuffer(value.tobytes(), "uint8"))
+            sent = hvd.broadcast(octets, root_rank=root, name=f"hpc_train.octets.{number}").numpy()
+        variable.assign(np.frombuffer(sent.tobytes(), value.dtype).reshape(value.shape))
 
 
 def broadcast_object(value=None, root: int = 0, name: str = "hpc_train.object"):

@@ -1,13 +1,21 @@
-"""Checks that the replicas are equal, by a checksum a variable."""
+"""Checks that the replicas are equal: the same variables on every rank, and in them the same bits."""
+
+import hashlib
 
 import horovod.tensorflow as hvd
 import numpy as np
 import tensorflow as tf
 
 from hpc_train.errors import UserError
-from hpc_train.parallel.variables import named
+from hpc_train.parallel.collectives import broadcast_object, equal_on_all_ranks, gather_objects
+from hpc_train.parallel.variables import descriptions, named
 
 _INTEGER_OF_SIZE = {1: tf.uint8, 2: tf.uint16, 4: tf.uint32, 8: tf.int64}
+# What the device itself can add up; the bytes of other dtypes (complex128, float8, strings) go through the CPU.
+_ON_DEVICE = (
+    *(tf.bool, tf.int8, tf.uint8, tf.int16, tf.uint16, tf.int32, tf.uint32, tf.int64),
+    *(tf.float16, tf.bfloat16, tf.float32, tf.float64),
+)
 
 
 @tf.function(reduce_retracing=True)
@@ -21,10 +29,50 @@ def _checksum(value):
 
 
 def checksums(variables) -> np.ndarray:
-    """One int64 a variable, computed from all of its bits on the device that holds it."""
-    if not variables:
-        return np.zeros(0, "int64")
-    return np.array([int(_checksum(tf.convert_to_tensor(v.value))) for v in variables], "int64")
+    """One int64 a variable of any dtype, from all of its bits, on the device that holds it where that can."""
+    return np.array([_checksum_of(variable) for variable in variables], "int64")
+
+
+def _checksum_of(variable) -> int:
+    value = tf.convert_to_tensor(variable.value)
+    if value.dtype in _ON_DEVICE:
+        return int(_checksum(value))
+    array = value.numpy()
+    content = repr(array.tolist()).encode() if array.dtype == object else array.tobytes()
+    return int.from_bytes(hashlib.blake2b(content, digest_size=7).digest(), "big")
+
+
+def check_layout(variables, layers=()) -> None:
+    """Make sure that every rank built the same model. Collective.
+
+    Args:
+        variables: Keras variables, in this rank's order.
+        layers: of the model; their classes must be the same too, in this order.
+
+    Raises:
+        UserError: on every rank, naming the first variable or layer that differs, where, and how.
+    """
+    mine = [descriptions(variables), [type(layer).__name__ for layer in layers]]
+    if hvd.size() == 1 or equal_on_all_ranks(repr(mine).encode(), "hpc_train.layout"):
+        return
+    root = broadcast_object(mine, name="hpc_train.layout.root")
+    for part, kind in enumerate(("variable", "layer")):
+        differences = gather_objects(_first_difference(root[part], mine[part]), f"hpc_train.layout.{kind}")
+        rank = next((rank for rank, difference in enumerate(differences) if difference), None)
+        if rank is not None:
+            place, ours, theirs = differences[rank]
+            raise UserError(
+                f"the ranks built different models: {kind} {place + 1} is {ours} on rank 0 and {theirs} on rank "
+                f"{rank}; make the model the same way on every rank"
+            ).agreed()
+
+
+def _first_difference(root: list[str], mine: list[str]) -> tuple[int, str, str] | None:
+    for place in range(max(len(root), len(mine))):
+        ours, theirs = (", ".join(part[place : place + 1]) or "missing" for part in (root, mine))
+        if ours != theirs:
+            return place, ours, theirs
+    return None
 
 
 def check_replicas(variables, where: str = "") -> None:
@@ -40,15 +88,26 @@ def check_replicas(variables, where: str = "") -> None:
     if hvd.size() == 1:
         return
     mine = checksums(variables)
+    if equal_on_all_ranks(repr(descriptions(variables)).encode() + mine.tobytes(), "hpc_train.replicas"):
+        return
+    check_layout(variables)
     with tf.device("/cpu:0"):
         root = hvd.broadcast(tf.constant(mine), root_rank=0, name="hpc_train.replicas.root").numpy()
         differs = tf.constant((mine != root).astype("int64"))
         ranks = hvd.allreduce(differs, op=hvd.Sum, name="hpc_train.replicas.differ").numpy()
-    if ranks.any():
-        names = [name for name, _ in named(variables)]
-        wrong = [f"{name} on {n} of {hvd.size()} ranks" for name, n in zip(names, ranks, strict=True) if n]
-        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise UserError(
-            f"the replicas differ from rank 0 {where}: {', '.join(wrong[:5])}{more}; "
-            "some code changes weights on one rank alone, or gradients are not averaged"
-        ).agreed()
+    wrong = [(name, v, n) for (name, v), n in zip(named(variables), ranks, strict=True) if n]
+    texts = [f"{name} on {n} of {hvd.size()} ranks" for name, _, n in wrong]
+    more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+    raise UserError(
+        f"the replicas differ from rank 0 {where}: {', '.join(texts[:5])}{more}; {_likely([v for _, v, _ in wrong])}"
+    ).agreed()
+
+
+def _likely(variables) -> str:
+    """What makes these variables differ, most often."""
+    if not any("float" in v.dtype or "complex" in v.dtype for v in variables):
+        return (
+            "each rank counts there what it sees itself: keep it outside the model, or add it up over the ranks in "
+            "every step"
+        )
+    return "some code changes weights on one rank alone, or gradients are not averaged"

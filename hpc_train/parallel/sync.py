@@ -6,14 +6,13 @@ import numpy as np
 import tensorflow as tf
 
 from hpc_train.errors import UserError
-from hpc_train.parallel.collectives import gather_objects, sum_arrays
+from hpc_train.parallel.collectives import broadcast_values, sum_arrays
 from hpc_train.parallel.metrics import ExactMetrics
 from hpc_train.parallel.optimizer import DistributedOptimizer
-from hpc_train.parallel.replicas import check_replicas
+from hpc_train.parallel.replicas import check_layout, check_replicas
 from hpc_train.parallel.variables import (
     everything,
     is_seed,
-    layout,
     named_optimizers,
     optimizers,
     replicated,
@@ -108,10 +107,8 @@ def broadcast_variables(model, root: int = 0, local=()) -> None:
     """
     kept = {id(variable) for variable in local}
     variables = [variable for variable in everything(model) if id(variable) not in kept]
-    if len(set(gather_objects(layout(variables), "hpc_train.layout"))) > 1:
-        raise UserError("the ranks built different models: make the model the same way on every rank").agreed()
-    if hvd.size() > 1 and variables:
-        hvd.broadcast_variables([variable.value for variable in variables], root_rank=root)
+    check_layout(variables, model._flatten_layers())
+    broadcast_values(variables, root)
 
 
 def average_statistics(model) -> None:

@@ -1,6 +1,5 @@
 """The variables of a model by what the ranks do with them."""
 
-import hashlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +19,11 @@ def statistics(model) -> list:
     # Frozen layers do not change; their weights count as non-trainable and may be many.
     frozen = {id(v) for layer in model._flatten_layers() if not layer.trainable for v in layer.variables}
     return [v for v in model.non_trainable_variables if not is_seed(v) and "float" in v.dtype and id(v) not in frozen]
+
+
+def marks(model) -> list:
+    """Other state outside training that must be equal on all ranks: whole numbers, truth values, complex numbers."""
+    return [v for v in model.non_trainable_variables if not is_seed(v) and "float" not in v.dtype]
 
 
 def optimizers(model) -> list:
@@ -49,9 +53,18 @@ def optimizer_variables(model) -> list:
 
 
 def replicated(model) -> list:
-    """State that is equal on all ranks after every step: weights and optimizer, without waiting gradients (lag 1)."""
+    """State that is equal on all ranks after every step: weights, `marks` and optimizer.
+
+    Waiting gradients (lag 1) are each rank's own.
+    """
     own = {id(variable) for optimizer in optimizers(model) for variable in getattr(optimizer, "waiting", ())}
-    return [*model.trainable_variables, *(v for v in optimizer_variables(model) if id(v) not in own)]
+    optimizer_state = [variable for variable in optimizer_variables(model) if id(variable) not in own]
+    return [*model.trainable_variables, *marks(model), *optimizer_state]
+
+
+def inference(model) -> list:
+    """State that a prediction depends on: weights and statistics."""
+    return [*model.trainable_variables, *(v for v in model.non_trainable_variables if not is_seed(v))]
 
 
 def everything(model) -> list:
@@ -69,7 +82,6 @@ def named(variables) -> list[tuple[str, Any]]:
     return pairs
 
 
-def layout(variables) -> str:
-    """A digest of names, shapes and dtypes: equal on ranks that built the same model."""
-    text = repr([(name, tuple(v.shape), v.dtype) for name, v in named(variables)])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def descriptions(variables) -> list[str]:
+    """Name, shape and dtype of each variable: equal on ranks that built the same model."""
+    return [f"{name} {tuple(v.shape)} {v.dtype}" for name, v in named(variables)]

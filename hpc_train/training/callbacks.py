@@ -14,8 +14,7 @@ from hpc_train.errors import UserError
 from hpc_train.flops.work import Work
 from hpc_train.optim.ema import Averages
 from hpc_train.optim.schedule import Schedule
-from hpc_train.parallel.collectives import sum_arrays
-from hpc_train.parallel.metrics import assign_states, states
+from hpc_train.parallel.metrics import assign_states, join_states, merge_states, states
 from hpc_train.parallel.saving import save_model
 from hpc_train.parallel.sync import average_local_state
 from hpc_train.parallel.world import World
@@ -46,11 +45,10 @@ class Position(keras.callbacks.Callback):
         self.progress.step += 1
         self.progress.position += self.plan.global_batch
         if self.progress.metrics:
-            # Resumed inside an epoch: add the sums of the steps before, on one rank only. Keras makes the metrics'
-            # variables in the first step, so this cannot come earlier.
+            # Resumed inside an epoch: take in the states of the steps before, on one rank only. Keras makes the
+            # metrics' variables in the first step, so this cannot come earlier.
             if self.world.is_root:
-                now = states(self.model)
-                assign_states(self.model, [a + b for a, b in zip(now, self.progress.metrics, strict=True)])
+                assign_states(self.model, join_states(self.model, states(self.model), self.progress.metrics))
             self.progress.metrics = []
         if logs and not math.isfinite(logs.get("loss", 0.0)):
             raise UserError(
@@ -117,7 +115,7 @@ class Checkpoints(keras.callbacks.Callback):
         progress = self.progress
         due = self.every and progress.position and progress.step % self.every == 0
         if (due or signals) and progress.step != self.written:
-            self._save(sum_arrays(states(self.model), "hpc_train.metrics.checkpoint"))
+            self._save(merge_states(self.model, states(self.model), "checkpoint"))
         if signals:
             raise Stopped(signals)
 
@@ -126,7 +124,7 @@ class Checkpoints(keras.callbacks.Callback):
 
     def on_test_begin(self, logs=None):
         # Validation resets the metrics: this is the last moment to read those of training.
-        self._trained = sum_arrays(states(self.model), "hpc_train.metrics.trained")
+        self._trained = merge_states(self.model, states(self.model), "trained")
         self.validation.begin()
 
     def on_test_batch_begin(self, batch, logs=None):
