@@ -26,15 +26,17 @@ def plain(model) -> Iterator[None]:
     returns; None leaves a metric out. Other metrics that Keras does not know are left out. Where the loss or the
     optimizer is not known, the model is not compiled.
     """
-    wrapped = model.optimizer
     config, _ = _plain_compile_config(model)
+    wrapped = getattr(model, "optimizer", None)
     model.get_compile_config = lambda: config
-    model.optimizer = unwrap(wrapped)
+    if wrapped is not None:
+        model.optimizer = unwrap(wrapped)
     try:
         yield
     finally:
         del model.get_compile_config
-        model.optimizer = wrapped
+        if wrapped is not None:
+            model.optimizer = wrapped
 
 
 def say_what_is_left_out(model) -> None:
@@ -78,8 +80,10 @@ def save_model(model, path: Path) -> None:
         raise
     except Exception as error:
         weights = path.with_name(f"{path.stem}.weights.h5")
-        with atomic_path(weights) as temporary:
-            model.save_weights(temporary)
+        # Keras wants this ending, so the temporary name differs in its beginning.
+        temporary = weights.with_name(f".{weights.name}")
+        model.save_weights(temporary)
+        temporary.replace(weights)
         reason = " ".join(str(error).split())
         say(f"warning: {path} was not written, as Keras cannot save this model ({reason:.200}); its weights: {weights}")
 
