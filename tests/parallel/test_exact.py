@@ -1,0 +1,19 @@
+"""Logs, metrics and replicas on two real ranks: one launch, many statements about it."""
+
+import re
+
+import pytest
+from launch import RANKS, outcomes_of
+
+SCRIPT = RANKS / "exact.py"
+CHECKS = [name for name in re.findall(r"^def (\w+)\(\):", SCRIPT.read_text(), re.M) if name.count("_") >= 4]
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory):
+    return outcomes_of(SCRIPT, 2, tmp_path_factory.mktemp("exact"))
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_on_two_ranks(outcomes, check):
+    assert not outcomes[check], outcomes[check]
