@@ -10,6 +10,7 @@ from hpc_train.parallel.collectives import broadcast_values, sum_arrays
 from hpc_train.parallel.metrics import ExactMetrics
 from hpc_train.parallel.optimizer import DistributedOptimizer
 from hpc_train.parallel.replicas import check_layout, check_replicas
+from hpc_train.parallel.unbuilt import leave, when_built
 from hpc_train.parallel.variables import (
     everything,
     is_seed,
@@ -52,6 +53,12 @@ class Broadcast(keras.callbacks.Callback):
         model.jit_compile = False
 
     def on_train_begin(self, logs=None):
+        when_built(self.model, self._start)
+
+    def on_train_end(self, logs=None):
+        leave(self.model)
+
+    def _start(self) -> None:
         model = self.model
         loss_scale_inside(model)
         self.check_optimizers()
