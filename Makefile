@@ -2,6 +2,7 @@
 # make mnist DATA=shards/x NP=4 MODEL=dropout ARGS='--epochs 20'
 # make test                            set up and run every test that this machine allows
 # make test-container [IMAGE=x.sif]    build the CPU image, or take one, and test it (6 minutes)
+# make test-upstream HOROVOD=.. KERAS=..   tests of Horovod and of Keras, from clones of theirs (30 minutes)
 # make docs                           the site of the pages in docs/, in build/docs
 # make venv | lint | clean             GPU=1 takes TensorFlow with CUDA and Horovod with NCCL
 
@@ -17,7 +18,7 @@ EXTRA := $(if $(GPU),gpu,cpu)
 
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: mnist test test-container docs lint venv clean
+.PHONY: mnist test test-container test-upstream docs lint venv clean
 
 mnist: venv $(if $(filter shards/digits,$(DATA)),shards/digits/.done)
 	horovodrun -np $(NP) python -m hpc_train.mnist --data $(DATA) --model $(MODEL) $(ARGS)
@@ -28,6 +29,10 @@ test: lint
 
 test-container: venv
 	HPC_TRAIN_TEST_IMAGE='$(IMAGE)' pytest -m container
+
+test-upstream: venv
+	$(if $(HOROVOD),tests/upstream.sh '$(HOROVOD)')
+	$(if $(KERAS),tests/keras_upstream.sh '$(KERAS)' && tests/keras_upstream.sh '$(KERAS)' 2)
 
 # Shellcheck is no Python package: where it is missing, that part is left out and said to be.
 lint: venv

@@ -1,5 +1,6 @@
 """The optimizer that averages gradients over the ranks before it applies them."""
 
+import functools
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,6 +11,7 @@ import tensorflow as tf
 from hpc_train.errors import UserError
 from hpc_train.optim.lag import Waiting
 from hpc_train.parallel import wire
+from hpc_train.parallel.variables import optimizers
 from hpc_train.units import MIB
 
 _REDUCTIONS = ("average", "sum", "adasum")
@@ -298,6 +300,23 @@ class Collected:
         if self.grads:
             raise ValueError("gradients are accumulated over train steps that apply them once; this one applies twice")
         self.grads, self.variables = grads, list(variables)
+
+
+def _keep_xla_out() -> None:
+    """Let Keras compile no step of a distributed optimizer by XLA, which knows no Horovod; else it does on GPUs."""
+    trainer: Any = next(kind for kind in keras.Model.__mro__ if "make_train_function" in vars(kind))
+    plain = trainer.make_train_function
+
+    @functools.wraps(plain)
+    def make_train_function(self, *args, **kwargs):
+        if any(isinstance(optimizer, DistributedOptimizer) for optimizer in optimizers(self)):
+            self.jit_compile = False
+        return plain(self, *args, **kwargs)
+
+    trainer.make_train_function = make_train_function
+
+
+_keep_xla_out()
 
 
 def _inside_branch() -> bool:

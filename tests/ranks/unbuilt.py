@@ -108,6 +108,17 @@ def horovod_names_train_them_too():
     assert_equal(trained(stack(), hvd.DistributedOptimizer(sgd()), start), alone(stack, sgd()))
 
 
+def train_on_batch_needs_no_callbacks_and_runs_without_xla():
+    models = []
+    for optimizer, rows in (parallel.DistributedOptimizer(sgd()), X[MINE]), (sgd(), X):
+        keras.utils.set_random_seed(1)
+        models.append(made := stack())
+        made.compile(optimizer, "mse", jit_compile=True)
+        for _ in range(3):
+            made.train_on_batch(rows, rows[:, :1])
+    assert_equal(*models)
+
+
 def lag_and_several_passes_are_as_in_a_built_model():
     for wrap, callbacks in (
         (lambda: parallel.DistributedOptimizer(sgd(), lag=1), parallel.callbacks),
@@ -188,6 +199,7 @@ def a_plain_optimizer_is_refused_before_the_first_step():
 CHECKS = [
     they_train_as_one_rank_with_the_whole_batch,
     horovod_names_train_them_too,
+    train_on_batch_needs_no_callbacks_and_runs_without_xla,
     lag_and_several_passes_are_as_in_a_built_model,
     a_model_may_be_built_on_one_rank_only,
     a_layer_that_no_step_uses_is_looked_at_once,

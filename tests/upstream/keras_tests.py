@@ -27,16 +27,17 @@ def problem(checkout: Path) -> str | None:
         return f"{checkout} is Keras {said}, and {installed} is installed: git -C {checkout} checkout v{installed}"
     if not shutil.which("horovodrun"):
         return "horovodrun is not on PATH: activate the environment in which `hpc-train build-horovod` built Horovod"
-    if missing := launches.missing(("pytest", "absl")):
+    if missing := launches.missing(("pytest", "absl", "jax", "scipy")):
         return f"Keras's tests need {' and '.join(missing)}: pip install {' '.join(missing)}"
     return None
 
 
 def copied(checkout: Path, patterns: list[str], folder: Path) -> list[Path]:
-    """Copies of the test files alone, so that they import the Keras that is installed."""
+    """Copies of the test files, with pytest's conftest.py: without Keras beside them they import the installed one."""
     source = checkout / "keras" / "src"
     files = [file for pattern in patterns for file in sorted(source.glob(pattern))]
     folder.mkdir(parents=True)
+    shutil.copy(checkout / "conftest.py", folder)
     return [Path(shutil.copy(file, folder)) for file in files]
 
 

@@ -12,16 +12,12 @@ import tempfile
 from pathlib import Path
 
 import outcomes
-import pytest
 
 WHERE = os.environ.get("UPSTREAM_WRAP", "")
 SEED = 1337
 
 
 def pytest_configure(config):
-    # Keras's own conftest.py has these marks.
-    config.addinivalue_line("markers", "requires_trainable_backend: needs a backend that trains")
-    config.addinivalue_line("markers", "multi_device: needs several devices")
     own = Path(os.environ["UPSTREAM_OUTCOMES"]) / f"temporary.{outcomes.rank()}"
     own.mkdir(exist_ok=True)
     tempfile.tempdir = str(own)
@@ -30,12 +26,6 @@ def pytest_configure(config):
 
         parallel.init(seed=SEED)
         {"optimizers": wrap_constructed, "fit": wrap_compiled}[WHERE]()
-
-
-def pytest_collection_modifyitems(items):
-    for item in items:
-        if "multi_device" in item.keywords:
-            item.add_marker(pytest.mark.skip(reason="needs several devices"))
 
 
 def pytest_runtest_setup(item):
@@ -47,28 +37,44 @@ def pytest_runtest_setup(item):
 def wrap_constructed() -> None:
     """Make each optimizer distributed that a test file constructs; of one around others only the outer one.
 
-    The classes stay what they are: only what a call of them returns to a test changes.
+    The classes stay what they are: only what a test gets by calling them changes.
     """
     import keras
 
+    for kind in _kinds(keras.optimizers.Optimizer):
+        if "__init__" in vars(kind):
+            kind.__init__ = _wrapping(kind.__init__)
+
+
+def _wrapping(plain_init):
+    """`plain_init`, after which the optimizer is distributed where a test file called its class."""
     from hpc_train import parallel
 
-    class Wrapping(type):
-        def __call__(cls, *args, **kwargs):
-            if not inspect.currentframe().f_back.f_code.co_filename.endswith("_test.py"):
-                return super().__call__(*args, **kwargs)
-            keras.tree.map_structure(lambda value: _plain(value) or value, [args, kwargs])
-            return parallel.DistributedOptimizer(super().__call__(*args, **kwargs))
+    @functools.wraps(plain_init)
+    def init(self, *args, **kwargs):
+        if not inspect.currentframe().f_back.f_code.co_filename.endswith("_test.py"):
+            plain_init(self, *args, **kwargs)
+            return
+        for value in _flat([args, kwargs]):
+            _make_plain(value)
+        plain_init(self, *args, **kwargs)
+        parallel.DistributedOptimizer(self)
 
-    for kind in _kinds(keras.optimizers.Optimizer):
-        kind.__class__ = Wrapping
+    return init
+
+
+def _flat(value) -> list:
+    if isinstance(value, (list, tuple, dict)):
+        parts = value.values() if isinstance(value, dict) else value
+        return [inner for part in parts for inner in _flat(part)]
+    return [value]
 
 
 def _kinds(kind: type) -> list[type]:
     return [kind, *(below for child in kind.__subclasses__() for below in _kinds(child))]
 
 
-def _plain(value) -> None:
+def _make_plain(value) -> None:
     """Make a distributed optimizer plain again: one around it averages in its place."""
     from hpc_train.parallel.optimizer import DistributedOptimizer, _set_class
 
