@@ -27,6 +27,7 @@ _HOME = {
     "AverageStatistics": "sync",
     "Broadcast": "sync",
     "EqualReplicas": "sync",
+    "StopTogether": "sync",
     "ExactMetrics": "metrics",
     "evaluate": "metrics",
     "check_replicas": "replicas",

@@ -12,11 +12,15 @@ from hpc_train.console import HEARD, say, unread
 from hpc_train.errors import UserError
 from hpc_train.parallel.world import World
 
-# Errors of ranks whose collective was cut short because another rank ended.
+# What TensorFlow's and Horovod's errors say on ranks whose collective was cut short because another rank ended.
 _ELSEWHERE = ("Horovod has been shut down", "HorovodInternalError", "Connection reset", "Connection closed by peer")
+# Seconds in which a rank that failed prints why, and those in which the launcher ends the job across nodes.
+_HEAD_START = 1.0
+_ACROSS_NODES = 5.0
 # Seconds in which the other ranks' interpreters end.
 _FAREWELL = 2.0
 _claims: list[socket.socket] = []
+_inside_graph: list[UserError] = []
 
 
 def install(world: World, job: str = "") -> None:
@@ -30,9 +34,44 @@ def install(world: World, job: str = "") -> None:
     sys.excepthook = lambda kind, error, trace: _end(world, job, kind, error, trace)
 
 
+def install_early(rank: int) -> None:
+    """Until the ranks know each other: make a UserError that leaves the main thread one line, without a traceback.
+
+    Args:
+        rank: of this process, as its launcher says; the first rank prints at once, the others only if it does not.
+    """
+
+    def end(kind, error, trace):
+        if not isinstance(error, UserError):
+            sys.__excepthook__(kind, error, trace)
+            return
+        time.sleep(3 * _HEAD_START if rank else 0)
+        say(f"error: {error}", sys.stderr)
+        sys.stdout.flush()
+        time.sleep(HEARD)
+        os._exit(1)
+
+    if sys.excepthook is sys.__excepthook__:
+        sys.excepthook = end
+
+
+def remember(error: UserError) -> None:
+    """Keep an error that is raised inside a TensorFlow graph, which makes another exception of it."""
+    _inside_graph.append(error)
+
+
+def cut_short(kind, error) -> bool:
+    """Whether an exception is Horovod's word that another rank has ended."""
+    # A user's own connections may be reset too: only these two libraries speak for Horovod.
+    horovods = kind.__module__.partition(".")[0] in ("tensorflow", "horovod")
+    return horovods and any(word in f"{kind.__name__} {error}" for word in _ELSEWHERE)
+
+
 def message(world: World, kind, error, trace) -> str | None:
     """What this rank prints about an exception; None where another rank prints it."""
     where = f"rank {world.rank}: " if world.size > 1 else ""
+    if _inside_graph and kind.__module__.startswith("tensorflow"):
+        error = _inside_graph[0]
     if isinstance(error, UserError):
         if error.every_rank:
             return f"error: {error}" if world.is_root else None
@@ -41,7 +80,7 @@ def message(world: World, kind, error, trace) -> str | None:
         return "interrupted" if world.is_root else None
     if issubclass(kind, BrokenPipeError) and unread():
         return f"error: {where}nothing reads the output any more: the program after the pipe has ended"
-    if any(word in f"{kind.__name__} {error}" for word in _ELSEWHERE):
+    if cut_short(kind, error):
         return None
     return f"{''.join(traceback.format_exception(kind, error, trace))}error: {where}{kind.__name__}: {error}"
 
@@ -79,7 +118,9 @@ def _end(world: World, job: str, kind, error, trace) -> None:
     text = message(world, kind, error, trace)
     if not text or world.node:
         # Launchers end the job with the first rank that ends: that must be the rank that prints.
-        time.sleep(1)
+        time.sleep(_HEAD_START)
+    if not text and cut_short(kind, error) and not _inside_graph:
+        text = _ended_elsewhere(world)
     # Ranks with the same error fail at the same time. Ranks of other nodes come later, when the job has ended.
     with contextlib.suppress(OSError):
         if text and first_of_node(job):
@@ -93,3 +134,13 @@ def _end(world: World, job: str, kind, error, trace) -> None:
     farewell.join(timeout=5)
     time.sleep(HEARD)
     os._exit(130 if issubclass(kind, KeyboardInterrupt) else 1)
+
+
+def _ended_elsewhere(world: World) -> str:
+    """What to print where no rank with an error has printed: another rank has reached its end, or was killed."""
+    time.sleep(_ACROSS_NODES if world.nodes > 1 else 0)
+    return (
+        f"error: rank {world.rank}: another rank has ended, while this one waited for it in a collective: every rank "
+        "must make the same number of steps, and call the same collectives; if that rank was killed, see the "
+        "launcher's lines and the node's memory"
+    )

@@ -1,5 +1,6 @@
 """Start a rank: Horovod, its GPU, its threads, its seeds, and what happens when it fails."""
 
+import contextlib
 import os
 import socket
 import sys
@@ -8,6 +9,7 @@ import uuid
 from hpc_train.console import say
 from hpc_train.errors import UserError
 from hpc_train.parallel import failure
+from hpc_train.parallel.agreement import keras_settings
 from hpc_train.parallel.cuda import list_gpus, offered
 from hpc_train.parallel.launcher import detect, wrong_size
 from hpc_train.parallel.quiet import quiet_import
@@ -20,26 +22,41 @@ _STALL = {"HOROVOD_STALL_CHECK_TIME_SECONDS": "60", "HOROVOD_STALL_SHUTDOWN_TIME
 _CPUS_TO_SPIN = 4
 _SLEEP = "HPC_TRAIN_MPI_SLEEP"
 _MICROSECONDS = "300"
+_LATE = (
+    "parallel.init() comes too late, TensorFlow has started already: call it before anything makes a tensor, a data "
+    "set or a model, or asks TensorFlow for its GPUs"
+)
+# The first call's arguments and what it returned.
+_started: list[tuple[dict, World]] = []
 
 
-def init(seed: int | None = None, threads: int | None = None, deterministic: bool = False) -> World:
+def init(
+    seed: int | None = None, threads: int | None = None, deterministic: bool = False, keras_defaults: bool = False
+) -> World:
     """Start Horovod on this rank and make TensorFlow share the node with the other ranks.
 
-    Call it before any TensorFlow operation. From here on a failure on one rank ends all of them.
+    Call it before any TensorFlow operation. From here on a failure on one rank ends all of them. A second call with the
+    same arguments changes nothing.
 
     Args:
         seed: of Python, NumPy and Keras, the same on every rank; None sets no seed. (Random layers still draw different
             numbers on each rank: see `sync.Broadcast`.)
         threads: TensorFlow's threads on this rank; None shares the node's cores among its ranks.
         deterministic: ask TensorFlow for operations that give the same bits in every run.
+        keras_defaults: give Keras's floatx, image_data_format and epsilon their defaults, whatever keras.json says.
 
     Returns:
         This rank's place among the ranks.
 
     Raises:
-        UserError: Horovod is missing, TensorFlow has started already, there are more ranks than GPUs, the
-            launcher started N jobs of size 1 instead of N ranks, or it is an elastic launch.
+        UserError: Horovod is missing, TensorFlow has started already, there are more ranks than GPUs, the launcher
+            started N jobs of size 1 instead of N ranks, it is an elastic launch, ranks have other Keras settings, or an
+            earlier call had other arguments.
     """
+    arguments = {"seed": seed, "threads": threads, "deterministic": deterministic, "keras_defaults": keras_defaults}
+    failure.install_early(detect().rank)
+    if (world := _earlier(arguments)) is not None:
+        return world
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     for name, value in settings(len(os.sched_getaffinity(0))).items():
         os.environ.setdefault(name, value)
@@ -58,14 +75,38 @@ def init(seed: int | None = None, threads: int | None = None, deterministic: boo
     _set_threads(tf, threads or threads_per_rank(world.local_size, len(os.sched_getaffinity(0)), os.cpu_count() or 1))
     if deterministic:
         tf.config.experimental.enable_op_determinism()
-    _take_gpu(tf, world)
+    note = keras_settings.set_defaults(keras) if keras_defaults else keras_settings.note(keras)
+    _take_gpu(tf, world, keras_settings.current(keras))
+    if note and world.is_root:
+        say(note, sys.stderr)
     if seed is not None:
         keras.utils.set_random_seed(seed)
+    _started[:] = [(arguments, world)]
+    return world
+
+
+def _earlier(arguments: dict) -> World | None:
+    """The world of an earlier call whose Horovod still runs."""
+    if not _started:
+        return None
+    import horovod.tensorflow as hvd
+
+    before, world = _started[0]
+    if not hvd.is_initialized():
+        return None
+    if changed := [name for name in arguments if arguments[name] != before[name]]:
+        told = ", ".join(f"{name}={before[name]} and then {name}={arguments[name]}" for name in changed)
+        raise UserError(
+            f"parallel.init() is called twice, with {told}: call it once, at the top of the script"
+        ).agreed()
     return world
 
 
 def _import():
     """The modules keras, tensorflow and horovod.tensorflow."""
+    if "keras" not in sys.modules:
+        # Keras imports its backend, which need not be installed.
+        _check_backend(keras_settings.wanted_backend())
     with quiet_import():
         import keras
         import tensorflow as tf
@@ -92,8 +133,13 @@ def _check_launch(world: World, backend: str) -> None:
             f"{_SLEEP} is {microseconds!r}; give the microseconds that Horovod sleeps before it checks again whether "
             "all ranks have come, or 0 to make it check without a pause"
         ).agreed()
+    _check_backend(backend)
+
+
+def _check_backend(backend: str) -> None:
     if backend != "tensorflow":
-        raise UserError(f"Keras runs on {backend}; Horovod needs KERAS_BACKEND=tensorflow")
+        where = "" if "KERAS_BACKEND" in os.environ else f" by {keras_settings.settings_file()}"
+        raise UserError(f"Keras runs on {backend}{where}; Horovod needs KERAS_BACKEND=tensorflow")
 
 
 def _set_threads(tf, threads: int) -> None:
@@ -101,26 +147,31 @@ def _set_threads(tf, threads: int) -> None:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
     except RuntimeError as error:
-        raise UserError(
-            "parallel.init() comes too late, TensorFlow has started already: call it before anything makes a tensor, "
-            "a data set or a model"
-        ) from error
+        raise UserError(_LATE) from error
 
 
-def _take_gpu(tf, world: World) -> None:
-    """Pin this rank's GPU; then let all ranks check together that each has one of its own. Collective."""
+def _take_gpu(tf, world: World, settings: dict) -> None:
+    """Pin this rank's GPU; then let all ranks check together that each has one of its own. Collective.
+
+    Args:
+        tf: the module.
+        world: the ranks.
+        settings: of Keras, which must be the same on all ranks.
+    """
     # No collective until the GPU is pinned: TensorFlow would take every GPU to run it.
     gpu, problem = None, None
     try:
         gpu = _pin_gpu(tf, world)
     except UserError as error:
         problem = str(error)
-        tf.config.set_visible_devices([], "GPU")
+        with contextlib.suppress(RuntimeError):
+            tf.config.set_visible_devices([], "GPU")
 
     from hpc_train.parallel.collectives import broadcast_object, gather_objects
 
     failure.install(world, broadcast_object(uuid.uuid4().hex))
     everybody = gather_objects((world.rank, socket.gethostname(), gpu, problem))
+    keras_settings.check_alike(gather_objects(settings))
     if world.is_root and gpu is None and not problem and (idle := offered()):
         where = f"{socket.gethostname()} offers {idle} GPU{'s' * (idle > 1)}"
         say(f"note: {where}, but TensorFlow sees none: it computes on CPUs; `hpc-train doctor` shows why", sys.stderr)
@@ -140,9 +191,13 @@ def _pin_gpu(tf, world: World) -> str | None:
     mine = choose_gpu(len(gpus), world)
     if mine is None:
         return None
-    tf.config.set_visible_devices(gpus[mine], "GPU")
-    tf.config.experimental.set_memory_growth(gpus[mine], True)
-    return _bus_id(tf, mine)
+    try:
+        tf.config.set_visible_devices(gpus[mine], "GPU")
+        tf.config.experimental.set_memory_growth(gpus[mine], True)
+        return _bus_id(tf, mine)
+    except (RuntimeError, tf.errors.OpError) as error:
+        # Both refuse once TensorFlow has made its devices, in its own words.
+        raise UserError(f"{_LATE} (TensorFlow: {str(error).splitlines()[0]})") from error
 
 
 def _bus_id(tf, gpu: int) -> str:

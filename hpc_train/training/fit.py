@@ -56,7 +56,7 @@ def train(options: Options, task: Task) -> None:
     from hpc_train.training.stopping import Requests, Stopped
 
     requests = Requests()
-    world = parallel.init(options.seed, options.threads, options.deterministic)
+    world = parallel.init(options.seed, options.threads, options.deterministic, keras_defaults=True)
 
     import tensorflow as tf
 

@@ -52,7 +52,7 @@ def run(benchmark: BenchOptions) -> None:
     from hpc_train import parallel
 
     again = benchmark.timeline and start_mpi()
-    world = parallel.init(options.seed, options.threads, options.deterministic)
+    world = parallel.init(options.seed, options.threads, options.deterministic, keras_defaults=True)
     from hpc_train.bench import hardware
     from hpc_train.bench.throughput.fit import reading_errors
     from hpc_train.bench.throughput.peaks import peak

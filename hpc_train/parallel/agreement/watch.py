@@ -1,0 +1,234 @@
+"""A thread in which ranks tell each other where they are: so they stop together, and see who waits in vain.
+
+Every second the ranks exchange a few numbers, whatever their main threads do. This costs a step nothing. It settles two
+things:
+
+- A rank that wants to stop after a step makes no further one until all ranks know. All then end with the first step
+  that none of them has passed: exactly this one if all want to stop here, at most one later otherwise.
+- If every rank has waited in a collective for 45 seconds, and not all of them in the same one, they would wait without
+  end: the job ends with a line that says where they are.
+"""
+
+import atexit
+import json
+import sys
+import threading
+import time
+from functools import cache
+
+import numpy as np
+
+from hpc_train.errors import UserError
+from hpc_train.parallel.agreement.standing import Standing, standing
+
+# Seconds between two exchanges, and those after which ranks that all wait are looked at.
+_PAUSE = 1.0
+PATIENCE = 45
+# Bytes in which a rank says where it is.
+_ROOM = 512
+
+
+class Watch:
+    """This rank's place in its epochs, and the thread that exchanges it with the other ranks.
+
+    The main thread calls the methods; `decided` is the step after which all ranks stop, or None.
+    """
+
+    def __init__(self) -> None:
+        self._change = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self.epoch = 0
+        self._done = self._bound = 0
+        self._batches = 0
+        self._in_epoch = False
+        self._wishes = self._voting = self._leaving = False
+        self.decided: int | None = None
+        self._standing: Standing | None = None
+        self._since = time.monotonic()
+        self._asked = 0
+
+    def begin(self) -> None:
+        """Begin a `fit`; every rank calls it at the same point."""
+        with self._change:
+            self._reset()
+        if self._thread is None:
+            atexit.register(self.end)
+        if not self.running():
+            self._thread = threading.Thread(target=self._run, name="hpc-train-watch", daemon=True)
+            self._thread.start()
+
+    def end(self) -> None:
+        """End the exchange on all ranks, so that none waits for another's thread."""
+        thread = self._thread
+        with self._change:
+            self._leaving = True
+            self._change.notify_all()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout=10)
+
+    def begin_epoch(self) -> None:
+        """The first step of an epoch comes next."""
+        with self._change:
+            self.epoch += 1
+            self._batches = 0
+            self._bound = self._done + 1
+            self._in_epoch = True
+
+    def leave_epoch(self) -> None:
+        """The epoch has no further step on this rank."""
+        with self._change:
+            self._in_epoch = False
+            self._bound = self._done
+
+    def end_step(self, batches: int, wishes: bool, last: bool = False) -> bool:
+        """A step has ended; it waits for the other ranks only when some rank wishes to stop.
+
+        Args:
+            batches: those of the epoch that this rank has trained.
+            wishes: whether this rank wishes to stop now.
+            last: whether it is known to be the epoch's last step, so that nothing needs to be settled here.
+
+        Returns:
+            Whether all ranks stop after this step.
+        """
+        with self._change:
+            self._done += 1
+            self._batches = batches
+            if last:
+                return wishes
+            if wishes and self.decided is None:
+                self._wishes = True
+                self._change.notify_all()
+            while (self._wishes or self._voting) and self.decided is None and self.running():
+                self._change.wait(_PAUSE)
+            if self.decided is not None and self._done >= self.decided:
+                return True
+            self._bound = self._done + 1
+            return False
+
+    def running(self) -> bool:
+        """Whether this rank takes part in the exchange."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            while not self._exchange():
+                with self._change:
+                    if not (self._wishes or self._voting or self._leaving) or self.decided is not None:
+                        self._change.wait(_PAUSE)
+        except UserError as error:
+            # The main threads wait in collectives: only this one can still end the ranks.
+            sys.excepthook(UserError, error, None)
+        except Exception:
+            # Horovod has ended here or elsewhere; the main thread sees that by itself.
+            pass
+        finally:
+            with self._change:
+                self._change.notify_all()
+
+    def _exchange(self) -> bool:
+        """Exchange numbers once; returns whether some rank leaves. Collective."""
+        with self._change:
+            waited, voted = self._waited(), self._voting
+            mine = [-int(self._wishes), -self._bound, -int(self._leaving), waited]
+        wish, bound, leaving, waited = map(int, _smallest(np.array(mine, "int64")))
+        self._asked = min(self._asked, waited)
+        if waited >= self._asked + PATIENCE:
+            self._asked = waited
+            self._compare(waited)
+        with self._change:
+            if voted:
+                self.decided, self._voting = -bound, False
+            elif wish and self.decided is None:
+                # From here on no rank goes further than it is bound to; the next exchange says how far that is.
+                self._voting = True
+            self._change.notify_all()
+        return bool(leaving)
+
+    def _waited(self) -> int:
+        """Seconds for which the main thread has been in the same call of Horovod."""
+        now, before = standing(), self._standing
+        if now is None or before is None or now.frame is not before.frame:
+            self._since = time.monotonic()
+        self._standing = now
+        return int(time.monotonic() - self._since) if now else 0
+
+    def _compare(self, waited: int) -> None:
+        """Find out whether the ranks wait in different places. Collective.
+
+        Raises:
+            UserError: on every rank, when they do.
+        """
+        place = str(self._standing)[:400] if self._standing else ""
+        everybody = [tuple(row) for row in _gather([place, self.epoch, self._batches, self._in_epoch])]
+        if len({row[0] for row in everybody}) == 1:
+            return
+        short = [rank for rank, (*_, within) in enumerate(everybody) if not within]
+        if short and len(short) < len(everybody) and len({epoch for _, epoch, *_ in everybody}) == 1:
+            others = [rank for rank in range(len(everybody)) if rank not in short]
+            raise UserError(
+                f"{ranks(short)} ended epoch {self.epoch} of this fit after {everybody[short[0]][2]} batches, and "
+                f"{ranks(others)} did not: every rank must make the same number of steps; cut the shares to the same "
+                "length, or repeat() the data and give steps_per_epoch"
+            ).agreed()
+        places = {row[0]: [rank for rank, other in enumerate(everybody) if other[0] == row[0]] for row in everybody}
+        told = ", ".join(f"{ranks(who)} in {place or 'other work'}" for place, who in list(places.items())[:4])
+        raise UserError(
+            f"the ranks have waited {waited} s for each other: {told}; every rank must make the same number of steps, "
+            "and call the same collectives in the same order"
+        ).agreed()
+
+
+# Of this process.
+WATCH = Watch()
+
+
+def watch_loop() -> None:
+    """Watch over a training loop of the user's own; every rank calls it at the same point, in its first step.
+
+    `WATCH.end()` must come before `hvd.join()`, in which a rank takes part in no exchange of its own.
+    """
+    import horovod.tensorflow as hvd
+
+    if hvd.size() > 1 and not WATCH.running():
+        WATCH.begin()
+
+
+def ranks(numbers: list[int]) -> str:
+    """Ranks in words: "rank 3", "ranks 0, 1, 2, 3 and 12 more"."""
+    shown = ", ".join(map(str, numbers[:4])) + (f" and {len(numbers) - 4} more" if len(numbers) > 4 else "")
+    return f"rank{'s' * (len(numbers) > 1)} {shown}"
+
+
+def _smallest(numbers: np.ndarray) -> np.ndarray:
+    return _collectives()[0](numbers).numpy()
+
+
+def _gather(value) -> list:
+    """Every rank's `value`, which JSON can write in 512 bytes. Collective."""
+    text = json.dumps(value).encode()
+    rows = _collectives()[1](np.frombuffer(text.ljust(_ROOM), "uint8")[None]).numpy()
+    return [json.loads(row.tobytes()) for row in rows]
+
+
+@cache
+def _collectives():
+    """An all-reduce of int64 (n,) by their minimum and an all-gather of uint8 (1, n) rows."""
+    import horovod.tensorflow as hvd
+    import tensorflow as tf
+
+    # In functions, as Horovod ignores the names of eager operations: it would take them for those of the main thread.
+    @tf.function(input_signature=[tf.TensorSpec((None,), "int64")])
+    def smallest(numbers):
+        with tf.device("/cpu:0"):
+            return hvd.allreduce(numbers, op=hvd.Min, name="hpc_train.watch")
+
+    @tf.function(input_signature=[tf.TensorSpec((1, _ROOM), "uint8")])
+    def gather(row):
+        with tf.device("/cpu:0"):
+            return hvd.allgather(row, name="hpc_train.watch.gather")
+
+    return smallest, gather

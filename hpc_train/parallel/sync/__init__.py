@@ -1,0 +1,33 @@
+"""Callbacks that keep the ranks of a Keras `fit` one model."""
+
+import keras
+
+from hpc_train.parallel.metrics import ExactMetrics
+from hpc_train.parallel.sync.broadcast import Broadcast, broadcast_variables
+from hpc_train.parallel.sync.equal import EqualReplicas
+from hpc_train.parallel.sync.local_state import AverageStatistics, average_local_state
+from hpc_train.parallel.sync.stops import StopTogether
+
+__all__ = [
+    "AverageStatistics",
+    "Broadcast",
+    "EqualReplicas",
+    "StopTogether",
+    "average_local_state",
+    "broadcast_variables",
+    "callbacks",
+]
+
+
+def callbacks(
+    check_every: int = 500, validation_steps: int | None = None, local_state: str = "average"
+) -> list[keras.callbacks.Callback]:
+    """The callbacks that every distributed `fit` needs.
+
+    Args:
+        check_every: steps between two checks that replicas are equal; 0 checks at the end only.
+        validation_steps: see `ExactMetrics`.
+        local_state: see `AverageStatistics`.
+    """
+    exact = [ExactMetrics(validation_steps), Broadcast(), AverageStatistics(local_state), EqualReplicas(check_every)]
+    return [StopTogether(exact), *exact]
