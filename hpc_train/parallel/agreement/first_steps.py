@@ -25,8 +25,12 @@ class FirstSteps:
         with tf.init_scope(), tf.device("/cpu:0"):
             self._steps = tf.Variable(0, dtype="int64", trainable=False)
 
-    def check(self, variables) -> None:
+    def check(self, variables, grads) -> None:
         """Call it in every step, eagerly or in a graph, before the step changes `variables`. Collective.
+
+        Args:
+            variables: those that the optimizer trains.
+            grads: their gradients, of any kind or None; in a graph the check waits for them.
 
         Raises:
             UserError: eagerly, on every rank, naming variables that differ. From a graph it comes as TensorFlow's
@@ -37,7 +41,10 @@ class FirstSteps:
         if tf.executing_eagerly():
             if int(self._steps) < 2:
                 self._look(variables)
-        else:
+            return
+        # Where the data end, TensorFlow still runs what does not depend on them, on some ranks.
+        dense = [grad.values if isinstance(grad, tf.IndexedSlices) else grad for grad in grads if grad is not None]
+        with tf.control_dependencies(dense):
             tf.cond(self._steps < 2, lambda: self._look(variables), lambda: None)
 
     def _look(self, variables) -> None:

@@ -1,0 +1,83 @@
+"""How a `fit` begins and ends on all ranks alike, on two real ranks, and what ends with one line."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from launch import RANKS, environment, launch, outcomes_of
+
+SCRIPT = RANKS / "together.py"
+STRAYS = str(RANKS / "strays.py")
+CHECKS = [name for name in re.findall(r"^def (\w+)\(\):", SCRIPT.read_text(), re.M) if name.count("_") >= 3]
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory):
+    return outcomes_of(SCRIPT, 2, tmp_path_factory.mktemp("together"))
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_on_two_ranks(outcomes, check):
+    assert not outcomes[check], outcomes[check]
+
+
+@pytest.mark.parametrize(
+    ("case", "says"),
+    [
+        ("fit", "rank 1 ended epoch 1 of this fit after 3 batches, and rank 0 did not"),
+        ("loop", r"the ranks have waited \d+ s for each other: rank 0 in .*strays.py:\d+.*, rank 1 in .*strays.py:\d+"),
+        ("end", "rank 0: another rank has ended, while this one waited"),
+        ("connection", r"rank 1: ConnectionResetError: \[Errno 104\] Connection reset by peer"),
+        ("weights", "the ranks train different weights.*: unequal;"),
+        ("settings", "Keras's epsilon is 0.5 on some ranks and 1e-07 on others"),
+    ],
+)
+def test_a_stray_rank_ends_the_job_with_one_line(case, says, tmp_path):
+    (tmp_path / "keras.json").write_text(json.dumps({"epsilon": 0.5}))
+    ended = launch(2, STRAYS, case, str(tmp_path), timeout=60)
+    errors = [line for line in ended.output.splitlines() if "error: " in line]
+    assert ended.status != 0
+    assert len(errors) == 1, ended.output
+    assert re.search(says, errors[0]), errors[0]
+    assert "went on" not in ended.output
+    assert ended.output.count("Traceback") == (case == "connection")
+
+
+def run(code: str, **variables: str) -> subprocess.CompletedProcess:
+    env = environment(**variables)
+    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60)
+
+
+def test_a_backend_that_is_not_installed_is_one_line():
+    ended = run("from hpc_train import parallel; parallel.init()", KERAS_BACKEND="torch")
+    assert ended.returncode == 1
+    assert ended.stderr == "error: Keras runs on torch; Horovod needs KERAS_BACKEND=tensorflow\n"
+
+
+def test_settings_that_a_file_changed_are_named_or_taken_back(tmp_path):
+    (tmp_path / "keras.json").write_text(json.dumps({"floatx": "float16", "image_data_format": "channels_first"}))
+    code = "from hpc_train import parallel; parallel.init(%s); import keras; print(keras.config.floatx())"
+    kept, taken = (run(code % argument, KERAS_HOME=str(tmp_path)) for argument in ("", "keras_defaults=True"))
+    for ended, floatx in ((kept, "float16"), (taken, "float32")):
+        assert ended.stdout == f"{floatx}\n"
+        assert f"note: {tmp_path}/keras.json sets floatx float16, image_data_format channels_first" in ended.stderr
+
+
+def test_a_start_after_tensorflow_has_taken_the_gpus_is_one_line():
+    # There need be no GPU here: TensorFlow refuses in this way once it has made one's device.
+    code = """
+from hpc_train import parallel
+from hpc_train.parallel import start
+import tensorflow as tf
+def refuse(*_):
+    raise RuntimeError("Visible devices cannot be modified after being initialized")
+tf.config.set_visible_devices = refuse
+start.list_gpus = lambda: ["GPU:0"]
+parallel.init()
+"""
+    ended = run(code)
+    assert ended.returncode == 1
+    assert re.fullmatch(r"error: parallel.init\(\) comes too late.*cannot be modified.*", ended.stderr.splitlines()[-1])
+    assert "Traceback" not in ended.stderr

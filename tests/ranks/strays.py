@@ -1,0 +1,58 @@
+"""Run on 2 ranks by test_together.py: mistakes that end the job, each with one line: strays.py CASE"""
+
+import os
+import sys
+
+from hpc_train import parallel
+from hpc_train.parallel.launcher import detect
+
+case = sys.argv[1]
+other = detect().rank == 1
+if case == "settings" and other:
+    os.environ["KERAS_HOME"] = sys.argv[2]
+
+world = parallel.init()
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
+
+from hpc_train.parallel.agreement import watch  # noqa: E402
+from hpc_train.parallel.agreement.first_steps import FirstSteps  # noqa: E402
+
+watch.PATIENCE = 4
+model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(1)])
+model.compile(parallel.DistributedOptimizer(keras.optimizers.SGD(0.01)), "mse")
+batch = np.ones((4, 6), "float32"), np.ones((4, 1), "float32")
+batches = [batch] * (3 if other else 5)
+
+
+class Resets(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        if other:
+            raise ConnectionResetError(104, "Connection reset by peer")
+
+
+match case:
+    case "fit":
+        signature = (tf.TensorSpec((4, 6)), tf.TensorSpec((4, 1)))
+        data = tf.data.Dataset.from_generator(lambda: iter(batches), output_signature=signature)
+        model.fit(data, epochs=2, callbacks=parallel.callbacks(), verbose=0)
+    case "loop":
+        for x, y in batches:
+            model.train_on_batch(x, y)
+            watch.watch_loop()
+        parallel.evaluate(model, *batch)
+    case "end":
+        for x, y in batches:
+            model.train_on_batch(x, y)
+        sys.exit(0)
+    case "connection":
+        model.fit(*batch, callbacks=[*parallel.callbacks(), Resets()], verbose=0)
+    case "weights":
+        variable = keras.Variable(np.ones(3, "float32") * (1 + world.rank), name="unequal")
+        check = FirstSteps("check").check
+        step = tf.function(lambda: check([variable], [None]))
+        for _ in range(3):
+            step()
+print("went on")
