@@ -11,6 +11,8 @@ import tensorflow as tf
 from hpc_train.errors import UserError
 from hpc_train.optim.lag import Waiting
 from hpc_train.parallel import wire
+from hpc_train.parallel.agreement.first_steps import FirstSteps
+from hpc_train.parallel.agreement.strategy import refuse_strategy
 from hpc_train.parallel.variables import optimizers
 from hpc_train.units import MIB
 
@@ -82,7 +84,7 @@ class DistributedOptimizer(_Optimizer):
         plain = type(optimizer)
         own = {"_plain": plain, "_settings": (cls, settings), "_state": None, **(more or {})}
         swap_class(optimizer, plain, (cls, plain), own)
-        optimizer._state = _State(**settings)
+        optimizer._state = _State(FirstSteps(optimizer.name), settings)
         if name is not None:
             optimizer.name = name
         if optimizer.built:
@@ -146,6 +148,7 @@ class DistributedOptimizer(_Optimizer):
             trainable_variables = list(trainable_variables)
             self.build_for(trainable_variables)
         weights = trainable_variables or self._trainable_variables
+        self._check_first_steps(weights, grads)
         if state.waiting:
             means = self.average(state.waiting.of(weights, grads), weights)
             state.waiting.exchange(means, grads, weights, self.scale_loss, super().apply)
@@ -154,14 +157,19 @@ class DistributedOptimizer(_Optimizer):
 
     def _check_place(self) -> None:
         """Refuse to average where ranks would hang, or where another strategy averages too."""
-        if tf.distribute.has_strategy():
-            raise UserError(_STRATEGY).agreed()
+        refuse_strategy()
         if _inside_branch():
             raise ValueError(
                 "gradients would be averaged inside a LossScaleOptimizer, whose ranks may disagree on overflow and "
                 "hang: wrap the other way round, DistributedOptimizer(LossScaleOptimizer(...)), and compile with "
                 "auto_scale_loss=False"
             )
+
+    def _check_first_steps(self, weights: list, grads: list) -> None:
+        """Notice ranks that average the gradients of different weights."""
+        # A rank that joins an elastic job has made fewer steps than the others.
+        if not (wire.alone() or wire.elastic()):
+            self._state.first_steps.check(weights, grads)
 
     def average_waiting(self) -> None:
         """Replace the waiting gradients by their means over the ranks; the next step's result is the same. Collective.
@@ -244,11 +252,6 @@ class DistributedOptimizer(_Optimizer):
 # Files of hpc-train 0.1 name the class as an optimizer around another.
 keras.saving.get_custom_objects()["hpc_train>DistributedOptimizer"] = DistributedOptimizer
 
-_STRATEGY = (
-    "this runs inside a tf.distribute strategy (MirroredStrategy or another), which averages gradients in its own way: "
-    "Horovod has one process a GPU, so leave out the strategy and its scope"
-)
-
 
 def swap_class(optimizer, plain: type, bases: tuple[type, ...], own: dict) -> None:
     """Give an optimizer a subclass that looks like its class `plain`, to isinstance and to Keras when it saves."""
@@ -267,8 +270,7 @@ def _check(optimizer) -> None:
             f"{type(optimizer).__name__} is wrapped in a DistributedOptimizer already, and would average its gradients "
             "twice: wrap it once"
         ).agreed()
-    if tf.distribute.has_strategy():
-        raise UserError(_STRATEGY).agreed()
+    refuse_strategy()
 
 
 def _distributed_again(home, settings, make, arguments):
@@ -278,7 +280,8 @@ def _distributed_again(home, settings, make, arguments):
 class _State:
     """What a distributed optimizer has beside the plain one."""
 
-    def __init__(self, **settings):
+    def __init__(self, first_steps: FirstSteps, settings: dict):
+        self.first_steps = first_steps
         self.settings = settings
         self.waiting: Waiting | None = None
         self.collected: Collected | None = None

@@ -22,6 +22,6 @@ def refuse_strategy(variables=()) -> None:
             name = type(strategy).__name__ if strategy is not None else "a strategy"
     if name:
         raise UserError(
-            f"the model is made under tf.distribute ({name}), which shares out GPUs by itself: take `with "
-            "strategy.scope():` out of the script; hpc_train.parallel runs one process a GPU"
+            f"this runs under tf.distribute ({name}), which shares out GPUs by itself: leave out the strategy and its "
+            "scope; under Horovod each GPU has a process of its own"
         ).agreed()

@@ -1,5 +1,7 @@
 """`hvd.callbacks`: Horovod's Keras callbacks, over those of `hpc_train.parallel`."""
 
+import sys
+
 import horovod.tensorflow as hvd
 import keras
 import numpy as np
@@ -7,9 +9,14 @@ import tensorflow as tf
 
 from hpc_train.console import say
 from hpc_train.errors import UserError
+from hpc_train.parallel import wire
+from hpc_train.parallel.horovod_names.reduction import key
 from hpc_train.parallel.horovod_names.words import once
 from hpc_train.parallel.metrics import ExactMetrics
-from hpc_train.parallel.sync import Broadcast
+from hpc_train.parallel.replicas import check_replicas
+from hpc_train.parallel.sync import Broadcast, average_local_state
+from hpc_train.parallel.sync.stops import stop_together
+from hpc_train.parallel.variables import optimizers
 
 
 class MetricAverageCallback(ExactMetrics):
@@ -196,8 +203,10 @@ class LearningRateWarmupCallback(LearningRateScheduleCallback):
 
 
 class BroadcastGlobalVariablesCallback(Broadcast):
-    """Start from one rank's weights and optimizer state, and check after the first step, and then now and again, that
-    all ranks still have the same.
+    """Start from one rank's weights and optimizer state, and keep the ranks together.
+
+    All ranks stop at the same step, and ranks with different numbers of batches are named (`sync.stops`). After the
+    first step, then every 500 steps, and at the end it checks that all ranks still have the same weights.
 
     Args:
         root_rank: the rank.
@@ -211,11 +220,42 @@ class BroadcastGlobalVariablesCallback(Broadcast):
             raise ValueError("local_variables must be variables")
         super().__init__(root_rank, local)
         self.device = device
+        self._steps = 0
+
+    def set_model(self, model):
+        super().set_model(model)
+        if not wire.elastic():
+            stop_together(sys._getframe(1).f_locals.get("self"), [self], model)
 
     def check_optimizers(self) -> None:
         # A training step of one's own may average by hvd.DistributedGradientTape.
         if type(self.model).train_step is keras.Model.train_step:
             super().check_optimizers()
+
+    def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
+        # Ranks that join an elastic job have made no steps yet.
+        self._steps = 0
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self._steps == 1 or (self._steps and self._steps % 500 == 0):
+            self._check()
+        self._steps += 1
+
+    def on_train_end(self, logs=None):
+        super().on_train_end(logs)
+        average_local_state(self.model)
+        self._check()
+
+    def _check(self) -> None:
+        kept = {key(variable) for variable in self.local}
+        for optimizer in optimizers(self.model):
+            rules = getattr(optimizer, "rules", None)
+            if rules is not None and rules.process_set.process_set_id != 0:
+                return
+            kept |= rules.local if rules is not None else set()
+        shared = [variable for variable in self.model.trainable_variables if key(variable) not in kept]
+        check_replicas(shared, f"after step {self._steps}")
 
     def register_local_var(self, var) -> None:
         """Let each rank keep this variable for itself."""

@@ -178,7 +178,7 @@ def _broadcast(variables) -> None:
     from horovod.tensorflow.functions import broadcast_variables
     from horovod.tensorflow.mpi_ops import rank, size
 
-    from hpc_train.parallel.sync import rank_seed
+    from hpc_train.parallel.sync.broadcast import rank_seed
 
     if size() == 1 or not variables:
         return

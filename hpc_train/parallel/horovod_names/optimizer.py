@@ -55,6 +55,12 @@ class HorovodOptimizer(Core):
         # Rules such as Adam's count updates; users, and schedules of the rate, count batches.
         return keras.ops.floor_divide(steps, passes.number) if passes and self._state.updating else steps
 
+    def _check_first_steps(self, weights: list, grads: list) -> None:
+        rules = self.rules
+        if rules.process_set.process_set_id == 0:
+            chosen = [(w, g) for w, g in zip(weights, grads, strict=True) if key(w) not in rules.local]
+            super()._check_first_steps([w for w, _ in chosen], [g for _, g in chosen])
+
     def average(self, grads: list, weights: list | None = None) -> list:
         return self.rules.reduce(grads, weights, self.name)
 

@@ -84,10 +84,11 @@ def start_alike(model, root: int = 0, local=()) -> None:
         seed.assign(rank_seed(np.asarray(seed), hvd.rank()))
 
 
-def started_alike(model) -> bool:
-    """Whether every rank has rank 0's state, but for the seeds of random layers. Collective."""
+def started_alike(model, local=()) -> bool:
+    """Whether every rank has rank 0's state, but for `local` variables and the seeds of random layers. Collective."""
+    kept = {id(variable) for variable in local}
     try:
-        check_replicas([variable for variable in everything(model) if not is_seed(variable)])
+        check_replicas([v for v in everything(model) if not (is_seed(v) or id(v) in kept)])
     except UserError:
         return False
     return True
@@ -107,7 +108,7 @@ def broadcast_variables(model, root: int = 0, local=()) -> None:
     Raises:
         UserError: on every rank, when the model has no variables yet, or the ranks' models differ.
     """
-    if not model.built:
+    if not model.variables:
         raise UserError(
             f"the model {model.name!r} has no weights yet to broadcast: give it an Input, or call it on a batch or "
             "model.build(shape) before"

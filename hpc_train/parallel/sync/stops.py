@@ -10,7 +10,7 @@ import tensorflow as tf
 from hpc_train.errors import UserError
 from hpc_train.parallel.agreement.watch import WATCH, ranks
 from hpc_train.parallel.collectives import gather_objects
-from hpc_train.parallel.sync.broadcast import start_alike, started_alike
+from hpc_train.parallel.sync.broadcast import Broadcast, start_alike, started_alike
 
 
 class StopTogether(keras.callbacks.Callback):
@@ -36,13 +36,20 @@ class StopTogether(keras.callbacks.Callback):
     def set_model(self, model):
         super().set_model(model)
         # Keras hands its list of callbacks to nobody. This is its only caller.
-        callers = sys._getframe(1).f_locals.get("self")
-        if (
-            hvd.size() > 1
-            and isinstance(callers, keras.callbacks.CallbackList)
-            and "on_train_begin" not in vars(callers)
-        ):
-            _around(callers, self.first, model)
+        stop_together(sys._getframe(1).f_locals.get("self"), self.first, model)
+
+
+def stop_together(callers, first: list, model) -> None:
+    """Let the ranks agree on where they begin and stop, before or after all callbacks of a list are called.
+
+    Args:
+        callers: Keras's list of callbacks; anything else is left alone.
+        first: those that come before all others; with a `Broadcast`, whose root and local variables hold.
+        model: the model.
+    """
+    known = isinstance(callers, keras.callbacks.CallbackList) and "on_train_begin" not in vars(callers)
+    if hvd.size() > 1 and known:
+        _around(callers, first, model)
 
 
 def _around(callers: keras.callbacks.CallbackList, first: list, model) -> None:
@@ -55,9 +62,10 @@ def _around(callers: keras.callbacks.CallbackList, first: list, model) -> None:
         callers.callbacks.sort(key=lambda callback: not any(callback is other for other in first))
         train_begin(logs)
         model._initial_epoch = _agree_on_plan(callers.params or {}, model._initial_epoch)
-        if not started_alike(model):
-            # A callback has loaded weights on rank 0, as those that restore a training do.
-            start_alike(model)
+        begin = next((callback for callback in callers.callbacks if isinstance(callback, Broadcast)), None)
+        if begin is not None and not started_alike(model, begin.local):
+            # A callback has loaded weights on that rank, as those that restore a training do.
+            start_alike(model, begin.root, begin.local)
         WATCH.begin()
 
     def on_epoch_begin(epoch, logs=None):
