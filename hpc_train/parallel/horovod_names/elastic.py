@@ -20,7 +20,7 @@ from hpc_train.parallel.horovod_names.elastic_callbacks import (
     UpdateBatchStateCallback,
     UpdateEpochStateCallback,
 )
-from hpc_train.parallel.variables import is_seed
+from hpc_train.parallel.variables import is_seed, optimizers
 
 __all__ = [
     "CommitStateCallback",
@@ -237,7 +237,7 @@ class TensorFlowKerasState(_VariablesState):
                 f"model {model.name!r} has no weights yet, which the elastic state must hold: give it an Input layer, "
                 "or call model.build(input_shape) first"
             )
-        if optimizer is None and getattr(model, "optimizer", None) is None:
+        if optimizer is None and not optimizers(model):
             raise UserError(
                 f"model {model.name!r} has no optimizer, whose state would be lost: compile the model before the "
                 "elastic state is made, or give the state optimizer="
@@ -250,19 +250,32 @@ class TensorFlowKerasState(_VariablesState):
     @property
     def optimizer(self):
         """The optimizer given, or the one the model is compiled with now."""
-        return self._own_optimizer if self._own_optimizer is not None else self.model.optimizer
+        return self._own_optimizer if self._own_optimizer is not None else getattr(self.model, "optimizer", None)
+
+    def _optimizers(self) -> list:
+        """The optimizer, and those that a model with a training step of its own holds."""
+        every = [self.optimizer, *optimizers(self.model)]
+        return list({id(optimizer): optimizer for optimizer in every if optimizer is not None}.values())
 
     def _variables(self) -> list:
-        if not self.optimizer.built:
-            self.optimizer.build(self.model.trainable_variables)
-        passes = self._passes()
-        waiting = [passes.counter, *passes.sums(self.model.trainable_variables)] if passes else []
-        every = [*self.model.variables, *self.optimizer.variables, *waiting]
-        return list({id(variable): variable for variable in every}.values())
+        variables = list(self.model.variables)
+        for optimizer in self._optimizers():
+            self._build(optimizer)
+            variables += optimizer.variables
+            if passes := _passes(optimizer):
+                variables += [passes.counter, *passes.sums(optimizer._trainable_variables)]
+        return list({id(variable): variable for variable in variables}.values())
 
-    def _passes(self):
-        """The sums of gradients of `backward_passes_per_step`; None without."""
-        return getattr(getattr(self.optimizer, "_state", None), "passes", None)
+    def _build(self, optimizer) -> None:
+        if optimizer.built:
+            return
+        if optimizer is not self.optimizer:
+            raise UserError(
+                f"{optimizer.name}, an optimizer of model {self.model.name!r}, has no variables yet, which the elastic "
+                "state must hold: call its build(variables) first, with the variables that it trains"
+            ).agreed()
+        with keras.name_scope(optimizer.name):
+            optimizer.build(list(self.model.trainable_variables))
 
     def commit(self) -> None:
         """Save, then end the attempt if the hosts have changed. Collective.
@@ -272,10 +285,11 @@ class TensorFlowKerasState(_VariablesState):
         """
         # Gradients that wait in an optimizer differ between ranks, but a rank that joins can have only one set of them.
         with _lost_ranks():
-            if hasattr(self.optimizer, "average_waiting"):
-                self.optimizer.average_waiting()
-            if passes := self._passes():
-                passes.average(self.model.trainable_variables)
+            for optimizer in self._optimizers():
+                if hasattr(optimizer, "average_waiting"):
+                    optimizer.average_waiting()
+                if passes := _passes(optimizer):
+                    passes.average(optimizer._trainable_variables)
         super().commit()
 
     def reset(self) -> None:
@@ -285,6 +299,11 @@ class TensorFlowKerasState(_VariablesState):
             if isinstance(part, keras.Model):
                 part.train_function = part.test_function = part.predict_function = None
         super().reset()
+
+
+def _passes(optimizer):
+    """The sums of gradients of `backward_passes_per_step`; None without."""
+    return getattr(getattr(optimizer, "_state", None), "passes", None)
 
 
 class KerasState(TensorFlowKerasState):
