@@ -19,6 +19,7 @@ OTHERS = {
     *("--signal", "--test-only", "--time"),
     *("--bind", "--cleanenv", "--containall", "--env", "--environment", "--fakeroot", "--nv", "--unsquash"),
     *("--gloo", "--hosts", "--rate", "--delay", "--host", "--port", "--logdir"),
+    *("--host-discovery-script", "--network-interface", "--blacklist-cooldown-range"),
 }
 
 # On the completion of the shell.
@@ -34,6 +35,7 @@ NOT_RUN = {
     "a download; the tests of `prepare` read such files": r"prepare (mnist|fashion-mnist|cifar100?)\b",
     "data that are not here": r"ILSVRC|imagenet|cifar10|photos|gfs|ibtracs|All-Hist|deepcam|shards/mine|'\w+/\*",
     "words that a reader replaces": r"FILE|FOLDER|\b(DIR|RUN|RANKS|SEED|NAME|OPTIONS)\b| \.\.\.( |$)",
+    "ranks that come and go; parallel/test_elastic.py": r"--host-discovery-script",
     "minutes; the command has tests of its own": r"\bbench |studies/|timeline|HOROVOD_|flops climate",
     "the tests themselves": r"pytest|ruff|tests/|\.ci/",
 }
