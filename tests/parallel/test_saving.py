@@ -12,6 +12,7 @@ from launch import environment
 
 from hpc_train.losses import SmoothedCrossEntropy
 from hpc_train.metrics import SegmentationScores
+from hpc_train.parallel import DistributedOptimizer
 from hpc_train.parallel.saving import save_model
 
 INPUTS = np.random.default_rng(2).normal(size=(8, 4)).astype("float32")
@@ -52,6 +53,7 @@ MODELS = {
     "own_metrics": lambda: network(metrics=["mae", a_function, lambda true, predicted: true, Unregistered()]),
     "own_loss": lambda: network(a_function),
     "registered_loss": lambda: network(Registered(), ["mae"]),
+    "averaging": lambda: network(optimizer=DistributedOptimizer(keras.optimizers.AdamW(0.01, clipnorm=1.0))),
     "of_this_package": lambda: network(SmoothedCrossEntropy(0.1), [SegmentationScores(3)]),
     "function_of_keras": lambda: network(keras.losses.mean_squared_error, [keras.metrics.mean_absolute_error]),
     "uncompiled": lambda: keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]),
@@ -82,6 +84,10 @@ def test_plain_keras_loads_the_same_model(loaded, name):
 def test_metrics_that_keras_knows_stay_with_optimizer_and_loss(loaded):
     _, found = loaded["own_metrics"]
     assert (found["metrics"], found["loss"], found["optimizer"]) == (["mae"], "mse", "Adam")
+
+
+def test_an_averaging_optimizer_is_saved_as_the_one_inside(loaded):
+    assert loaded["averaging"][1]["optimizer"] == "AdamW"
 
 
 @pytest.mark.parametrize("name", ["own_loss", "registered_loss"])
