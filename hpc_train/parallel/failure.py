@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import socket
 import sys
 import threading
@@ -62,16 +63,17 @@ def remember(error: UserError) -> None:
 
 def cut_short(kind, error) -> bool:
     """Whether an exception is Horovod's word that another rank has ended."""
-    # A user's own connections may be reset too: only these two libraries speak for Horovod.
-    horovods = kind.__module__.partition(".")[0] in ("tensorflow", "horovod")
-    return horovods and any(word in f"{kind.__name__} {error}" for word in _ELSEWHERE)
+    # A user's own connections may be reset too: only these two libraries speak for Horovod, and Gloo through them.
+    text = f"{kind.__name__} {error}"
+    spoken = kind.__module__.partition(".")[0] in ("tensorflow", "horovod") and re.search("horovod|gloo", text, re.I)
+    return bool(spoken) and any(word in text for word in _ELSEWHERE)
 
 
 def message(world: World, kind, error, trace) -> str | None:
     """What this rank prints about an exception; None where another rank prints it."""
     where = f"rank {world.rank}: " if world.size > 1 else ""
-    if _inside_graph and kind.__module__.startswith("tensorflow"):
-        error = _inside_graph[0]
+    # TensorFlow's own exception quotes it.
+    error = next((told for told in _inside_graph if str(told) in str(error)), error)
     if isinstance(error, UserError):
         if error.every_rank:
             return f"error: {error}" if world.is_root else None

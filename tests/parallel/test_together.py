@@ -58,7 +58,7 @@ def test_a_backend_that_is_not_installed_is_one_line():
 
 def test_settings_that_a_file_changed_are_named_or_taken_back(tmp_path):
     (tmp_path / "keras.json").write_text(json.dumps({"floatx": "float16", "image_data_format": "channels_first"}))
-    code = "from hpc_train import parallel; parallel.init(%s); import keras; print(keras.config.floatx())"
+    code = "from hpc_train import parallel; parallel.init(%s); import keras; print(keras.layers.Dense(1).dtype)"
     kept, taken = (run(code % argument, KERAS_HOME=str(tmp_path)) for argument in ("", "keras_defaults=True"))
     for ended, floatx in ((kept, "float16"), (taken, "float32")):
         assert ended.stdout == f"{floatx}\n"
