@@ -16,6 +16,7 @@ _COMMANDS = {
         "BuildHorovod",
         "build Horovod for this machine's MPI, CUDA and TensorFlow",
     ),
+    "port": ("hpc_train.port.command", "Port", "show what a Keras 2 or TensorFlow 1 script needs for Keras 3"),
     "templates": ("hpc_train.sites.command", "Templates", "write Slurm templates and container recipes to a folder"),
     "prepare": ("hpc_train.prepare.command", "Prepare", "write a data set as HDF5 shards"),
     "prepare climate-synthetic": (

@@ -14,7 +14,7 @@ def pip_install(extra: str) -> str:
     It names the packages, not `hpc-train[extra]`, which works only where pip's index has hpc-train.
 
     Args:
-        extra: `cpu`, `gpu`, `digits` or `maps`.
+        extra: `cpu`, `gpu`, `digits`, `maps` or `port`.
     """
     try:
         from packaging.requirements import Requirement

@@ -1,0 +1,59 @@
+"""Mixed precision: names that left `experimental`, and a loss scale that the optimizer applies by itself."""
+
+from __future__ import annotations
+
+import libcst as cst
+
+from hpc_train.port.arguments import argument, drop, keyword, literal
+from hpc_train.port.script import Script
+
+_HOME = r"keras\.(mixed_precision|optimizers)\.(experimental\.)?"
+_REWRITE = r"tensorflow\.(compat\.v1\.)?train\.experimental\.enable_mixed_precision_graph_rewrite"
+
+
+def apply(script: Script) -> None:
+    """Change what scripts call for mixed precision."""
+    for _, func in script.methods("get_scaled_loss"):
+        edit = script.replace(func.attr, "scale_loss")
+        script.changes.add(script.line(func.attr), "LossScaleOptimizer of Keras 3 calls it scale_loss", edit)
+    for call, func in script.methods("get_unscaled_gradients"):
+        if len(call.args) == 1:
+            reason = "apply_gradients of Keras 3's LossScaleOptimizer unscales gradients itself"
+            script.changes.add(script.line(func.attr), reason, script.replace(call, call.args[0].value))
+    for call, _ in script.calls(_HOME + r"(Policy|DTypePolicy)"):
+        scale = keyword(call, "loss_scale")
+        if scale is not None and literal(scale.value) in ("dynamic", "auto", None):
+            reason = "a policy of Keras 3 has no loss scale: compile puts a dynamic one around the optimizer by itself"
+            script.changes.add(script.line(scale), reason, *drop(script, call, scale))
+        elif scale is not None:
+            reason = "a policy of Keras 3 has no loss scale: give the optimizer loss_scale_factor"
+            script.changes.leave(script.line(scale), reason, script.span(scale))
+    for call, _ in script.calls(_HOME + "LossScaleOptimizer"):
+        _loss_scale(script, call)
+    for call, _ in script.calls(_REWRITE):
+        reason = (
+            'Keras 3 has no graph rewrite: call keras.mixed_precision.set_global_policy("mixed_float16") before the '
+            "model is made, and give it the optimizer as it is"
+        )
+        script.changes.leave(script.line(call), reason, script.span(call))
+    for node in script.all(cst.Attribute):
+        if node.attr.value in ("loss_scale", "loss_scale_manager") and script.code(node.value).endswith("policy"):
+            reason = "a policy of Keras 3 has no loss scale: ask the LossScaleOptimizer"
+            script.changes.leave(script.line(node.attr), reason, script.span(node))
+
+
+def _loss_scale(script: Script, call: cst.Call) -> None:
+    scale = argument(call, "loss_scale", 1)
+    if scale is not None and literal(scale.value) == "dynamic":
+        reason = "the loss scale of Keras 3 is always dynamic"
+        script.changes.add(script.line(scale), reason, *drop(script, call, scale))
+    elif scale is not None and scale.keyword is not None:
+        reason = "the loss scale of Keras 3 is always dynamic: for a fixed one give the optimizer loss_scale_factor"
+        script.changes.leave(script.line(scale), reason, script.span(scale))
+    dynamic = keyword(call, "dynamic")
+    if dynamic is not None and literal(dynamic.value) is True:
+        reason = "the loss scale of Keras 3 is always dynamic"
+        script.changes.add(script.line(dynamic), reason, *drop(script, call, dynamic))
+    elif dynamic is not None:
+        reason = "the loss scale of Keras 3 is always dynamic: for a fixed one give the optimizer loss_scale_factor"
+        script.changes.leave(script.line(dynamic), reason, script.span(dynamic))
