@@ -63,7 +63,8 @@ def same(module: str, name: str, through_tensorflow: bool) -> str | None:
     """
     meant = (names(module, not through_tensorflow) or {}).get(name)
     mine = names(module, through_tensorflow) or {}
-    return next((other for other, source in mine.items() if meant is not None and source == meant), None)
+    others = [other for other, source in mine.items() if meant and source == meant]
+    return min(others, key=lambda other: other.islower() != name.islower(), default=None)
 
 
 def tensorflow_has(name: str) -> bool:

@@ -38,22 +38,36 @@ def literal(node: cst.CSTNode):
 
 
 def drop(script: Script, call: cst.Call, *arguments: cst.Arg) -> tuple[Edit, ...]:
-    """Edits that leave arguments out, with the commas and blanks that go with them; comments stay."""
-    runs = itertools.groupby(enumerate(call.args), lambda one: one[1] in arguments)
-    places = [[place for place, _ in run] for gone, run in runs if gone]
-    return tuple(_without(script, call, run[0], run[-1]) for run in places)
+    """Edits that leave arguments out; `close_gaps` takes the commas and blanks that go with them."""
+    for one in arguments:
+        script.dropped.append((call, one))
+    return tuple(Edit(script.span(one)) for one in arguments)
+
+
+def close_gaps(script: Script) -> None:
+    """Take commas and blanks around the arguments that all rules together leave out; comments stay."""
+    taken = [(call, one) for call, one in script.dropped if script.changes.has(Edit(script.span(one)))]
+    for call in dict.fromkeys(call for call, _ in taken):
+        gone = [one for other, one in taken if other is call]
+        marked = [(place, any(one is other for other in gone)) for place, one in enumerate(call.args)]
+        runs = itertools.groupby(marked, lambda one: one[1])
+        places = [[place for place, _ in run] for is_gone, run in runs if is_gone]
+        wider = [_without(script, call, run[0], run[-1]) for run in places]
+        script.changes.swap([Edit(script.span(one)) for one in gone], wider)
 
 
 def _without(script: Script, call: cst.Call, first: int, last: int) -> Edit:
     text, start, end = script.changes.text, script.span(call.args[first]).start, script.span(call.args[last]).end
-    comma = re.match(rb"\s*,", text[end:]) if isinstance(call.args[last].comma, cst.Comma) else None
-    after = end + comma.end() if comma else end
-    blanks = re.match(rb"[ \t]*(\r?\n)?", text[after:])
+    comma = re.compile(rb"\s*,").match(text, end) if isinstance(call.args[last].comma, cst.Comma) else None
+    after = comma.end() if comma else end
+    blanks = re.compile(rb"[ \t]*(\r?\n)?").match(text, after)
     line_start = text.rfind(b"\n", 0, start) + 1
-    if blanks[1] and not text[line_start:start].strip() and comma:
-        return Edit(Span(line_start, after + blanks.end()))
+    comment = text[blanks.end() :].startswith(b"#")
+    if comma and not text[line_start:start].strip() and (blanks[1] or comment):
+        # Its own line goes; a comment behind it stays on that line.
+        return Edit(Span(start if comment and not blanks[1] else line_start, blanks.end()))
     if last + 1 < len(call.args) or first == 0:
-        follows = re.match(rb"[ \t]*", text[after:]).end()
+        follows = len(re.compile(rb"[ \t]*").match(text, after)[0])
         if last + 1 < len(call.args) and not text[after : script.span(call.args[last + 1]).start].strip():
             return Edit(Span(start, script.span(call.args[last + 1]).start))
         return Edit(Span(start, after + (follows if comma else 0)))

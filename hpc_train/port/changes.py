@@ -106,6 +106,14 @@ class Changes:
     def _fits(self, new: Edit) -> bool:
         return all(old.allows(new.span) or new.allows(old.span) for old in self._edits if old.span.meets(new.span))
 
+    def swap(self, old: list[Edit], new: list[Edit]) -> None:
+        """Put edits in place of others that say the same in smaller pieces."""
+        self._edits = [edit for edit in self._edits if edit not in old] + new
+
+    def has(self, edit: Edit) -> bool:
+        """Whether an edit was taken."""
+        return edit in self._edits
+
     def lines(self, finding: Finding) -> list[tuple[int, int]]:
         """The first and last line of each part of the text that a change touches, in order, without repetition."""
         if not finding.edits:

@@ -2,6 +2,7 @@
 
 import libcst as cst
 
+from hpc_train.port.arguments import close_gaps
 from hpc_train.port.changes import Changes
 from hpc_train.port.rules import ALL
 from hpc_train.port.script import Script
@@ -22,4 +23,7 @@ def port(text: str) -> Changes:
         raise SyntaxError(error.message.split("\n")[0], ("", error.raw_line, error.raw_column, "")) from error
     for rule in ALL:
         rule.apply(script)
+    close_gaps(script)
+    # A change that breaks the script is a fault of these rules: it must not be written.
+    cst.parse_module(script.changes.result().decode())
     return script.changes

@@ -41,6 +41,7 @@ class Script:
         self.names: dict[str, str] = {}
         self.stars: list[str] = []
         self.wanted: dict[str, str] = {}
+        self.dropped: list[tuple[cst.Call, cst.Arg]] = []
         self._targets: dict[tuple[str, ...], dict[str, list[cst.Call]]] = {}
         self._read_imports()
         self._read_aliases()

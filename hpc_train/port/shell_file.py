@@ -98,7 +98,8 @@ def port(text: str) -> Changes:
 def _launch(changes: Changes, start: int, end: int) -> None:
     """The options between the launcher and the program."""
     options = _options(changes.text, start, end)
-    if not any(_is_open_mpi(option) for option in options):
+    binds = any(option.bare == "bind-to" and option.values != ["none"] for option in options)
+    if not any(_is_open_mpi(option, binds) for option in options):
         return
     line = _line(changes, start)
     unknown = [option.name for option in options if not _is_known(option)]
@@ -131,8 +132,10 @@ def _new_words(changes: Changes, option: _Option, passed: list[_Option]) -> str 
         return None
     if per_node := re.fullmatch(_PER_NODE, value) if bare == "map-by" else None:
         return f"-ppn {per_node[1]}"
-    if bare in _DROPPED:
+    if bare in _DROPPED or (bare == "map-by" and value == "slot"):
         return ""
+    if bare == "map-by" and value == "node":
+        return "-ppn 1"
     return " ".join([_RENAMED[bare], *option.values]) if bare in _RENAMED else None
 
 
@@ -140,7 +143,8 @@ def _reason(option: _Option) -> str:
     if option.bare == "x":
         return "MPICH passes variables with -genvlist A,B or -genv NAME VALUE; -x is Open MPI's"
     if option.bare == "map-by":
-        return "MPICH calls ppr:N:node -ppn N"
+        known = "maps by slot without being told, and knows no slots" if option.values == ["slot"] else "calls it -ppn"
+        return f"-map-by {option.values[0]}: MPICH {known}"
     if option.bare in _RENAMED:
         return f"MPICH calls {option.name} {_RENAMED[option.bare]}"
     return f"{' '.join([option.name, *option.values])}: only Open MPI knows it"
@@ -196,6 +200,8 @@ def _is_known(option: _Option) -> bool:
     return any(option.bare in table for table in (_DROPPED, _RENAMED, _BOTH, _OTHERS))
 
 
-def _is_open_mpi(option: _Option) -> bool:
-    per_node = option.bare == "map-by" and re.fullmatch(_PER_NODE, option.values[0])
-    return bool(per_node) or any(option.bare in table for table in (_DROPPED, _RENAMED, ("x", "hostfile")))
+def _is_open_mpi(option: _Option, binds: bool) -> bool:
+    """Whether MPICH refuses an option, or means something else by it; it looks at -map-by only if it binds."""
+    if option.bare == "map-by":
+        return bool(re.fullmatch(_PER_NODE, option.values[0])) or option.values[0] == "node" or binds
+    return any(option.bare in table for table in (_DROPPED, _RENAMED, ("x", "hostfile")))

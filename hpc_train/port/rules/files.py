@@ -7,7 +7,7 @@ import re
 import libcst as cst
 
 from hpc_train.port.arguments import argument, drop, keyword, literal
-from hpc_train.port.changes import Edit
+from hpc_train.port.changes import Edit, Span
 from hpc_train.port.kinds import is_model, is_true
 from hpc_train.port.script import Script, dotted_name
 
@@ -64,7 +64,7 @@ def _path(script: Script, node: cst.BaseExpression, wanted: str, checkpoint: boo
         new = text.removesuffix(".hdf5") + ".h5"
     for other in [part, *_same(script, part)]:
         why = reason if other is part else f"the same file as in line {script.line(part)}"
-        script.changes.add(script.line(other), why, _new_text(script, other, text, new))
+        script.changes.add(script.line(other), why, _new_end(script, other, text, new))
 
 
 def _ending(text: str, wanted: str) -> str:
@@ -112,13 +112,19 @@ def _same(script: Script, part: cst.CSTNode) -> list[cst.CSTNode]:
     return [
         one
         for one in script.all(cst.SimpleString)
-        if one is not part and literal(one) == literal(part) and "." in str(literal(part))
+        if one is not part and literal(one) == literal(part) and ("." in part.value or _is_loaded(script, one))
     ]
 
 
-def _new_text(script: Script, node: cst.CSTNode, old: str, new: str) -> Edit:
-    """An edit of the end of a text, in the quotes that it has."""
-    code, quote = script.code(node), node.quote if isinstance(node, cst.SimpleString) else ""
+def _is_loaded(script: Script, node: cst.CSTNode) -> bool:
+    """Whether a text is what a function loads or looks for."""
+    call = script.parent(script.parent(node)) if isinstance(script.parent(node), cst.Arg) else None
+    name = dotted_name(call.func) if isinstance(call, cst.Call) else None
+    return (name or "").split(".")[-1] in ("load_model", "load_weights", "exists", "isfile", "isdir")
+
+
+def _new_end(script: Script, node: cst.CSTNode, old: str, new: str) -> Edit:
+    """An edit of the end of a text, within its quotes."""
+    end = script.span(node).end - len(node.quote if isinstance(node, cst.SimpleString) else "")
     kept = next((place for place in range(len(old)) if old[place] != new[place : place + 1]), len(old))
-    body = code.removesuffix(quote).removesuffix(old[kept:])
-    return script.replace(node, body + new[kept:] + quote)
+    return Edit(Span(end - len(old[kept:].encode()), end), (new[kept:],))

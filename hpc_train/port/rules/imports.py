@@ -23,7 +23,7 @@ _MOVED = {
 }
 _MODULES = {"keras.objectives": "keras.losses", "keras.layers.merge": "keras.layers"}
 # Where classes of Keras's old inner modules are now.
-_HOMES = ("keras", "keras.layers", "keras.models", "keras.utils", "keras.saving", "keras.initializers")
+_HOMES = ("keras.layers", "keras.models", "keras.utils", "keras", "keras.saving", "keras.initializers")
 _INNER = re.compile(r"keras\.(engine|legacy|models|layers|utils)\b")
 _ADVICE = {
     "keras.utils.multi_gpu_model": "one process a GPU with Horovod takes its place: leave it out",
@@ -78,7 +78,8 @@ def home(full: str) -> str | None:
     if api.has(name, bool(door)):
         return f"{door}{name}" if inside else full
     module, _, last = name.rpartition(".")
-    candidates = [_MOVED.get(name, ""), *(f"{module.replace(old, new)}.{last}" for old, new in _MODULES.items())]
+    candidates = [f"{place}.{last}" for place in _HOMES] if name.startswith("keras.engine.") else []
+    candidates += [_MOVED.get(name, ""), *(f"{module.replace(old, new)}.{last}" for old, new in _MODULES.items())]
     above = module.rpartition(".")[0]
     while above:
         candidates.append(f"{above}.{last}")
@@ -233,17 +234,12 @@ def _use(script: Script, node: cst.CSTNode, full: str, moved: dict[str, str]) ->
         script.changes.leave(script.line(node), _gone(full), script.span(node))
         return
     root = moved.get(first, script.names.get(first, first))
-    old_root = script.names.get(first, first)
     if canonical(new).startswith(canonical(root) + ".") and (_door(new) == _door(root) or api.has(canonical(new))):
         text = first + canonical(new)[len(canonical(root)) :]
-    elif _door(new) and (tf := _alias(script, "tensorflow")):
-        text = tf + new.removeprefix("tensorflow")
-    elif _door(new) == _door(old_root):
-        text = script.keras(canonical(new).removeprefix("keras."))
+    elif _door(new):
+        text = script.tensorflow() + new.removeprefix("tensorflow")
     else:
-        reason = f"keras has no {canonical(full).removeprefix('keras.')}: import it from {new.rpartition('.')[0]}"
-        script.changes.leave(script.line(node), reason, script.span(node))
-        return
+        text = script.keras(canonical(new).removeprefix("keras."))
     if text != dotted:
         script.changes.add(script.line(node), _why(full, new), script.replace(node, text))
 
@@ -252,15 +248,14 @@ def _door(full: str) -> bool:
     return full.startswith("tensorflow")
 
 
-def _alias(script: Script, module: str) -> str | None:
-    return next((name for name, full in script.names.items() if full == module), None)
-
-
 def _why(old: str, new: str) -> str:
     if old.startswith("tensorflow.python.keras"):
         return "tensorflow.python.keras is an old copy of Keras 2, which does not mix with Keras 3"
     if canonical(old) == canonical(new):
         return f"tf.keras keeps some names of Keras 2 in {canonical(old)}; keras has not got them"
+    (before, _, one), (after, _, other) = canonical(old).rpartition("."), canonical(new).rpartition(".")
+    if one == other and api.names(before, old.startswith("tensorflow")) is None:
+        return f"Keras 3 has no {before}; {after} has what was in it"
     return f"Keras 3 has {canonical(old)} as {canonical(new)}"
 
 
@@ -271,7 +266,10 @@ def _gone(full: str) -> str:
 
 def _add_wanted(script: Script) -> None:
     """Import what new code uses."""
-    pieces = [piece for finding in script.changes.made for edit in finding.edits for piece in edit.pieces]
+    all_imports = [script.span(node) for node in (*script.all(cst.Import), *script.all(cst.ImportFrom))]
+    edits = [edit for finding in script.changes.made for edit in finding.edits]
+    code = [edit for edit in edits if not any(place.meets(edit.span) for place in all_imports)]
+    pieces = [piece for edit in code for piece in edit.pieces]
     text = "\n".join(piece for piece in pieces if isinstance(piece, str))
     imports = [node for node in (*script.all(cst.Import), *script.all(cst.ImportFrom)) if _is_near(script, node)]
     first = min(imports, key=lambda node: script.span(node).start, default=None)

@@ -7,11 +7,13 @@ import re
 import libcst as cst
 
 from hpc_train.port.arguments import keyword, literal
+from hpc_train.port.changes import Edit, Span
 from hpc_train.port.kinds import strings
 from hpc_train.port.script import Script
 
 _SHORT = re.compile(r"(val_|train_|test_)?acc")
-_IN_FORMAT = re.compile(r"\{((?:val_)?)acc(?=[:}!])")
+_IN_FORMAT = re.compile(rb"\{(val_)?acc(?=[:}!])")
+_LOGGED = "compile has the metric accuracy, and logs have that name"
 
 
 def apply(script: Script) -> None:
@@ -27,15 +29,17 @@ def apply(script: Script) -> None:
         if not isinstance(name, str) or not _SHORT.fullmatch(name) or "acc" in given:
             continue
         if "accuracy" in given:
-            _rename(script, node, name, name + "uracy", "compile has the metric accuracy, and logs have that name")
+            _rename(script, node, name, name + "uracy", _LOGGED)
         else:
             reason = f"Keras 3 logs a metric under the name that compile is given: is it {name!r}?"
             script.changes.leave(script.line(node), reason, script.span(node))
     if "accuracy" in given and "acc" not in given:
         for node in script.all(cst.SimpleString):
-            if _IN_FORMAT.search(node.value) and _is_checkpoint(script, node):
-                edit = script.replace(node, _IN_FORMAT.sub(r"{\\1accuracy", script.code(node)))
-                script.changes.add(script.line(node), "compile has the metric accuracy, and logs have that name", edit)
+            if _IN_FORMAT.search(node.value.encode()) and _is_checkpoint(script, node):
+                start, code = script.span(node).start, script.code(node).encode()
+                ends = [start + match.end() for match in _IN_FORMAT.finditer(code)]
+                edits = [Edit(Span(end, end), ("uracy",)) for end in ends]
+                script.changes.add(script.line(node), _LOGGED, *edits)
 
 
 def _rename(script: Script, node: cst.SimpleString, old: str, new: str, reason: str) -> None:

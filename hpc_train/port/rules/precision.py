@@ -19,7 +19,11 @@ def apply(script: Script) -> None:
     for call, func in script.methods("get_unscaled_gradients"):
         if len(call.args) == 1:
             reason = "apply_gradients of Keras 3's LossScaleOptimizer unscales gradients itself"
-            script.changes.add(script.line(func.attr), reason, script.replace(call, call.args[0].value))
+            gradients, above = call.args[0].value, script.parent(call)
+            same = isinstance(above, cst.Assign) and script.code(above.targets[0].target) == script.code(gradients)
+            goes = same and len(above.targets) == 1 and script.statement(call) is not None
+            edit = script.remove(call) if goes else script.replace(call, gradients)
+            script.changes.add(script.line(func.attr), reason, edit)
     for call, _ in script.calls(_HOME + r"(Policy|DTypePolicy)"):
         scale = keyword(call, "loss_scale")
         if scale is not None and literal(scale.value) in ("dynamic", "auto", None):

@@ -219,6 +219,9 @@ def _chosen(script: Script, value: cst.BaseExpression, gpus: str) -> str:
 
 def _session(script: Script, call: cst.Call) -> None:
     """A session without a ConfigProto of this script."""
+    config = call.args[0].value if call.args else None
+    if isinstance(config, cst.Call) and re.fullmatch(_CONFIG, script.name(config.func) or ""):
+        return  # its turn comes with the ConfigProto
     if call.args and not _is_config(script, call.args[0]):
         raise _CannotDecide(call, f"{_GONE}; write this part without one")
     _carrier_goes(script, call)
