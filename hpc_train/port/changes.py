@@ -109,6 +109,10 @@ class Changes:
     def swap(self, old: list[Edit], new: list[Edit]) -> None:
         """Put edits in place of others that say the same in smaller pieces."""
         self._edits = [edit for edit in self._edits if edit not in old] + new
+        wider = {edit: next((one for one in new if one.span.holds(edit.span)), edit) for edit in old}
+        for place, finding in enumerate(self.made):
+            edits = tuple(wider.get(edit, edit) for edit in finding.edits)
+            self.made[place] = Finding(finding.line, finding.reason, edits)
 
     def has(self, edit: Edit) -> bool:
         """Whether an edit was taken."""

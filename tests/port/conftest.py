@@ -17,7 +17,9 @@ def ported():
         new = changes.result().decode()
         again = port(new)
         assert (again.result().decode(), again.made) == (new, []), "a second time changes it again"
-        touched = {line for one in changes.made for first, last in changes.lines(one) for line in range(first, last + 1)}
+        touched = {
+            line for one in changes.made for first, last in changes.lines(one) for line in range(first, last + 1)
+        }
         before = text.split("\n")
         gone = [number for number, line in enumerate(before, 1) if line and line not in new.split("\n")]
         assert set(gone) <= touched, "a line changed without a reason"

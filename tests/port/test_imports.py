@@ -34,7 +34,7 @@ CHANGED = [
     ),
     ("import tensorflow as tf\nf = tf.keras.losses.mean_squared_error\n", "f = tf.keras.losses.mse\n"),
     ("from keras.objectives import mean_squared_error\n", "from keras.losses import mean_squared_error\n"),
-    ("from keras.models import Sequential, Input\n", "from keras.models import Sequential\nfrom keras.layers import Input"),
+    ("from keras.models import Sequential, Input\n", "from keras.models import Sequential\nfrom keras import Input\n"),
     ("from keras.layers.core import *\n", "from keras.layers import *\n"),
     ("import tensorflow as tf\ntf.set_random_seed(1)\n", "tf.random.set_seed(1)\n"),
     ("import tensorflow as tf\ntf.logging.set_verbosity(3)\n", "tf.compat.v1.logging.set_verbosity(3)\n"),
@@ -68,7 +68,9 @@ def test_is_named_and_left_alone(ported, text, line, reason):
 
 
 def test_an_import_that_nothing_uses_any_more_goes(ported):
-    new, _, left = ported("from keras import backend as K, layers\nK.set_value(model.optimizer.lr, 1)\nlayers.Dense(1)\n")
+    new, _, left = ported(
+        "from keras import backend as K, layers\nK.set_value(model.optimizer.lr, 1)\nlayers.Dense(1)\n"
+    )
     assert (new, left) == ("from keras import layers\nmodel.optimizer.learning_rate = 1\nlayers.Dense(1)\n", [])
 
 

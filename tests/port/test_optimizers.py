@@ -4,7 +4,10 @@ import pytest
 
 CHANGED = [
     ("from keras.optimizers import Adam as A\nopt = A(lr=0.001)\n", "opt = A(learning_rate=0.001)\n"),
-    ("import tensorflow.keras as k\nopt = k.optimizers.SGD(momentum=0.9, lr=r)\n", "SGD(momentum=0.9, learning_rate=r)"),
+    (
+        "import tensorflow.keras as k\nopt = k.optimizers.SGD(momentum=0.9, lr=r)\n",
+        "SGD(momentum=0.9, learning_rate=r)",
+    ),
     ("import tensorflow as tf\nopt = tf.optimizers.Adam(lr=1)\n", "opt = tf.optimizers.Adam(learning_rate=1)\n"),
     ("from tensorflow import keras\no = keras.optimizers\nopt = o.Adam(lr=1)\n", "opt = o.Adam(learning_rate=1)\n"),
     ("import keras\nopt = getattr(keras.optimizers, name)(lr=1)\n", "getattr(keras.optimizers, name)(learning_rate=1)"),
@@ -28,7 +31,10 @@ CHANGED = [
         "from tensorflow.keras.optimizers.legacy import Adam, SGD as S\n",
         "from tensorflow.keras.optimizers import Adam, SGD as S\n",
     ),
-    ("import keras\nopt = keras.optimizers.Adam(1)\nopt.lr = opt.lr * 2\n", "opt.learning_rate = opt.learning_rate * 2\n"),
+    (
+        "import keras\nopt = keras.optimizers.Adam(1)\nopt.lr = opt.lr * 2\n",
+        "opt.learning_rate = opt.learning_rate * 2\n",
+    ),
     ("import keras\nprint(self.model.optimizer.lr.numpy())\n", "print(self.model.optimizer.learning_rate.numpy())\n"),
     ("import keras\nif hasattr(model.optimizer, 'lr'): pass\n", "hasattr(model.optimizer, 'learning_rate')"),
     (
@@ -47,7 +53,10 @@ CHANGED = [
         "import horovod.tensorflow as hvd\nhvd.broadcast_variables(adam.variables(), root_rank=0)\n",
         "hvd.broadcast_variables(adam.variables, root_rank=0)\n",
     ),
-    ("import keras\nopt = keras.optimizers.Adam(1)\nw = opt.get_weights()\n", "w = [v.numpy() for v in opt.variables]\n"),
+    (
+        "import keras\nopt = keras.optimizers.Adam(1)\nw = opt.get_weights()\n",
+        "w = [v.numpy() for v in opt.variables]\n",
+    ),
     (
         "import tensorflow as tf\nopt = tf.train.AdamOptimizer(0.001 * n)\n",
         "opt = tf.keras.optimizers.Adam(learning_rate=0.001 * n, epsilon=1e-8)\n",

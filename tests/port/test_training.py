@@ -36,7 +36,10 @@ CHANGED = [
     ),
     ("import keras\nc = keras.callbacks.ModelCheckpoint(f'{d}/c.tf')\n", "ModelCheckpoint(f'{d}/c.keras')\n"),
     ("import keras\nmodel.save_weights(os.path.join(d, 'w.hdf5'))\n", "(os.path.join(d, 'w.weights.h5'))\n"),
-    ("import keras\nname = 'out/' + 'model'\nmodel.save(name, save_format='tf')\n", "'model.keras'\nmodel.save(name)\n"),
+    (
+        "import keras\nname = 'out/' + 'model'\nmodel.save(name, save_format='tf')\n",
+        "'model.keras'\nmodel.save(name)\n",
+    ),
     (
         "import keras\nmodel.save('final')\nm = keras.models.load_model('final')\nprint('final')\n",
         "model.save('final.keras')\nm = keras.models.load_model('final.keras')\nprint('final')\n",

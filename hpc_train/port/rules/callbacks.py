@@ -119,7 +119,7 @@ def _is_stable(script: Script, node: cst.CSTNode) -> bool:
     if isinstance(node, cst.Call):
         return not node.args and script.name(node.func) in ("hvd.size", "hvd.local_size")
     if isinstance(node, cst.Name):
-        return len(list(script.scopes[node][node.value])) == 1
+        return len(list(script.scopes[node][node.value])) <= 1
     return isinstance(node, cst.Attribute) and isinstance(node.value, cst.Name) and node.attr.value != "lr"
 
 

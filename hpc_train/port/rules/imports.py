@@ -138,9 +138,6 @@ def _from(script: Script, node: cst.ImportFrom, moved: dict[str, str]) -> None:
                 continue
             script.changes.leave(script.line(one), _gone(full), script.span(one))
             new = full
-        if not is_keras and not api.tensorflow_has(full) and "compat" not in full and not _uses(script, name):
-            reasons.append(f"TensorFlow 2 has no {full.replace('tensorflow', 'tf')}")
-            continue
         if new != full or module != dotted_name(node.module):
             moved[name] = new
             reasons.append(_why(full, new))

@@ -55,7 +55,7 @@ _SWITCHES = re.compile(
 )
 # What TensorFlow 1's graphs need; in TensorFlow 2 it is under tf.compat.v1 or gone.
 _GRAPH = re.compile(
-    r"(placeholder(_with_default)?|Session|InteractiveSession|Graph|get_default_graph|reset_default_graph"
+    r"(placeholder(_with_default)?|Session|InteractiveSession|Graph|reset_default_graph"
     r"|get_variable|variable_scope|global_variables\w*|local_variables\w*|trainable_variables|get_collection"
     r"|layers\.\w+|losses\.\w+|metrics\.\w+|assign|summary\.(scalar|merge_all|FileWriter|histogram)"
     r"|train\.(?!Checkpoint|experimental|Example|Feature|BytesList|Int64List|FloatList|latest_checkpoint)\w+"
@@ -104,7 +104,7 @@ def apply(script: Script) -> None:
         if full.startswith("tensorflow.") and not script.changes.gone(script.span(node)):
             is_graph = full.startswith("tensorflow.compat.v1.") and _GRAPH.fullmatch(path)
             if is_graph or (not full.startswith("tensorflow.compat.") and _is_gone(full)):
-                _name(script, node, path)
+                _name(script, node, path, bool(is_graph))
         hook = script.name(node).removeprefix("hvd.")
         if hook in _HOROVOD:
             reason = f"Keras 3 has no sessions to hook into: use {_HOROVOD[hook]}"
@@ -145,9 +145,10 @@ def _rename(script: Script, node: cst.CSTNode, full: str) -> None:
         script.changes.add(script.line(node), f"TensorFlow 2 has tf.{path} under compat.v1", edit)
 
 
-def _name(script: Script, node: cst.CSTNode, path: str) -> None:
-    way = next((way for pattern, way in _ADVICE if re.match(pattern, path)), "it is TensorFlow 1's")
-    script.changes.leave(script.line(node), f"TensorFlow 2 has no tf.{path}: {way}", script.span(node))
+def _name(script: Script, node: cst.CSTNode, path: str, is_graph: bool) -> None:
+    way = next((way for pattern, way in _ADVICE if re.match(pattern, path)), "tf_upgrade_v2 may know its new name")
+    what = f"tf.compat.v1.{path} is for TensorFlow 1's graphs" if is_graph else f"TensorFlow 2 has no tf.{path}"
+    script.changes.leave(script.line(node), f"{what}: {way}", script.span(node))
 
 
 def _iterators(script: Script) -> None:
