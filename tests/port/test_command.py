@@ -1,6 +1,7 @@
 """`hpc-train port`: the diff, the reasons, the exit status, and files that keep what is theirs."""
 
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -25,7 +26,8 @@ def test_it_shows_a_diff_and_a_reason_a_line_and_writes_nothing(tmp_path):
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout == (
         "--- a.py\n+++ a.py\n@@ -1,3 +1,3 @@\n # café\n import keras\n"
-        "-opt = keras.optimizers.Adam(lr=0.1)  # the rate\n+opt = keras.optimizers.Adam(learning_rate=0.1)  # the rate\n"
+        "-opt = keras.optimizers.Adam(lr=0.1)  # the rate\n"
+        "+opt = keras.optimizers.Adam(learning_rate=0.1)  # the rate\n"
         "a.py:3: Keras 3 takes learning_rate; lr is an unknown argument\n"
         "1 file to change (--write does it); 0 places left to you\n"
     )
@@ -110,3 +112,11 @@ def test_its_own_scripts_need_nothing():
     paths = [path for folder in folders for path in sorted((REPOSITORY / "hpc_train" / folder).glob("*.py"))]
     ended = port(*paths)
     assert (ended.returncode, ended.stdout) == (0, f"nothing to change in {len(paths)} files\n")
+
+
+def test_the_page_shows_what_it_prints(tmp_path):
+    page = (REPOSITORY / "docs" / "port.md").read_text()
+    script, printed = re.search(r"```python\n(.*?)```.*?```text\n(.*?)```", page, re.S).groups()
+    (tmp_path / "old_mnist.py").write_text(script)
+    ended = port("old_mnist.py", cwd=tmp_path)
+    assert (ended.returncode, ended.stdout) == (1, printed)

@@ -15,7 +15,8 @@ CHANGED = [
         "from tensorflow.keras import layers as preprocessing\nx = preprocessing.Rescaling(2)\n",
     ),
     (
-        "from tensorflow.keras.layers.experimental.preprocessing import (\n    RandomFlip,  # one\n    RandomZoom,\n)\n",
+        "from tensorflow.keras.layers.experimental.preprocessing import (\n    RandomFlip,  # one\n    RandomZoom,\n"
+        ")\n",
         "from tensorflow.keras.layers import (\n    RandomFlip,  # one\n    RandomZoom,\n)\n",
     ),
     ("from tensorflow.python.keras.layers import Dense\n", "from tensorflow.keras.layers import Dense\n"),

@@ -19,7 +19,10 @@ CHANGED = [
     ("mpirun -np 4 -npernode 2 python x.py -x 3\n", "mpirun -np 4 -ppn 2 python x.py -x 3\n"),
     ("mpirun -np $N --map-by ppr:4:node python x.py\n", "mpirun -np $N -ppn 4 python x.py\n"),
     ("mpirun -np 2 -bind-to core -map-by slot python x.py\n", "mpirun -np 2 -bind-to core python x.py\n"),
-    ("mpirun -np 2 \\\n    -mca pml ob1 \\\n    -x A=1 \\\n    python x.py\n", "mpirun -np 2 \\\n    -genv A 1 \\\n    python x.py\n"),
+    (
+        "mpirun -np 2 \\\n    -mca pml ob1 \\\n    -x A=1 \\\n    python x.py\n",
+        "mpirun -np 2 \\\n    -genv A 1 \\\n    python x.py\n",
+    ),
     ("/opt/bin/mpirun --tag-output -np 2 python x.py\n", "/opt/bin/mpirun -prepend-rank -np 2 python x.py\n"),
 ]  # fmt: skip
 SAME = [
@@ -67,6 +70,6 @@ def test_mpich_takes_the_line(before):
     if "HYDRA" not in version:
         pytest.skip("the mpirun here is not MPICH's")
     words = shlex.split(port(before).result().decode())[1:]
-    words = words[: words.index("python")] + ["true"]
+    words = [*words[: words.index("python")], "true"]
     ended = subprocess.run([launcher, *words], env=environment(), capture_output=True, text=True, timeout=60)
     assert ended.returncode == 0, ended.stderr

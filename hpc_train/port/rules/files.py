@@ -62,9 +62,10 @@ def _path(script: Script, node: cst.BaseExpression, wanted: str, checkpoint: boo
     new = _ending(text, wanted)
     if wanted == ".keras" and text.endswith(".hdf5"):
         new = text.removesuffix(".hdf5") + ".h5"
+    kept = next((place for place in range(len(text)) if text[place] != new[place : place + 1]), len(text))
     for other in [part, *_same(script, part)]:
         why = reason if other is part else f"the same file as in line {script.line(part)}"
-        script.changes.add(script.line(other), why, _new_end(script, other, text, new))
+        script.changes.add(script.line(other), why, _new_end(script, other, text[kept:], new[kept:]))
 
 
 def _ending(text: str, wanted: str) -> str:
@@ -109,11 +110,11 @@ def _same(script: Script, part: cst.CSTNode) -> list[cst.CSTNode]:
     """Other places where the same text is the name of a file."""
     if not isinstance(part, cst.SimpleString):
         return []
-    return [
-        one
-        for one in script.all(cst.SimpleString)
-        if one is not part and literal(one) == literal(part) and ("." in part.value or _is_loaded(script, one))
-    ]
+    form = re.compile(re.sub(r"\\\{.*?\\\}", ".+", re.escape(str(literal(part)))))
+    others = [one for one in script.all(cst.SimpleString) if one is not part]
+    same = [one for one in others if literal(one) == literal(part) and ("." in part.value or _is_loaded(script, one))]
+    made = [one for one in others if _is_loaded(script, one) and form.fullmatch(str(literal(one)))]
+    return [*same, *(one for one in made if one not in same)]
 
 
 def _is_loaded(script: Script, node: cst.CSTNode) -> bool:
@@ -126,5 +127,4 @@ def _is_loaded(script: Script, node: cst.CSTNode) -> bool:
 def _new_end(script: Script, node: cst.CSTNode, old: str, new: str) -> Edit:
     """An edit of the end of a text, within its quotes."""
     end = script.span(node).end - len(node.quote if isinstance(node, cst.SimpleString) else "")
-    kept = next((place for place in range(len(old)) if old[place] != new[place : place + 1]), len(old))
-    return Edit(Span(end - len(old[kept:].encode()), end), (new[kept:],))
+    return Edit(Span(end - len(old.encode()), end), (new,))
