@@ -83,9 +83,8 @@ def _read(path: Path) -> _File:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     is_shell = _is_shell(path, raw)
     try:
+        # "utf-8-sig" takes a byte order mark away, and writes it again.
         encoding = "utf-8" if is_shell else tokenize.detect_encoding(io.BytesIO(raw).readline)[0]
-        # A byte order mark stays where it is.
-        encoding = "utf-8" if encoding == "utf-8-sig" else encoding
         text = raw.decode(encoding)
     except (SyntaxError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not text in the encoding that it names: {error}") from error

@@ -35,7 +35,7 @@ _DROPPED = {"force_gpu_compatible", "gpu_options.force_gpu_compatible", "gpu_opt
 
 @dataclass
 class _Setting:
-    """One field of a ConfigProto: its name, its value, and the node that its new statement takes the place of."""
+    """One field of a ConfigProto, with its value."""
 
     field: str
     value: cst.BaseExpression
