@@ -1,6 +1,7 @@
 # make mnist                           set up, prepare data, train on 2 ranks
 # make mnist DATA=shards/x NP=4 MODEL=dropout ARGS='--epochs 20'
 # make test                            set up and run every test that this machine allows
+# make test-versions [VERSIONS='2.16 2.21-mpich5']    TensorFlow 2.16 to 2.21, other MPIs, Debian 13 (6 minutes a row)
 # make test-container [IMAGE=x.sif]    build the CPU image, or take one, and test it (6 minutes)
 # make test-upstream HOROVOD=.. KERAS=..   tests of Horovod and of Keras, from clones of theirs (30 minutes)
 # make docs                           the site of the pages in docs/, in build/docs
@@ -18,7 +19,7 @@ EXTRA := $(if $(GPU),gpu,cpu)
 
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: mnist test test-container test-upstream docs lint venv clean
+.PHONY: mnist test test-versions test-container test-upstream docs lint venv clean
 
 mnist: venv $(if $(filter shards/digits,$(DATA)),shards/digits/.done)
 	horovodrun -np $(NP) python -m hpc_train.mnist --data $(DATA) --model $(MODEL) $(ARGS)
@@ -26,6 +27,10 @@ mnist: venv $(if $(filter shards/digits,$(DATA)),shards/digits/.done)
 # Two tests at a time: many of them wait, for Slurm or for ranks that end.
 test: lint
 	pytest --numprocesses 2 --no-loadscope-reorder
+
+# Every row has an environment of its own: this one is not used.
+test-versions:
+	$(PYTHON) tests/versions.py $(VERSIONS)
 
 test-container: venv
 	HPC_TRAIN_TEST_IMAGE='$(IMAGE)' pytest -m container

@@ -1,11 +1,41 @@
-"""The commands that install what hpc-train needs but does not install itself."""
+"""What hpc-train needs but does not install itself: the commands that install it, and the oldest Keras."""
 
 import importlib.metadata
+import importlib.util
+import re
 import shlex
 from pathlib import Path
 
+from hpc_train.errors import UserError
+
 # The command that many messages name.
 BUILD = "hpc-train build-horovod"
+# The oldest Keras whose optimizers and trainer the layer knows; setup.cfg asks pip for it, a site's Keras may be older.
+KERAS = (3, 12)
+
+
+def check_keras() -> None:
+    """Check, without importing it, that the Keras of this environment, if there is one, is not too old.
+
+    Raises:
+        UserError: it is too old.
+    """
+    spec = importlib.util.find_spec("keras")
+    if spec is None or spec.origin is None:
+        return
+    folder = Path(spec.origin).parent
+    version = _version_in(folder / "src" / "version.py") or _version_in(folder / "__init__.py")
+    if version and tuple(map(int, re.findall(r"\d+", version)[:2])) < KERAS:
+        oldest = ".".join(map(str, KERAS))
+        raise UserError(
+            f"Keras {version} in {folder.parent} is too old: hpc-train needs {oldest} or newer, which works with "
+            f"TensorFlow 2.16 and newer: `pip install 'keras>={oldest}'` in an environment of your own"
+        )
+
+
+def _version_in(file: Path) -> str | None:
+    found = re.search(r'^__version__ = "(\d+\.\d+[^"]*)"', file.read_text() if file.is_file() else "", re.MULTILINE)
+    return found and found[1]
 
 
 def pip_install(extra: str) -> str:

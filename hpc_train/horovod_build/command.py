@@ -15,6 +15,7 @@ from hpc_train.errors import UserError
 from hpc_train.horovod_build import cache, gpu, patches, source, toolchain, wheel
 from hpc_train.horovod_build.prove import prove
 from hpc_train.horovod_build.shell import pip
+from hpc_train.requirements import check_keras
 
 COMPILER_FLAGS = ("CPPFLAGS", "CFLAGS", "CXXFLAGS", "CUDAFLAGS", "LDFLAGS")
 
@@ -50,6 +51,8 @@ def run(options: BuildHorovod) -> None:
         UserError: something that the build needs is missing, or the build or the test fails.
     """
     tensorflow = toolchain.find_tensorflow()
+    check_keras()
+    toolchain.check_place()
     found_gpu = _find_gpu(options)
     compiler, compiler_version = toolchain.find_compiler()
     mpi = toolchain.find_mpi()
@@ -113,6 +116,8 @@ def key_parts(
         "horovod": source.SDIST_SHA256,
         "patches": patches.digest(),
         "tensorflow": f"{tensorflow.name} {tensorflow.version}",
+        # pip's, conda's and a site's own build of one version need not fit the same binary.
+        "tensorflow_build": tensorflow.build,
         "python": str(sysconfig.get_config_var("EXT_SUFFIX")),
         "machine": platform.machine(),
         "libc": " ".join(platform.libc_ver()),

@@ -49,7 +49,7 @@ REMEDIES = tuple(
         (r"Tensorflow|TENSORFLOW", "CMake cannot import TensorFlow: check that `python -c 'import tensorflow'` works"),
         (
             r"tensorflow/|xla/|absl/|tsl/",
-            "Horovod does not compile against this TensorFlow: install tensorflow 2.21, which is known to work",
+            "Horovod does not compile against this TensorFlow: 2.16 to 2.21 are known to work",
         ),
         (r"-std=c\+\+17|c\+\+1[47]", "the compiler is too old: set CXX to GCC 9 or newer"),
     )

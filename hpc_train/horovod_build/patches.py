@@ -162,6 +162,12 @@ PATCHES = (
         "TensorFlow no longer exports this function: without it a GPU build compiles, but cannot be loaded",
     ),
     Patch(
+        "horovod/tensorflow/xla_mpi_ops.cc",
+        '#if TENSORFLOW_VERSION >= 2006000000\n\n#include "tensorflow/compiler/tf2xla/xla_op_kernel.h"\n',
+        '#if HAVE_GPU\n\n#include "tensorflow/compiler/tf2xla/xla_op_kernel.h"\n',
+        "Horovod has XLA operations for GPUs only: a CPU build need not read XLA's headers, which take long and change",
+    ),
+    Patch(
         MPI_CONTROLLER,
         "#include <numeric>\n\n",
         "#include <chrono>\n#include <cstdlib>\n#include <numeric>\n#include <thread>\n\n",
@@ -361,13 +367,43 @@ PATCHES = (
 HEADER = "compat/tensorflow/compiler/xla/client/xla_builder.h"
 
 HEADER_TEXT = """\
-// TensorFlow moved this header, and absl took the place of xla::StatusOr, after Horovod's last release.
+// TensorFlow 2.19 moved this header; 2.16 to 2.18 still have it, and then this one is not used.
 #pragma once
+#if __has_include("xla/hlo/builder/xla_builder.h")
 #include "xla/hlo/builder/xla_builder.h"
+#else
+#include "xla/client/xla_builder.h"
+#endif
+// absl took the place of xla::StatusOr.
 #if HAVE_GPU
+#if __has_include("xla/statusor.h")
+#include "xla/statusor.h"
+#else
 namespace xla {
 template <typename T>
 using StatusOr = absl::StatusOr<T>;
+}
+#endif
+#endif
+"""
+
+LLVM_HEADERS = ("compat/llvm/ADT/ArrayRef.h", "compat/llvm/ADT/SmallVector.h")
+
+LLVM_HEADER_TEXT = """\
+// TensorFlow 2.19 names these two types of LLVM in a header, but brings no LLVM. Horovod makes no use of them.
+#ifndef HPC_TRAIN_LLVM_TYPES
+#define HPC_TRAIN_LLVM_TYPES
+#include <cstddef>
+#include <vector>
+namespace llvm {
+template <typename T>
+using SmallVector = std::vector<T>;
+template <typename T>
+struct ArrayRef {
+  ArrayRef(const SmallVector<T>& values) : data(values.data()), size(values.size()) {}
+  const T* data;
+  std::size_t size;
+};
 }
 #endif
 """
@@ -404,7 +440,8 @@ def gloo_built(verbose=False):
 def digest() -> str:
     """A hash of every text that this module changes or adds."""
     changes = [(patch.file, patch.old, patch.new) for patch in PATCHES]
-    return hashlib.sha256(repr((changes, HEADER_TEXT, BUILD_MODULE_TEXT, names.files())).encode()).hexdigest()[:16]
+    texts = (changes, HEADER_TEXT, LLVM_HEADER_TEXT, BUILD_MODULE_TEXT, names.files())
+    return hashlib.sha256(repr(texts).encode()).hexdigest()[:16]
 
 
 def apply(source: Path, key: str, mpirun: Path | None, files: tuple[str, ...] = ()) -> None:
@@ -432,6 +469,7 @@ def apply(source: Path, key: str, mpirun: Path | None, files: tuple[str, ...] = 
         path.write_text(text.replace(patch.old, patch.new))
     added = {
         HEADER: HEADER_TEXT,
+        **dict.fromkeys(LLVM_HEADERS, LLVM_HEADER_TEXT),
         BUILD_MODULE: BUILD_MODULE_TEXT.format(key=key, mpirun=mpirun and str(mpirun)),
         **names.files(),
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hpc_train.errors import UserError
 from hpc_train.horovod_build.cache import cache_folder
-from hpc_train.horovod_build.shell import pip
+from hpc_train.horovod_build.shell import install, installed, pip
 
 HOROVOD = "0.28.1"
 SDIST_SHA256 = "92a43f5a94c43907a56805bad15f19700c62ffc83b7ca483f9e104e229f67ef0"
@@ -19,7 +19,9 @@ REQUIREMENTS = ("setuptools", "wheel", "packaging", "cloudpickle", "psutil", "py
 
 def install_requirements() -> None:
     """Install the packages that Horovod's build and launcher need, if they are missing."""
-    pip("install", "--quiet", *REQUIREMENTS, what="install " + ", ".join(REQUIREMENTS))
+    here = installed()
+    if missing := [name for name in REQUIREMENTS if name not in here]:
+        install(*missing, what="install " + ", ".join(missing))
 
 
 def fetch_sdist() -> Path:

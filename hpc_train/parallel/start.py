@@ -14,7 +14,7 @@ from hpc_train.parallel.cuda import list_gpus, offered
 from hpc_train.parallel.launcher import detect, wrong_size
 from hpc_train.parallel.quiet import quiet_import
 from hpc_train.parallel.world import World, choose_gpu, shared_gpus, threads_per_rank
-from hpc_train.requirements import BUILD
+from hpc_train.requirements import BUILD, check_keras
 
 # A rank that never joins a collective is reported after a minute; the job ends after half an hour.
 _STALL = {"HOROVOD_STALL_CHECK_TIME_SECONDS": "60", "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": "1800"}
@@ -49,9 +49,9 @@ def init(
         This rank's place among the ranks.
 
     Raises:
-        UserError: Horovod is missing, TensorFlow has started already, there are more ranks than GPUs, the launcher
-            started N jobs of size 1 instead of N ranks, it is an elastic launch, ranks have other Keras settings, or an
-            earlier call had other arguments.
+        UserError: Horovod is missing, Keras is too old, TensorFlow has started already, there are more ranks than
+            GPUs, the launcher started N jobs of size 1 instead of N ranks, it is an elastic launch, ranks have other
+            Keras settings, or an earlier call had other arguments.
     """
     arguments = {"seed": seed, "threads": threads, "deterministic": deterministic, "keras_defaults": keras_defaults}
     failure.install_early(detect().rank)
@@ -104,6 +104,7 @@ def _earlier(arguments: dict) -> World | None:
 
 def _import():
     """The modules keras, tensorflow and horovod.tensorflow."""
+    check_keras()
     if "keras" not in sys.modules:
         # Keras imports its backend, which need not be installed.
         _check_backend(keras_settings.wanted_backend())

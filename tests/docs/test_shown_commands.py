@@ -34,7 +34,6 @@ NOT_RUN = {
     "Apptainer; `make test-container`": r"apptainer|containers/|\.sif\b|docker",
     "a download; the tests of `prepare` read such files": r"prepare (mnist|fashion-mnist|cifar100?)\b",
     "data that are not here": r"ILSVRC|imagenet|cifar10|photos|gfs|ibtracs|All-Hist|deepcam|shards/mine|'\w+/\*",
-    "words that a reader replaces": r"FILE|FOLDER|\b(DIR|RUN|RANKS|SEED|NAME|OPTIONS)\b| \.\.\.( |$)",
     "ranks that come and go; parallel/test_elastic.py": r"--host-discovery-script",
     "words that a reader replaces": r"FILE|FOLDER|\b(DIR|RUN|RANKS|SCRIPT|SEED|NAME|OPTIONS)\b| \.\.\.( |$)",
     "minutes; the command has tests of its own": r"\bbench |studies/|timeline|HOROVOD_|flops climate",

@@ -136,3 +136,19 @@ def test_a_run_folder_in_use_is_not_overwritten(blobs):
     assert ended.status != 0
     assert len(errors(ended)) == 1, ended.output
     assert "--resume" in errors(ended)[0]
+
+
+@pytest.mark.parametrize("controller", ["--mpi", "--gloo"])
+def test_a_sites_keras_that_is_too_old_is_one_line_in_a_script_of_ones_own(tmp_path, controller):
+    keras = tmp_path / "site" / "keras"
+    (keras / "src").mkdir(parents=True)
+    (keras / "__init__.py").write_text("raise ImportError('it must not be imported')\n")
+    (keras / "src" / "version.py").write_text('__version__ = "3.3.3"\n')
+    script = tmp_path / "site" / "script.py"
+    script.write_text("from hpc_train import parallel\n\nparallel.init()\nprint('went on')\n")
+    ended = launch(2, str(script), controller=controller, timeout=PROMPTLY)
+    assert ended.status != 0
+    assert len(errors(ended)) == 1, ended.output
+    assert f"Keras 3.3.3 in {tmp_path / 'site'} is too old: hpc-train needs 3.12 or newer" in errors(ended)[0]
+    assert "Traceback" not in ended.output
+    assert "went on" not in ended.output
