@@ -12,6 +12,8 @@ from hpc_train.errors import UserError
 BUILD = "hpc-train build-horovod"
 # The oldest Keras whose optimizers and trainer the layer knows; setup.cfg asks pip for it, a site's Keras may be older.
 KERAS = (3, 12)
+# The oldest and the newest TensorFlow of `make test-versions`; Keras 3 works with none that is older.
+TENSORFLOW = ((2, 16), (2, 21))
 
 
 def check_keras() -> None:
@@ -25,12 +27,17 @@ def check_keras() -> None:
         return
     folder = Path(spec.origin).parent
     version = _version_in(folder / "src" / "version.py") or _version_in(folder / "__init__.py")
-    if version and tuple(map(int, re.findall(r"\d+", version)[:2])) < KERAS:
+    if version and release(version) < KERAS:
         oldest = ".".join(map(str, KERAS))
         raise UserError(
             f"Keras {version} in {folder.parent} is too old: hpc-train needs {oldest} or newer, which works with "
             f"TensorFlow 2.16 and newer: `pip install 'keras>={oldest}'` in an environment of your own"
         )
+
+
+def release(version: str) -> tuple[int, ...]:
+    """The first two numbers of a version: (2, 17) of "2.17.0+nv25.2"."""
+    return tuple(map(int, re.findall(r"\d+", version)[:2]))
 
 
 def _version_in(file: Path) -> str | None:

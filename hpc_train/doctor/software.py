@@ -13,7 +13,7 @@ from hpc_train.doctor.container import container
 from hpc_train.doctor.findings import Finding, unless_sealed
 from hpc_train.parallel.cuda import LIBRARIES
 from hpc_train.parallel.quiet import quiet_import
-from hpc_train.requirements import BUILD, pip_install, tensorflow_and_horovod
+from hpc_train.requirements import BUILD, TENSORFLOW, pip_install, release, tensorflow_and_horovod
 
 
 def wanted() -> dict:
@@ -81,8 +81,10 @@ def judge_tensorflow(version: str, cuda: bool, keras: str, backend: str, version
         return Finding("TensorFlow", "wrong", value, "export KERAS_BACKEND=tensorflow"), False
     if "keras" in versions and not versions["keras"].contains(keras, prereleases=True):
         return Finding("TensorFlow", "wrong", value, f"pip install 'keras{versions['keras']}'"), True
-    if "tensorflow" in versions and not versions["tensorflow"].contains(version, prereleases=True):
-        how = f"this version may work; hpc-train is tested with tensorflow{versions['tensorflow']}"
+    oldest, newest = TENSORFLOW
+    if "tensorflow" in versions and not oldest <= release(version) <= newest:
+        tested = " to ".join(".".join(map(str, numbers)) for numbers in TENSORFLOW)
+        how = f"this version may work; hpc-train is tested with TensorFlow {tested}"
         return Finding("TensorFlow", "note", value, how), True
     return Finding("TensorFlow", "ok", value), True
 

