@@ -31,6 +31,12 @@ def environment(**extra: str) -> dict[str, str]:
     return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": "", **extra}
 
 
+def _ranks_environment() -> dict[str, str]:
+    # The repository comes after what the caller of the tests puts first, such as a Horovod under development.
+    before = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
+    return environment(PYTHONPATH=os.pathsep.join([*before, str(REPOSITORY)]))
+
+
 def start(
     ranks: int,
     *arguments: str,
@@ -63,7 +69,7 @@ def start_mpi(ranks: int, *arguments):
 def run_mpi(ranks: int, *arguments, timeout: float = 120) -> subprocess.CompletedProcess:
     """`mpirun -np RANKS python ARGUMENTS`, ended, with its standard output and error apart."""
     command = [mpirun(), "-np", str(ranks), sys.executable, *map(str, arguments)]
-    env = environment(PYTHONPATH=str(REPOSITORY))
+    env = _ranks_environment()
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout)
 
 
@@ -71,7 +77,7 @@ def _start(command: list[str], cwd: Path = REPOSITORY, **kwargs):
     return subprocess.Popen(
         command,
         cwd=cwd,
-        env=environment(PYTHONPATH=str(REPOSITORY)),
+        env=_ranks_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -32,16 +32,18 @@ def reduce_arrays(arrays: list[np.ndarray], operation: str, name: str) -> list[n
     return [part.reshape(np.shape(array)) for part, array in zip(np.split(total, ends), arrays, strict=True)]
 
 
-def equal_on_all_ranks(value: bytes, name: str) -> bool:
+def equal_on_all_ranks(value: bytes, name: str, ranks: hvd.ProcessSet = hvd.global_process_set) -> bool:
     """Whether every rank gives the same bytes, by a digest: 16 bytes travel, however many ranks there are. Collective.
 
     Args:
         value: anything that describes what must be equal.
         name: of the operation.
+        ranks: those that are asked.
     """
     digest = int.from_bytes(hashlib.blake2b(value, digest_size=7).digest(), "big")
     with tf.device("/cpu:0"):
-        low, high = hvd.allreduce(tf.constant([digest, -digest], tf.int64), op=hvd.Min, name=name).numpy()
+        both = tf.constant([digest, -digest], tf.int64)
+        low, high = hvd.allreduce(both, op=hvd.Min, name=name, process_set=ranks).numpy()
     return int(low) == -int(high)
 
 

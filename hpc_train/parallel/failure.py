@@ -8,6 +8,8 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
+from pathlib import Path
 
 from hpc_train.console import HEARD, say, unread
 from hpc_train.errors import UserError
@@ -22,6 +24,8 @@ _ACROSS_NODES = 5.0
 _FAREWELL = 2.0
 _claims: list[socket.socket] = []
 _inside_graph: list[UserError] = []
+# Functions of an exception's class, itself and its traceback: a line that says what to do, or None.
+explainers: list[Callable] = []
 
 
 def install(world: World, job: str = "") -> None:
@@ -84,6 +88,9 @@ def message(world: World, kind, error, trace) -> str | None:
         return f"error: {where}nothing reads the output any more: the program after the pipe has ended"
     if cut_short(kind, error):
         return None
+    for explain in explainers:
+        if line := explain(kind, error, trace):
+            return f"error: {where}{line}"
     return f"{''.join(traceback.format_exception(kind, error, trace))}error: {where}{kind.__name__}: {error}"
 
 
@@ -114,6 +121,33 @@ def first_of_node(word: str) -> bool:
         return False
     _claims.append(claim)
     return True
+
+
+def job_on_node() -> str:
+    """A word that the ranks of this job share on this node; empty where the launcher leaves no mark."""
+    if port := os.environ.get("HOROVOD_GLOO_RENDEZVOUS_PORT"):
+        return f"gloo-{port}"
+    if space := os.environ.get("PMIX_NAMESPACE"):
+        return f"pmix-{space}"
+    if "PMI_RANK" in os.environ and (proxy := _ancestor("hydra")):
+        return f"hydra-{proxy}"
+    if step := os.environ.get("SLURM_STEP_ID"):
+        return f"slurm-{os.environ.get('SLURM_JOB_ID')}-{step}"
+    return ""
+
+
+def _ancestor(word: str) -> int:
+    """The nearest ancestor of this process whose program's name begins with `word`; 0 for none."""
+    process = os.getppid()
+    while process > 1:
+        try:
+            name, _, rest = Path(f"/proc/{process}/stat").read_text().partition("(")[2].rpartition(")")
+        except OSError:
+            return 0
+        if name.startswith(word):
+            return process
+        process = int(rest.split()[1])
+    return 0
 
 
 def _end(world: World, job: str, kind, error, trace) -> None:

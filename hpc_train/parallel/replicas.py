@@ -9,6 +9,7 @@ import tensorflow as tf
 from hpc_train.errors import UserError
 from hpc_train.parallel.collectives import broadcast_object, equal_on_all_ranks, gather_objects
 from hpc_train.parallel.variables import descriptions, named
+from hpc_train.parallel.wire import alone
 
 _INTEGER_OF_SIZE = {1: tf.uint8, 2: tf.uint16, 4: tf.uint32, 8: tf.int64}
 # What the device itself can add up; the bytes of other dtypes (complex128, float8, strings) go through the CPU.
@@ -75,31 +76,36 @@ def _first_difference(root: list[str], mine: list[str]) -> tuple[int, str, str] 
     return None
 
 
-def check_replicas(variables, where: str = "") -> None:
+def check_replicas(variables, where: str = "", ranks: hvd.ProcessSet = hvd.global_process_set, why: str = "") -> None:
     """Make sure that `variables` have the same bits on every rank. Collective.
 
     Args:
         variables: Keras variables, in the same order on every rank.
         where: when this happens, for the message: "after step 500".
+        ranks: those that hold replicas; others return at once.
+        why: what the user should look for.
 
     Raises:
         UserError: on every rank, naming the variables that differ and how many ranks differ from rank 0.
     """
-    if hvd.size() == 1:
+    if alone(ranks):
         return
     mine = checksums(variables)
-    if equal_on_all_ranks(repr(descriptions(variables)).encode() + mine.tobytes(), "hpc_train.replicas"):
+    if equal_on_all_ranks(repr(descriptions(variables)).encode() + mine.tobytes(), "hpc_train.replicas", ranks):
         return
-    check_layout(variables)
+    if ranks is hvd.global_process_set:
+        check_layout(variables)
     with tf.device("/cpu:0"):
-        root = hvd.broadcast(tf.constant(mine), root_rank=0, name="hpc_train.replicas.root").numpy()
+        first = (ranks.ranks or [0])[0]
+        root = hvd.broadcast(tf.constant(mine), first, name="hpc_train.replicas.root", process_set=ranks).numpy()
         differs = tf.constant((mine != root).astype("int64"))
-        ranks = hvd.allreduce(differs, op=hvd.Sum, name="hpc_train.replicas.differ").numpy()
-    wrong = [(name, v, n) for (name, v), n in zip(named(variables), ranks, strict=True) if n]
-    texts = [f"{name} on {n} of {hvd.size()} ranks" for name, _, n in wrong]
+        counts = hvd.allreduce(differs, op=hvd.Sum, name="hpc_train.replicas.differ", process_set=ranks).numpy()
+    wrong = [(name, v, n) for (name, v), n in zip(named(variables), counts, strict=True) if n]
+    texts = [f"{name} on {n} of {ranks.size()} ranks" for name, _, n in wrong]
     more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
     raise UserError(
-        f"the replicas differ from rank 0 {where}: {', '.join(texts[:5])}{more}; {_likely([v for _, v, _ in wrong])}"
+        f"the replicas differ from rank {first} {where}: {', '.join(texts[:5])}{more}; "
+        f"{why or _likely([v for _, v, _ in wrong])}"
     ).agreed()
 
 

@@ -10,13 +10,23 @@ import tensorflow as tf
 from hpc_train.console import say
 from hpc_train.errors import UserError
 from hpc_train.parallel import wire
+from hpc_train.parallel.horovod_names.optimizer import HorovodOptimizer
 from hpc_train.parallel.horovod_names.reduction import key
 from hpc_train.parallel.horovod_names.words import once
 from hpc_train.parallel.metrics import ExactMetrics
+from hpc_train.parallel.optimizer import DistributedOptimizer
 from hpc_train.parallel.replicas import check_replicas
 from hpc_train.parallel.sync import Broadcast, average_local_state
 from hpc_train.parallel.sync.stops import stop_together
 from hpc_train.parallel.variables import optimizers
+
+# Batches between two checks that the ranks' weights are equal.
+_CHECK_EVERY = 500
+_STRAYS = (
+    "gradients are not averaged (the step does not call the optimizer's apply or apply_gradients), or code changes "
+    "weights on one rank alone; weights that a rank keeps for itself go to "
+    "BroadcastGlobalVariablesCallback(0, local_variables=[...])"
+)
 
 
 class MetricAverageCallback(ExactMetrics):
@@ -220,7 +230,7 @@ class BroadcastGlobalVariablesCallback(Broadcast):
             raise ValueError("local_variables must be variables")
         super().__init__(root_rank, local)
         self.device = device
-        self._steps = 0
+        self._batches = 0
 
     def set_model(self, model):
         super().set_model(model)
@@ -229,33 +239,47 @@ class BroadcastGlobalVariablesCallback(Broadcast):
 
     def check_optimizers(self) -> None:
         # A training step of one's own may average by hvd.DistributedGradientTape.
-        if type(self.model).train_step is keras.Model.train_step:
-            super().check_optimizers()
+        model = self.model
+        averages = any(isinstance(optimizer, DistributedOptimizer) for optimizer in optimizers(model))
+        if averages or not model.trainable_variables or type(model).train_step is not keras.Model.train_step:
+            return
+        raise UserError(
+            f"the model is compiled with a plain {type(model.optimizer).__name__}, which averages no gradients over "
+            "ranks: compile it with hvd.DistributedOptimizer(...); a model from a file is loaded with hvd.load_model"
+        ).agreed()
 
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
         # Ranks that join an elastic job have made no steps yet.
-        self._steps = 0
+        self._batches = 0
 
-    def on_train_batch_begin(self, batch, logs=None):
-        if self._steps == 1 or (self._steps and self._steps % 500 == 0):
-            self._check()
-        self._steps += 1
+    def on_train_batch_end(self, batch, logs=None):
+        if self._batches % _CHECK_EVERY == 0:
+            self.check(f"after batch {self._batches + 1}")
+        self._batches += 1
 
     def on_train_end(self, logs=None):
         super().on_train_end(logs)
         average_local_state(self.model)
-        self._check()
+        if self._batches:
+            self.check("after the last batch")
 
-    def _check(self) -> None:
-        kept = {key(variable) for variable in self.local}
-        for optimizer in optimizers(self.model):
-            rules = getattr(optimizer, "rules", None)
-            if rules is not None and rules.process_set.process_set_id != 0:
-                return
-            kept |= rules.local if rules is not None else set()
-        shared = [variable for variable in self.model.trainable_variables if key(variable) not in kept]
-        check_replicas(shared, f"after step {self._steps}")
+    def check(self, when: str) -> None:
+        """Check that the weights that are not local are equal on all ranks, or on those of the optimizer's process set.
+
+        Collective.
+
+        Raises:
+            UserError: on every rank, naming the weights that differ.
+        """
+        averaging = [o for o in optimizers(self.model) if isinstance(o, HorovodOptimizer)]
+        local = {key(variable) for variable in self.local}.union(*(o.rules.local for o in averaging))
+        ranks = {o.process_set.process_set_id: o.process_set for o in averaging}
+        if len(ranks) > 1:
+            # Each set trains weights of its own, and which those are is the model's business.
+            return
+        shared = [v for v in self.model.trainable_variables if key(v) not in local]
+        check_replicas(shared, when, next(iter(ranks.values()), hvd.global_process_set), _STRAYS)
 
     def register_local_var(self, var) -> None:
         """Let each rank keep this variable for itself."""

@@ -24,13 +24,10 @@ class HorovodOptimizer(Core):
     @classmethod
     def _distributed(cls, optimizer, settings: dict, name: str | None = None, more: dict | None = None):
         more = dict(more or {})
-        update = type(optimizer).update_step
-        if len(inspect.signature(update).parameters) == 3:
-            # Optimizers of one's own for Keras 2.11 to 2.15 take no learning rate here.
-            more["update_step"] = lambda self, gradient, variable, learning_rate=None: update(self, gradient, variable)
+        more["update_step"] = _update_step(type(optimizer).update_step)
         made = super()._distributed(optimizer, settings, name, more)
         state = made._state
-        state.averaged, state.updating = [], False
+        state.averaged, state.updating, state.applying = [], False, False
         state.passes = Passes(settings["passes"], settings["average_passes"]) if settings["passes"] > 1 else None
         if state.passes:
             counting_updates(made, settings["passes"])
@@ -92,6 +89,13 @@ class HorovodOptimizer(Core):
     def _apply_plain(self, grads: list, weights: list) -> None:
         super(Core, self).apply(grads, weights)
 
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        self._state.applying = True
+        try:
+            super()._backend_update_step(grads, trainable_variables, learning_rate)
+        finally:
+            self._state.applying = False
+
     def _count_pass(self) -> None:
         optimizer = self
         while hasattr(optimizer, "inner_optimizer"):
@@ -138,6 +142,22 @@ class HorovodOptimizer(Core):
         reduced = passes.add(grads, weights, self.average) if passes else self.average(grads, weights)
         self._state.averaged = [grad for grad in reduced if grad is not None]
         return reduced
+
+
+def _update_step(plain):
+    """The optimizer's `update_step`, which nothing but `apply` may call: its gradients would be this rank's own."""
+    # Optimizers of one's own for Keras 2.11 to 2.15 take no learning rate here.
+    old = len(inspect.signature(plain).parameters) == 3
+
+    def update_step(self, gradient, variable, learning_rate=None):
+        if not self._state.applying:
+            raise UserError(
+                f"{type(self).__name__}.update_step is called directly, and would use this rank's gradient alone: call "
+                "apply_gradients, which averages first"
+            ).agreed()
+        return plain(self, gradient, variable) if old else plain(self, gradient, variable, learning_rate)
+
+    return update_step
 
 
 def DistributedOptimizer(

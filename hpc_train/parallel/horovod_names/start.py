@@ -8,6 +8,7 @@ from horovod.tensorflow import mpi_ops
 
 from hpc_train.errors import UserError
 from hpc_train.parallel import failure, wire
+from hpc_train.parallel.horovod_names import removed
 from hpc_train.parallel.horovod_names.reduction import Reduction
 from hpc_train.parallel.horovod_names.words import teach
 from hpc_train.parallel.launcher import detect, wrong_size
@@ -42,7 +43,9 @@ def init(*args, **kwargs) -> None:
         node=mpi_ops.cross_rank(),
         nodes=mpi_ops.cross_size(),
     )
-    failure.install(world)
+    if removed.explain not in failure.explainers:
+        failure.explainers.append(removed.explain)
+    failure.install(world, failure.job_on_node())
     if not (args or wire.elastic()) and (problem := wrong_size(detect(), world.size)):
         raise UserError("; ".join(problem))
     _share_cores(threads_per_rank(world.local_size, cpus, os.cpu_count() or 1))

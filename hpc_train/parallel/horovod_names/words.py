@@ -30,18 +30,26 @@ def teach() -> None:
     """Let Keras 3 take these words of Keras 2; those that change nothing are dropped with a line on rank 0.
 
     `compile(experimental_run_tf_function=)`; optimizers' `lr=`, `decay=0`, rates that are whole numbers, `.lr`,
-    `variables()`, and what optimizers of one's own call in Keras 2.11 to 2.15; `ref()` of variables.
+    `variables()`, and what optimizers of one's own call in Keras 2.11 to 2.15; `ref()` of variables; `K.set_value`.
+    A `LossScaleOptimizer` around a distributed optimizer, also the one of `mixed_float16`, averages in its place.
+    Metrics are averaged before a callback of Keras decides by them, in whatever order a script lists the two.
     """
     optimizer = keras.optimizers.Optimizer
     if getattr(optimizer, "_build_learning_rate", None) is not None:
         return
-    keras.Model.compile = _compile(keras.Model.compile)
+    # Where Keras has it: elsewhere it would count as a model's own, and models would load without their optimizer.
+    home = next(kind for kind in keras.Model.__mro__ if "compile" in vars(kind))
+    home.compile = _compile(home.compile)
     optimizer.__init__ = _init(optimizer.__init__)
     optimizer.lr = property(lambda self: self.learning_rate, lambda self, rate: _set_rate(self, rate))
     optimizer._build_learning_rate = _build_learning_rate
     for kind in (optimizer, keras.optimizers.LossScaleOptimizer):
         kind.variables = _callable_too(kind.variables)
+    scaling = keras.optimizers.LossScaleOptimizer
+    scaling.__init__ = _around(scaling.__init__)
+    keras.callbacks.CallbackList.__init__ = _average_first(keras.callbacks.CallbackList.__init__)
     keras.Variable.ref = lambda self: self.value.ref()
+    _set_values()
     _same_names()
 
 
@@ -54,6 +62,46 @@ def _same_names() -> None:
         for here, there in ((first, second), (second, first)):
             for name in set(dir(there)) - set(dir(here)):
                 setattr(here, name, getattr(there, name))
+
+
+def _set_values() -> None:
+    import tensorflow as tf
+
+    backend = tf.keras.backend
+    plain = backend.set_value
+    # That of Keras 3 takes no variables of Keras 3.
+    backend.set_value = lambda x, value: x.assign(value) if isinstance(x, keras.Variable) else plain(x, value)
+    backend.batch_set_value = lambda pairs: [backend.set_value(x, value) for x, value in pairs] and None
+
+
+def _average_first(plain):
+    @functools.wraps(plain)
+    def __init__(self, *args, **kwargs):
+        from hpc_train.parallel.metrics import ExactMetrics
+
+        plain(self, *args, **kwargs)
+        # A rank that stops early, or lowers its rate, by its own metrics would leave the others behind.
+        averaging = [callback for callback in self.callbacks if isinstance(callback, ExactMetrics)]
+        others = [callback for callback in self.callbacks if not isinstance(callback, ExactMetrics)]
+        of_keras = [i for i, c in enumerate(others) if type(c).__module__.startswith("keras.")]
+        ours = [i for i, c in enumerate(self.callbacks) if c in averaging]
+        if averaging and of_keras and min(ours) > of_keras[0]:
+            self.callbacks[:] = [*others[: of_keras[0]], *averaging, *others[of_keras[0] :]]
+
+    return __init__
+
+
+def _around(plain):
+    @functools.wraps(plain)
+    def __init__(self, inner_optimizer, *args, **kwargs):
+        from hpc_train.parallel.optimizer import DistributedOptimizer
+
+        plain(self, inner_optimizer, *args, **kwargs)
+        if isinstance(inner_optimizer, DistributedOptimizer):
+            # Overflow is judged on what all ranks share, or they would disagree on the step.
+            inner_optimizer.move_to(self)
+
+    return __init__
 
 
 def _compile(plain):
