@@ -477,7 +477,7 @@ def apply(source: Path, key: str, mpirun: Path | None, files: tuple[str, ...] = 
         HEADER: HEADER_TEXT,
         **dict.fromkeys(LLVM_HEADERS, LLVM_HEADER_TEXT),
         BUILD_MODULE: BUILD_MODULE_TEXT.format(key=key, mpirun=mpirun and str(mpirun)),
-        **names.files(),
+        **({} if files else names.files()),
     }
     for name, text in added.items():
         path = source / name

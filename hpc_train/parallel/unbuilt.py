@@ -29,8 +29,13 @@ def when_built(model, act: Callable[[], None]) -> None:
 
 def leave(model) -> None:
     """Give `model` back what it was trained by, where no first batch came."""
-    if isinstance(model.train_function, _FirstBatch):
+    if waits(model):
         model.train_function = model.train_function.execute
+
+
+def waits(model) -> bool:
+    """Whether `model` waits for its first batch."""
+    return isinstance(model.train_function, _FirstBatch)
 
 
 def _is_unbuilt(model) -> bool:

@@ -1,5 +1,6 @@
 """The variables of a model by what the ranks do with them."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -83,5 +84,8 @@ def named(variables) -> list[tuple[str, Any]]:
 
 
 def descriptions(variables) -> list[str]:
-    """Name, shape and dtype of each variable: equal on ranks that built the same model."""
-    return [f"{name} {tuple(v.shape)} {v.dtype}" for name, v in named(variables)]
+    """Name, shape and dtype of each variable: equal on ranks that built the same model.
+
+    Names have no numbers at the ends of their parts: Keras counts layers from the start of each process.
+    """
+    return [f"{re.sub(r'_[0-9]+(?=/|$)', '', v.path)} {tuple(v.shape)} {v.dtype}" for v in variables]

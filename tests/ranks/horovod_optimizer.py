@@ -129,7 +129,9 @@ def sparse_gradients_are_averaged_sparse_or_dense():
         optimizer = sgd(**options)
         for _ in range(options.get("backward_passes_per_step", 1)):
             optimizer.apply([grad], [table])
-        np.testing.assert_allclose(table, -RATE * everybody * scale, rtol=1e-5, err_msg=str(options))
+        # A third of a number is rounded to 11 bits on its way.
+        rtol = 1e-3 if "compression" in options else 1e-5
+        np.testing.assert_allclose(table, -RATE * everybody * scale, rtol=rtol, err_msg=str(options))
 
 
 def a_gradient_that_is_none_stays_none():
@@ -176,7 +178,7 @@ def adam_corrects_its_bias_by_updates():
         optimizer = hvd.DistributedOptimizer(inner, **options)
         got = applied(optimizer, batches=6, compiled=compiled)
         for a, b in zip(got, want, strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
         assert int(optimizer.iterations) == 6
 
 

@@ -11,7 +11,7 @@ other = detect().rank == 1
 if case == "settings" and other:
     os.environ["KERAS_HOME"] = sys.argv[2]
 
-world = parallel.init()
+world = parallel.init(seed=1)
 
 import keras  # noqa: E402
 import numpy as np  # noqa: E402

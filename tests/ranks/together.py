@@ -227,11 +227,14 @@ def a_model_without_an_optimizer_is_broadcast():
 
 
 def a_strategy_left_in_the_script_is_named():
+    optimizer = parallel.DistributedOptimizer(keras.optimizers.SGD(0.1))
     with tf.distribute.MirroredStrategy(["/cpu:0"]).scope():
         model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(1)])
-        model.compile(parallel.DistributedOptimizer(keras.optimizers.SGD(0.1)), "mse")
+        with pytest.raises(UserError, match="MirroredStrategy"):
+            parallel.DistributedOptimizer(keras.optimizers.SGD(0.1))
         with pytest.raises(UserError, match="MirroredStrategy"):
             parallel.broadcast_variables(model)
+    model.compile(optimizer, "mse")
     with pytest.raises(UserError, match="MirroredStrategy"):
         fit(model, parallel.callbacks())
 

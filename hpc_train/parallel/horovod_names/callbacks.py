@@ -237,6 +237,12 @@ class BroadcastGlobalVariablesCallback(Broadcast):
         if not wire.elastic():
             stop_together(sys._getframe(1).f_locals.get("self"), [self], model)
 
+    def _start(self) -> None:
+        super()._start()
+        for optimizer in optimizers(self.model):
+            if isinstance(optimizer, HorovodOptimizer):
+                optimizer.keep_apart(self.local)
+
     def check_optimizers(self) -> None:
         # A training step of one's own may average by hvd.DistributedGradientTape.
         model = self.model

@@ -1,5 +1,6 @@
 """Every name of `horovod.tensorflow.keras` and `horovod.keras`; what is not here is Horovod's own."""
 
+import h5py
 import horovod.tensorflow as hvd
 import keras
 import tensorflow as tf
@@ -88,5 +89,25 @@ def load_model(
     objects = {kind.__name__: kind for kind in custom_optimizers or ()} | dict(custom_objects or {})
     model = keras.models.load_model(filepath, custom_objects=objects)
     if getattr(model, "optimizer", None) is not None:
+        if h5py.is_hdf5(filepath):
+            _restore(model, filepath)
         DistributedOptimizer(model.optimizer, compression=compression)
     return model
+
+
+def _restore(model, filepath) -> None:
+    """Give the model its optimizer with the state in an .h5 file, of which Keras 3 loads the first numbers only."""
+    with h5py.File(filepath, "r", locking=False) as file:
+        group = file.get("optimizer_weights", {})
+        values = [group[name][()] for name in group.attrs["weight_names"]] if group else []
+    optimizer = type(model.optimizer).from_config(model.optimizer.get_config())
+    optimizer.build(model.trainable_variables)
+    if not values or len(values) != len(optimizer.variables):
+        raise UserError(
+            f"{filepath} holds {len(values)} variables of the optimizer, but {type(optimizer).__name__} has "
+            f"{len(optimizer.variables)}: save the model with its optimizer, or load it by keras.models.load_model and "
+            "compile it anew"
+        ).agreed()
+    for variable, value in zip(optimizer.variables, values, strict=True):
+        variable.assign(value)
+    model.optimizer = optimizer

@@ -27,7 +27,7 @@ class HorovodOptimizer(Core):
         more["update_step"] = _update_step(type(optimizer).update_step)
         made = super()._distributed(optimizer, settings, name, more)
         state = made._state
-        state.averaged, state.updating, state.applying = [], False, False
+        state.averaged, state.updating, state.applying, state.apart = [], False, False, set()
         state.passes = Passes(settings["passes"], settings["average_passes"]) if settings["passes"] > 1 else None
         if state.passes:
             counting_updates(made, settings["passes"])
@@ -52,10 +52,15 @@ class HorovodOptimizer(Core):
         # Rules such as Adam's count updates; users, and schedules of the rate, count batches.
         return keras.ops.floor_divide(steps, passes.number) if passes and self._state.updating else steps
 
+    def keep_apart(self, variables) -> None:
+        """Expect these variables to differ between ranks, though their gradients are averaged."""
+        self._state.apart |= {key(variable) for variable in variables}
+
     def _check_first_steps(self, weights: list, grads: list) -> None:
         rules = self.rules
         if rules.process_set.process_set_id == 0:
-            chosen = [(w, g) for w, g in zip(weights, grads, strict=True) if key(w) not in rules.local]
+            apart = rules.local | self._state.apart
+            chosen = [(w, g) for w, g in zip(weights, grads, strict=True) if key(w) not in apart]
             super()._check_first_steps([w for w, _ in chosen], [g for _, g in chosen])
 
     def average(self, grads: list, weights: list | None = None) -> list:

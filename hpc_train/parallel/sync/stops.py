@@ -11,6 +11,7 @@ from hpc_train.errors import UserError
 from hpc_train.parallel.agreement.watch import WATCH, ranks
 from hpc_train.parallel.collectives import gather_objects
 from hpc_train.parallel.sync.broadcast import Broadcast, start_alike, started_alike
+from hpc_train.parallel.unbuilt import waits
 
 
 class StopTogether(keras.callbacks.Callback):
@@ -63,7 +64,7 @@ def _around(callers: keras.callbacks.CallbackList, first: list, model) -> None:
         train_begin(logs)
         model._initial_epoch = _agree_on_plan(callers.params or {}, model._initial_epoch)
         begin = next((callback for callback in callers.callbacks if isinstance(callback, Broadcast)), None)
-        if begin is not None and not started_alike(model, begin.local):
+        if begin is not None and not waits(model) and not started_alike(model, begin.local):
             # A callback has loaded weights on that rank, as those that restore a training do.
             start_alike(model, begin.root, begin.local)
         WATCH.begin()
