@@ -150,7 +150,7 @@ def logs_and_best(data):
 
 def resumed(data):
     model = dense()
-    model.layers[-1].kernel_regularizer = keras.regularizers.L2(0.0005)
+    model.layers[-1].kernel.regularizer = keras.regularizers.L2(0.0005)
     steps = len(data["y"]) // (BATCH * RANKS)
     rates = Rate(lambda batch: 0.05 * (0.1 if batch >= 4 * steps else 1))
     curves = fit(model, keras.optimizers.SGD(0.05, momentum=0.9), data, 6, [rates])
