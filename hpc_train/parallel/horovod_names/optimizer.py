@@ -68,7 +68,13 @@ class HorovodOptimizer(Core):
 
     def apply(self, grads, trainable_variables=None):
         """Reduce `grads` and apply them: every one, or with `backward_passes_per_step` every n-th time their sums."""
-        grads = list(grads)
+        self._state.applying = True
+        try:
+            self._apply(list(grads), trainable_variables)
+        finally:
+            self._state.applying = False
+
+    def _apply(self, grads: list, trainable_variables) -> None:
         state = self._state
         done = bool(state.averaged) and all(any(g is a for a in state.averaged) for g in grads if g is not None)
         state.averaged = []
@@ -93,13 +99,6 @@ class HorovodOptimizer(Core):
 
     def _apply_plain(self, grads: list, weights: list) -> None:
         super(Core, self).apply(grads, weights)
-
-    def _backend_update_step(self, grads, trainable_variables, learning_rate):
-        self._state.applying = True
-        try:
-            super()._backend_update_step(grads, trainable_variables, learning_rate)
-        finally:
-            self._state.applying = False
 
     def _count_pass(self) -> None:
         optimizer = self
