@@ -16,8 +16,8 @@ from hpc_train.parallel.variables import everything, is_seed, marks, replicated
 class EqualReplicas(keras.callbacks.Callback):
     """Check after the first step, and every `every` steps, that weights and optimizer state are equal on all ranks.
 
-    At the end all state is checked. Where only whole numbers and truth values differ there, such as a count of what each
-    rank has seen, rank 0's are kept and named: what was trained is not lost.
+    At the end all state is checked. Where only whole numbers and truth values differ there, such as a count of what
+    each rank has seen, rank 0's are kept and named: what was trained is not lost.
 
     Raises:
         UserError: on every rank, naming the variables that differ.
