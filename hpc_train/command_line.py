@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from hpc_train import requirements
-from hpc_train.console import while_read
+from hpc_train.console import ranks_run, while_read
 from hpc_train.errors import UserError
 from hpc_train.help import page as help_page
 from hpc_train.parallel.launcher import detect
@@ -62,14 +62,14 @@ def main(options: type, run: Callable, prog: str, args: Sequence[str] | None = N
     try:
         run(parse(options, prog, args))
     except UserError as error:
-        if sys.excepthook is not sys.__excepthook__:
+        if ranks_run():
             raise  # the ranks are running: parallel.failure ends them together
         exit_usage(f"error: {error}")
     except ModuleNotFoundError as error:
-        if error.name not in ("tensorflow", "keras") or sys.excepthook is not sys.__excepthook__:
+        if error.name not in ("tensorflow", "keras") or ranks_run():
             raise
         exit_usage(f"error: no usable TensorFlow here ({error}): {requirements.tensorflow_and_horovod()}")
     except KeyboardInterrupt:
-        if sys.excepthook is not sys.__excepthook__:
+        if ranks_run():
             raise
         sys.exit(130)

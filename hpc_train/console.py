@@ -28,6 +28,11 @@ def unread() -> bool:
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
+def ranks_run() -> bool:
+    """Whether ranks are running that must end together: `parallel.failure` handles what leaves the main thread."""
+    return sys.excepthook is not sys.__excepthook__ and not getattr(sys.excepthook, "early", False)
+
+
 @contextmanager
 def while_read() -> Iterator[None]:
     """End the program silently when nothing reads its output any more, with the status that shells expect.
@@ -43,7 +48,7 @@ def while_read() -> Iterator[None]:
             raise
         sys.stdout.flush()
     except BrokenPipeError:
-        if sys.excepthook is not sys.__excepthook__ or not unread():
+        if ranks_run() or not unread():
             raise
         # Nothing reads what Python would still write at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -129,7 +129,7 @@ class Examination:
         how = f"start with {right_launch(family)}"
         self._doing("joining the other ranks (hvd.init)", how)
         try:
-            hvd.init()
+            hvd.mpi_ops.init()
         except Exception as error:
             self.send(Lost(Finding("world", "wrong", f"Horovod does not start: {software.brief(error)}", how)))
             return None

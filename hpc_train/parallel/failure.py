@@ -56,6 +56,7 @@ def install_early(rank: int) -> None:
         time.sleep(HEARD)
         os._exit(1)
 
+    end.early = True  # type: ignore[attr-defined]
     if sys.excepthook is sys.__excepthook__:
         sys.excepthook = end
 

@@ -29,6 +29,9 @@ def site(tmp_path, monkeypatch):
     """A site's folder of packages, before all others on the path."""
     folder = tmp_path / "site"
     folder.mkdir()
+    for name in ("tensorflow", "keras"):
+        # Another test may have imported them.
+        monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.syspath_prepend(folder)
     return folder
 

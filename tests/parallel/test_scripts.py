@@ -117,7 +117,7 @@ def test_the_listing_of_the_course_trains_on_two_ranks(tmp_path):
     assert ended.status == 0, ended.output[-3000:]
     result = json.loads((tmp_path / "history.json").read_text())
     assert result["same"]
-    assert result["accuracy"] > 0.85
+    assert result["accuracy"] > 0.75
     assert (tmp_path / "checkpoint-2.h5").exists()
 
 

@@ -25,7 +25,10 @@ class Timed:
 
 
 class LocalOptimizer(DistributedOptimizer):
-    """A `DistributedOptimizer` without the all-reduce: the gradients stay on their rank."""
+    """A `DistributedOptimizer` without the all-reduce: the gradients stay on their rank, and so do the weights."""
+
+    def _check_first_steps(self, weights: list, grads: list) -> None:
+        pass
 
     def average(self, grads: list, weights: list | None = None) -> list:
         return grads
