@@ -241,7 +241,7 @@ class Seen(keras.layers.Layer):
 
 def whole_numbers_that_a_rank_counts_are_found_at_the_first_check():
     refused = error_of(fit, network(keras.Sequential, Seen(name="counter")))
-    assert "after step 2:" in refused
+    assert "after step 1:" in refused
     assert "counter/seen on" in refused
 
 
