@@ -116,6 +116,6 @@ def unread(*arguments: str | Path, timeout: float = 60) -> subprocess.CompletedP
 def outcomes_of(script: Path, ranks: int, folder: Path) -> dict[str, str]:
     """Starts a script of `ranks/` once; returns what failed in each of its checks, or an empty text."""
     path = folder / "outcomes.json"
-    ended = launch(ranks, str(script), str(path), timeout=300)
+    ended = launch(ranks, str(script), str(path), timeout=600)
     assert ended.status == 0, ended.output[-3000:]
     return json.loads(path.read_text())
