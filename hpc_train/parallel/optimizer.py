@@ -28,9 +28,9 @@ class DistributedOptimizer(_Optimizer):
     `apply` averages first. So each attribute, method and setting is the optimizer's own, `isinstance` holds, and what
     is saved is the plain optimizer, which loads where there is no Horovod. Subclasses may override `average`.
 
-    It goes around a `LossScaleOptimizer`, not inside it: overflow must be judged on the averaged gradient, or ranks
-    disagree on skipping a step and hang. Gradients travel in buckets, one grouped all-reduce each. The last layers'
-    come first, since the backward pass has those ready first.
+    It goes around a `LossScaleOptimizer`, and moves there if one is put around it: overflow must be judged on the
+    averaged gradient, or ranks disagree on skipping a step and hang. Gradients travel in buckets, one grouped
+    all-reduce each. The last layers' come first, since the backward pass has those ready first.
 
     With lag 1 a step averages and applies the gradient of the step before (see `optim.lag`): the all-reduces have
     nothing to wait for, and run beside the whole forward and backward pass. The first step only stores its gradient for
@@ -319,7 +319,21 @@ def _keep_xla_out() -> None:
     trainer.make_train_function = make_train_function
 
 
+def _average_around_loss_scales() -> None:
+    """Let a `LossScaleOptimizer` around a distributed optimizer, also that of `mixed_float16`, average in its place."""
+    plain = keras.optimizers.LossScaleOptimizer.__init__
+
+    @functools.wraps(plain)
+    def __init__(self, inner_optimizer, *args, **kwargs):
+        plain(self, inner_optimizer, *args, **kwargs)
+        if isinstance(inner_optimizer, DistributedOptimizer):
+            inner_optimizer.move_to(self)
+
+    keras.optimizers.LossScaleOptimizer.__init__ = __init__
+
+
 _keep_xla_out()
+_average_around_loss_scales()
 
 
 def _inside_branch() -> bool:

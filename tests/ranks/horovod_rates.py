@@ -9,6 +9,7 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
+from hpc_train import parallel  # noqa: E402
 from hpc_train.errors import UserError  # noqa: E402
 from hpc_train.parallel import World  # noqa: E402
 
@@ -116,6 +117,18 @@ def callbacks_that_lower_the_rate_go_on_after_the_warm_up():
         got = rates([callbacks[i] for i in order])[0]
         np.testing.assert_allclose(got[:STEPS], warming(1)[:STEPS], rtol=1e-5)
         np.testing.assert_allclose(got[STEPS:], RATE * np.repeat([1, 0.5, 0.25], STEPS), rtol=1e-5)
+
+
+def keras_waits_for_no_logs_within_an_epoch():
+    ours = hvd.callbacks
+    for kind in (
+        ours.BroadcastGlobalVariablesCallback,
+        ours.MetricAverageCallback,
+        ours.LearningRateWarmupCallback,
+        ours.LearningRateScheduleCallback,
+        *map(type, parallel.callbacks()),
+    ):
+        assert kind.on_train_batch_end is keras.callbacks.Callback.on_train_batch_end, kind
 
 
 def rates_that_cannot_be_set_are_refused():

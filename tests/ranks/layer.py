@@ -1,6 +1,7 @@
 """Run on N ranks by test_parallel.py: each check asserts on every rank; rank 0 prints what happened as JSON."""
 
 import copy
+import functools
 import json
 import os
 import pickle
@@ -159,14 +160,18 @@ def sparse_gradients_stay_sparse_and_are_averaged():
 
 
 def an_overflow_on_one_rank_makes_all_ranks_skip_the_step():
-    inner = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), initial_scale=8.0)
-    model = network()
-    before = bits(model.trainable_variables)
     inputs = INPUTS[: BATCH * world.size].copy()
     inputs[-1] = np.inf
-    fit(model, parallel.DistributedOptimizer(inner), share(inputs, TARGETS[: BATCH * world.size]))
-    assert bits(model.trainable_variables) == before
-    assert float(inner.dynamic_scale) == 4.0
+    scaled = functools.partial(keras.optimizers.LossScaleOptimizer, initial_scale=8.0)
+    for optimizer in (
+        parallel.DistributedOptimizer(scaled(keras.optimizers.SGD(0.1))),
+        scaled(parallel.DistributedOptimizer(keras.optimizers.SGD(0.1))),
+    ):
+        model = network()
+        before = bits(model.trainable_variables)
+        fit(model, optimizer, share(inputs, TARGETS[: BATCH * world.size]))
+        assert bits(model.trainable_variables) == before
+        assert float(optimizer.dynamic_scale) == 4.0
 
 
 def metrics_are_exact_over_uneven_shares():
@@ -257,12 +262,16 @@ def a_plain_optimizer_is_refused():
     assert "DistributedOptimizer" in str(caught.value)
 
 
-def loss_scaling_around_instead_of_inside_is_refused():
+def an_optimizer_distributed_inside_a_loss_scale_is_refused():
     model = network()
-    wrong = keras.optimizers.LossScaleOptimizer(parallel.DistributedOptimizer(keras.optimizers.SGD(0.1)))
+    inner = keras.optimizers.SGD(0.1)
+    wrong = keras.optimizers.LossScaleOptimizer(inner)
+    parallel.DistributedOptimizer(inner)
     model.compile(wrong, CROSS_ENTROPY)
     with pytest.raises(ValueError, match="the other way round"):
         model.fit(share(), verbose=0)
+    with pytest.raises(UserError, match="LossScaleOptimizer, which averages no gradients"):
+        model.fit(share(), callbacks=parallel.callbacks(), verbose=0)
 
 
 def models_that_differ_between_ranks_are_refused():

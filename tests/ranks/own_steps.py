@@ -1,4 +1,4 @@
-"""Run on N ranks by test_own_steps.py: models with a training step and optimizers of their own."""
+"""Run on N ranks by test_own_steps.py: models with a training step, optimizers or a loop of their own."""
 
 import sys
 from pathlib import Path
@@ -106,8 +106,21 @@ def a_plain_second_optimizer_is_named_before_the_first_step():
     assert "SGD" in str(caught.value)
 
 
+def an_overflow_in_an_eager_loop_makes_all_ranks_skip_the_step():
+    optimizer = keras.optimizers.LossScaleOptimizer(parallel.DistributedOptimizer("sgd"), initial_scale=8.0)
+    weight = keras.Variable(np.ones(3, "float32"))
+    # Each rank overflows once; then the mean over ranks counts.
+    for bad in (0, 1, None):
+        grad = np.full(3, np.inf if bad == world.rank else 2.0 * (world.rank + 1), "float32")
+        optimizer.apply([tf.constant(grad)], [weight])
+    assert float(optimizer.dynamic_scale) == 2.0
+    mean = (world.size + 1) / 2.0
+    np.testing.assert_allclose(np.asarray(weight), 1 - 0.01 * 2.0 * mean / 2.0, rtol=1e-6)
+
+
 CHECKS = [each_of_several_optimizers_averages_once, a_checkpoint_holds_every_optimizer]
 CHECKS += [a_plain_second_optimizer_is_named_before_the_first_step]
+CHECKS += [an_overflow_in_an_eager_loop_makes_all_ranks_skip_the_step]
 
 
 if __name__ == "__main__":

@@ -97,11 +97,14 @@ class LearningRateScheduleCallback(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
 
+    # Nothing here acts at the end of a batch: Keras would then wait for each batch's logs.
     def on_train_batch_begin(self, batch, logs=None):
+        if self._momentum:
+            self._momentum.begin((self.epoch, batch))
         ended = self.end_epoch is not None and self.epoch >= self.end_epoch
         if self.epoch < self.start_epoch or ended or (self.staircase and batch):
             return
-        before = self._rate()
+        before = self._rate() if self._momentum else 0.0
         after = self.initial_lr * self.multiplier(self.epoch + (0 if self.staircase else batch / self.steps_per_epoch))
         try:
             self.model.optimizer.learning_rate = after
@@ -113,17 +116,13 @@ class LearningRateScheduleCallback(keras.callbacks.Callback):
         if self._momentum and before:
             self._momentum.multiply(after / before)
 
-    def on_train_batch_end(self, batch, logs=None):
-        if self._momentum:
-            self._momentum.multiply(1.0)
-
     def on_epoch_end(self, epoch, logs=None):
         if logs is not None:
             logs["lr"] = self._rate()
 
     def on_train_end(self, logs=None):
         if self._momentum:
-            self._momentum.give_back()
+            self._momentum.begin(None)
 
     def _rate(self) -> float:
         return float(np.asarray(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)))
@@ -135,6 +134,8 @@ class Momentum:
     def __init__(self, optimizer):
         self.optimizer, self.value = optimizer, float(optimizer.momentum)
         self.variable = tf.Variable(self.value, trainable=False, dtype="float32")
+        self._factor = 1.0
+        self._batch: tuple[int, int] | None = None
         optimizer._horovod_momentum = self
         optimizer.momentum = Number(self.value, self.variable)
 
@@ -156,11 +157,17 @@ class Momentum:
             ).agreed()
         return getattr(optimizer, "_horovod_momentum", None) or cls(optimizer)
 
-    def multiply(self, factor: float) -> None:
-        self.variable.assign(self.value * factor)
+    def begin(self, batch: tuple[int, int] | None) -> None:
+        """End the correction of the batch before; several callbacks may say that one batch begins."""
+        if batch != self._batch:
+            self._batch = batch
+            self.multiply(1.0)
 
-    def give_back(self) -> None:
-        self.variable.assign(self.value)
+    def multiply(self, factor: float) -> None:
+        """Correct the momentum for this batch."""
+        if factor != self._factor:
+            self._factor = factor
+            self.variable.assign(self.value * factor)
 
 
 class Number(float):
@@ -259,9 +266,9 @@ class BroadcastGlobalVariablesCallback(Broadcast):
         # Ranks that join an elastic job have made no steps yet.
         self._batches = 0
 
-    def on_train_batch_end(self, batch, logs=None):
-        if self._batches % _CHECK_EVERY == 0:
-            self.check(f"after batch {self._batches + 1}")
+    def on_train_batch_begin(self, batch, logs=None):
+        if self._batches % _CHECK_EVERY == 1:
+            self.check(f"after batch {self._batches}")
         self._batches += 1
 
     def on_train_end(self, logs=None):

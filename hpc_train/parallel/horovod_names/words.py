@@ -31,7 +31,6 @@ def teach() -> None:
 
     `compile(experimental_run_tf_function=)`; optimizers' `lr=`, `decay=0`, rates that are whole numbers, `.lr`,
     `variables()`, and what optimizers of one's own call in Keras 2.11 to 2.15; `ref()` of variables; `K.set_value`.
-    A `LossScaleOptimizer` around a distributed optimizer, also the one of `mixed_float16`, averages in its place.
     Metrics are averaged before a callback of Keras decides by them, in whatever order a script lists the two.
     """
     optimizer = keras.optimizers.Optimizer
@@ -45,8 +44,6 @@ def teach() -> None:
     optimizer._build_learning_rate = _build_learning_rate
     for kind in (optimizer, keras.optimizers.LossScaleOptimizer):
         kind.variables = _callable_too(kind.variables)
-    scaling = keras.optimizers.LossScaleOptimizer
-    scaling.__init__ = _around(scaling.__init__)
     keras.callbacks.CallbackList.__init__ = _average_first(keras.callbacks.CallbackList.__init__)
     keras.Variable.ref = lambda self: self.value.ref()
     _set_values()
@@ -87,19 +84,6 @@ def _average_first(plain):
         ours = [i for i, c in enumerate(self.callbacks) if c in averaging]
         if averaging and of_keras and min(ours) > of_keras[0]:
             self.callbacks[:] = [*others[: of_keras[0]], *averaging, *others[of_keras[0] :]]
-
-    return __init__
-
-
-def _around(plain):
-    @functools.wraps(plain)
-    def __init__(self, inner_optimizer, *args, **kwargs):
-        from hpc_train.parallel.optimizer import DistributedOptimizer
-
-        plain(self, inner_optimizer, *args, **kwargs)
-        if isinstance(inner_optimizer, DistributedOptimizer):
-            # Overflow is judged on what all ranks share, or they would disagree on the step.
-            inner_optimizer.move_to(self)
 
     return __init__
 

@@ -42,7 +42,6 @@ class Broadcast(keras.callbacks.Callback):
 
     def _start(self) -> None:
         model = self.model
-        loss_scale_inside(model)
         self.check_optimizers()
         if model.optimizer is not None and not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
@@ -67,14 +66,6 @@ class Broadcast(keras.callbacks.Callback):
                 "hpc_train.parallel.DistributedOptimizer (hvd.DistributedOptimizer does the same); where a model has "
                 "several optimizers, wrap each"
             ).agreed()
-
-
-def loss_scale_inside(model) -> None:
-    """Turn LossScaleOptimizer(DistributedOptimizer(x)) into the other way round: all ranks must agree on overflow."""
-    outer = model.optimizer
-    inner = getattr(outer, "inner_optimizer", None)
-    if isinstance(outer, keras.optimizers.LossScaleOptimizer) and isinstance(inner, DistributedOptimizer):
-        inner.move_to(outer)
 
 
 def start_alike(model, root: int = 0, local=()) -> None:
