@@ -242,6 +242,35 @@ def gradients_computed_by_the_optimizer_are_not_averaged_twice():
     optimizer.apply_gradients(zip(mean(1)[:1], variables[:1], strict=True), skip_gradients_aggregation=True)
     want = START[0] - RATE * (mean(0)[0] + mean(1)[0])
     np.testing.assert_allclose(variables[0], want, rtol=1e-5, atol=1e-6)
+    for options, scale in (({}, 1), ({"op": hvd.Sum}, SIZE)):
+        variables = weights()
+        optimizer = sgd(**options)
+        for skip in (False, True):
+            pairs = optimizer.compute_gradients(lambda v=variables: tf.reduce_sum(v[0] * mine(0)[0]), variables[:1])
+            halves = [(grad / 2, variable) for grad, variable in pairs]
+            if options and not skip:
+                with pytest.raises(ValueError, match="skip_gradients_aggregation=True"):
+                    optimizer.apply_gradients(halves)
+            else:
+                optimizer.apply_gradients(halves, skip_gradients_aggregation=skip)
+        steps = 1 if options else 2
+        want = START[0] - RATE * mean(0)[0] * steps * scale / 2
+        np.testing.assert_allclose(variables[0], want, rtol=1e-5, atol=1e-6)
+
+
+def sums_of_several_batches_belong_to_their_variables():
+    variables = weights()
+    optimizer = sgd(backward_passes_per_step=2)
+    optimizer.build(variables)
+    for batch, order in enumerate(((0, 1, 2), (2, 0, 1))):
+        optimizer.apply([mine(batch)[i] for i in order], [variables[i] for i in order])
+    total = [a + b for a, b in zip(mean(0), mean(1), strict=True)]
+    check([np.asarray(variable) for variable in variables], total)
+    optimizer = sgd(backward_passes_per_step=2)
+    optimizer.build(variables)
+    optimizer.apply(mine(0)[:1], variables[:1])
+    with pytest.raises(ValueError, match="an optimizer of its own"):
+        optimizer.apply(mine(0)[1:], variables[1:])
 
 
 def mistakes_are_named():

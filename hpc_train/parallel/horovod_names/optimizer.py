@@ -76,8 +76,14 @@ class HorovodOptimizer(Core):
 
     def _apply(self, grads: list, trainable_variables) -> None:
         state = self._state
-        done = bool(state.averaged) and all(any(g is a for a in state.averaged) for g in grads if g is not None)
-        state.averaged = []
+        reduced, state.averaged = state.averaged, []
+        done = bool(reduced) and all(any(g is r for r in reduced) for g in grads if g is not None)
+        if reduced and not done and (state.passes or self.rules.op == hvd.Sum):
+            # A mean of equal means is the same mean; these would count several times.
+            raise ValueError(
+                "the gradients of compute_gradients were changed before apply_gradients, which would reduce them once "
+                "more: give it skip_gradients_aggregation=True"
+            )
         if not (done or state.passes) or state.collected is not None:
             super().apply(grads, trainable_variables)
             return

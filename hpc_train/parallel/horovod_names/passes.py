@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from hpc_train.optim.wrapper import unwrap
 from hpc_train.parallel import wire
+from hpc_train.parallel.horovod_names.reduction import key
 from hpc_train.parallel.optimizer import swap_class
 
 
@@ -25,7 +26,7 @@ class Passes:
         self.mean = mean
         with tf.init_scope():
             self.counter = tf.Variable(0, trainable=False)
-        self._sums: dict[int, tf.Variable] = {}
+        self._sums: dict[str, tf.Variable] = {}
 
     def add(self, grads: list, weights: list, reduce) -> list:
         """Add this batch's gradients; in every n-th call reduce the sums, and begin anew.
@@ -37,22 +38,28 @@ class Passes:
 
         Returns:
             The reduced sums, or before the n-th call the sums of this rank; None stays None.
+
+        Raises:
+            ValueError: none of the variables is one of earlier calls, whose batches would be counted with these.
         """
-        totals: list = []
-        for i, (grad, weight) in enumerate(zip(grads, weights, strict=True)):
-            if grad is None:
-                totals.append(None)
-                continue
-            totals.append(self._sum(i, weight, grad.dtype).assign_add(tf.convert_to_tensor(grad), read_value=True))
-        present = [i for i, total in enumerate(totals) if total is not None]
+        if self._sums and not any(key(weight) in self._sums for weight in weights):
+            raise ValueError(
+                "backward_passes_per_step counts the batches of one set of variables: give each set of variables an "
+                "optimizer of its own"
+            )
+        present = [i for i, grad in enumerate(grads) if grad is not None]
+        sums = [self._sum(weights[i], grads[i].dtype) for i in present]
+        totals: list = [None] * len(grads)
+        for i, total in zip(present, sums, strict=True):
+            totals[i] = total.assign_add(tf.convert_to_tensor(grads[i]), read_value=True)
         count = self.counter.assign_add(1, read_value=True)
 
         def whole():
             reduced = reduce([tf.identity(total) if total is not None else None for total in totals], weights)
             reduced = [reduced[i] / self.number if self.mean else tf.identity(reduced[i]) for i in present]
             with tf.control_dependencies(reduced):
-                for i in present:
-                    self._sums[i].assign(tf.zeros_like(self._sums[i]))
+                for total in sums:
+                    total.assign(tf.zeros_like(total))
                 self.counter.assign(0)
             return reduced
 
@@ -64,7 +71,7 @@ class Passes:
 
     def sums(self, weights: list) -> list:
         """A variable for each weight, with the sum of this rank's gradients since the last step."""
-        return [self._sum(i, weight, tf.as_dtype(weight.dtype)) for i, weight in enumerate(weights)]
+        return [self._sum(weight, tf.as_dtype(weight.dtype)) for weight in weights]
 
     def average(self, weights: list) -> None:
         """Replace the sums by their means over the ranks; the next step's result is the same. Collective."""
@@ -74,11 +81,11 @@ class Passes:
             mean = wire.reduce([tf.convert_to_tensor(total)], f"hpc_train.passes.{i}")
             total.assign(mean[0])
 
-    def _sum(self, i: int, weight, dtype: tf.DType) -> tf.Variable:
-        if i not in self._sums:
+    def _sum(self, weight, dtype: tf.DType) -> tf.Variable:
+        if key(weight) not in self._sums:
             with tf.init_scope():
-                self._sums[i] = tf.Variable(tf.zeros(weight.shape, dtype), trainable=False)
-        return self._sums[i]
+                self._sums[key(weight)] = tf.Variable(tf.zeros(weight.shape, dtype), trainable=False)
+        return self._sums[key(weight)]
 
     def every_nth(self, apply, count) -> None:
         """After `add`: call `apply` if it has reduced the sums, else `count`."""
