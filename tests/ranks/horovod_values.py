@@ -249,6 +249,7 @@ def batch_norm_sees_the_batch_of_all_ranks():
         np.testing.assert_allclose(got, want[RANK::SIZE], rtol=1e-3, atol=1e-4)
         np.testing.assert_allclose(layer.moving_mean, 0.5 * values.mean(0), rtol=1e-4)
         assert type(layer) is keras.layers.BatchNormalization
+        keras.Sequential([keras.Input((5,)), layer, names.SyncBatchNormalization()])  # each has a name of its own
 
 
 def ranks_that_have_ended_join():

@@ -1,8 +1,12 @@
 """`hvd.SyncBatchNormalization`."""
 
+import itertools
+
 import keras
 
 from hpc_train.parallel.batch_norm import synchronise
+
+_numbers = itertools.count()
 
 
 def SyncBatchNormalization(fused=False, **kwargs) -> keras.layers.BatchNormalization:
@@ -20,6 +24,8 @@ def SyncBatchNormalization(fused=False, **kwargs) -> keras.layers.BatchNormaliza
     """
     if fused is not False:
         raise ValueError("SyncBatchNormalization cannot be fused: leave out fused=")
-    layer = keras.layers.BatchNormalization(**{"name": "sync_batch_normalization", **kwargs})
+    number = next(_numbers)
+    name = f"sync_batch_normalization_{number}" if number else "sync_batch_normalization"
+    layer = keras.layers.BatchNormalization(**{"name": name, **kwargs})
     synchronise(layer, layer.name)
     return layer
