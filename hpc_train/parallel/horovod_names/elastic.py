@@ -158,16 +158,15 @@ def plain(variable):
 
 
 def _check_same(variables) -> None:
-    from horovod.tensorflow.functions import allgather_object
     from horovod.tensorflow.mpi_ops import size
+
+    from hpc_train.parallel.collectives import equal_on_all_ranks
 
     if size() == 1:
         return
     # Names may differ: Keras numbers layers anew in each process.
     mine = repr([(tuple(variable.shape), tf.as_dtype(variable.dtype).name) for variable in variables])
-    with tf.device("/cpu:0"):
-        everybody = allgather_object(mine, name="hpc_train.elastic.layout")
-    if len(set(everybody)) > 1:
+    if not equal_on_all_ranks(mine.encode(), "hpc_train.elastic.layout"):
         raise UserError(
             "the elastic states of the ranks hold different variables: make the model and the optimizer the same way "
             "on every rank, before the state"
