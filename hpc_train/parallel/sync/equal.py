@@ -10,7 +10,7 @@ from hpc_train.errors import UserError
 from hpc_train.parallel.collectives import broadcast_values
 from hpc_train.parallel.replicas import check_replicas
 from hpc_train.parallel.sync.local_state import average_local_state
-from hpc_train.parallel.variables import everything, is_seed, marks, replicated
+from hpc_train.parallel.variables import everything, is_seed, marks, optimizers, replicated
 
 
 class EqualReplicas(keras.callbacks.Callback):
@@ -51,4 +51,6 @@ class EqualReplicas(keras.callbacks.Callback):
             broadcast_values(counts)
 
     def _when(self) -> str:
-        return f"after step {int(self.model.optimizer.iterations)}"
+        steps = (int(optimizer.iterations) for optimizer in optimizers(self.model))
+        # A model with a training step of its own need not use the optimizer of `compile`.
+        return f"after step {max(steps, default=0)}"

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from hpc_train.console import say
 from hpc_train.errors import UserError
-from hpc_train.parallel.collectives import sum_arrays
+from hpc_train.parallel.collectives import broadcast_values, sum_arrays
 from hpc_train.parallel.optimizer import DistributedOptimizer
 from hpc_train.parallel.replicas import checksums
 from hpc_train.parallel.variables import named, optimizers, statistics
@@ -77,7 +77,7 @@ class AverageStatistics(keras.callbacks.Callback):
         others = _others(self.model)
         self._name(others)
         if others and self.local_state == "root":
-            hvd.broadcast_variables([variable.value for variable in others], root_rank=0)
+            broadcast_values(others)
         average_statistics(self.model)
 
     def _name(self, others: list) -> None:
