@@ -1,7 +1,5 @@
 """`hvd.callbacks`: Horovod's Keras callbacks, over those of `hpc_train.parallel`."""
 
-import sys
-
 import horovod.tensorflow as hvd
 import keras
 import numpy as np
@@ -242,7 +240,7 @@ class BroadcastGlobalVariablesCallback(Broadcast):
     def set_model(self, model):
         super().set_model(model)
         if not wire.elastic():
-            stop_together(sys._getframe(1).f_locals.get("self"), [self], model)
+            stop_together([self], model)
 
     def _start(self) -> None:
         super()._start()

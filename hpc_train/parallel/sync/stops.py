@@ -1,6 +1,7 @@
 """All ranks of a `fit` make the same steps: they begin alike, and a rank that wants to stop stops all of them."""
 
 import sys
+from types import FrameType
 
 import horovod.tensorflow as hvd
 import keras
@@ -36,20 +37,23 @@ class StopTogether(keras.callbacks.Callback):
 
     def set_model(self, model):
         super().set_model(model)
-        # Keras hands its list of callbacks to nobody. This is its only caller.
-        stop_together(sys._getframe(1).f_locals.get("self"), self.first, model)
+        stop_together(self.first, model)
 
 
-def stop_together(callers, first: list, model) -> None:
+def stop_together(first: list, model) -> None:
     """Let the ranks agree on where they begin and stop, before or after all callbacks of a list are called.
 
+    Call it in the `set_model` of a callback of that list.
+
     Args:
-        callers: Keras's list of callbacks; anything else is left alone.
-        first: those that come before all others; with a `Broadcast`, whose root and local variables hold.
+        first: the callbacks that come before all others; with a `Broadcast`, whose root and local variables hold.
         model: the model.
     """
-    known = isinstance(callers, keras.callbacks.CallbackList) and "on_train_begin" not in vars(callers)
-    if hvd.size() > 1 and known:
+    # Keras hands its list of callbacks to nobody, but calls set_model from there.
+    frame: FrameType | None = sys._getframe()
+    while frame and not isinstance(callers := frame.f_locals.get("self"), keras.callbacks.CallbackList):
+        frame = frame.f_back
+    if hvd.size() > 1 and frame and "on_train_begin" not in vars(callers):
         _around(callers, first, model)
 
 
