@@ -1,6 +1,5 @@
 """Horovod scripts as people wrote them run unchanged, or after `hpc-train port`, with one rank's loss curve."""
 
-import importlib.util
 import json
 import shutil
 import subprocess
@@ -16,8 +15,6 @@ SCRIPTS = REPOSITORY / "tests" / "scripts"
 TWICE = "resumed"
 PORTED = [path.stem for path in sorted(SCRIPTS.glob("*.py")) if path.read_text().startswith("# port: ")]
 NAMES = [path.stem for path in sorted(SCRIPTS.glob("*.py")) if path.stem != "course"]
-if not importlib.util.find_spec("hpc_train.port"):
-    NAMES = [name for name in NAMES if name not in PORTED]
 
 # Loads a model and nothing of Horovod or this package; prints its optimizer's class and its loss.
 PLAIN = """
@@ -39,7 +36,8 @@ for file in sys.argv[2:]:
 @pytest.fixture(scope="module")
 def curves(tmp_path_factory):
     """A folder for each script that has run, and what failed in each."""
-    script_curves = pytest.importorskip("script_curves")
+    import script_curves
+
     root = tmp_path_factory.mktemp("scripts")
     data, arguments = script_curves.made_up_data(), []
     for name in NAMES:
@@ -48,7 +46,7 @@ def curves(tmp_path_factory):
         np.savez(folder / "data.npz", **data)
         shutil.copy(SCRIPTS / f"{name}.py", folder)
         arguments.append(f"{folder / name}.py{'*2' if name == TWICE else ''}")
-    for name in set(NAMES) & set(PORTED):
+    for name in PORTED:
         port(root / name / f"{name}.py")
     ended = launch(script_curves.RANKS, str(RANKS / "scripts.py"), str(root / "outcomes.json"), *arguments, timeout=400)
     assert ended.status == 0, ended.output[-3000:]
