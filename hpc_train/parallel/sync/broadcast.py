@@ -99,7 +99,7 @@ def broadcast_variables(model, root: int = 0, local=()) -> None:
     Raises:
         UserError: on every rank, when the model has no variables yet, or the ranks' models differ.
     """
-    if not model.variables:
+    if not (model.variables or model.built):
         raise UserError(
             f"the model {model.name!r} has no weights yet to broadcast: give it an Input, or call it on a batch or "
             "model.build(shape) before"
