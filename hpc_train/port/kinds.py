@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import libcst as cst
 
 from hpc_train.port.arguments import literal
@@ -20,6 +22,8 @@ _MODEL = (
     r"keras\.applications\..*",
     r"hvd\.load_model",
 )
+_METRIC = r"keras\.metrics\.\w+"
+_METRIC_NAMES = "metric|loss|acc|mean|auc|precision|recall"
 _NAMES = {"optimizer", "opt", "optim", "_optimizer", "optimiser"}
 
 
@@ -42,6 +46,22 @@ def is_model(script: Script, node: cst.CSTNode) -> bool:
     if dotted is None or {"torch", "sklearn", "xgboost"} & {full.split(".")[0] for full in script.names.values()}:
         return False
     return "model" in dotted.split(".")[-1].lower() or dotted == "self"
+
+
+def is_metric(script: Script, node: cst.CSTNode) -> bool:
+    """Whether an expression is a metric of Keras: by what was assigned to it, or by its name."""
+    if script.code(node) in script.targets(_METRIC):
+        return True
+    if isinstance(node, cst.Call):
+        kind = script.around(node, cst.ClassDef)
+        return dotted_name(node.func) == "super" and kind is not None and is_metric_class(script, kind)
+    dotted = dotted_name(node)
+    return dotted is not None and re.search(_METRIC_NAMES, dotted.split(".")[-1], re.IGNORECASE) is not None
+
+
+def is_metric_class(script: Script, node: cst.ClassDef) -> bool:
+    """Whether a class is made of a metric of Keras."""
+    return any(re.fullmatch(_METRIC, script.name(base.value) or "") for base in node.bases)
 
 
 def optimizer_calls(script: Script) -> list[tuple[cst.Call, str]]:

@@ -24,6 +24,7 @@ def port(text: str) -> Changes:
     for rule in ALL:
         rule.apply(script)
     close_gaps(script)
+    script.fill_blocks()
     # A change that breaks the script is a fault of these rules: it must not be written.
     cst.parse_module(script.changes.result().decode())
     return script.changes

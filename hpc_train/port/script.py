@@ -42,6 +42,7 @@ class Script:
         self.stars: list[str] = []
         self.wanted: dict[str, str] = {}
         self.dropped: list[tuple[cst.Call, cst.Arg]] = []
+        self.removed: list[tuple[cst.BaseSmallStatement, Edit]] = []
         self._targets: dict[tuple[str, ...], dict[str, list[cst.Call]]] = {}
         self._read_imports()
         self._read_aliases()
@@ -243,12 +244,23 @@ class Script:
         return (self.newline() + self.indent(node)).join(texts)
 
     def remove(self, node: cst.CSTNode) -> Edit:
-        """The script without a statement; a block that has no other gets `pass`."""
+        """The script without a statement; `fill_blocks` sees to blocks that have no other."""
         small = self.statement(node)
-        line = self.parent(small)
-        block = self.parent(line)
-        if isinstance(block, cst.IndentedBlock) and len(block.body) == 1:
-            return self.replace(small, "pass")
+        edit = self._without(small)
+        self.removed.append((small, edit))
+        return edit
+
+    def fill_blocks(self) -> None:
+        """Put `pass` in place of the last statement of each block that all rules together leave empty."""
+        gone = {self.parent(small): (small, edit) for small, edit in self.removed if self.changes.has(edit)}
+        for block in self.all(cst.IndentedBlock):
+            if all(line in gone for line in block.body):
+                small, edit = gone[block.body[-1]]
+                span, kept = self.span(small), self.changes.text
+                texts = kept[edit.span.start : span.start].decode(), kept[span.end : edit.span.end].decode()
+                self.changes.swap([edit], [Edit(edit.span, (texts[0], "pass", texts[1]))])
+
+    def _without(self, small: cst.BaseSmallStatement) -> Edit:
         span = self.span(small)
         text = self.changes.text
         start = text.rfind(b"\n", 0, span.start) + 1

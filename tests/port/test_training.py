@@ -66,6 +66,16 @@ CHANGED = [
         "import keras\ne = keras.layers.Embedding(9, 2, weights=[table], trainable=False)\n",
         "Embedding(9, 2, embeddings_initializer=keras.initializers.Constant(table), trainable=False)\n",
     ),
+    ("import keras\nm = keras.metrics.AUC()\nm.reset_states()\n", "m.reset_state()\n"),
+    (
+        "import tensorflow as tf\nfor metric in metrics:\n    metric.reset_states()\n",
+        "for metric in metrics:\n    metric.reset_state()\n",
+    ),
+    (
+        "from keras.metrics import Metric\nclass Mine(Metric):\n    def reset_states(self):\n"
+        "        super().reset_states()\n",
+        "    def reset_state(self):\n        super().reset_state()\n",
+    ),
     ("import keras\nx = keras.layers.LeakyReLU(alpha=0.1)\n", "LeakyReLU(negative_slope=0.1)\n"),
     ("import keras\nx = keras.layers.CuDNNLSTM(3)\n", "keras.layers.LSTM(3)\n"),
     (
@@ -76,6 +86,11 @@ CHANGED = [
         "import tensorflow as tf\ngrads = tape.gradient(opt.get_scaled_loss(loss), v)\n"
         "grads = opt.get_unscaled_gradients(grads)\nopt.apply_gradients(zip(grads, v))\n",
         "grads = tape.gradient(opt.scale_loss(loss), v)\nopt.apply_gradients(zip(grads, v))\n",
+    ),
+    (
+        "import keras\nif amp:\n    a = opt.get_unscaled_gradients(a)\n    b = opt.get_unscaled_gradients(b)\n"
+        "opt.apply_gradients(zip(a, v))\nopt.apply_gradients(list(zip(b, w)))\n",
+        "if amp:\n    pass\nopt.apply_gradients(zip(a, v))\n",
     ),
     (
         "from tensorflow.keras.mixed_precision import experimental as mp\n"
@@ -98,6 +113,16 @@ CHANGED = [
     ),
 ]
 LEFT = [
+    (
+        "import tensorflow as tf\ngrads = opt.get_unscaled_gradients(grads)\n"
+        "grads = [tf.clip_by_norm(g, 1.0) for g in grads]\nopt.apply_gradients(zip(grads, v))\n",
+        *(2, "line 3 uses them: to clip them"),
+    ),
+    (
+        "import tensorflow as tf\ngrads, norm = tf.clip_by_global_norm(opt.get_unscaled_gradients(grads), 1.0)\n"
+        "opt.apply_gradients(zip(grads, v))\n",
+        *(2, "line 2 uses them: to clip them"),
+    ),
     ("import keras\nc = keras.callbacks.ModelCheckpoint('a.keras', period=5)\n", 2, "save_freq=5 * steps"),
     ("import keras\nmodel.save_weights(args.path)\n", 2, "see that this one does"),
     ("import keras\nc = model.predict_classes(x)\n", 2, "argmax"),
@@ -117,6 +142,7 @@ LEFT = [
     ("import horovod.tensorflow as hvd\nh = hvd.BroadcastGlobalVariablesHook(0)\n", 2, "no sessions to hook into"),
 ]
 SAME = [
+    "import keras\ngame.reset_states()\nlayer = keras.layers.LSTM(4, stateful=True)\nlayer.reset_states()\n",
     "import keras\nfig.save('plot')\nnp.save('x', y)\nmodel.save('m.h5')\nmodel.save_weights('a.weights.h5')\n",
     "import keras\nc = keras.callbacks.ModelCheckpoint('./checkpoint-{epoch}.h5')\n",
     "import keras\nmodel.compile(metrics=['acc'])\ne = keras.callbacks.EarlyStopping('val_acc')\n",

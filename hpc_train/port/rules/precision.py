@@ -17,13 +17,22 @@ def apply(script: Script) -> None:
         edit = script.replace(func.attr, "scale_loss")
         script.changes.add(script.line(func.attr), "LossScaleOptimizer of Keras 3 calls it scale_loss", edit)
     for call, func in script.methods("get_unscaled_gradients"):
-        if len(call.args) == 1:
+        if len(call.args) != 1:
+            continue
+        used = _used(script, call)
+        if used is None:
             reason = "apply_gradients of Keras 3's LossScaleOptimizer unscales gradients itself"
             gradients, above = call.args[0].value, script.parent(call)
             same = isinstance(above, cst.Assign) and script.code(above.targets[0].target) == script.code(gradients)
             goes = same and len(above.targets) == 1 and script.statement(call) is not None
             edit = script.remove(call) if goes else script.replace(call, gradients)
             script.changes.add(script.line(func.attr), reason, edit)
+        else:
+            reason = (
+                "apply_gradients of Keras 3's LossScaleOptimizer unscales gradients itself: here they are scaled, but "
+                f"line {used} uses them: to clip them, give the optimizer inside clipnorm, global_clipnorm or clipvalue"
+            )
+            script.changes.leave(script.line(func.attr), reason, script.span(func.attr))
     for call, _ in script.calls(_HOME + r"(Policy|DTypePolicy)"):
         scale = keyword(call, "loss_scale")
         if scale is not None and literal(scale.value) in ("dynamic", "auto", None):
@@ -44,6 +53,31 @@ def apply(script: Script) -> None:
         if node.attr.value in ("loss_scale", "loss_scale_manager") and script.code(node.value).endswith("policy"):
             reason = "a policy of Keras 3 has no loss scale: ask the LossScaleOptimizer"
             script.changes.leave(script.line(node.attr), reason, script.span(node))
+
+
+def _used(script: Script, call: cst.Call) -> int | None:
+    """The line where unscaled gradients go anywhere but straight to `apply_gradients`; None if there is none."""
+    above = script.parent(call)
+    if not isinstance(above, cst.Assign):
+        return None if _is_applied(script, call) else script.line(call)
+    targets = {script.code(one.target) for one in above.targets}
+    inside, after = script.around(call, cst.FunctionDef), script.span(call).end
+    for node in (*script.all(cst.Name), *script.all(cst.Attribute)):
+        meant = script.code(node) in targets and not isinstance(script.parent(node), cst.AssignTarget)
+        here = script.span(node).start > after and script.around(node, cst.FunctionDef) is inside
+        if meant and here and not _is_applied(script, node):
+            return script.line(node)
+    return None
+
+
+def _is_applied(script: Script, node: cst.CSTNode) -> bool:
+    """Whether an expression is an argument of `apply_gradients`, as it is or within a `zip`."""
+    call = script.parent(script.parent(node)) if isinstance(script.parent(node), cst.Arg) else None
+    if not isinstance(call, cst.Call):
+        return False
+    if isinstance(call.func, cst.Attribute):
+        return call.func.attr.value == "apply_gradients"
+    return script.code(call.func) in ("zip", "list") and _is_applied(script, call)
 
 
 def _loss_scale(script: Script, call: cst.Call) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import libcst as cst
 
 from hpc_train.port.arguments import drop, keyword, literal
-from hpc_train.port.kinds import is_model
+from hpc_train.port.kinds import is_metric, is_metric_class, is_model
 from hpc_train.port.script import Script
 
 # Methods for generators, and the names of their arguments in order.
@@ -45,6 +45,14 @@ def apply(script: Script) -> None:
         if is_model(script, func.value) and script.code(func.value) != "self":
             reason = "a model of Keras 3 has no reset_states: call reset_state() of each stateful layer"
             script.changes.leave(script.line(func.attr), reason, script.span(func.attr))
+        elif is_metric(script, func.value):
+            reason = "a metric of Keras 3 calls it reset_state"
+            script.changes.add(script.line(func.attr), reason, script.replace(func.attr, "reset_state"))
+    for method in script.all(cst.FunctionDef):
+        kind = script.around(method, cst.ClassDef)
+        if method.name.value == "reset_states" and kind is not None and is_metric_class(script, kind):
+            reason = "Keras 3 calls reset_state of a metric, and never reset_states"
+            script.changes.add(script.line(method.name), reason, script.replace(method.name, "reset_state"))
     for call, func in script.methods("to_yaml"):
         if is_model(script, func.value):
             script.changes.leave(script.line(call), "Keras 3 has no to_yaml: use to_json", script.span(call))
