@@ -40,18 +40,20 @@ def install(world: World, job: str = "") -> None:
 
 
 def install_early(rank: int) -> None:
-    """Until the ranks know each other: make a UserError that leaves the main thread one line, without a traceback.
+    """Until the ranks know each other: make what leaves the main thread one line, where its cause is known.
 
     Args:
         rank: of this process, as its launcher says; the first rank prints at once, the others only if it does not.
     """
 
     def end(kind, error, trace):
-        if not isinstance(error, UserError):
+        known = (line for explain in explainers if (line := explain(kind, error, trace)))
+        text = error if isinstance(error, UserError) else next(known, None)
+        if text is None:
             sys.__excepthook__(kind, error, trace)
             return
         time.sleep(3 * _HEAD_START if rank else 0)
-        say(f"error: {error}", sys.stderr)
+        say(f"error: {text}", sys.stderr)
         sys.stdout.flush()
         time.sleep(HEARD)
         os._exit(1)

@@ -239,3 +239,40 @@ def test_a_count_that_outgrows_its_variable_is_refused():
     metric = Samples()
     with pytest.raises(UserError, match=r"metric own: .*samples .*int32"):
         assign_states(of(metric), [np.zeros(()), np.array(2.0**31)])
+
+
+class Largest(keras.metrics.Metric):
+    """As Keras 2 had metrics: it is reset by `reset_states`, and not to zero."""
+
+    def __init__(self):
+        super().__init__()
+        self.largest = self.add_weight(name="largest", initializer=keras.initializers.Constant(-1.0))
+        self.batches = self.add_weight(name="batches", initializer="zeros")
+
+    def update_state(self, values):
+        self.largest.assign(ops.maximum(self.largest, ops.max(values)))
+        self.batches.assign_add(1.0)
+
+    def reset_states(self):
+        super().reset_states()
+        self.largest.assign(-1.0)
+
+    def result(self):
+        return self.largest
+
+
+def test_reset_states_of_keras_2_is_called_and_taken_from_metrics_of_ones_own():
+    from hpc_train.parallel.horovod_names.words import teach
+
+    teach()
+    later = type("Later", (Largest,), {})
+    precision = keras.metrics.Precision()
+    precision.update_state([1.0, 0.0], [1.0, 1.0])
+    precision.reset_states()
+    assert not any(np.any(variable) for variable in precision.variables)
+    for metric in (Largest(), later()):
+        for reset in (metric.reset_state, metric.reset_states):
+            metric.update_state(np.array([3.0, -7.0]))
+            assert float(metric.result()) == 3.0
+            reset()
+            assert [float(variable) for variable in metric.variables] == [-1.0, 0.0]

@@ -53,6 +53,9 @@ GONE = {
     "tf.keras.layers.experimental.preprocessing": "Keras 3 has no experimental",
     "tf.estimator.Estimator": "TensorFlow has no estimator: it is of TensorFlow 1",
     "K.learning_phase()": "training=True",
+    "model.reset_states()": "Keras 3 has no reset_states: use reset_state, of a metric or of each stateful layer",
+    "tf.add(keras.Input((2,)), 1.0)": "use keras.ops, or call the function in a layer of your own",
+    "scaled.inner_optimizer.build([]); scaled.inner_optimizer.apply([x], [keras.Variable(x)])": "make, and wrap, a new",
 }
 # Errors of the script's own.
 OTHERS = (

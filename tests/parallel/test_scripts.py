@@ -119,6 +119,19 @@ def test_the_listing_of_the_course_trains_on_two_ranks(tmp_path):
     assert (tmp_path / "checkpoint-2.h5").exists()
 
 
+def test_an_import_that_is_gone_is_one_line_before_init_too(tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import horovod.keras as hvd\nfrom keras.preprocessing.image import ImageDataGenerator\nhvd.init()\n"
+    )
+    ended = launch(2, str(script), timeout=60)
+    assert ended.status != 0
+    errors = [line for line in ended.output.splitlines() if "error: " in line]
+    assert len(errors) == 1, ended.output
+    assert "train.py:2: Keras 3 has no ImageDataGenerator: import it from tensorflow.keras" in errors[0]
+    assert "Traceback" not in ended.output
+
+
 def test_a_word_of_keras_2_ends_all_ranks_with_one_line(tmp_path):
     script = tmp_path / "train.py"
     script.write_text("import tensorflow as tf\nimport horovod.keras as hvd\nhvd.init()\nconfig = tf.ConfigProto()\n")

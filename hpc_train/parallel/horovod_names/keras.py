@@ -6,13 +6,17 @@ import keras
 import tensorflow as tf
 
 from hpc_train.errors import UserError
-from hpc_train.parallel.horovod_names import callbacks, elastic
+from hpc_train.parallel import failure
+from hpc_train.parallel.horovod_names import callbacks, elastic, removed
 from hpc_train.parallel.horovod_names.optimizer import DistributedOptimizer, PartialDistributedOptimizer
 from hpc_train.parallel.horovod_names.words import teach
+from hpc_train.parallel.launcher import detect
 
 __all__ = ["DistributedOptimizer", "PartialDistributedOptimizer", "callbacks", "elastic"]
 
 teach()
+removed.explain_errors()
+failure.install_early(detect().rank)
 
 
 def __getattr__(name):

@@ -5,6 +5,8 @@ import re
 import sys
 from types import ModuleType
 
+from hpc_train.parallel import failure
+
 _SESSIONS = (
     "TensorFlow 2 has no sessions: leave these lines out, and choose the GPU by "
     "tf.config.set_visible_devices(tf.config.list_physical_devices('GPU')[hvd.local_rank()], 'GPU')"
@@ -42,6 +44,7 @@ INSTEAD = {
     **dict.fromkeys(("workers", "use_multiprocessing", "max_queue_size"), _LOADING),
     **dict.fromkeys(("normalization", "core", "convolutional", "pooling", "embeddings", "recurrent"), _LAYERS),
     **dict.fromkeys(("np_utils", "generic_utils"), _UTILS),
+    "reset_states": "use reset_state, of a metric or of each stateful layer",
     "fit_generator": "use fit, which takes generators",
     "evaluate_generator": "use evaluate, which takes generators",
     "predict_generator": "use predict, which takes generators",
@@ -84,6 +87,15 @@ _TEXTS = (
         r"File format not supported",
         "Keras 3 reads no TensorFlow checkpoints and SavedModels: write it again as .h5 with Keras 2",
     ),
+    (
+        r"only be called for the variables it was originally built with",
+        "an optimizer of Keras 3 belongs to the model that it has trained: make, and wrap, a new one for this model",
+    ),
+    (
+        r"A KerasTensor cannot be used as input to a TensorFlow function",
+        "Keras 3's models take functions of keras.ops, not of tf, between their layers: use keras.ops, or call the "
+        "function in a layer of your own",
+    ),
     (r"keras\.optimizers\.legacy", f"Keras 3 has no keras.optimizers.legacy: {_LEGACY}"),
 )
 _ATTRIBUTE = re.compile(r"no attribute '(\w+)'")
@@ -93,6 +105,12 @@ _KEYWORD = re.compile(
     r"^(\w[\w.]*)\(\) got an unexpected keyword argument '(\w+)'|"
     r"(?:Arguments?\S* not recognized|Unrecognized keyword arguments passed to \w+): \{'(\w+)'"
 )
+
+
+def explain_errors() -> None:
+    """Have the errors that end this process explained, if they are about what is no more."""
+    if explain not in failure.explainers:
+        failure.explainers.append(explain)
 
 
 def explain(kind: type[BaseException], error, trace) -> str | None:

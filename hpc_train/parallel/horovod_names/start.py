@@ -44,8 +44,7 @@ def init(*args, **kwargs) -> None:
         node=mpi_ops.cross_rank(),
         nodes=mpi_ops.cross_size(),
     )
-    if removed.explain not in failure.explainers:
-        failure.explainers.append(removed.explain)
+    removed.explain_errors()
     failure.install(world, failure.job_on_node())
     if not (args or wire.elastic()) and (problem := wrong_size(detect(), world.size)):
         raise UserError("; ".join(problem))

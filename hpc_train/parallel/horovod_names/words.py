@@ -30,7 +30,8 @@ def teach() -> None:
     """Let Keras 3 take these words of Keras 2; those that change nothing are dropped with a line on rank 0.
 
     `compile(experimental_run_tf_function=)`; optimizers' `lr=`, `decay=0`, rates that are whole numbers, `.lr`,
-    `variables()`, and what optimizers of one's own call in Keras 2.11 to 2.15; `ref()` of variables; `K.set_value`.
+    `variables()`, and what optimizers of one's own call in Keras 2.11 to 2.15; `ref()` of variables; `K.set_value`;
+    `reset_states` of metrics, called or defined.
     Metrics are averaged before a callback of Keras decides by them, in whatever order a script lists the two.
     """
     optimizer = keras.optimizers.Optimizer
@@ -45,9 +46,34 @@ def teach() -> None:
     for kind in (optimizer, keras.optimizers.LossScaleOptimizer):
         kind.variables = _callable_too(kind.variables)
     keras.callbacks.CallbackList.__init__ = _average_first(keras.callbacks.CallbackList.__init__)
+    keras.Metric.reset_states = _reset_states
+    keras.Metric.__init_subclass__ = classmethod(_new_metric)
+    for kind in _kinds_of(keras.Metric):
+        _take_reset_states(kind)
     keras.Variable.ref = lambda self: self.value.ref()
     _set_values()
     _same_names()
+
+
+def _reset_states(self) -> None:
+    # Not that of a subclass which has this name for it, and calls its parent's from there.
+    kinds = [vars(kind) for kind in type(self).__mro__ if "reset_state" in vars(kind)]
+    next(own["reset_state"] for own in kinds if own["reset_state"] is not own.get("reset_states"))(self)
+
+
+def _new_metric(cls, **kwargs) -> None:
+    super(keras.Metric, cls).__init_subclass__(**kwargs)
+    _take_reset_states(cls)
+
+
+def _take_reset_states(kind) -> None:
+    # Keras 3 calls reset_state only: what the script wrote would never run.
+    if "reset_states" in vars(kind) and "reset_state" not in vars(kind):
+        kind.reset_state = kind.reset_states
+
+
+def _kinds_of(kind) -> list[type]:
+    return [one for below in kind.__subclasses__() for one in (below, *_kinds_of(below))]
 
 
 def _same_names() -> None:
