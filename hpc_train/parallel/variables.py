@@ -17,8 +17,10 @@ def seeds(model) -> list:
 
 def statistics(model) -> list:
     """Floating-point state that each rank gathers from its own batches, such as batch normalisation's."""
-    # Frozen layers do not change; their weights count as non-trainable and may be many.
-    frozen = {id(v) for layer in model._flatten_layers() if not layer.trainable for v in layer.variables}
+    # Weights of frozen layers do not change, and may be many. Their other state does: a memory queue, a codebook.
+    layers = model._flatten_layers()
+    weights = {id(v) for layer in layers for v in layer._trainable_variables}
+    frozen = weights & {id(v) for layer in layers if not layer.trainable for v in layer.variables}
     return [v for v in model.non_trainable_variables if not is_seed(v) and "float" in v.dtype and id(v) not in frozen]
 
 
@@ -28,7 +30,7 @@ def marks(model) -> list:
 
 
 def optimizers(model) -> list:
-    """The model's optimizer, and those that a model with a training step of its own holds as attributes."""
+    """The model's optimizer, and those that a model with a training step of its own, or a part of it, holds."""
     return list({id(optimizer): optimizer for _, optimizer in named_optimizers(model)}.values())
 
 
@@ -41,11 +43,20 @@ def named_optimizers(model) -> list[tuple[str, Any]]:
 
 
 def _attributes(model) -> Iterator[tuple[str, Any]]:
-    """Names and values of the model's attributes, and of the items of lists and dicts among them."""
-    for name, value in list(vars(model).items()):
-        yield name, value
-        items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-        yield from ((f"{name}[{key!r}]", item) for key, item in items)
+    """Names and values of the attributes of a model and its layers, and of the items of lists, tuples and dicts."""
+    for layer in model._flatten_layers():
+        prefix = "" if layer is model else f"{layer.name}."
+        for name, value in list(vars(layer).items()):
+            yield from _items(prefix + name, value, set())
+
+
+def _items(name: str, value, seen: set[int]) -> Iterator[tuple[str, Any]]:
+    yield name, value
+    if not isinstance(value, (dict, list, tuple)) or id(value) in seen:
+        return
+    seen.add(id(value))
+    for key, item in list(value.items() if isinstance(value, dict) else enumerate(value)):
+        yield from _items(f"{name}[{key!r}]", item, seen)
 
 
 def optimizer_variables(model) -> list:

@@ -83,16 +83,17 @@ class StopAt(keras.callbacks.Callback):
 class Remembers(keras.layers.Layer):
     """Keeps the last batch, as a memory queue does; with `own` False something that all ranks compute alike."""
 
-    def __init__(self, own=True):
+    def __init__(self, own=True, dtype="float32", frozen=False):
         super().__init__(name="memory")
-        self.own = own
+        self.own, self.kept, self.trainable = own, dtype, not frozen
 
     def build(self, shape):
-        self.queue = self.add_weight(shape=(BATCH, 6), name="queue", trainable=False, initializer="zeros")
+        kept = {"dtype": self.kept, "trainable": False, "initializer": "zeros"}
+        self.queue = self.add_weight(shape=(BATCH, 6), name="queue", **kept)
 
     def call(self, x, training=None):
         if training:
-            self.queue.assign(x if self.own else self.queue + 1.0)
+            self.queue.assign(keras.ops.cast(x, self.kept) if self.own else self.queue + 1.0)
         return x
 
 
@@ -207,6 +208,21 @@ def state_of_a_rank_alone_is_named_and_treated_as_chosen():
     assert steps_made(model) == 1
     with pytest.raises(ValueError, match="local_state"):
         parallel.callbacks(local_state="mean")
+
+
+def state_of_a_rank_alone_in_frozen_layers_and_narrow_types_is_treated_too():
+    lasts = np.array(gather_objects(X[MINE][-BATCH:]))
+    for dtype, frozen in (("bfloat16", False), ("float32", True), ("float16", True)):
+        for choice, want in (("average", lasts.mean(0)), ("root", lasts[0])):
+            model, said = network(Remembers(dtype=dtype, frozen=frozen)), io.StringIO()
+            with contextlib.redirect_stderr(said):
+                fit(model, parallel.callbacks(local_state=choice))
+            np.testing.assert_allclose(np.asarray(model.layers[0].queue, "float32"), want, rtol=1e-2, atol=1e-2)
+            assert said.getvalue().count("memory/queue") == (1 if world.is_root else 0)
+    model = network(Remembers(frozen=True))
+    with pytest.raises(UserError, match="memory/queue"):
+        fit(model, parallel.callbacks(local_state="error"))
+    assert steps_made(model) == 1
 
 
 def state_that_is_equal_or_of_batch_norm_is_not_named():

@@ -59,6 +59,8 @@ class Broadcast(keras.callbacks.Callback):
         if len(found) > len(plain):
             # A compile() without an optimizer gives RMSprop, which the model's own training step does not use.
             plain = [(name, o) for name, o in plain if o is not model.optimizer]
+        # A part of the model may have been compiled for itself; that it is trained by it shows in its weights.
+        plain = [(name, o) for name, o in plain if "." not in name.partition("[")[0]]
         if model.trainable_variables and plain:
             name, optimizer = plain[0]
             raise UserError(
