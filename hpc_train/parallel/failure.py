@@ -91,10 +91,20 @@ def message(world: World, kind, error, trace) -> str | None:
         return f"error: {where}nothing reads the output any more: the program after the pipe has ended"
     if cut_short(kind, error):
         return None
-    for explain in explainers:
+    for explain in (_compiled_by_xla, *explainers):
         if line := explain(kind, error, trace):
             return f"error: {where}{line}"
     return f"{''.join(traceback.format_exception(kind, error, trace))}error: {where}{kind.__name__}: {error}"
+
+
+def _compiled_by_xla(kind, error, trace) -> str | None:
+    text = str(error)
+    if "XLA" not in text or not re.search(r"unsupported operations.*Horovod|Horovod\w+.*No registered", text, re.S):
+        return None
+    return (
+        "a tf.function with jit_compile=True averages gradients or calls Horovod, whose operations XLA does not know: "
+        "leave jit_compile=True out there, or apply the gradients outside that function"
+    )
 
 
 def end_together(world: World, status: int) -> None:

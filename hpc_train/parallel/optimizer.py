@@ -1,7 +1,7 @@
 """The optimizer that averages gradients over the ranks before it applies them."""
 
+import contextlib
 import functools
-from contextlib import contextmanager
 from typing import Any
 
 import horovod.tensorflow as hvd
@@ -48,7 +48,7 @@ class DistributedOptimizer(_Optimizer):
     Raises:
         ValueError: an unknown `wire_dtype`, `lag` or `reduction`; a bucket size that is not positive; adasum with a
             `wire_dtype`.
-        UserError: on every rank, for an optimizer that averages already.
+        UserError: on every rank, for an optimizer that averages already, and for what is no optimizer.
     """
 
     def __new__(
@@ -71,7 +71,7 @@ class DistributedOptimizer(_Optimizer):
         if reduction == "adasum" and wire_dtype:
             raise ValueError(f"adasum takes gradients as they are, not in {wire_dtype}")
         settings = {"wire_dtype": wire_dtype, "bucket_mib": bucket_mib, "lag": lag, "reduction": reduction}
-        return cls._distributed(keras.optimizers.get(inner_optimizer), settings, name)
+        return cls._distributed(keras_optimizer(inner_optimizer), settings, name)
 
     def __init__(self, *args, **kwargs):
         # The optimizer was made before; Python calls this after __new__.
@@ -181,7 +181,7 @@ class DistributedOptimizer(_Optimizer):
             for variable, mean in zip(self.waiting, means, strict=True):
                 variable.assign(mean)
 
-    @contextmanager
+    @contextlib.contextmanager
     def collecting(self):
         """Inside the `with` block `apply` only stores its gradients, in the `Collected` that the block is given."""
         self._state.collected = Collected()
@@ -262,6 +262,22 @@ def swap_class(optimizer, plain: type, bases: tuple[type, ...], own: dict) -> No
 def _set_class(optimizer, kind: type) -> None:
     # Not by an assignment: the subclass shows another class.
     object.__dict__["__class__"].__set__(optimizer, kind)
+
+
+def keras_optimizer(given):
+    """The optimizer that `given` is, names or describes.
+
+    Raises:
+        UserError: on every rank, where it is none.
+    """
+    with contextlib.suppress(ValueError, TypeError):
+        found = keras.optimizers.get(given)
+        if isinstance(found, keras.optimizers.Optimizer):
+            return found
+    raise UserError(
+        f"DistributedOptimizer: {given!r} is no Keras optimizer; give it one, such as keras.optimizers.Adam(0.001), or "
+        "the name of one"
+    ).agreed()
 
 
 def _check(optimizer) -> None:

@@ -1,6 +1,7 @@
 """Run on N ranks by test_own_steps.py: models with a training step, optimizers or a loop of their own."""
 
 import sys
+from functools import partial
 from pathlib import Path
 
 from checks import write_outcomes
@@ -57,6 +58,37 @@ class Gan(keras.Model):
         return {"critic_loss": self.loss_tracker.result()}
 
 
+class Elsewhere(Gan):
+    """Keeps its optimizers as `place` says, out of its own attributes."""
+
+    def __init__(self, place):
+        super().__init__()
+        self.place = place
+
+    def compile(self, critic_optimizer, generator_optimizer):
+        keras.Model.compile(self)
+        match self.place:
+            case "tuple":
+                self.pair = critic_optimizer, generator_optimizer
+            case "nested":
+                self.pair = {"of": [critic_optimizer, (generator_optimizer,)]}
+            case "parts":
+                self.critic.compile(critic_optimizer)
+                self.generator.compile(generator_optimizer)
+
+    def __getattr__(self, name):
+        if name in ("critic_optimizer", "generator_optimizer"):
+            critic = name.startswith("critic")
+            match self.place:
+                case "tuple":
+                    return self.pair[not critic]
+                case "nested":
+                    return self.pair["of"][0] if critic else self.pair["of"][1][0]
+                case "parts":
+                    return (self.critic if critic else self.generator).optimizer
+        return super().__getattr__(name)
+
+
 def share():
     pick = np.arange(len(REAL)).reshape(-1, world.size, BATCH)[:, world.rank].ravel()
     return tf.data.Dataset.from_tensor_slices((REAL[pick], NOISE[pick])).batch(BATCH)
@@ -66,8 +98,8 @@ def whole():
     return tf.data.Dataset.from_tensor_slices((REAL, NOISE)).batch(BATCH * world.size)
 
 
-def trained(wrap, data, callbacks=()):
-    model = Gan()
+def trained(wrap, data, callbacks=(), make=Gan):
+    model = make()
     model.compile(wrap(keras.optimizers.Adam(0.01)), wrap(keras.optimizers.SGD(0.1, momentum=0.9)))
     history = model.fit(data, callbacks=[*callbacks], verbose=0)
     return model, history.history
@@ -118,8 +150,37 @@ def an_overflow_in_an_eager_loop_makes_all_ranks_skip_the_step():
     np.testing.assert_allclose(np.asarray(weight), 1 - 0.01 * 2.0 * mean / 2.0, rtol=1e-6)
 
 
+def optimizers_are_found_wherever_the_model_keeps_them():
+    alone, expected = trained(lambda optimizer: optimizer, whole())
+    for place in ("tuple", "nested", "parts"):
+        make = partial(Elsewhere, place)
+        ours, history = trained(parallel.DistributedOptimizer, share(), parallel.callbacks(2), make)
+        for got, wanted in zip(ours.trainable_variables, alone.trainable_variables, strict=True):
+            np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5, err_msg=place)
+        np.testing.assert_allclose(history["critic_loss"], expected["critic_loss"], rtol=1e-4)
+        assert len(optimizer_variables(ours)) > len(ours.trainable_variables) * 2, place
+
+
+def a_part_that_was_compiled_for_itself_is_no_optimizer_of_the_model():
+    part = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    part.compile(keras.optimizers.Adam(0.01), "mse")
+    model = keras.Sequential([keras.Input((4,)), part, keras.layers.Dense(1)])
+    model.compile(parallel.DistributedOptimizer(keras.optimizers.SGD(0.01)), "mse")
+    model.fit(REAL[:BATCH], REAL[:BATCH, :1], callbacks=parallel.callbacks(), verbose=0)
+    assert int(model.optimizer.iterations) == 1
+
+
+def what_is_no_optimizer_is_named_in_one_line():
+    for wrong in ("adamm", None, keras.optimizers.SGD, {"class_name": "Sgdd", "config": {}}):
+        with pytest.raises(UserError, match="is no Keras optimizer") as caught:
+            parallel.DistributedOptimizer(wrong)
+        assert caught.value.every_rank
+        assert "\n" not in str(caught.value)
+
+
 CHECKS = [each_of_several_optimizers_averages_once, a_checkpoint_holds_every_optimizer]
-CHECKS += [a_plain_second_optimizer_is_named_before_the_first_step]
+CHECKS += [a_plain_second_optimizer_is_named_before_the_first_step, optimizers_are_found_wherever_the_model_keeps_them]
+CHECKS += [a_part_that_was_compiled_for_itself_is_no_optimizer_of_the_model, what_is_no_optimizer_is_named_in_one_line]
 CHECKS += [an_overflow_in_an_eager_loop_makes_all_ranks_skip_the_step]
 
 

@@ -47,6 +47,16 @@ match case:
         for x, y in batches:
             model.train_on_batch(x, y)
         sys.exit(0)
+    case "xla":
+
+        @tf.function(jit_compile=True)
+        def step(x, y):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean((model(x) - y) ** 2)
+            weights = model.trainable_variables
+            model.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
+
+        step(*batch)
     case "connection":
         model.fit(*batch, callbacks=[*parallel.callbacks(), Resets()], verbose=0)
     case "weights":

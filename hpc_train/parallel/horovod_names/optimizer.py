@@ -12,6 +12,7 @@ from hpc_train.parallel.horovod_names.passes import Passes, counting_updates
 from hpc_train.parallel.horovod_names.reduction import Reduction, key
 from hpc_train.parallel.horovod_names.words import CallableList
 from hpc_train.parallel.optimizer import DistributedOptimizer as Core
+from hpc_train.parallel.optimizer import keras_optimizer
 from hpc_train.parallel.world import World
 
 
@@ -230,7 +231,7 @@ def DistributedOptimizer(
 
 def _keras_optimizer(optimizer):
     if isinstance(optimizer, (str, dict)):
-        return keras.optimizers.get(optimizer)
+        return keras_optimizer(optimizer)
     if not isinstance(optimizer, keras.optimizers.Optimizer):
         kind = f"{type(optimizer).__module__}.{type(optimizer).__name__}"
         raise UserError(
