@@ -118,7 +118,7 @@ def end_together(world: World, status: int) -> None:
     sys.stdout.flush()
     import horovod.tensorflow as hvd
 
-    hvd.shutdown()
+    hvd.mpi_ops.shutdown()
     time.sleep(_FAREWELL if world.is_root else 0)
     # Not os._exit: only a process that runs its exit handlers has ended well for MPICH's mpirun.
     sys.exit(status if world.is_root else 0)
@@ -178,7 +178,7 @@ def _end(world: World, job: str, kind, error, trace) -> None:
     # Shutting Horovod down wakes the ranks that wait in a collective. It then waits for them, so it gets 5 seconds.
     import horovod.tensorflow as hvd
 
-    farewell = threading.Thread(target=hvd.shutdown, daemon=True)
+    farewell = threading.Thread(target=hvd.mpi_ops.shutdown, daemon=True)
     farewell.start()
     farewell.join(timeout=5)
     time.sleep(HEARD)

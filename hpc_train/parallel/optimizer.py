@@ -13,6 +13,7 @@ from hpc_train.optim.lag import Waiting
 from hpc_train.parallel import wire
 from hpc_train.parallel.agreement.first_steps import FirstSteps
 from hpc_train.parallel.agreement.strategy import refuse_strategy
+from hpc_train.parallel.agreement.watch import watch_loop
 from hpc_train.parallel.variables import optimizers
 from hpc_train.units import MIB
 
@@ -166,9 +167,10 @@ class DistributedOptimizer(_Optimizer):
             )
 
     def _check_first_steps(self, weights: list, grads: list) -> None:
-        """Notice ranks that average the gradients of different weights."""
+        """Notice ranks that average the gradients of different weights, or wait in vain."""
         # A rank that joins an elastic job has made fewer steps than the others.
         if not (wire.alone() or wire.elastic()):
+            watch_loop()
             self._state.first_steps.check(weights, grads)
 
     def average_waiting(self) -> None:

@@ -13,6 +13,7 @@ if case == "settings" and other:
 
 world = parallel.init(seed=1)
 
+import horovod.tensorflow as hvd  # noqa: E402
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
@@ -41,8 +42,14 @@ match case:
     case "loop":
         for x, y in batches:
             model.train_on_batch(x, y)
-            watch.watch_loop()
         parallel.evaluate(model, *batch)
+    case "tape":
+        weight = tf.Variable([1.0])
+        for _ in batches:
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(weight)
+            hvd.DistributedGradientTape(tape).gradient(loss, [weight])
+        hvd.allreduce(loss)
     case "end":
         for x, y in batches:
             model.train_on_batch(x, y)

@@ -14,7 +14,7 @@ import json
 import sys
 import threading
 import time
-from functools import cache
+from functools import cache, wraps
 
 import numpy as np
 
@@ -31,12 +31,14 @@ _ROOM = 512
 class Watch:
     """This rank's place in its epochs, and the thread that exchanges it with the other ranks.
 
-    The main thread calls the methods; `decided` is the step after which all ranks stop, or None.
+    The main thread calls the methods; `decided` is the step after which all ranks stop, or None. `over` is true when
+    only a `fit` may begin the exchange again.
     """
 
     def __init__(self) -> None:
         self._change = threading.Condition()
         self._thread: threading.Thread | None = None
+        self.over = False
         self._reset()
 
     def _reset(self) -> None:
@@ -44,7 +46,8 @@ class Watch:
         self._done = self._bound = 0
         self._batches = 0
         self._in_epoch = False
-        self._wishes = self._voting = self._leaving = False
+        self._wishes = self._voting = False
+        self._leaving = 0
         self.decided: int | None = None
         self._standing: Standing | None = None
         self._since = time.monotonic()
@@ -60,11 +63,16 @@ class Watch:
             self._thread = threading.Thread(target=self._run, name="hpc-train-watch", daemon=True)
             self._thread.start()
 
-    def end(self) -> None:
-        """End the exchange on all ranks, so that none waits for another's thread."""
+    def end(self, over: bool = False) -> None:
+        """End the exchange on all ranks, so that none waits for another's thread.
+
+        Args:
+            over: for loops of the user's own there is none from here on, on any rank.
+        """
         thread = self._thread
         with self._change:
-            self._leaving = True
+            self._leaving = 2 if over else 1
+            self.over |= over
             self._change.notify_all()
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout=10)
@@ -124,7 +132,7 @@ class Watch:
             sys.excepthook(UserError, error, None)
         except Exception:
             # Horovod has ended here or elsewhere; the main thread sees that by itself.
-            pass
+            self.over = True
         finally:
             with self._change:
                 self._change.notify_all()
@@ -133,7 +141,7 @@ class Watch:
         """Exchange numbers once; returns whether some rank leaves. Collective."""
         with self._change:
             waited, voted = self._waited(), self._voting
-            mine = [-int(self._wishes), -self._bound, -int(self._leaving), waited]
+            mine = [-int(self._wishes), -self._bound, -self._leaving, waited]
         wish, bound, leaving, waited = map(int, _smallest(np.array(mine, "int64")))
         self._asked = min(self._asked, waited)
         if waited >= self._asked + PATIENCE:
@@ -145,6 +153,7 @@ class Watch:
             elif wish and self.decided is None:
                 # From here on no rank goes further than it is bound to; the next exchange says how far that is.
                 self._voting = True
+            self.over |= leaving == -2
             self._change.notify_all()
         return bool(leaving)
 
@@ -187,14 +196,33 @@ WATCH = Watch()
 
 
 def watch_loop() -> None:
-    """Watch over a training loop of the user's own; every rank calls it at the same point, in its first step.
+    """Watch over a training loop of the user's own; every rank calls it in its steps.
 
-    `WATCH.end()` must come before `hvd.join()`, in which a rank takes part in no exchange of its own.
+    A rank in `hvd.join()` takes part in no exchange of its own: from there on there is none.
     """
     import horovod.tensorflow as hvd
 
-    if hvd.size() > 1 and not WATCH.running():
+    if hvd.size() > 1 and not (WATCH.over or WATCH.running()):
         WATCH.begin()
+
+
+def end_before(*names: str) -> None:
+    """End the exchange before these functions of Horovod are called."""
+    import horovod.tensorflow as hvd
+
+    for name in names:
+        plain = getattr(hvd, name)
+        if not hasattr(plain, "__wrapped__"):
+            setattr(hvd, name, _after_the_end(plain))
+
+
+def _after_the_end(plain):
+    @wraps(plain)
+    def call(*args, **kwargs):
+        WATCH.end(over=True)
+        return plain(*args, **kwargs)
+
+    return call
 
 
 def ranks(numbers: list[int]) -> str:

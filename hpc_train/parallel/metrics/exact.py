@@ -72,7 +72,7 @@ def _idle(metric, values: list[np.ndarray]) -> bool:
 
 def _number(value):
     array = np.asarray(value)
-    return float(array) if array.size == 1 else array
+    return float(array.item()) if array.size == 1 else array
 
 
 def _check_keys(step: str, logs: dict, local: list[np.ndarray]) -> None:
