@@ -83,9 +83,10 @@ class DistributedOptimizer(_Optimizer):
         """Give `optimizer` its subclass of `cls`, with `settings` as its attributes, and `more` in its class."""
         _check(optimizer)
         plain = type(optimizer)
-        own = {"_plain": plain, "_settings": (cls, settings), "_state": None, **(more or {})}
+        # In the class, which is this optimizer's alone: the object has nothing that a plain one has not.
+        state = _State(FirstSteps(optimizer.name), settings)
+        own = {"_plain": plain, "_settings": (cls, settings), "_state": state, **(more or {})}
         swap_class(optimizer, plain, (cls, plain), own)
-        optimizer._state = _State(FirstSteps(optimizer.name), settings)
         if name is not None:
             optimizer.name = name
         if optimizer.built:
@@ -93,7 +94,6 @@ class DistributedOptimizer(_Optimizer):
         return optimizer
 
     def __getattr__(self, name):
-        # Settings live in one object that Keras does not track.
         state = None if name.startswith("__") else object.__getattribute__(self, "_state")
         if state is not None and name in state.settings:
             return state.settings[name]

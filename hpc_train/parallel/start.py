@@ -10,7 +10,7 @@ from hpc_train.console import say
 from hpc_train.errors import UserError
 from hpc_train.parallel import failure
 from hpc_train.parallel.agreement import keras_settings
-from hpc_train.parallel.agreement.watch import end_before
+from hpc_train.parallel.agreement.watch import watch_horovod
 from hpc_train.parallel.cuda import list_gpus, offered
 from hpc_train.parallel.launcher import detect, wrong_size
 from hpc_train.parallel.quiet import quiet_import
@@ -63,7 +63,7 @@ def init(
         os.environ.setdefault(name, value)
     keras, tf, hvd = _import()
     hvd.mpi_ops.init()
-    end_before("join", "shutdown")
+    watch_horovod()
     world = World(
         rank=hvd.rank(),
         size=hvd.size(),

@@ -195,34 +195,45 @@ class Watch:
 WATCH = Watch()
 
 
-def watch_loop() -> None:
+def watch_loop(process_set=None) -> None:
     """Watch over a training loop of the user's own; every rank calls it in its steps.
 
-    A rank in `hvd.join()` takes part in no exchange of its own: from there on there is none.
+    Args:
+        process_set: of Horovod, which averages gradients; nothing is watched unless it is that of all ranks.
     """
-    import horovod.tensorflow as hvd
+    from hpc_train.parallel import wire
 
-    if hvd.size() > 1 and not (WATCH.over or WATCH.running()):
+    among_all = process_set is None or process_set.process_set_id == 0
+    # A rank that joins an elastic job has no thread yet.
+    if among_all and not (WATCH.over or WATCH.running() or wire.alone() or wire.elastic()):
         WATCH.begin()
 
 
-def end_before(*names: str) -> None:
-    """End the exchange before these functions of Horovod are called."""
+def watch_horovod() -> None:
+    """Watch over loops with Horovod's tape, until `hvd.join`, in which a rank takes part in no other exchange."""
     import horovod.tensorflow as hvd
 
-    for name in names:
-        plain = getattr(hvd, name)
-        if not hasattr(plain, "__wrapped__"):
-            setattr(hvd, name, _after_the_end(plain))
+    def end(*args, **kwargs):
+        WATCH.end(over=True)
+
+    _first(hvd, "join", end)
+    _first(hvd, "shutdown", end)
+    # Called by the tape when it is made, the process set last.
+    _first(hvd, "_make_allreduce_grads_fn", lambda *args, **kwargs: watch_loop([*args, *kwargs.values()][-1]))
 
 
-def _after_the_end(plain):
+def _first(module, name: str, act) -> None:
+    """Let a function of `module` call `act` with its arguments first."""
+    plain = getattr(module, name)
+    if hasattr(plain, "__wrapped__"):
+        return
+
     @wraps(plain)
     def call(*args, **kwargs):
-        WATCH.end(over=True)
+        act(*args, **kwargs)
         return plain(*args, **kwargs)
 
-    return call
+    setattr(module, name, call)
 
 
 def ranks(numbers: list[int]) -> str:

@@ -49,7 +49,7 @@ class HorovodOptimizer(Core):
     @property
     def iterations(self):
         steps = super().iterations
-        passes = self._state.passes if self._state else None
+        passes = self._state.passes
         # Rules such as Adam's count updates; users, and schedules of the rate, count batches.
         return keras.ops.floor_divide(steps, passes.number) if passes and self._state.updating else steps
 

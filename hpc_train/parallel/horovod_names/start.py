@@ -8,7 +8,7 @@ from horovod.tensorflow import mpi_ops
 
 from hpc_train.errors import UserError
 from hpc_train.parallel import failure, wire
-from hpc_train.parallel.agreement.watch import end_before, watch_loop
+from hpc_train.parallel.agreement.watch import watch_horovod
 from hpc_train.parallel.collectives import equal_on_all_ranks
 from hpc_train.parallel.horovod_names import removed
 from hpc_train.parallel.horovod_names.reduction import Reduction
@@ -37,7 +37,7 @@ def init(*args, **kwargs) -> None:
     for name, value in settings(cpus).items():
         os.environ.setdefault(name, value)
     mpi_ops.init(*args, **kwargs)
-    end_before("join", "shutdown")
+    watch_horovod()
     world = World(
         rank=mpi_ops.rank(),
         size=mpi_ops.size(),
@@ -109,10 +109,4 @@ def _nth(variables: list, number: int) -> str:
 def grouped(name: str, **options):
     """A function of gradients and their variables that reduces them in the groups of `options`; see `Reduction`."""
     rules = Reduction(**options)
-
-    def reduce(grads, vars=None, use_generic_names=False):
-        if rules.process_set.process_set_id == 0 and not (wire.alone() or wire.elastic()):
-            watch_loop()
-        return rules.reduce(list(grads), list(vars), name)
-
-    return reduce
+    return lambda grads, vars=None, use_generic_names=False: rules.reduce(list(grads), list(vars), name)
