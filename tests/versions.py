@@ -104,6 +104,8 @@ class Environment:
         path = f"{self.folder / 'venv' / 'bin'}:/usr/local/bin:/usr/bin:/bin"
         env = {**os.environ, "PATH": path if self.row.on_debian13 else f"{path}:{os.environ['PATH']}"}
         env |= {"HPC_TRAIN_CACHE": str(CACHE), "PYTHONPATH": "", "CUDA_VISIBLE_DEVICES": "", "PYTHONUNBUFFERED": "1"}
+        # Open MPI asks root whether it means it.
+        env |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
         command = [str(word) for word in words]
         if self.row.on_debian13:
             command = [str(REPOSITORY / "tests" / "debian13.sh"), str(DEBIAN), str(REPOSITORY), str(CACHE), *command]
