@@ -275,6 +275,30 @@ PATCHES = (
         "as above; and ranks that give different variables waited for ever",
     ),
     Patch(
+        "horovod/tensorflow/functions.py",
+        "            for var in variables:\n"
+        "                var.assign(broadcast(var, root_rank, process_set=process_set))\n",
+        "            for i, var in enumerate(variables):\n"
+        "                var.assign(broadcast(var, root_rank, f'HorovodBroadcast_{i}', process_set=process_set))\n",
+        "a variable is known by its place: its name counts the layers that a rank has made, and ranks waited for ever",
+    ),
+    Patch(
+        "horovod/tensorflow/functions.py",
+        "tf.group(*[var.assign(broadcast(var, root_rank, process_set=process_set))\n"
+        "                              for var in variables])",
+        "tf.group(*[var.assign(broadcast(var, root_rank, f'HorovodBroadcast_{i}', process_set=process_set))\n"
+        "                              for i, var in enumerate(variables)])",
+        "as above",
+    ),
+    Patch(
+        "horovod/tensorflow/mpi_ops.py",
+        "_resource([var.handle for var in variables],\n"
+        "                                                        variable_names=[var.name for var in variables],",
+        "_resource([var.handle for var in variables],\n"
+        "                                                        variable_names=list(map(str, range(len(variables)))),",
+        "as above",
+    ),
+    Patch(
         "horovod/common/util.py",
         "    available_fn = lambda ext: ext is not None\n",
         "    available_fn = lambda ext: getattr(ext, '_MPI_LIB_AVAILABLE', True)\n",

@@ -31,35 +31,55 @@ def synchronise_batch_norm(model: keras.Model) -> int:
             f"Keras {keras.__version__} has no BatchNormalization._moments, which synchronised batch normalisation "
             "replaces: install Keras 3.15, or train without it"
         ).agreed()
-    for number, layer in enumerate(found):
-        synchronise(layer, str(number))
+    for layer in found:
+        synchronise(layer)
     return sum(layer.trainable for layer in found)
 
 
-def synchronise(layer: keras.layers.BatchNormalization, name: str) -> None:
-    """Make one layer use the mean and variance of the global batch; `name` is the same on every rank, and unique."""
+def synchronise(layer: keras.layers.BatchNormalization) -> None:
+    """Make one layer use the mean and variance of the global batch."""
     # On this layer alone: the class, and so what is saved, stays Keras's own.
-    layer._moments = MethodType(_moments_of(f"hpc_train.batch_norm.{name}"), layer)
+    layer._moments = MethodType(_moments, layer)
 
 
-def _moments_of(name: str):
-    def moments(layer, inputs: tf.Tensor, mask: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
-        """(mean, variance), each (channels,), over all axes but the layer's and over all ranks."""
-        axis = layer.axis % inputs.shape.rank
-        others = [i for i in range(inputs.shape.rank) if i != axis]
-        # Near the mean and the same on all ranks: the difference of squares below loses fewer digits.
-        shift = tf.stop_gradient(tf.cast(layer.moving_mean, inputs.dtype))
-        x = inputs - tf.reshape(shift, [-1 if i == axis else 1 for i in range(inputs.shape.rank)])
-        if mask is None:
-            count = tf.fill([inputs.shape[axis]], tf.size(x, tf.int64) // inputs.shape[axis])
-        else:
-            keep = tf.broadcast_to(tf.cast(mask, tf.bool)[..., None], tf.shape(x))
-            x = tf.where(keep, x, tf.zeros_like(x))
-            count = tf.math.count_nonzero(keep, others)
-        sums = tf.stack([tf.reduce_sum(x, others), tf.reduce_sum(tf.square(x), others), tf.cast(count, x.dtype)])
-        total, squares, count = tf.unstack(hvd.allreduce(sums, op=hvd.Sum, name=name))
-        mean = tf.math.divide_no_nan(total, count)
-        variance = tf.math.divide_no_nan(squares, count) - tf.square(mean)
-        return mean + shift, tf.maximum(variance, 0.0)
+def _moments(layer, inputs: tf.Tensor, mask: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
+    """(mean, variance), each (channels,), over all axes but the layer's and over all ranks."""
+    axis = layer.axis % inputs.shape.rank
+    others = [i for i in range(inputs.shape.rank) if i != axis]
+    # Near the mean and the same on all ranks: the difference of squares below loses fewer digits.
+    shift = tf.stop_gradient(tf.cast(layer.moving_mean, inputs.dtype))
+    x = inputs - tf.reshape(shift, [-1 if i == axis else 1 for i in range(inputs.shape.rank)])
+    if mask is None:
+        count = tf.fill([inputs.shape[axis]], tf.size(x, tf.int64) // inputs.shape[axis])
+    else:
+        keep = tf.broadcast_to(tf.cast(mask, tf.bool)[..., None], tf.shape(x))
+        x = tf.where(keep, x, tf.zeros_like(x))
+        count = tf.math.count_nonzero(keep, others)
+    sums = tf.stack([tf.reduce_sum(x, others), tf.reduce_sum(tf.square(x), others), tf.cast(count, x.dtype)])
+    total, squares, count = tf.unstack(_sum(sums, _next_name()))
+    mean = tf.math.divide_no_nan(total, count)
+    variance = tf.math.divide_no_nan(squares, count) - tf.square(mean)
+    return mean + shift, tf.maximum(variance, 0.0)
 
-    return moments
+
+def _sum(values: tf.Tensor, name: str) -> tf.Tensor:
+    """The sum over the ranks, and in the backward pass that of its gradients."""
+
+    @tf.custom_gradient
+    def total(values):
+        def gradient(above):
+            return hvd.allreduce(above, op=hvd.Sum, name=f"{name}.gradient", ignore_name_scope=True)
+
+        return hvd.allreduce(values, op=hvd.Sum, name=name, ignore_name_scope=True), gradient
+
+    return total(values)
+
+
+def _next_name() -> str:
+    """The same name on every rank, by the turn in a compiled function: names of layers count those a rank has made."""
+    graph = tf.compat.v1.get_default_graph()
+    number = graph._hpc_train_batch_norms = getattr(graph, "_hpc_train_batch_norms", 0) + 1
+    depth = 0
+    while graph := getattr(graph, "outer_graph", None):
+        depth += 1
+    return f"hpc_train.batch_norm.{depth}.{number}"

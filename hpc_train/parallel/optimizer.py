@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import re
 from typing import Any
 
 import horovod.tensorflow as hvd
@@ -84,7 +85,7 @@ class DistributedOptimizer(_Optimizer):
         _check(optimizer)
         plain = type(optimizer)
         # In the class, which is this optimizer's alone: the object has nothing that a plain one has not.
-        state = _State(FirstSteps(optimizer.name), settings)
+        state = _State(FirstSteps(_unnumbered(optimizer.name)), settings)
         own = {"_plain": plain, "_settings": (cls, settings), "_state": state, **(more or {})}
         swap_class(optimizer, plain, (cls, plain), own)
         if name is not None:
@@ -173,6 +174,10 @@ class DistributedOptimizer(_Optimizer):
             watch_loop()
             self._state.first_steps.check(weights, grads)
 
+    @property
+    def _wire_name(self) -> str:
+        return _unnumbered(self.name)
+
     def average_waiting(self) -> None:
         """Replace the waiting gradients by their means over the ranks; the next step's result is the same. Collective.
 
@@ -206,12 +211,12 @@ class DistributedOptimizer(_Optimizer):
         averaged = list(grads)
         if self.reduction == "adasum":
             for i in reversed([i for i, grad in enumerate(grads) if grad is not None]):
-                averaged[i] = wire.adasum(tf.convert_to_tensor(grads[i]), f"{self.name}.adasum.{i}")
+                averaged[i] = wire.adasum(tf.convert_to_tensor(grads[i]), f"{self._wire_name}.adasum.{i}")
             return averaged
         dense = []
         for i, grad in enumerate(grads):
             if isinstance(grad, tf.IndexedSlices):
-                averaged[i] = wire.reduce_sparse(grad, f"{self.name}.sparse.{i}", self.reduction)
+                averaged[i] = wire.reduce_sparse(grad, f"{self._wire_name}.sparse.{i}", self.reduction)
             elif grad is not None:
                 dense.append(i)
         grads = list(grads)
@@ -220,7 +225,7 @@ class DistributedOptimizer(_Optimizer):
                 # A batch of unknown size leaves it open; it is the variable's.
                 grads[i] = tf.ensure_shape(grads[i], weights[i].shape)
         for number, bucket in enumerate(wire.buckets(dense, grads, self.bucket_mib * MIB)):
-            name = f"{self.name}.bucket.{number}"
+            name = f"{self._wire_name}.bucket.{number}"
             means = wire.reduce([grads[i] for i in bucket], name, self.wire_dtype, self.reduction)
             for i, mean in zip(bucket, means, strict=True):
                 averaged[i] = mean
@@ -264,6 +269,14 @@ def swap_class(optimizer, plain: type, bases: tuple[type, ...], own: dict) -> No
 def _set_class(optimizer, kind: type) -> None:
     # Not by an assignment: the subclass shows another class.
     object.__dict__["__class__"].__set__(optimizer, kind)
+
+
+def _unnumbered(name: str) -> str:
+    """A name that is the same on every rank: Keras counts the optimizers that a process has made.
+
+    Of two optimizers with one name in a compiled function, TensorFlow numbers the operations.
+    """
+    return re.sub(r"_[0-9]+$", "", name)
 
 
 def keras_optimizer(given):

@@ -1,6 +1,8 @@
 """Checks that the replicas are equal: the same variables on every rank, and in them the same bits."""
 
+import contextlib
 import hashlib
+import json
 
 import horovod.tensorflow as hvd
 import numpy as np
@@ -48,12 +50,13 @@ def check_layout(variables, layers=()) -> None:
 
     Args:
         variables: Keras variables, in this rank's order.
-        layers: of the model; their classes must be the same too, in this order.
+        layers: of the model; their classes and configurations must be the same too, in this order, but for names and
+            seeds.
 
     Raises:
         UserError: on every rank, naming the first variable or layer that differs, where, and how.
     """
-    mine = [descriptions(variables), [type(layer).__name__ for layer in layers]]
+    mine = [[{"": text} for text in descriptions(variables)], [_settings(layer) for layer in layers]]
     if hvd.size() == 1 or equal_on_all_ranks(repr(mine).encode(), "hpc_train.layout"):
         return
     root = broadcast_object(mine, name="hpc_train.layout.root")
@@ -68,12 +71,35 @@ def check_layout(variables, layers=()) -> None:
             ).agreed()
 
 
-def _first_difference(root: list[str], mine: list[str]) -> tuple[int, str, str] | None:
+def _first_difference(root: list[dict], mine: list[dict]) -> tuple[int, str, str] | None:
     for place in range(max(len(root), len(mine))):
-        ours, theirs = (", ".join(part[place : place + 1]) or "missing" for part in (root, mine))
+        ours, theirs = ((part[place : place + 1] or [{"": "missing"}])[0] for part in (root, mine))
         if ours != theirs:
-            return place, ours, theirs
+            # The class, "", comes first.
+            key = min(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))
+            said = [of[""] + (f" with {key}={of.get(key, 'nothing')[:80]}" if key else "") for of in (ours, theirs)]
+            return place, said[0], said[1]
     return None
+
+
+def _settings(layer) -> dict[str, str]:
+    """A layer's class, as "", and its configuration in JSON; a model's is that of its layers."""
+    config: dict = {}
+    if not getattr(layer, "layers", None):
+        # A layer of one's own need not have one.
+        with contextlib.suppress(Exception):
+            config = _without_names(layer.get_config())
+    values = {key: json.dumps(value, default=lambda v: type(v).__name__) for key, value in config.items()}
+    return {"": type(layer).__name__, **values}
+
+
+def _without_names(config):
+    """A configuration without what may differ between ranks: names, which Keras numbers in each process, and seeds."""
+    if isinstance(config, (list, tuple)):
+        return [_without_names(value) for value in config]
+    if not isinstance(config, dict) or str(config.get("class_name")).endswith("DTypePolicy"):
+        return config
+    return {str(key): _without_names(value) for key, value in config.items() if key not in ("name", "seed")}
 
 
 def check_replicas(variables, where: str = "", ranks: hvd.ProcessSet = hvd.global_process_set, why: str = "") -> None:

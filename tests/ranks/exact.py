@@ -271,6 +271,24 @@ def ranks_that_built_different_models_name_the_first_difference():
     )
     without_variables = of(lambda odd: [keras.layers.Flatten()] if odd else [])
     assert re.search(r"layer \d is Dense on rank 0 and Flatten on rank 1", without_variables), without_variables
+    activation = of(lambda odd: [dense(4, activation="tanh" if odd else "relu")])
+    assert 'is Dense with activation="relu" on rank 0 and Dense with activation="tanh" on rank 1' in activation
+    dropout = of(lambda odd: [keras.layers.Dropout(0.5 if odd else 0.1)])
+    assert "is Dropout with rate=0.1 on rank 0 and Dropout with rate=0.5 on rank 1" in dropout
+
+
+def names_and_seeds_may_differ_between_ranks_built_alike():
+    # As after `if rank == 0: build_model().summary()`: Keras has counted more layers and optimizers on one rank.
+    for _ in range(world.rank):
+        keras.layers.LSTM(2).build((None, 3, 2))
+        network(keras.Sequential, keras.layers.BatchNormalization(), hvd.SyncBatchNormalization()).compile("sgd", "mse")
+    inner = keras.layers.Bidirectional(keras.layers.LSTM(2))
+    rate = keras.layers.Dropout(0.5, seed=world.rank)
+    layers = [keras.layers.BatchNormalization(), keras.layers.Reshape((2, 3)), inner, hvd.SyncBatchNormalization()]
+    model = network(keras.Sequential, *layers, hvd.SyncBatchNormalization(), rate)
+    parallel.synchronise_batch_norm(model)
+    assert "loss" in fit(model)
+    hvd.broadcast_variables(model.variables, root_rank=0)
 
 
 if __name__ == "__main__":

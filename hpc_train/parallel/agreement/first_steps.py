@@ -17,7 +17,7 @@ class FirstSteps:
     made its variables.
 
     Args:
-        name: the same on every rank, and unique among the job's optimizers.
+        name: the same on every rank.
     """
 
     def __init__(self, name: str):

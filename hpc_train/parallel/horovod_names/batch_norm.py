@@ -27,5 +27,5 @@ def SyncBatchNormalization(fused=False, **kwargs) -> keras.layers.BatchNormaliza
     number = next(_numbers)
     name = f"sync_batch_normalization_{number}" if number else "sync_batch_normalization"
     layer = keras.layers.BatchNormalization(**{"name": name, **kwargs})
-    synchronise(layer, layer.name)
+    synchronise(layer)
     return layer

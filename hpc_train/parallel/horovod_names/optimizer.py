@@ -65,7 +65,7 @@ class HorovodOptimizer(Core):
             super()._check_first_steps([w for w, _ in chosen], [g for _, g in chosen])
 
     def average(self, grads: list, weights: list | None = None) -> list:
-        return self.rules.reduce(grads, weights, self.name)
+        return self.rules.reduce(grads, weights, self._wire_name)
 
     def apply(self, grads, trainable_variables=None):
         """Reduce `grads` and apply them: every one, or with `backward_passes_per_step` every n-th time their sums."""
