@@ -275,12 +275,21 @@ PATCHES = (
         "as above; and ranks that give different variables waited for ever",
     ),
     Patch(
+        TENSORFLOW,
+        '        with tf.name_scope(name + "_Allreduce"):\n'
+        "            if sparse_as_dense:\n                grads = [tf",
+        '        with tf.name_scope(name + "_Allreduce"):\n'
+        "            grads = [g if g is None else tf.identity(g, f'grad_{i}') for i, g in enumerate(grads)]\n"
+        "            if sparse_as_dense:\n                grads = [tf",
+        "a gradient is known by its place: its name counts the layers that a rank has made, and ranks waited for ever",
+    ),
+    Patch(
         "horovod/tensorflow/functions.py",
         "            for var in variables:\n"
         "                var.assign(broadcast(var, root_rank, process_set=process_set))\n",
         "            for i, var in enumerate(variables):\n"
         "                var.assign(broadcast(var, root_rank, f'HorovodBroadcast_{i}', process_set=process_set))\n",
-        "a variable is known by its place: its name counts the layers that a rank has made, and ranks waited for ever",
+        "as above, for variables",
     ),
     Patch(
         "horovod/tensorflow/functions.py",

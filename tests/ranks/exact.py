@@ -289,6 +289,17 @@ def names_and_seeds_may_differ_between_ranks_built_alike():
     parallel.synchronise_batch_norm(model)
     assert "loss" in fit(model)
     hvd.broadcast_variables(model.variables, root_rank=0)
+    words = keras.Sequential(
+        [keras.Input((3,)), keras.layers.Embedding(5, 2), keras.layers.Flatten(), keras.layers.Dense(1)]
+    )
+
+    @tf.function
+    def gradients(inputs):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(words(inputs))
+        return hvd.DistributedGradientTape(tape).gradient(loss, words.trainable_variables)
+
+    assert len(gradients(tf.zeros((2, 3)))) == 3
 
 
 if __name__ == "__main__":
