@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 # A rank that waits for one that was killed gives up after this time, if its own neighbour lives.
-os.environ["HOROVOD_GLOO_TIMEOUT_SECONDS"] = "10"
+os.environ["HOROVOD_GLOO_TIMEOUT_SECONDS"] = "20"
 
 import horovod.tensorflow.keras as hvd
 import keras
