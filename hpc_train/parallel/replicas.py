@@ -13,7 +13,7 @@ from hpc_train.parallel.collectives import broadcast_object, equal_on_all_ranks,
 from hpc_train.parallel.variables import descriptions, named
 from hpc_train.parallel.wire import alone
 
-_MAY_DIFFER = ("name", "seed", "batch_shape", "build_config")
+_MAY_DIFFER = ("name", "seed", "batch_shape", "build_config", "initializer")
 _INTEGER_OF_SIZE = {1: tf.uint8, 2: tf.uint16, 4: tf.uint32, 8: tf.int64}
 # What the device itself can add up; the bytes of other dtypes (complex128, float8, strings) go through the CPU.
 _ON_DEVICE = (
@@ -95,12 +95,12 @@ def _settings(layer) -> dict[str, str]:
 
 
 def _without_names(config):
-    """A configuration without what may differ: names, which Keras numbers in each process, seeds, sizes of batches."""
+    """A configuration without what may differ: names, which Keras numbers, first values, seeds, sizes of batches."""
     if isinstance(config, (list, tuple)):
         return [_without_names(value) for value in config]
     if not isinstance(config, dict) or str(config.get("class_name")).endswith("DTypePolicy"):
         return config
-    return {str(key): _without_names(value) for key, value in config.items() if key not in _MAY_DIFFER}
+    return {str(key): _without_names(value) for key, value in config.items() if not str(key).endswith(_MAY_DIFFER)}
 
 
 def check_replicas(variables, where: str = "", ranks: hvd.ProcessSet = hvd.global_process_set, why: str = "") -> None:

@@ -282,7 +282,8 @@ def names_and_seeds_may_differ_between_ranks_built_alike():
     for _ in range(world.rank):
         keras.layers.LSTM(2).build((None, 3, 2))
         network(keras.Sequential, keras.layers.BatchNormalization(), hvd.SyncBatchNormalization()).compile("sgd", "mse")
-    inner = keras.layers.Bidirectional(keras.layers.LSTM(2))
+    first = keras.initializers.Constant(world.rank)
+    inner = keras.layers.Bidirectional(keras.layers.LSTM(2, bias_initializer=first))
     rate = keras.layers.Dropout(0.5, seed=world.rank)
     layers = [keras.layers.BatchNormalization(), keras.layers.Reshape((2, 3)), inner, hvd.SyncBatchNormalization()]
     model = network(keras.Sequential, *layers, hvd.SyncBatchNormalization(), rate)
