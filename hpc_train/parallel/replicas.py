@@ -51,14 +51,16 @@ def check_layout(variables, layers=()) -> None:
 
     Args:
         variables: Keras variables, in this rank's order.
-        layers: of the model; their classes and configurations must be the same too, in this order, but for names and
-            seeds.
+        layers: of the model; their classes and configurations must be the same too, in this order, but for names,
+            seeds, initializers and the sizes of batches.
 
     Raises:
         UserError: on every rank, naming the first variable or layer that differs, where, and how.
     """
+    if hvd.size() == 1:
+        return
     mine = [[{"": text} for text in descriptions(variables)], [_settings(layer) for layer in layers]]
-    if hvd.size() == 1 or equal_on_all_ranks(repr(mine).encode(), "hpc_train.layout"):
+    if equal_on_all_ranks(repr(mine).encode(), "hpc_train.layout"):
         return
     root = broadcast_object(mine, name="hpc_train.layout.root")
     for part, kind in enumerate(("variable", "layer")):
