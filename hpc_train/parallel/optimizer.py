@@ -289,9 +289,11 @@ def keras_optimizer(given):
         found = keras.optimizers.get(given)
         if isinstance(found, keras.optimizers.Optimizer):
             return found
+    plain = isinstance(given, (str, dict, type, type(None)))
+    what = repr(given) if plain else f"{type(given).__module__}.{type(given).__name__}"
     raise UserError(
-        f"DistributedOptimizer: {given!r} is no Keras optimizer; give it one, such as keras.optimizers.Adam(0.001), or "
-        "the name of one"
+        f"DistributedOptimizer: {what} is no optimizer of Keras 3; give it one, such as keras.optimizers.Adam(0.001), "
+        "or the name of one"
     ).agreed()
 
 

@@ -80,7 +80,7 @@ def test_a_word_of_keras_2_is_one_line(code, tmp_path, monkeypatch):
     assert line, "".join(traceback.format_exception(kind, error, trace))
     assert line.startswith(f"train.py:{LINE}: ")
     assert GONE[code] in line
-    assert line.endswith("; `hpc-train port train.py` shows the change")
+    assert line.endswith("; try `hpc-train port train.py`")
     assert "\n" not in line
 
 

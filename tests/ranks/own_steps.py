@@ -172,7 +172,7 @@ def a_part_that_was_compiled_for_itself_is_no_optimizer_of_the_model():
 
 def what_is_no_optimizer_is_named_in_one_line():
     for wrong in ("adamm", None, keras.optimizers.SGD, {"class_name": "Sgdd", "config": {}}):
-        with pytest.raises(UserError, match="is no Keras optimizer") as caught:
+        with pytest.raises(UserError, match="is no optimizer of Keras 3") as caught:
             parallel.DistributedOptimizer(wrong)
         assert caught.value.every_rank
         assert "\n" not in str(caught.value)

@@ -22,6 +22,8 @@ def problem(checkout: Path) -> str | None:
     """Why the tests of `checkout` cannot run here; None if they can."""
     if not (checkout / "keras" / "src" / "optimizers" / "sgd_test.py").is_file():
         return f"{checkout} is no checkout of Keras: git clone https://github.com/keras-team/keras"
+    if launches.missing(("keras",)):
+        return "this Python has no Keras: activate the environment in which `hpc-train build-horovod` built Horovod"
     said = (checkout / "keras" / "src" / "version.py").read_text().split('"')[1]
     if said != (installed := version("keras")):
         return f"{checkout} is Keras {said}, and {installed} is installed: git -C {checkout} checkout v{installed}"

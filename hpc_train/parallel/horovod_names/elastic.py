@@ -288,7 +288,7 @@ class TensorFlowKerasState(_VariablesState):
                 if hasattr(optimizer, "average_waiting"):
                     optimizer.average_waiting()
                 if passes := _passes(optimizer):
-                    passes.average(optimizer._trainable_variables)
+                    passes.average(optimizer._trainable_variables, optimizer.process_set)
         super().commit()
 
     def reset(self) -> None:

@@ -226,19 +226,7 @@ def DistributedOptimizer(
     if op == hvd.Adasum:
         _check_adasum(average_aggregated_gradients, compression, process_set)
     passes = {"passes": backward_passes_per_step, "average_passes": average_aggregated_gradients}
-    return HorovodOptimizer(_keras_optimizer(optimizer), name, lag=0, rules=rules, process_set=process_set, **passes)
-
-
-def _keras_optimizer(optimizer):
-    if isinstance(optimizer, (str, dict)):
-        return keras_optimizer(optimizer)
-    if not isinstance(optimizer, keras.optimizers.Optimizer):
-        kind = f"{type(optimizer).__module__}.{type(optimizer).__name__}"
-        raise UserError(
-            f"hvd.DistributedOptimizer is given {kind}, which is no optimizer of Keras 3: take one of keras.optimizers "
-            "(`hpc-train port SCRIPT.py` shows the change)"
-        ).agreed()
-    return optimizer
+    return HorovodOptimizer(keras_optimizer(optimizer), name, lag=0, rules=rules, process_set=process_set, **passes)
 
 
 def _check_adasum(average_passes: bool, compression, process_set) -> None:

@@ -73,12 +73,12 @@ class Passes:
         """A variable for each weight, with the sum of this rank's gradients since the last step."""
         return [self._sum(weight, tf.as_dtype(weight.dtype)) for weight in weights]
 
-    def average(self, weights: list) -> None:
-        """Replace the sums by their means over the ranks; the next step's result is the same. Collective."""
-        if hvd.size() == 1 or not int(self.counter):
+    def average(self, weights: list, ranks: hvd.ProcessSet) -> None:
+        """Replace the sums by their means over `ranks`; the next step's result is the same. Collective."""
+        if wire.alone(ranks) or not int(self.counter):
             return
         for i, total in enumerate(self.sums(weights)):
-            mean = wire.reduce([tf.convert_to_tensor(total)], f"hpc_train.passes.{i}")
+            mean = wire.reduce([tf.convert_to_tensor(total)], f"hpc_train.passes.{i}", ranks=ranks)
             total.assign(mean[0])
 
     def _sum(self, weight, dtype: tf.DType) -> tf.Variable:

@@ -126,7 +126,7 @@ def explain(kind: type[BaseException], error, trace) -> str | None:
         return None
     file, line = _place(trace)
     name = os.path.basename(file)
-    return f"{name}:{line}: {said}; `hpc-train port {name}` shows the change" if name else said
+    return f"{name}:{line}: {said}; try `hpc-train port {name}`" if name else said
 
 
 def _said(kind, error) -> str | None:
