@@ -339,15 +339,21 @@ class Collected:
 
 
 def _keep_xla_out() -> None:
-    """Let Keras compile no step of a distributed optimizer by XLA, which knows no Horovod; else it does on GPUs."""
+    """Let Keras compile no step of a distributed optimizer by XLA, which knows no Horovod; else it does on GPUs.
+
+    Evaluation is compiled by XLA where `compile` asks for it in so many words: it calls no Horovod.
+    """
     trainer: Any = next(kind for kind in keras.Model.__mro__ if "make_train_function" in vars(kind))
     plain = trainer.make_train_function
 
     @functools.wraps(plain)
     def make_train_function(self, *args, **kwargs):
-        if any(isinstance(optimizer, DistributedOptimizer) for optimizer in optimizers(self)):
-            self.jit_compile = False
-        return plain(self, *args, **kwargs)
+        if not any(isinstance(optimizer, DistributedOptimizer) for optimizer in optimizers(self)):
+            return plain(self, *args, **kwargs)
+        self.jit_compile = False
+        made = plain(self, *args, **kwargs)
+        self.jit_compile = self._compile_config.config["jit_compile"] is True
+        return made
 
     trainer.make_train_function = make_train_function
 

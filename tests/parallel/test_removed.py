@@ -28,7 +28,7 @@ GONE = {
     "tf.ConfigProto()": "tf.config.set_visible_devices",
     "tf.placeholder(tf.float32)": "TensorFlow has no placeholder: it is of TensorFlow 1",
     "tf.train.AdamOptimizer(0.1)": "TensorFlow has no AdamOptimizer",
-    "tf.nothing_of_the_kind()": "TensorFlow has no nothing_of_the_kind; `hpc-train port",
+    "tf.nothing_of_the_kind()": "TensorFlow has no nothing_of_the_kind; try `hpc-train port",
     "scaled.get_scaled_loss(1.0)": "Keras 3 has no get_scaled_loss: use loss = optimizer.scale_loss(loss)",
     "scaled.get_unscaled_gradients([1.0])": "Keras 3 has no get_unscaled_gradients",
     "keras.optimizers.SGD().get_weights()": "Keras 3 has no get_weights: use optimizer.variables",
