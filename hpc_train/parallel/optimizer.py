@@ -7,6 +7,7 @@ from typing import Any
 
 import horovod.tensorflow as hvd
 import keras
+import numpy as np
 import tensorflow as tf
 
 from hpc_train.errors import UserError
@@ -208,6 +209,8 @@ class DistributedOptimizer(_Optimizer):
         """
         if wire.alone():
             return grads
+        # Keras takes NumPy's arrays too.
+        grads = [tf.convert_to_tensor(grad) if isinstance(grad, np.ndarray) else grad for grad in grads]
         averaged = list(grads)
         if self.reduction == "adasum":
             for i in reversed([i for i, grad in enumerate(grads) if grad is not None]):
@@ -219,7 +222,6 @@ class DistributedOptimizer(_Optimizer):
                 averaged[i] = wire.reduce_sparse(grad, f"{self._wire_name}.sparse.{i}", self.reduction)
             elif grad is not None:
                 dense.append(i)
-        grads = list(grads)
         for i in dense:
             if not grads[i].shape.is_fully_defined() and weights is not None:
                 # A batch of unknown size leaves it open; it is the variable's.

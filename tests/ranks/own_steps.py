@@ -178,10 +178,17 @@ def what_is_no_optimizer_is_named_in_one_line():
         assert "\n" not in str(caught.value)
 
 
+def gradients_may_be_arrays_of_numpy():
+    weight = keras.Variable(np.zeros(2, "float32"))
+    optimizer = parallel.DistributedOptimizer(keras.optimizers.SGD(1.0))
+    optimizer.apply([np.array([1.0, world.rank])], [weight])
+    np.testing.assert_allclose(weight, [-1, -(world.size - 1) / 2])
+
+
 CHECKS = [each_of_several_optimizers_averages_once, a_checkpoint_holds_every_optimizer]
 CHECKS += [a_plain_second_optimizer_is_named_before_the_first_step, optimizers_are_found_wherever_the_model_keeps_them]
 CHECKS += [a_part_that_was_compiled_for_itself_is_no_optimizer_of_the_model, what_is_no_optimizer_is_named_in_one_line]
-CHECKS += [an_overflow_in_an_eager_loop_makes_all_ranks_skip_the_step]
+CHECKS += [an_overflow_in_an_eager_loop_makes_all_ranks_skip_the_step, gradients_may_be_arrays_of_numpy]
 
 
 if __name__ == "__main__":

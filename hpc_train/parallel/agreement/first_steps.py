@@ -48,9 +48,9 @@ class FirstSteps:
             tf.cond(self._steps < 2, lambda: self._look(variables), lambda: None)
 
     def _look(self, variables) -> None:
-        steps = self._steps.assign_add(1, read_value=True)
+        steps = self._steps.assign_add(1)
         if tf.executing_eagerly():
-            if int(steps) == 2:
+            if int(self._steps) == 2:
                 self._compare(variables)
         else:
             tf.cond(steps == 2, lambda: self._compare(variables), lambda: None)
