@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import launches
-from keras_reasons import REASONS
+from keras_reasons import REASONS, REASONS_OF_RANKS
 
 USAGE = "usage: tests/keras_upstream.sh CHECKOUT [RANKS]"
 # What is wrapped, and in which of Keras's tests.
@@ -48,8 +48,8 @@ def line(*columns) -> str:
     return " | ".join([f"{columns[0]:34}", *(f"{column!s:>14}" for column in columns[1:])])
 
 
-def compare(plain: dict, wrapped: dict) -> tuple[int, list[str]]:
-    """Print a group's lines of the table.
+def compare(plain: dict, wrapped: dict, reasons: dict[str, str]) -> tuple[int, list[str]]:
+    """Print a group's lines of the table; reasons: by test, of known exceptions.
 
     Returns:
         The number of exceptions without a reason and of reasons without an exception, and a line for each of both.
@@ -60,7 +60,7 @@ def compare(plain: dict, wrapped: dict) -> tuple[int, list[str]]:
         failed = [test for test in passed if wrapped.get(test, ("missing",))[0] != "passed"]
         print(line(file, len(passed), len(passed) - len(failed), len(failed)), flush=True)
         for test in passed:
-            reason = REASONS.get(test)
+            reason = reasons.get(test)
             if test in failed:
                 wrong += reason is None
                 lines.append(f"{test}: {reason or 'NO REASON: ' + launches.last_error(wrapped.get(test, '  ')[1])}")
@@ -83,6 +83,7 @@ def main() -> int:
     print(f"output in {folder}; {ranks} rank{'s' * (ranks > 1)}", flush=True)
     print(line("file", "plain passed", "wrapped passed", "exceptions"), flush=True)
     launcher = ["horovodrun", "--gloo", "-np", str(ranks)] if ranks > 1 else []
+    reasons = REASONS | (REASONS_OF_RANKS if ranks > 1 else {})
     wrong, lines = 0, []
     for group, patterns in GROUPS.items():
         if os.environ.get("UPSTREAM_ONLY", "") not in group:
@@ -93,7 +94,7 @@ def main() -> int:
         files = [file for file in files if not own or file.name in own]
         plain = launches.run(files, place, place / "plain", 1, [], ["keras_wrapped"])
         wrapped = launches.run(files, place, place / "wrapped", ranks, launcher, ["keras_wrapped"], UPSTREAM_WRAP=group)
-        more, said = compare(plain, wrapped)
+        more, said = compare(plain, wrapped, reasons)
         wrong, lines = wrong + more, lines + said
     print("\n".join(["", *lines]))
     return 1 if wrong else 0
