@@ -1,5 +1,6 @@
 """The options that choose the data of a command or a trainer."""
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -7,6 +8,7 @@ from typing import Literal
 from hpc_train.errors import UserError
 
 SYNTHETIC = "synthetic"
+_MOST_LABELS = 2**16
 
 
 @dataclass(frozen=True)
@@ -21,15 +23,28 @@ class DataOptions:
     layout: Literal["auto", "shards", "cam5", "paper", "climatenet"] = "auto"
     """How the samples are stored in a file; auto: recognise it from the first file."""
     inputs: tuple[str, ...] = ()
-    """Data sets of the inputs, for files of any other layout. Several are stacked as channels."""
+    """Data sets of the inputs, for files of any other layout. Several are stacked as channels; with names, as in
+    images=a/b meta=c/d, they are several inputs of the network."""
     targets: tuple[str, ...] = ()
-    """Data sets of the targets. A name that ends in [k] takes index k of the first axis of a sample."""
+    """Data sets of the targets, named likewise; without them the inputs are the targets. A data set that ends in [k]
+    takes index k of the first axis of a sample."""
+    sample_weights: str = ""
+    """With --inputs: data set of the sample weights, which multiply the loss of a sample."""
+    lengths: tuple[str, ...] = ()
+    """With --inputs: data set of the lengths of sequences that lie one after the other, as DATASET, or NAME=DATASET for
+    an input or target with a name. They are padded with zeros."""
+    sequence_length: int | None = None
+    """With --lengths: length to which sequences are padded, or cut; by default that of the longest one in the training
+    data."""
     samples: Literal["rows", "files"] = "rows"
     """With --inputs: rows: the first axis of a data set counts the samples; files: each file is one sample."""
     channels: Literal["first", "last"] = "last"
     """With --inputs: the axis of a sample that counts the channels."""
     classes: int | None = None
     """Number of classes, if the files do not say it."""
+    label_values: tuple[str, ...] = ()
+    """Stored labels of classes 0, 1, 2, ..., where these are other numbers: 0 255 for masks, 1..10 for labels that
+    begin at 1."""
 
     def layout_of_files(self):
         """The `data.catalogue.layout.Layout` that the options name; None to recognise it from the files."""
@@ -38,23 +53,72 @@ class DataOptions:
         if self.inputs:
             if self.layout != "auto":
                 raise UserError(f"--inputs and --layout {self.layout} both name the data sets; give one of the two")
-            return layout.Layout("custom", self.inputs, self.targets, self.samples == "rows", self.channels)
-        if self.targets:
-            raise UserError("--targets needs --inputs; give both")
+            inputs, input_names = layout.named("--inputs", self.inputs)
+            targets, target_names = layout.named("--targets", self.targets)
+            names = input_names, target_names
+            how = self.samples == "rows", self.channels, *names, self.sample_weights, self._lengths(*names)
+            return layout.Layout("custom", inputs, targets, *how)
+        for name in ("targets", "sample_weights", "lengths"):
+            if getattr(self, name):
+                raise UserError(f"--{name.replace('_', '-')} needs --inputs; give both")
         if (self.samples, self.channels) != ("rows", "last"):
             raise UserError("--samples and --channels are for data sets named with --inputs; leave them out")
         if self.layout in ("auto", "climatenet"):
             return None
         return {"shards": layout.SHARDS, "cam5": layout.CAM5, "paper": layout.PAPER}[self.layout]
 
+    def _lengths(self, inputs: tuple[str, ...], targets: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+        """(`Place.label`, data set) of --lengths, for inputs and targets of these names."""
+        from hpc_train.data.catalogue.layout import named
+
+        lengths, names = named("--lengths", self.lengths)
+        labels = {name: f"input {name}".strip() for name in inputs or ("",)}
+        labels |= {name: f"target {name}" for name in targets if name not in labels}
+        pairs = list(zip(names or ("",) * len(lengths), lengths, strict=True))
+        for name, dataset in pairs:
+            if name not in labels:
+                there = f"name one of {', '.join(filter(None, labels))}" if any(labels) else "leave the name out"
+                raise UserError(f"--lengths {dataset}: no input or target has the name {name!r}; {there}")
+        return tuple((labels[name], dataset) for name, dataset in pairs)
+
+    def labels(self) -> tuple[int, ...]:
+        """Stored labels of the classes, from --label-values; () where they are the numbers of the classes.
+
+        Raises:
+            UserError: for what is no list of different whole numbers, and for another number of --classes.
+        """
+        values: list[int] = []
+        for word in self.label_values:
+            match = re.fullmatch(r"(-?\d+)(?:\.\.(-?\d+))?", word)
+            if not match:
+                raise UserError(f"--label-values {word}: give whole numbers, such as 0 255, or 1..10 for 1 to 10")
+            first, last = int(match[1]), int(match[2] or match[1])
+            if not 0 <= last - first < _MOST_LABELS:
+                raise UserError(f"--label-values {word}: give the lower number first, at most {_MOST_LABELS} labels")
+            values += range(first, last + 1)
+        if len(set(values)) < len(values):
+            raise UserError(f"--label-values {' '.join(self.label_values)}: names a label twice")
+        if values and self.classes not in (None, len(values)):
+            raise UserError(f"--label-values names {len(values)} labels, but --classes is {self.classes}; leave it out")
+        return tuple(values)
+
     def catalogue(self, split: str | None = "train", comm=None, data: Path | None = None, classes: int | None = None):
         """The `data.catalogue.Catalogue` of `split`, in `data` instead of --data if given; collective over `comm`."""
         from hpc_train.data.catalogue import Catalogue
 
-        if self.classes is not None and self.classes < 1:
-            raise UserError(f"--classes is {self.classes}; it must be at least 1")
-        asked = self.layout_of_files()
-        catalogue = Catalogue.open(data or self.data, split, asked, classes or self.classes, comm)
+        for name in ("classes", "sequence_length"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise UserError(f"--{name.replace('_', '-')} is {value}; it must be at least 1")
+        asked, labels = self.layout_of_files(), self.labels()
+        known = classes or self.classes or len(labels) or None
+        catalogue = Catalogue.open(data or self.data, split, asked, known, comm, labels)
+        if self.classes and len(catalogue.targets) > 1:
+            raise UserError(
+                f"--classes {self.classes}: there are several targets, whose losses say what they are; leave it out"
+            ).agreed()
+        if self.sequence_length is not None and not catalogue.sequence_lengths:
+            raise UserError("--sequence-length is for sequences with --lengths; leave it out").agreed()
+        catalogue = catalogue.padded(self.sequence_length)
         if self.layout not in ("auto", catalogue.layout.name):
             raise UserError(
                 f"{catalogue.files[0]}: layout {catalogue.layout.name}, not {self.layout}; leave --layout out"
@@ -72,6 +136,19 @@ class SyntheticOptions:
     """With --data synthetic: the number of samples in an epoch; by default that of ImageNet. --data synthetic needs no
     files: every step gets the same random images, of 1000 classes or of --classes. For a folder of that name give
     $PWD/synthetic."""
+
+
+@dataclass(frozen=True)
+class ScaleOptions:
+    """How values are scaled on their way to a network of one's own."""
+
+    GROUP = "data"
+
+    normalise: tuple[Literal["inputs", "targets"], ...] = ()
+    """Scale these to mean 0 and standard deviation 1, channel by channel, by --statistics; `hpc-train predict` scales
+    predicted targets back. Packed numbers (scale_factor, add_offset) are real values in any case."""
+    statistics: Path | None = None
+    """With --normalise: statistics.h5 of `hpc-train stats`; by default that in the folder of --data."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +234,8 @@ class LabelOptions(DataOptions):
         from hpc_train.data.catalogue.layout import split_name
 
         number, (first, *_) = self.annotation, catalogue.files
+        if not number and (not catalogue.labelled or len(catalogue.inputs) > 1):
+            return catalogue
         shape, targets = catalogue.target_shape, catalogue.layout.targets
         if catalogue.layout.name == "cam5" and number:
             layout = replace(catalogue.layout, targets=(f"climate/labels_{number}",))
@@ -171,4 +250,4 @@ class LabelOptions(DataOptions):
         if len(targets) > 1:
             raise UserError(f"{first}: --targets names {len(targets)} label maps; name the one to use").agreed()
         layout = replace(catalogue.layout, targets=(f"{split_name(targets[0])[0]}[{number}]",))
-        return replace(catalogue, layout=layout, target_shape=shape[1:])
+        return replace(catalogue, layout=layout).changed("target", datasets=layout.targets, shape=shape[1:])

@@ -102,31 +102,33 @@ def bad_label(target, classes):
     return next(value for value in np.ravel(target) if not (0 <= value < classes and value == np.floor(value)))
 
 
-def check_arrays(where, inputs, targets, classes, class_names):
+def check_arrays(where, arrays, classes, class_names):
     """Check that a shard can hold the arrays.
 
     Args:
         where: begins the message.
-        inputs: as of `write_shards`.
-        targets: as of `write_shards`.
-        classes: as of `write_shards`.
+        arrays: {data set: (n, ...)}.
+        classes: as of `write_shards`; those of the one data set of targets.
         class_names: as of `write_shards`.
 
     Raises:
         UserError: when a shard cannot hold them.
     """
-    if inputs.ndim < 1 or targets.ndim < 1:
-        raise UserError(
-            f"{where}: inputs of shape {inputs.shape} and targets of shape {targets.shape} must be (n, ...) and "
-            "(n, ...); reshape them"
-        )
-    if len(inputs) != len(targets):
-        raise UserError(f"{where}: {len(inputs)} inputs but {len(targets)} targets; give one target for each input")
-    if inputs.size == 0 or targets.size == 0:
-        raise UserError(
-            f"{where}: no samples (inputs have shape {inputs.shape}, targets {targets.shape}); give at least one"
-        )
-    for name, array in (("inputs", inputs), ("targets", targets)):
+    if any(array.ndim < 1 for array in arrays.values()):
+        shapes = " and ".join(f"{name} of shape {array.shape}" for name, array in arrays.items())
+        raise UserError(f"{where}: {shapes} must be {' and '.join(['(n, ...)'] * len(arrays))}; reshape them")
+    (first_name, first), *others = arrays.items()
+    for name, array in others:
+        if len(array) != len(first):
+            one = name.rstrip("s") if "/" not in name else "of each"
+            raise UserError(
+                f"{where}: {len(first)} {first_name} but {len(array)} {name}; give one {one} for each "
+                f"{first_name.rstrip('s') if '/' not in first_name else 'sample'}"
+            )
+    if any(array.size == 0 for array in arrays.values()):
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+        raise UserError(f"{where}: no samples ({shapes.replace(' ', ' have shape ', 1)}); give at least one")
+    for name, array in arrays.items():
         if array.dtype.kind not in "uif" or array.dtype.itemsize > 8:
             raise UserError(
                 f"{where}: {name} have dtype {array.dtype}; convert them to whole or floating numbers of "
@@ -134,11 +136,16 @@ def check_arrays(where, inputs, targets, classes, class_names):
             )
     if class_names and len(class_names) != classes:
         raise UserError(f"{where}: {len(class_names)} class names for {classes} classes; give one for each class")
-    for rows in pieces(inputs, 0, len(inputs)):
-        for array in (inputs, targets):
+    named = [array for name, array in arrays.items() if name.split("/")[0] == "targets"]
+    if classes and len(named) != 1:
+        raise UserError(f"{where}: {classes} classes for {len(named)} targets; give classes 0, which means values")
+    targets = named[0] if named else None
+    for rows in pieces(first, 0, len(first)):
+        for name, array in arrays.items():
             row = first_not_finite(array[rows])
             if row is not None:
-                raise UserError(f"{where}: sample {rows.start + row} holds NaN or infinity; fix it or drop it")
+                place = "" if name in ("inputs", "targets") else f" in {name}"
+                raise UserError(f"{where}: sample {rows.start + row} holds NaN or infinity{place}; fix it or drop it")
         row = first_outside(targets[rows], classes) if classes else None
         if row is not None:
             raise UserError(

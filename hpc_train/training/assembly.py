@@ -51,7 +51,7 @@ def assemble(options: Options, task: Task, world: "World") -> Assembly:
     from hpc_train.data.plan import TrainPlan, ValidationPlan
     from hpc_train.parallel.mpi import on_root
     from hpc_train.parallel.wire import check_adasum
-    from hpc_train.training.feed import open_feed, staged
+    from hpc_train.training.feed import Feed, open_feed, staged
 
     if options.precision != "float32":
         keras.config.set_dtype_policy(f"mixed_{options.precision}")
@@ -67,6 +67,8 @@ def assemble(options: Options, task: Task, world: "World") -> Assembly:
         plan = TrainPlan(training.samples, step_size, world.size, options.seed, order)
         validation = ValidationPlan(feed.held_out.samples, options.batch_size, world.size)
         model = network(options, task, training)
+        if isinstance(feed, Feed) and not training.targets and type(model).train_step is not keras.Model.train_step:
+            feed.give_inputs_alone()
         judged = task.compiled_with(options, training)
         notes = task.notes(training) if task.notes else []
         facts = {"order": order.as_dict(), **(task.facts(training) if task.facts else {})}

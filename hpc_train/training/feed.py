@@ -15,6 +15,7 @@ from hpc_train.data.reading.encoded_reader import open_reader
 from hpc_train.errors import UserError
 from hpc_train.parallel.mpi import communicator, on_root
 from hpc_train.parallel.world import World
+from hpc_train.training.scaling import scaled, scalings_of
 from hpc_train.training.synthetic import Synthetic
 from hpc_train.units import MIB
 
@@ -35,7 +36,7 @@ class Feed:
     """The data of a training run in files, opened by all ranks together.
 
     Its `training` and `held_out` are catalogues of samples as delivered: encoded images have the size --image-size,
-    fields have the classes of --class-map.
+    fields have the classes of --class-map, packed or normalised values are scaled.
 
     Args:
         options: of the trainer (`data.options.DataOptions` and `ReadOptions`, `test_data`, `seed`, `batch_size`), with
@@ -53,15 +54,29 @@ class Feed:
         options.check_images(training.encoding)
         stored = [split.resized(options.image_size) for split in (training, self._open_held_out(training))]
         fields = isinstance(options, FieldOptions)
+        if fields:
+            training.one_pair("a trainer of label maps")
         if fields and tuple(options.field_size) != FieldOptions.field_size:
             raise UserError("--field-size is for --data synthetic; give both or leave it out").agreed()
         more = {"ignore": options.ignore_label} if fields else {}
         self._readers = [open_reader(split, how=options.reader, **more) for split in stored]
         self._transform = options.transform(training, self.comm) if fields else None
+        self.scalings = scalings_of(options, training, self.comm)
         self.inputs = [self._input(reader) for reader in self._readers]
         delivered = [options.classes_of(split).delivered(split) for split in stored] if fields else stored
-        self.training: Catalogue = delivered[0]
-        self.held_out: Catalogue = delivered[1]
+        self.training: Catalogue
+        self.held_out: Catalogue
+        self.training, self.held_out = (scaled(split, self.scalings) for split in delivered)
+
+    def give_inputs_alone(self) -> None:
+        """Without targets, give `fit` the inputs alone, not as targets too: a training step of one's own takes them."""
+        self.inputs = [self._input(reader, alone=True) for reader in self._readers]
+
+    @property
+    def facts(self) -> dict:
+        """How values are scaled, which a resumed run must share and `hpc-train predict` undoes."""
+        kinds = {label: scaling.as_dict() for label, scaling in self.scalings.items()}
+        return {"scaling": kinds} if kinds else {}
 
     @property
     def error(self) -> Exception | None:
@@ -118,24 +133,34 @@ class Feed:
             read += self._transform.describe()
         return [*read, f"{threads} reading threads, at most {held:.0f} MiB of samples in memory"]
 
-    def _input(self, reader):
+    def _input(self, reader, alone: bool = False):
+        from hpc_train.data.tensors.delivery import Delivery
         from hpc_train.data.tensors.jpeg_input import JpegInput
         from hpc_train.data.tensors.pipeline import Input
 
         options, device = self.options, "/gpu:0" if _gpus() else None
         how = reader, options.read_threads, options.read_ahead, device
-        return JpegInput(*how, options.crop) if reader.encoding else Input(*how, self._transform)
+        if reader.encoding:
+            return JpegInput(*how, options.crop)
+        return Input(*how, self._transform, Delivery.of(reader.catalogue, self.scalings, alone))
 
     def _open_held_out(self, training: Catalogue) -> Catalogue:
         options = self.options
         split = on_root(self.comm, lambda: _held_out_split(options.test_data, options.data))
         held_out = options.catalogue(split, self.comm, options.test_data, training.classes)
+        wanted = training.sequence_lengths
+        if any(length > most for length, most in zip(held_out.sequence_lengths, wanted, strict=False)):
+            raise UserError(
+                f"{held_out.files[0]}: holds sequences of {max(held_out.sequence_lengths)} steps, the training data of "
+                f"{max(wanted)}; give --sequence-length, to which all are padded or cut"
+            ).agreed()
+        held_out = held_out.padded(wanted) if len(held_out.sequence_lengths) == len(wanted) else held_out
         first, second = map(_form, (training, held_out))
         one = "`hpc-train prepare image-folder`" if training.encoding or held_out.encoding else "`hpc-train shard`"
-        if first != second or held_out.packing != training.packing:
+        if first != second:
             raise UserError(
-                f"{held_out.files[0]}: holds samples {second}, packed by {held_out.packing}, but training samples are "
-                f"{first}, packed by {training.packing}; bring both into one form with {one}"
+                f"{held_out.files[0]}: holds samples {second}, but training samples are {first}; bring both into one "
+                f"form with {one}"
             ).agreed()
         names = training.channel_names, held_out.channel_names
         if all(names) and names[0] != names[1]:
@@ -174,10 +199,17 @@ def staged(options):
 
 
 def _form(catalogue: Catalogue) -> str:
-    """Shape and type of a sample, to compare splits."""
+    """Names, shapes, types and packing of a sample, to compare splits; of labels, only how many axes they have."""
     if catalogue.encoding:
         return catalogue.encoding.upper()
-    return f"{catalogue.input_shape} {catalogue.input_dtype.newbyteorder('=')}"
+    parts = []
+    for part in catalogue.parts:
+        if part.role == "target" and catalogue.labelled:
+            continue
+        name = "" if part.label == "input" else f"{part.label} "
+        packed = f", packed by {part.packing}" if part.packed else ""
+        parts.append(f"{name}{part.shape} {part.dtype.newbyteorder('=')}{packed}")
+    return "; ".join(parts)
 
 
 def _held_out_split(test_data, data) -> str | None:

@@ -114,7 +114,7 @@ def _facts(name: str, options: Options, assembly: "Assembly") -> dict:
     """What a resumed run must share with its earlier starts."""
     training = assembly.feed.training
     facts = {"trainer": name, "seed": options.seed, "samples": training.samples, "data": training.identity}
-    facts |= assembly.facts
+    facts |= assembly.facts | assembly.feed.facts
     if training.encoding:
         facts |= {"image_size": options.image_size, "crop": options.crop}
     return facts

@@ -1,12 +1,14 @@
 """`--data synthetic`: the same batch of random images or fields at every step, to compute without input."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from hpc_train import parallel
 from hpc_train.data.catalogue import Catalogue
 from hpc_train.data.catalogue.layout import SHARDS
+from hpc_train.data.catalogue.part import Kind, Part
 from hpc_train.data.fields.options import FieldOptions
 from hpc_train.data.fields.synthetic import sample_of_fields
 from hpc_train.data.options import SYNTHETIC
@@ -57,6 +59,11 @@ class Synthetic:
         held_out = world.size * options.batch_size
         self.held_out = replace(self.training, split="validation", offsets=np.array([0, held_out]))
 
+    @property
+    def facts(self) -> dict:
+        """Values that a resumed run must share: none."""
+        return {}
+
     def order(self, recorded: dict | None) -> Order:
         """The order of an epoch; any order gives the same batches."""
         return FullOrder(self.training.samples, self.options.seed)
@@ -78,16 +85,14 @@ class Synthetic:
     def _catalogue(self) -> Catalogue:
         options, samples = self.options, self.options.synthetic_samples
         size = options.image_size
-        image = {
+        image: dict[str, Any] = {
             "layout": SHARDS,
-            "input_shape": (size, size, 3),
-            "input_dtype": np.dtype(np.uint8),
-            "target_shape": (),
-            "target_dtype": np.dtype(np.int32),
+            "kinds": (Kind((size, size, 3), "|u1"), Kind((), "<i4")),
             "classes": options.classes or _CLASSES,
             "class_names": (),
             "fingerprint": f"{SYNTHETIC} {samples} {size} {options.classes or _CLASSES}",
         }
+        sample = sample_of_fields(options) if self.maps else image
         return Catalogue(
             directory=SYNTHETIC,
             split="train",
@@ -95,9 +100,9 @@ class Synthetic:
             sizes=np.zeros(1, np.int64),
             offsets=np.array([0, samples]),
             at=np.zeros((1, 2), np.int64),
-            packing=((1.0, 0.0),),
             channels="last",
-            **(sample_of_fields(options) if self.maps else image),
+            parts=tuple(map(Part.of, sample["layout"].places, sample.pop("kinds"))),
+            **sample,
         )
 
     def _repeated(self, batch_size: int, steps: int):

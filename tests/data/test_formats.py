@@ -160,7 +160,7 @@ def test_packed_values_are_given_as_stored_with_their_scale_in_the_catalogue(tmp
     with h5py.File(tmp_path / "b.nc", "w") as file:
         file["u"] = np.zeros((2, 3), "i2")
     message = refusal(DataOptions(data=tmp_path, inputs=("u",)).catalogue, "train")
-    assert message.startswith(f"{tmp_path / 'b.nc'}: packing is")
+    assert message.startswith(f"{tmp_path / 'b.nc'}: input packing is")
 
 
 def test_a_pattern_and_a_folder_find_the_same_files(tmp_path):

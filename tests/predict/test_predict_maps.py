@@ -1,6 +1,5 @@
 """`hpc-train predict` on a run with label maps: masks, scores and pictures."""
 
-import dataclasses
 import json
 import resource
 
@@ -203,7 +202,7 @@ def test_data_that_mean_something_else_to_the_model_are_refused(tmp_path):
     refused("has 2 classes, but the model knows 3", classes=2)
     refused("holds numbers stored as int16 packed, but the model takes float32")
     catalogue = DataOptions(data=tmp_path, inputs=tuple(inputs), targets=("y",), classes=3).catalogue("test")
-    save(*network_input(dataclasses.replace(catalogue, packing=((0.5, 7.0), (0.25, 7.0)))))
+    save(*network_input(catalogue.changed("input", packing=((0.5, 7.0), (0.25, 7.0)))))
     refused(r"packed by .*\(0\.5, 7\.0\), \(0\.5, 7\.0\).* for training were by .*\(0\.25, 7\.0\)")
 
 

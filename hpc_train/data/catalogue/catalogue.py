@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hpc_train.data.catalogue.file_info import PREPARE, FileInfo
+from hpc_train.data.catalogue.file_info import PREPARE, FileInfo, differences, shard_layout
 from hpc_train.data.catalogue.layout import (
     CAM5,
     CAM5_CHANNELS,
@@ -17,9 +17,11 @@ from hpc_train.data.catalogue.layout import (
     SHARDS,
     Layout,
     find_files,
+    labelled,
     recognise,
     split_name,
 )
+from hpc_train.data.catalogue.part import Part
 from hpc_train.data.catalogue.shard_rules import broken_sequence, mixed_generations, shard_paths
 from hpc_train.data.catalogue.survey import survey
 from hpc_train.data.hdf5.access import reason
@@ -29,6 +31,7 @@ from hpc_train.parallel.mpi import Alone, on_root
 
 # Default side of the images that encoded shards are decoded to.
 IMAGE_SIZE = 224
+_NO_TARGET = Part("target", "", (), (), np.dtype(np.uint8))
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,12 +50,7 @@ class Catalogue:
         offsets: int64 (files + 1,), number of the first sample of each file, then the number of all samples.
         at: int64 (files, data sets of the layout), byte offset of each data set, NOT_CONTIGUOUS (-1) where it is
             chunked, compressed or otherwise not one run of bytes.
-        input_shape: of one sample.
-        input_dtype: as stored.
-        target_shape: of one sample.
-        target_dtype: as stored.
-        packing: (scale, offset) of each input data set. Values are delivered as stored; for NetCDF's packed ones the
-            real value is value * scale + offset.
+        parts: the arrays of a sample: inputs, targets, weights.
         channels: "first" or "last" axis of an input sample.
         classes: labels are in [0, classes); 0 where this is not known.
         class_names: may be empty.
@@ -60,6 +58,7 @@ class Catalogue:
         encoding: "jpeg" where the inputs are JPEG files, else "".
         channel_names: names of the channels of an input sample, in their order; empty where neither the files nor
             their layout give them.
+        labels: stored labels of the classes, which are read as their numbers 0, 1, 2, ...; empty where they are these.
     """
 
     directory: str
@@ -69,17 +68,14 @@ class Catalogue:
     sizes: np.ndarray
     offsets: np.ndarray
     at: np.ndarray
-    input_shape: tuple[int, ...]
-    input_dtype: np.dtype
-    target_shape: tuple[int, ...]
-    target_dtype: np.dtype
-    packing: tuple[tuple[float, float], ...]
+    parts: tuple[Part, ...]
     channels: str
     classes: int
     class_names: tuple[str, ...]
     fingerprint: str
     encoding: str = ""
     channel_names: tuple[str, ...] = ()
+    labels: tuple[int, ...] = ()
 
     @classmethod
     def open(
@@ -89,6 +85,7 @@ class Catalogue:
         layout: Layout | None = None,
         classes: int | None = None,
         comm=None,
+        labels: tuple[int, ...] = (),
     ) -> "Catalogue":
         """Find the files of `split` in `data` and look into each; collective over `comm`.
 
@@ -99,6 +96,7 @@ class Catalogue:
             classes: the number of classes that the labels must fit, if it is not that of the files (for example that
                 of the training split).
             comm: the ranks that share the work, by default this process alone.
+            labels: stored labels of the classes, if they are not 0, 1, 2, ....
 
         Raises:
             UserError: the same on every rank, when the folder or a file is missing, damaged, of another format, or
@@ -108,13 +106,17 @@ class Catalogue:
         files, layout = on_root(comm, lambda: _find(data, split, layout))
         infos, sizes = survey(files, layout, split, comm)
         head = infos[0].common
+        parts = tuple(map(Part.of, layout.places, head.kinds))
+        if head.encoding:
+            parts = (parts[0]._replace(shape=(IMAGE_SIZE, IMAGE_SIZE, 3)), *parts[1:])
+        parts = _padded(parts, [max(longest) for longest in zip(*(info.longest for info in infos), strict=True)])
         if classes is None:
             classes, class_names = head.classes, head.class_names
         else:
             class_names = head.class_names if classes == head.classes else ()
         try:
             _check_agreement(files, infos, layout)
-            _check_labels(files, infos, classes)
+            _check_labels(files, infos, classes, labels)
         except UserError as error:
             raise error.agreed() from None
         return cls(
@@ -125,22 +127,102 @@ class Catalogue:
             sizes=sizes,
             offsets=np.cumsum([0] + [info.samples for info in infos], dtype=np.int64),
             at=np.array([info.at for info in infos], dtype=np.int64),
-            input_shape=(IMAGE_SIZE, IMAGE_SIZE, 3) if head.encoding else head.input_shape,
-            input_dtype=np.dtype(head.input_dtype),
-            target_shape=head.target_shape,
-            target_dtype=np.dtype(head.target_dtype),
-            packing=head.packing,
+            parts=parts,
             channels=head.channels,
             classes=classes,
             class_names=class_names,
             fingerprint=head.fingerprint,
             encoding=head.encoding,
-            channel_names=head.channel_names or _channel_names(layout, head.input_shape),
+            labels=labels,
+            channel_names=head.channel_names or _channel_names(layout, head.kinds[0].shape),
         )
 
     def resized(self, size: int) -> "Catalogue":
         """The catalogue of the same images decoded to (size, size, 3); itself where samples are not encoded."""
-        return replace(self, input_shape=(size, size, 3)) if self.encoding else self
+        return self.changed("input", shape=(size, size, 3)) if self.encoding else self
+
+    def padded(self, to: int | Sequence[int] | None) -> "Catalogue":
+        """The catalogue with sequences of different lengths padded to other lengths, or cut.
+
+        Args:
+            to: the length, or that of each such part; None keeps those of the longest sequences.
+        """
+        ragged = [part for part in self.parts if part.lengths]
+        if to is None or not ragged:
+            return self
+        return replace(self, parts=_padded(self.parts, [to] * len(ragged) if isinstance(to, int) else list(to)))
+
+    @property
+    def sequence_lengths(self) -> list[int]:
+        """The lengths to which sequences of different lengths are padded, of each such part."""
+        return [part.shape[0] for part in self.parts if part.lengths]
+
+    def changed(self, role: str, **fields) -> "Catalogue":
+        """The catalogue with other fields of its one input or target, as from `Part`."""
+        part = self._one(role)
+        return replace(self, parts=tuple(p._replace(**fields) if p is part else p for p in self.parts))
+
+    @property
+    def inputs(self) -> tuple[Part, ...]:
+        """The inputs of a sample."""
+        return self._of("input")
+
+    @property
+    def targets(self) -> tuple[Part, ...]:
+        """The targets of a sample; none where the inputs are the targets too."""
+        return self._of("target")
+
+    @property
+    def weights(self) -> tuple[Part, ...]:
+        """The sample weights: one part, or none."""
+        return self._of("weight")
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one sample; UserError where there are several inputs."""
+        return self._one("input").shape
+
+    @property
+    def input_dtype(self) -> np.dtype:
+        """As stored; UserError where there are several inputs."""
+        return self._one("input").dtype
+
+    @property
+    def packing(self) -> tuple[tuple[float, float], ...]:
+        """(scale, offset) of each data set of the input; UserError where there are several inputs."""
+        return self._one("input").packing
+
+    @property
+    def target_shape(self) -> tuple[int, ...]:
+        """Of one sample; () where there are no targets. UserError where there are several."""
+        return self._one("target").shape
+
+    @property
+    def target_dtype(self) -> np.dtype:
+        """As stored; that of a byte where there are no targets. UserError where there are several."""
+        return self._one("target").dtype
+
+    def one_pair(self, command: str) -> None:
+        """Refuse several inputs or targets, and sample weights, with a UserError that names the command; collective."""
+        several = [part.label for part in self.parts] if len(self.inputs) > 1 or len(self.targets) > 1 else []
+        if several or self.weights:
+            raise UserError(
+                f"{self.directory}: holds {', '.join(several) or 'sample weights'}, and {command} takes one input and "
+                "one target; name these with --inputs and --targets"
+            ).agreed()
+
+    def _of(self, role: str) -> tuple[Part, ...]:
+        return tuple(part for part in self.parts if part.role == role)
+
+    def _one(self, role: str) -> Part:
+        parts = self._of(role)
+        if len(parts) > 1:
+            names = ", ".join(part.name for part in parts)
+            raise UserError(
+                f"{self.directory}: has the {role}s {names}, and one is asked for; take them from catalogue.{role}s, "
+                f"or name one with --{role}s"
+            ).agreed()
+        return parts[0] if parts else _NO_TARGET
 
     def stored_only(self, command: str) -> None:
         """Refuse encoded samples with a UserError that names the command; collective."""
@@ -163,11 +245,16 @@ class Catalogue:
     @property
     def channel_axis(self) -> int | None:
         """Axis of an input sample that counts its channels; None for samples with fewer than two axes."""
-        if len(self.layout.inputs) > 1:
+        return self.channel_axis_of(self._one("input"))
+
+    def channel_axis_of(self, part: Part) -> int | None:
+        """Axis of a sample of `part` that counts its channels; None for samples with fewer than two axes."""
+        if len(part.datasets) > 1:
             return 0
-        if len(self.input_shape) < 2:
+        if len(part.shape) < 2:
             return None
-        return 0 if self.channels == "first" else len(self.input_shape) - 1
+        # Of a sequence the first axis counts its steps.
+        return 0 if not part.lengths and self.channels == "first" else len(part.shape) - 1
 
     @property
     def identity(self) -> str:
@@ -180,8 +267,17 @@ class Catalogue:
     @property
     def sample_bytes(self) -> int:
         """Bytes of one sample, inputs and targets, once they are read."""
-        inputs = int(np.prod(self.input_shape)) * self.input_dtype.itemsize
-        return inputs + int(np.prod(self.target_shape)) * self.target_dtype.itemsize * bool(self.layout.targets)
+        return sum(part.bytes for part in self.parts)
+
+    @property
+    def sample_text(self) -> str:
+        """Shapes and types of a sample's inputs: "(28, 28, 1) uint8", or "image (28, 28) uint8, meta (3,) int32"."""
+        return ", ".join(f"{part.name} {part.shape} {part.dtype}".strip() for part in self.inputs)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the targets are class numbers, see `layout.labelled`."""
+        return labelled(self.layout, self.classes, [(part.dtype, part.packed) for part in self.targets])
 
     def locate(self, indices) -> tuple[np.ndarray, np.ndarray]:
         """(file numbers, rows in the file), int64, of sample indices; IndexError for one outside the split."""
@@ -197,20 +293,28 @@ class Catalogue:
         return indices
 
 
+def _padded(parts: tuple[Part, ...], to: list[int]) -> tuple[Part, ...]:
+    lengths = iter(to)
+    return tuple(part._replace(shape=(next(lengths), *part.shape[1:])) if part.lengths else part for part in parts)
+
+
 def _find(data, split: str | None, layout: Layout | None) -> tuple[list[str], Layout]:
     folder = Path(data)
-    if folder.is_dir() or layout == SHARDS:
-        shards = _list_shards(folder, split, needed=layout == SHARDS)
-        if shards and layout not in (None, SHARDS):
+    asked = layout is not None and layout.name == SHARDS.name
+    if folder.is_dir() or asked:
+        shards = _list_shards(folder, split, needed=asked)
+        if shards and layout is not None and not asked:
             raise UserError(f"{folder}: holds shards, not layout {layout.name}; leave out --layout or --inputs")
         if shards:
-            return shards, SHARDS
+            return shards, shard_layout(shards[0])
     files = find_files(data, split)
     return files, layout or recognise(files[0])
 
 
 def _channel_names(layout: Layout, input_shape: tuple[int, ...]) -> tuple[str, ...]:
     """Names of the channels that follow from the layout: stacked data sets are named like their variables."""
+    if layout.input_names:
+        return ()
     if len(layout.inputs) > 1:
         variables = tuple(split_name(name)[0].rsplit("/", 1)[-1] for name in layout.inputs)
         return variables if len(set(variables)) == len(variables) else layout.inputs
@@ -255,24 +359,23 @@ def _list_shards(directory: Path, split: str | None, needed: bool) -> list[str]:
 
 def _check_agreement(files: list[str], infos: list[FileInfo], layout: Layout) -> None:
     head = infos[0].common
-    remedy = PREPARE if layout == SHARDS else "leave it out, or convert the files to one form with `hpc-train shard`"
+    shards = layout.name == SHARDS.name
+    remedy = PREPARE if shards else "leave it out, or convert the files to one form with `hpc-train shard`"
     for path, info in zip(files, infos, strict=True):
         if info.common == head:
             continue
-        for name in ("input_shape", "input_dtype", "target_shape", "target_dtype", "packing", "channels"):
-            mine, theirs = getattr(info.common, name), getattr(head, name)
-            if mine != theirs:
-                if name.endswith("dtype"):
-                    mine, theirs = np.dtype(mine), np.dtype(theirs)
-                raise UserError(f"{path}: {name.replace('_', ' ')} is {mine}, but {theirs} in {files[0]}; {remedy}")
+        for what, mine, theirs in differences(layout, info.common, head):
+            raise UserError(f"{path}: {what} is {mine}, but {theirs} in {files[0]}; {remedy}")
         name = next(name for name in head._fields if getattr(info.common, name) != getattr(head, name))
         what = name.replace("_", " ")
         raise UserError(f"{path}: belongs to another generation than {files[0]} ({what} differs); {remedy}")
-    if layout == SHARDS and (problem := broken_sequence(files, infos)):
+    if shards and (problem := broken_sequence(files, infos)):
         raise UserError(f"{problem}; {'give the folder of the shards, or ' * (len(files) == 1)}{PREPARE}")
 
 
-def _check_labels(files: list[str], infos: list[FileInfo], classes: int) -> None:
+def _check_labels(files: list[str], infos: list[FileInfo], classes: int, labels: tuple[int, ...]) -> None:
+    if labels and infos[0].common.classes:
+        raise UserError(f"{files[0]}: its labels are the numbers of {classes} classes; leave --label-values out")
     for path, info in zip(files, infos, strict=True):
         if classes and (info.target_min < 0 or info.target_max >= classes):
             raise UserError(

@@ -108,6 +108,6 @@ class ClassMap:
 
     def delivered(self, catalogue):
         """The catalogue with the classes, their names and the target dtype that hold after the map."""
-        changed = {"target_dtype": self.dtype} if self.changes else {}
-        names = self.names(catalogue.class_names)
-        return replace(catalogue, classes=self.classes, class_names=names, **changed)
+        if self.changes:
+            catalogue = catalogue.changed("target", dtype=self.dtype)
+        return replace(catalogue, classes=self.classes, class_names=self.names(catalogue.class_names))

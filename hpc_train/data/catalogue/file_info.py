@@ -1,36 +1,36 @@
 """What one data file holds, read with HDF5 once and then kept in the catalogue."""
 
-from math import prod
+from contextlib import suppress
+from itertools import islice
 from typing import NamedTuple
 
 import h5py
 import numpy as np
 
-from hpc_train.data.catalogue.layout import SHARDS, Layout, datasets_of, split_name, unreadable
+from hpc_train.data.catalogue.layout import SHARDS, Layout, Place, datasets_of, layout_of_shard, split_name, unreadable
+from hpc_train.data.catalogue.part import Kind
 from hpc_train.data.hdf5.access import lies_in, open_hdf5, packing
-from hpc_train.data.shards.format import ENCODED_VERSION, FORMAT
+from hpc_train.data.hdf5.ragged import read_lengths
+from hpc_train.data.shards.format import ENCODED_VERSION, FORMAT, PARTS_VERSION
 from hpc_train.data.shards.names import parse_shard_name
 from hpc_train.errors import UserError
 
 NOT_CONTIGUOUS = -1
-NEWEST_VERSION = ENCODED_VERSION
+NEWEST_VERSION = PARTS_VERSION
 JPEG = "jpeg"
 PREPARE = "run `hpc-train prepare` again"
 
 
 class Common(NamedTuple):
-    """What all files of a split must have in common. Shapes are of one sample as delivered, dtypes as stored.
+    """What all files of a split must have in common.
 
     Args:
-        encoding: "jpeg" where the inputs are JPEG files, which have no common shape: input_shape is then ().
+        kinds: of the layout's places, in their order.
+        encoding: "jpeg" where the inputs are JPEG files, which have no common shape: that of the input is then ().
         channel_names: as recorded in a shard, else ().
     """
 
-    input_shape: tuple[int, ...]
-    input_dtype: str
-    target_shape: tuple[int, ...]
-    target_dtype: str
-    packing: tuple[tuple[float, float], ...]
+    kinds: tuple[Kind, ...]
     total: int
     classes: int
     class_names: tuple[str, ...]
@@ -51,6 +51,7 @@ class FileInfo(NamedTuple):
         at: byte offset of each data set, NOT_CONTIGUOUS (-1) where it is chunked, compressed or otherwise not one run
             of bytes. Encoded shards have two more: those of the images' extents, and of their checksums, -1 where
             there are none.
+        longest: steps of the longest sequence of each place with lengths, in the order of the places.
         common: what all files of the split have in common.
     """
 
@@ -60,46 +61,85 @@ class FileInfo(NamedTuple):
     target_max: int
     at: tuple[int, ...]
     common: Common
+    longest: tuple[int, ...] = ()
 
 
 def inspect_file(path: str, layout: Layout, split: str | None) -> FileInfo:
     """Look into the file at `path`; UserError where it does not fit `layout`."""
     try:
         with open_hdf5(path) as file:
-            return _inspect_shard(file, path, split) if layout == SHARDS else _inspect(file, path, layout)
+            shard = layout.name == SHARDS.name
+            return _inspect_shard(file, path, split, layout) if shard else _inspect(file, path, layout)
     # h5py raises many kinds of errors for damaged metadata.
     except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
         text = unreadable(path, error)
-        raise UserError(f"{text}, or {PREPARE}" if layout == SHARDS else text) from error
+        raise UserError(f"{text}, or {PREPARE}" if layout.name == SHARDS.name else text) from error
+
+
+def shard_layout(path: str) -> Layout:
+    """The layout of the shard at `path`; that of plain shards where it cannot be opened, which `inspect_file` says."""
+    with suppress(OSError, RuntimeError, ValueError, UnicodeDecodeError), open_hdf5(path) as file:
+        return layout_of_shard(file)
+    return SHARDS
+
+
+def differences(layout: Layout, mine: Common, theirs: Common) -> list[tuple[str, object, object]]:
+    """(what, mine, theirs) of the shapes, dtypes, packings and channels in which two files of a layout differ."""
+    found: list[tuple[str, object, object]] = []
+    for place, one, other in zip(layout.places, mine.kinds, theirs.kinds, strict=True):
+        found.append((f"{place.label} shape", one.shape, other.shape))
+        found.append((f"{place.label} dtype", np.dtype(one.dtype), np.dtype(other.dtype)))
+        found.append((f"{place.label} packing", one.packing, other.packing))
+    found.append(("channels", mine.channels, theirs.channels))
+    return [entry for entry in found if entry[1] != entry[2]]
 
 
 def _inspect(file: h5py.File, path: str, layout: Layout) -> FileInfo:
     datasets = [_dataset(file, path, name) for name in layout.datasets]
-    rows = {len(dataset) if layout.rows and dataset.ndim else 1 for dataset in datasets}
+    sequences = _sequences(file, path, layout)
+    flat = {place.datasets[0] for place in layout.places if place.lengths}
+    held = dict(zip(layout.datasets, datasets, strict=True)) | {
+        place.lengths: _dataset(file, path, place.lengths) for place in layout.places if place.lengths
+    }
+    held = {name: dataset for name, dataset in held.items() if name not in flat}
+    rows = {len(dataset) if layout.rows and dataset.ndim else 1 for dataset in held.values()}
     if len(rows) > 1:
-        shapes = ", ".join(f"{name} {dataset.shape}" for name, dataset in zip(layout.datasets, datasets, strict=True))
+        shapes = ", ".join(f"{name} {dataset.shape}" for name, dataset in held.items())
         raise UserError(
             f"{path}: the data sets differ in their number of samples, the first axis ({shapes}); choose others"
         )
     (samples,) = rows
-    if samples == 0 or any(dataset.size == 0 for dataset in datasets):
+    if samples == 0 or any(dataset.size == 0 for dataset in (*datasets, *held.values())):
         raise UserError(f"{path}: holds no samples; leave the file out")
-    half = len(layout.inputs)
-    input_shape, input_dtype = _stack(path, layout, layout.inputs, datasets[:half])
-    target_shape, target_dtype = _stack(path, layout, layout.targets, datasets[half:])
+    kinds, left = [], iter(datasets)
+    for place in layout.places:
+        kinds.append(_stack(path, layout, place, list(islice(left, len(place.datasets)))))
     common = Common(
-        input_shape=input_shape,
-        input_dtype=input_dtype,
-        target_shape=target_shape,
-        target_dtype=target_dtype,
-        packing=tuple(map(packing, datasets[:half])),
+        kinds=tuple(kinds),
         total=0,
         classes=0,
         class_names=(),
         fingerprint="",
         channels=layout.channels,
     )
-    return FileInfo(samples, -1, 0, -1, tuple(_byte_offset(file, dataset) for dataset in datasets), common)
+    at = tuple(_byte_offset(file, dataset) for dataset in datasets)
+    return FileInfo(samples, -1, 0, -1, at, common, tuple(int(lengths.max()) for lengths in sequences))
+
+
+def _sequences(file: h5py.File, path: str, layout: Layout) -> list[np.ndarray]:
+    """The lengths of the sequences of each place that has them."""
+    found = []
+    for place in layout.places:
+        if not place.lengths:
+            continue
+        if not layout.rows or len(place.datasets) > 1 or split_name(place.datasets[0])[1] is not None:
+            raise UserError(f"{path}: lengths are for one data set of many sequences, not for the {place.label}")
+        steps, lengths = (_dataset(file, path, name) for name in (place.datasets[0], place.lengths))
+        try:
+            found.append(read_lengths(lengths, steps))
+        except ValueError as error:
+            raise UserError(f"{path}: {error}; name the right data set with --lengths") from error
+    return found
 
 
 def _dataset(file: h5py.File, path: str, name: str) -> h5py.Dataset:
@@ -114,17 +154,21 @@ def _dataset(file: h5py.File, path: str, name: str) -> h5py.Dataset:
     return dataset
 
 
-def _stack(path: str, layout: Layout, names, datasets) -> tuple[tuple[int, ...], str]:
-    if not names:
-        return (), "<u1"
+def _stack(path: str, layout: Layout, place: Place, datasets: list[h5py.Dataset]) -> Kind:
+    names = place.datasets
     shapes = [_sample_shape(path, layout, *pair) for pair in zip(names, datasets, strict=True)]
     for name, shape, dataset in zip(names, shapes, datasets, strict=True):
         if shape != shapes[0] or dataset.dtype != datasets[0].dtype:
             raise UserError(
                 f"{path}: {name} is {shape} {dataset.dtype}, but {names[0]} is {shapes[0]} {datasets[0].dtype}; "
-                "only data sets of one shape and type can be stacked"
+                f"only data sets of one shape and type can be stacked; for several {place.role}s write "
+                f"--{place.role}s NAME={names[0]} OTHER={name}, with the names that the network gives them"
             )
-    return (len(names), *shapes[0]) if len(names) > 1 else shapes[0], datasets[0].dtype.str
+    shape = (len(names), *shapes[0]) if len(names) > 1 else shapes[0]
+    if place.lengths:
+        # The catalogue knows the longest sequence of all files.
+        shape = (0, *shape)
+    return Kind(shape, datasets[0].dtype.str, tuple(map(packing, datasets)))
 
 
 def _sample_shape(path: str, layout: Layout, name: str, dataset: h5py.Dataset) -> tuple[int, ...]:
@@ -139,7 +183,7 @@ def _sample_shape(path: str, layout: Layout, name: str, dataset: h5py.Dataset) -
     return shape[1:]
 
 
-def _inspect_shard(file: h5py.File, path: str, split: str | None) -> FileInfo:
+def _inspect_shard(file: h5py.File, path: str, split: str | None, layout: Layout) -> FileInfo:
     attributes = file.attrs
     if _text(attributes.get("format")) != FORMAT:
         raise UserError(f"{path}: not a shard of the suite (attribute format); {PREPARE}")
@@ -155,21 +199,28 @@ def _inspect_shard(file: h5py.File, path: str, split: str | None) -> FileInfo:
         raise UserError(f"{path}: a shard of split {held[0]!r}, not {split!r}; give the folder, or name this split")
     if held != name:
         raise UserError(f"{path}: holds shard {held[1]} of {held[2]} of {held[0]!r}, not what its name says; {PREPARE}")
-    inputs, targets = file.get("inputs"), file.get("targets")
-    if not (isinstance(inputs, h5py.Dataset) and isinstance(targets, h5py.Dataset)):
-        raise UserError(f"{path}: has no data sets `inputs` and `targets`; {PREPARE}")
+    if layout_of_shard(file) != layout:
+        raise UserError(f"{path}: belongs to another generation than the first shard (parts differ); {PREPARE}")
+    arrays = [file.get(name) for name in layout.datasets]
+    if not all(isinstance(dataset, h5py.Dataset) for dataset in arrays):
+        raise UserError(f"{path}: has no data sets {_all(f'`{name}`' for name in layout.datasets)}; {PREPARE}")
     if version == ENCODED_VERSION:
         return _inspect_encoded(file, path, _text(attributes.get("encoding", "")))
-    if not inputs.ndim or not targets.ndim or len(inputs) != len(targets) or prod(inputs.shape + targets.shape) == 0:
-        raise UserError(
-            f"{path}: inputs {inputs.shape} and targets {targets.shape} are not (n, ...) and (n, ...), n > 0; {PREPARE}"
-        )
-    if inputs.dtype.kind not in "uif" or targets.dtype.kind not in "uif":
-        raise UserError(f"{path}: inputs are {inputs.dtype}, targets {targets.dtype}, not numbers; {PREPARE}")
-    common = _shard_common(attributes, path, targets, inputs.shape[1:], inputs.dtype.str)
+    shown = _all(f"{name} {dataset.shape}" for name, dataset in zip(layout.datasets, arrays, strict=True))
+    if not all(dataset.shape and dataset.size for dataset in arrays) or len({len(dataset) for dataset in arrays}) > 1:
+        shapes = _all(["(n, ...)"] * len(arrays))
+        raise UserError(f"{path}: {shown} are not {shapes}, n > 0; {PREPARE}")
+    if any(dataset.dtype.kind not in "uif" for dataset in arrays):
+        shown = ", ".join(f"{name} {dataset.dtype}" for name, dataset in zip(layout.datasets, arrays, strict=True))
+        raise UserError(f"{path}: holds {shown}, not numbers; {PREPARE}")
+    common = _shard_common(attributes, path, [Kind(dataset.shape[1:], dataset.dtype.str) for dataset in arrays])
     _check_channel_names(path, common)
-    at = _byte_offset(file, inputs), _byte_offset(file, targets)
-    return FileInfo(len(targets), *_shard_numbers(attributes, path), at, common)
+    at = tuple(_byte_offset(file, dataset) for dataset in arrays)
+    return FileInfo(len(arrays[0]), *_shard_numbers(attributes, path), at, common)
+
+
+def _all(texts) -> str:
+    return " and ".join(texts)
 
 
 def _inspect_encoded(file: h5py.File, path: str, encoding: str) -> FileInfo:
@@ -195,7 +246,8 @@ def _inspect_encoded(file: h5py.File, path: str, encoding: str) -> FileInfo:
     if NOT_CONTIGUOUS in at:
         raise UserError(f"{path}: inputs, targets and extents of an encoded shard must be contiguous; {PREPARE}")
     at.append(_checksums_offset(file, len(targets)))
-    common = _shard_common(file.attrs, path, targets, (), "|u1", encoding)
+    kinds = [Kind((), "|u1"), Kind(targets.shape[1:], targets.dtype.str)]
+    common = _shard_common(file.attrs, path, kinds, encoding)
     return FileInfo(len(targets), *_shard_numbers(file.attrs, path), tuple(at), common)
 
 
@@ -205,13 +257,9 @@ def _checksums_offset(file: h5py.File, images: int) -> int:
     return _byte_offset(file, checksums) if usable and checksums.attrs.get("rows") == 1 else NOT_CONTIGUOUS
 
 
-def _shard_common(attributes, path: str, targets: h5py.Dataset, input_shape, input_dtype: str, encoding="") -> Common:
+def _shard_common(attributes, path: str, kinds: list[Kind], encoding="") -> Common:
     return Common(
-        input_shape=input_shape,
-        input_dtype=input_dtype,
-        target_shape=targets.shape[1:],
-        target_dtype=targets.dtype.str,
-        packing=((1.0, 0.0),),
+        kinds=tuple(kinds),
         total=_integer(attributes, "total", path),
         classes=_integer(attributes, "classes", path),
         class_names=tuple(map(_text, attributes.get("class_names", ()))),
@@ -223,7 +271,7 @@ def _shard_common(attributes, path: str, targets: h5py.Dataset, input_shape, inp
 
 
 def _check_channel_names(path: str, common: Common) -> None:
-    shape, names = common.input_shape, common.channel_names
+    shape, names = common.kinds[0].shape, common.channel_names
     channels = shape[0 if common.channels == "first" else -1] if len(shape) > 1 else 0
     if names and len(names) != channels:
         raise UserError(

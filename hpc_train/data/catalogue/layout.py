@@ -3,10 +3,13 @@
 import glob
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
+import numpy as np
 
 from hpc_train.data.hdf5.access import open_hdf5, reason
 from hpc_train.data.shards.format import FORMAT
@@ -25,17 +28,42 @@ CAM5_CHANNELS += ("T200", "T500", "PRECT", "TS", "TREFHT", "Z1000", "Z200", "ZBO
 _MOST_NAMES = 12
 
 
+class Place(NamedTuple):
+    """Where one array of a sample is.
+
+    Args:
+        role: "input", "target" or "weight".
+        name: Keras's name of the input or output; "" for the only one of its kind.
+        datasets: its data sets; several are stacked on a new first axis of the sample.
+        lengths: of sequences of different lengths, which lie one after the other, the data set of their lengths.
+    """
+
+    role: str
+    name: str
+    datasets: tuple[str, ...]
+    lengths: str = ""
+
+    @property
+    def label(self) -> str:
+        """How messages name it: "input", "target mask"."""
+        return f"{self.role} {self.name}".strip()
+
+
 @dataclass(frozen=True)
 class Layout:
     """Where in a file the samples are.
 
     Args:
         name: name of the layout.
-        inputs: data sets of the inputs; several are stacked on a new first axis of the sample. A name that ends in [k]
-            takes index k of the first axis of a sample.
-        targets: data sets of the targets, likewise.
+        inputs: data sets of the inputs; several without names are stacked on a new first axis of the sample. A data
+            set that ends in [k] takes index k of the first axis of a sample.
+        targets: data sets of the targets, likewise; without any, the inputs are the targets too.
         rows: the first axis of the data sets counts the samples; else a file is one sample.
         channels: "first" or "last" axis of an input sample.
+        input_names: Keras's name of the input of each of `inputs`, or none; those with the same name are stacked.
+        target_names: of the targets, likewise.
+        weights: data set of the sample weights, or "".
+        lengths: (`Place.label`, data set of the lengths) of sequences of different lengths.
     """
 
     name: str
@@ -43,11 +71,61 @@ class Layout:
     targets: tuple[str, ...]
     rows: bool
     channels: str
+    input_names: tuple[str, ...] = ()
+    target_names: tuple[str, ...] = ()
+    weights: str = ""
+    lengths: tuple[tuple[str, str], ...] = ()
 
     @property
     def datasets(self) -> tuple[str, ...]:
-        """Inputs, then targets."""
-        return self.inputs + self.targets
+        """Data sets of the places, in their order."""
+        return tuple(dataset for place in self.places for dataset in place.datasets)
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Where the arrays of a sample are: inputs, then targets, then weights."""
+        inputs = _grouped("input", self.inputs, self.input_names)
+        weights = (Place("weight", "", (self.weights,)),) if self.weights else ()
+        places = (*inputs, *_grouped("target", self.targets, self.target_names), *weights)
+        of = dict(self.lengths)
+        return tuple(place._replace(lengths=of.get(place.label, "")) for place in places)
+
+
+def labelled(layout: Layout, classes: int, targets: Sequence[tuple[np.dtype, bool]]) -> bool:
+    """Whether targets are class numbers: label maps, with a number of classes, or one set of whole numbers.
+
+    Args:
+        layout: of the files.
+        classes: 0 where the files do not say it.
+        targets: dtype of each, and whether it is packed.
+    """
+    if len(targets) != 1:
+        return False
+    if classes or layout.name in (CAM5.name, PAPER.name, "climatenet"):
+        return True
+    ((dtype, packed),) = targets
+    return layout.name == "custom" and dtype.kind != "f" and not packed
+
+
+def _grouped(role: str, datasets: tuple[str, ...], names: tuple[str, ...]) -> tuple[Place, ...]:
+    groups: dict[str, list[str]] = {}
+    for dataset, name in zip(datasets, names or ("",) * len(datasets), strict=True):
+        groups.setdefault(name, []).append(dataset)
+    return tuple(Place(role, name, tuple(held)) for name, held in groups.items())
+
+
+def named(option: str, words: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(data sets, Keras's names) of words such as "images=a/b"; no names where the words are data sets alone.
+
+    Raises:
+        UserError: some words have names and others none.
+    """
+    pairs = [word.partition("=") if re.match(r"\w[\w.-]*=.", word) else ("", "", word) for word in words]
+    names = tuple(name for name, _, _ in pairs)
+    if any(names) and not all(names):
+        bare = next(word for name, _, word in pairs if not name)
+        raise UserError(f"{option} {bare}: has no name, but others have one; write NAME={bare}, or leave all names out")
+    return tuple(dataset for _, _, dataset in pairs), names if any(names) else ()
 
 
 SHARDS = Layout("shards", ("inputs",), ("targets",), rows=True, channels="last")
@@ -161,7 +239,7 @@ def _recognise(file: h5py.File, path: str) -> Layout:
     kind = file.attrs.get("format")
     kind = kind.decode() if isinstance(kind, bytes) else kind
     if kind == FORMAT:
-        return SHARDS
+        return layout_of_shard(file)
     if kind == "hpc-train statistics":
         raise UserError(f"{path}: holds statistics, not samples; give the data that they describe")
     if "climate/data" in file:
@@ -173,6 +251,24 @@ def _recognise(file: h5py.File, path: str) -> Layout:
     raise UserError(
         f"{path}: the layout is unknown; name its data sets with --inputs and --targets; it has "
         f"{', '.join(there[:_MOST_NAMES]) or 'none'}{more}"
+    )
+
+
+def layout_of_shard(file: h5py.File) -> Layout:
+    """The layout of an open shard: it names its arrays from version 4 on."""
+    parts = file.attrs.get("parts")
+    if parts is None:
+        return SHARDS
+    parts = [part.decode() if isinstance(part, bytes) else str(part) for part in np.ravel(parts)]
+    found = {role: [part for part in parts if part.split("/")[0] == role] for role in ("inputs", "targets")}
+    names = {role: tuple(part.partition("/")[2] for part in held) for role, held in found.items()}
+    return replace(
+        SHARDS,
+        inputs=tuple(found["inputs"]),
+        targets=tuple(found["targets"]),
+        input_names=names["inputs"] if any(names["inputs"]) else (),
+        target_names=names["targets"] if any(names["targets"]) else (),
+        weights="weights" if "weights" in parts else "",
     )
 
 

@@ -14,11 +14,12 @@ import platformdirs
 from hpc_train.console import say
 from hpc_train.data.catalogue.file_info import Common, FileInfo, inspect_file
 from hpc_train.data.catalogue.layout import Layout
+from hpc_train.data.catalogue.part import Kind
 from hpc_train.data.hdf5.access import reason
 from hpc_train.errors import UserError
 from hpc_train.files import atomic_path
 
-_VERSION = 1
+_VERSION = 2
 # Fewer files open so fast that a cache is not worth it.
 LEAST_CACHED = 64
 _REPORT_SECONDS = 10
@@ -98,10 +99,10 @@ class _Cache:
             with suppress(OSError, ValueError, TypeError, KeyError, IndexError):
                 held = json.loads((folder / self.name).read_text())
                 if held["version"] == _VERSION and held["layout"] == self.layout:
-                    commons = [Common(*map(_tuples, common)) for common in held["commons"]]
+                    commons = [_common(*map(_tuples, common)) for common in held["commons"]]
                     return {
-                        name: (size, mtime, FileInfo(samples, first, low, high, tuple(at), commons[common]))
-                        for name, (size, mtime, samples, first, low, high, at, common) in held["files"].items()
+                        name: (size, mtime, FileInfo(samples, first, low, high, tuple(at), commons[kind], tuple(most)))
+                        for name, (size, mtime, samples, first, low, high, at, kind, most) in held["files"].items()
                     }
         return {}
 
@@ -115,7 +116,7 @@ class _Cache:
             "layout": self.layout,
             "commons": list(commons),
             "files": {
-                name: [size, mtime, *info[:4], info.at, number[info.common]]
+                name: [size, mtime, *info[:4], info.at, number[info.common], info.longest]
                 for name, (size, mtime, info) in zip(names, entries, strict=True)
             },
         }
@@ -126,6 +127,10 @@ class _Cache:
                 with atomic_path(folder / self.name) as temporary:
                     temporary.write_text(json.dumps(held))
                 return
+
+
+def _common(kinds, *rest) -> Common:
+    return Common(tuple(Kind(*kind) for kind in kinds), *rest)
 
 
 def _tuples(value):

@@ -3,6 +3,7 @@
 import numpy as np
 
 from hpc_train.data.catalogue.layout import CAM5, CAM5_CHANNELS, CLIMATE_CLASSES
+from hpc_train.data.catalogue.part import Kind
 from hpc_train.data.options import SYNTHETIC
 
 
@@ -11,7 +12,7 @@ def field_statistics(options):
     from hpc_train.data.statistics import Statistics
 
     field = sample_of_fields(options)
-    pixels = np.int64(options.synthetic_samples * np.prod(field["target_shape"]))
+    pixels = np.int64(options.synthetic_samples * np.prod(field["kinds"][1].shape))
     ones = np.ones(len(CAM5_CHANNELS))
     return Statistics(
         samples=options.synthetic_samples,
@@ -33,10 +34,7 @@ def sample_of_fields(options) -> dict:
     shape, classes = tuple(options.field_size), options.classes or len(CLIMATE_CLASSES)
     return {
         "layout": CAM5,
-        "input_shape": (*shape, len(CAM5_CHANNELS)),
-        "input_dtype": np.dtype(np.float32),
-        "target_shape": shape,
-        "target_dtype": np.dtype(np.uint8),
+        "kinds": (Kind((*shape, len(CAM5_CHANNELS)), "<f4"), Kind(shape, "|u1")),
         "classes": classes,
         "class_names": CLIMATE_CLASSES if classes == len(CLIMATE_CLASSES) else (),
         "fingerprint": f"{SYNTHETIC} {options.synthetic_samples} {shape} {classes}",

@@ -57,13 +57,15 @@ def inspect(options: Inspect, split: str) -> dict:
     report = {
         "split": split,
         "layout": catalogue.layout.name,
-        "channels": {None: None, 0: "first"}.get(catalogue.channel_axis, "last"),
+        "channels": {None: None, 0: "first"}.get(catalogue.channel_axis_of(catalogue.inputs[0]), "last"),
         "files": len(catalogue.files),
         "samples": catalogue.samples,
         "bytes": int(catalogue.sizes.sum()),
-        "inputs": {"shape": list(catalogue.input_shape), "dtype": catalogue.input_dtype.name},
-        "targets": {"shape": list(catalogue.target_shape), "dtype": catalogue.target_dtype.name},
+        "inputs": _side(catalogue.inputs),
+        "targets": _side(catalogue.targets),
+        "sample_weights": bool(catalogue.weights),
         "channel_names": list(catalogue.channel_names),
+        "labelled": catalogue.labelled,
         "classes": catalogue.classes,
         "class_names": list(catalogue.class_names),
         "fingerprint": catalogue.fingerprint,
@@ -72,9 +74,13 @@ def inspect(options: Inspect, split: str) -> dict:
         "first_file": catalogue.files[0],
         "datasets": datasets,
     }
-    if not catalogue.layout.targets:
-        report["targets"] = None
     return report | {"advice": _advice(catalogue, datasets)}
+
+
+def _side(parts) -> dict | None:
+    """Shape and dtype of the inputs or targets, by their names if they have any; None for no targets."""
+    kinds = {part.name: {"shape": list(part.shape), "dtype": part.dtype.name} for part in parts}
+    return kinds.get("", kinds) or None
 
 
 def _foreign_report(options: Inspect, split: str) -> dict | None:
@@ -137,9 +143,11 @@ def _advice_on(entry: dict, rows: bool):
 
 
 def _lines(report: dict) -> list[str]:
-    inputs, targets = (
-        f"{tuple(part['shape'])} {part['dtype']}" if part else "none" for part in (report["inputs"], report["targets"])
-    )
+    inputs, targets = _side_text(report["inputs"]), _side_text(report["targets"])
+    if report["targets"] is None:
+        targets = "none, the inputs are the targets"
+    elif report["sample_weights"]:
+        targets += "; and sample weights"
     channels = f", channels {report['channels']}" if report["channels"] else ""
     names = f": {', '.join(report['class_names'])}" if report["class_names"] else ""
     decoded = ", once decoded (--image-size)" if report["encoding"] else ""
@@ -147,8 +155,11 @@ def _lines(report: dict) -> list[str]:
         f"{report['split']}: layout {report['layout']}, {report['samples']} samples in {_files(report)}, "
         f"{size(report['bytes'])}",
         f"  a sample: inputs {inputs}{channels}{decoded}; targets {targets}",
-        f"  classes: {report['classes'] or 'not known; give --classes'}{names}",
     ]
+    if report["classes"]:
+        lines.append(f"  classes: {report['classes']}{names}")
+    elif report["labelled"]:
+        lines.append("  classes: not known; give --classes")
     if report["channel_names"]:
         lines.append(f"  channels: {' '.join(report['channel_names'])}")
     if report["encoding"]:
@@ -162,6 +173,11 @@ def _lines(report: dict) -> list[str]:
         if entry["differs"]:
             lines.append(f"      stored differently in {', '.join(entry['differs'])}")
     return lines + [f"  advice: {text}" for text in report["advice"]]
+
+
+def _side_text(side: dict | None) -> str:
+    named = {"": side} if side and "dtype" in side else side or {}
+    return ", ".join(f"{name} {tuple(part['shape'])} {part['dtype']}".strip() for name, part in named.items())
 
 
 def _storage(entry: dict) -> str:

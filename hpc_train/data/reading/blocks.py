@@ -65,14 +65,14 @@ class Blocks:
                 arrived()
         arrived()
 
-    def copy(self, indices: np.ndarray, inputs: np.ndarray, targets: np.ndarray) -> None:
-        """Copy the samples `indices`, whose blocks have been read, into inputs and targets, in their order."""
+    def copy(self, indices: np.ndarray, *arrays: np.ndarray) -> None:
+        """Copy the samples `indices`, whose blocks have been read, into the arrays of all parts, in their order."""
         numbers = indices // self._block
         order = np.argsort(numbers, kind="stable")
         for places in np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1):
             number = int(numbers[places[0]])
             rows = indices[places] - number * self._block
-            for array, out in zip(self._held[number].arrays, (inputs, targets), strict=True):
+            for array, out in zip(self._held[number].arrays, arrays, strict=True):
                 out[places] = array[rows]
 
     def release(self, indices: np.ndarray) -> None:

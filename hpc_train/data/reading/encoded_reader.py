@@ -53,7 +53,7 @@ class EncodedReader(Reader):
         # From the sizes of the files: their other contents are small.
         return max(1, int(self.catalogue.sizes.sum()) // self.catalogue.samples)
 
-    def empty(self, samples: int, allocate: Callable) -> tuple[np.ndarray, np.ndarray]:
+    def empty(self, samples: int, allocate: Callable) -> tuple[np.ndarray, ...]:
         """Arrays for this many samples; allocate(shape, dtype) makes that of the targets."""
         catalogue = self.catalogue
         dtype = catalogue.target_dtype.newbyteorder("=")

@@ -12,7 +12,7 @@ from hpc_train.data.reading.blocks import Blocks
 from hpc_train.data.reading.buffers import Buffers
 from hpc_train.data.reading.reader import Reader
 
-Arrays = tuple[np.ndarray, np.ndarray]
+Arrays = tuple[np.ndarray, ...]
 
 
 class Loader:
@@ -55,18 +55,17 @@ class Loader:
         self.given: np.ndarray | None = None
 
     def __iter__(self) -> Iterator[Arrays]:
-        """One batch after the other: inputs (b, ...) and targets (b, ...), as from `Reader.read`."""
+        """One batch after the other: an array (b, ...) for each part, as from `Reader.read`."""
         try:
             while True:
-                inputs, targets = self.next()
-                yield from zip(inputs, targets, strict=True)
+                yield from zip(*self.next(), strict=True)
         except StopIteration:
             return
         finally:
             self.close()
 
     def next(self) -> Arrays:
-        """The next group: inputs (k, b, ...) and targets (k, b, ...); StopIteration after the last one."""
+        """The next group: an array (k, b, ...) for each part; StopIteration after the last one."""
         self._begin()
         if not self._coming:
             raise StopIteration

@@ -14,6 +14,7 @@ from hpc_train.data.hdf5.access import lies_in, open_hdf5, reason
 from hpc_train.data.hdf5.chunks import ChunkedArray, reason_not
 from hpc_train.data.hdf5.contiguous import LARGE_SAMPLE, ContiguousArray
 from hpc_train.data.hdf5.filters import load_plugins
+from hpc_train.data.hdf5.ragged import RaggedArray, read_lengths
 from hpc_train.data.hdf5.raw_file import File
 from hpc_train.data.hdf5.through_h5py import Hdf5Array
 from hpc_train.data.sample_checks import all_finite, first_problem
@@ -31,7 +32,7 @@ class Reader:
 
     Args:
         catalogue: the samples.
-        check: check samples for NaN and infinity in floating-point inputs and for labels outside the classes. Large
+        check: check samples for NaN and infinity in floating-point values and for labels outside the classes. Large
             samples are checked once, when they are first read.
         how: "auto" takes contiguous data from a map of the file where samples are small and with positioned reads
             where they are large, decodes chunks outside HDF5 where it can, and reads the rest with h5py; "map" and
@@ -61,33 +62,31 @@ class Reader:
         """Bytes of a sample as `read` returns it."""
         return self.catalogue.sample_bytes
 
-    def read(self, indices) -> tuple[np.ndarray, np.ndarray]:
+    def read(self, indices) -> tuple[np.ndarray, ...]:
         """Read the b samples in `indices`, in that order.
 
         Returns:
-            inputs (b, ...) and targets (b, ...), newly allocated, with the catalogue's dtypes in native byte order.
+            An array (b, ...) for each of the catalogue's parts (inputs, targets, weights), newly allocated, with their
+            dtypes in native byte order.
 
         Raises:
             UserError: naming file and data set, row or chunk, when a sample cannot be read or fails the check.
             IndexError: for an index outside the split.
         """
-        inputs, targets = self.empty(len(indices), np.empty)
-        jobs, finish = self.begin(indices, inputs, targets)
+        arrays = self.empty(len(indices), np.empty)
+        jobs, finish = self.begin(indices, *arrays)
         for job in jobs:
             job()
         finish()
-        return inputs, targets
+        return arrays
 
-    def empty(self, samples: int, allocate: Callable) -> tuple[np.ndarray, np.ndarray]:
-        """Arrays for this many samples, made by allocate(shape, dtype)."""
-        catalogue = self.catalogue
-        return (
-            allocate((samples, *catalogue.input_shape), catalogue.input_dtype.newbyteorder("=")),
-            allocate((samples, *catalogue.target_shape), catalogue.target_dtype.newbyteorder("=")),
-        )
+    def empty(self, samples: int, allocate: Callable) -> tuple[np.ndarray, ...]:
+        """Arrays for this many samples, one for each part, made by allocate(shape, dtype)."""
+        parts = self.catalogue.parts
+        return tuple(allocate((samples, *part.shape), part.dtype.newbyteorder("=")) for part in parts)
 
-    def begin(self, indices, inputs: np.ndarray, targets: np.ndarray) -> tuple[list[Callable[[], None]], Callable]:
-        """Prepare to read the samples `indices` into the arrays; opens files that are not open.
+    def begin(self, indices, *arrays: np.ndarray) -> tuple[list[Callable[[], None]], Callable]:
+        """Prepare to read the samples `indices` into the arrays of `empty`; opens files that are not open.
 
         Returns:
             (jobs, finish): call all jobs, in any threads and order, then finish().
@@ -96,7 +95,7 @@ class Reader:
             UserError: for data that cannot be read, also from the jobs; from `finish` for samples that fail the check.
         """
         indices = self.catalogue.checked(indices)
-        request = _Request(indices, inputs, targets)
+        request = _Request(indices, arrays, self.catalogue.parts)
         # In the order of the files, so that a file is opened once and read forwards.
         order = np.argsort(indices)
         numbers = np.searchsorted(self.catalogue.offsets, indices[order], side="right") - 1
@@ -119,13 +118,11 @@ class Reader:
         arrays = named(self._open, number)
         indices = request.indices[places]
         rows = indices - self.catalogue.offsets[number]
-        looks = [_nothing if self._is_known(indices) else request.look] * len(self.catalogue.layout.inputs)
-        looks += [_nothing] * len(self.catalogue.layout.targets)
-        outputs = self._outputs(request.inputs, request.targets)
+        known = self._is_known(indices)
         return [
             (array.quick, partial(named, job))
-            for array, out, look in zip(arrays, outputs, looks, strict=True)
-            for job in named(array.jobs, rows, places, out, look)
+            for array, (out, look) in zip(arrays, request.outputs, strict=True)
+            for job in named(array.jobs, rows, places, out, _nothing if known else look)
         ]
 
     def _read_files(self, parts: list[tuple[int, np.ndarray]], request: "_Request") -> None:
@@ -140,22 +137,55 @@ class Reader:
         return bool((self._looked[indices >> 3] >> (indices & 7).astype(np.uint8) & 1).all())
 
     def _examine(self, request: "_Request") -> None:
+        catalogue = self.catalogue
+        if catalogue.labels:
+            self._number(request)
         if self._is_known(request.indices):
             return
-        catalogue = self.catalogue
-        inputs = request.inputs if request.suspect else None
-        targets = request.targets if catalogue.classes and catalogue.layout.targets else None
-        place, what = first_problem(inputs, targets, catalogue.classes, self._ignore)
+        place, what = None, ""
+        for number, (part, values) in enumerate(zip(catalogue.parts, request.arrays, strict=True)):
+            labels = values if catalogue.classes and part.role == "target" else None
+            found = first_problem(
+                values if number in request.suspect else None, labels, catalogue.classes, self._ignore
+            )
+            if found[0] is not None and (place is None or found[0] < place):
+                plain = part.role == "input" and not part.name
+                place, what = found[0], found[1] if plain or labels is not None else f"{found[1]} in its {part.label}"
         if place is None:
             if self._looked is not None:
                 bits = np.uint8(1) << (request.indices & 7).astype(np.uint8)
                 np.bitwise_or.at(self._looked, request.indices >> 3, bits)
             return
+        raise self._bad_sample(request, place, what)
+
+    def _number(self, request: "_Request") -> None:
+        """Replace stored labels by the numbers of their classes."""
+        stored = np.array(self.catalogue.labels)
+        order = np.argsort(stored)
+        for part, values in zip(self.catalogue.parts, request.arrays, strict=True):
+            if part.role != "target":
+                continue
+            places = order[np.searchsorted(stored, values, sorter=order).clip(max=len(stored) - 1)]
+            wrong = stored[places] != values
+            if self._ignore is not None:
+                wrong &= values != self._ignore
+                places = np.where(values == self._ignore, self._ignore, places)
+            if wrong.any():
+                place = int(np.argmax(wrong.reshape(len(values), -1).any(axis=1)))
+                label = values[place][wrong[place]].ravel()[0] if values.ndim > 1 else values[place]
+                raise self._bad_sample(request, place, f"has label {label}, which --label-values does not name")
+            values[...] = places
+
+    def _bad_sample(self, request: "_Request", place: int, what: str) -> UserError:
+        catalogue = self.catalogue
         files, rows = catalogue.locate(request.indices)
         number, row = int(files[place]), int(rows[place])
-        shards = catalogue.layout.name == "shards"
-        remedy = "fix it in the source data and run `hpc-train prepare` again" if shards else "fix it or leave it out"
-        raise UserError(
+        remedy = "fix it or leave it out"
+        if catalogue.layout.name == "shards":
+            remedy = "fix it in the source data and run `hpc-train prepare` again"
+        elif what.startswith("has label"):
+            remedy = "give the number of classes (--classes), or the stored labels: --label-values 1..10, or 0 255"
+        return UserError(
             f"{catalogue.files[number]}: row {row} (sample {int(request.indices[place])} of "
             f"{catalogue.split!r}) {what}; {remedy}"
         )
@@ -170,15 +200,16 @@ class Reader:
         """How many samples of file `number` must be decoded to read one of them."""
         return max(array.rows_together for array in self._named(number)(self._open, number))
 
+    def steps(self, part, indices) -> np.ndarray:
+        """Which steps of the sequences of `part` are no padding, bool (b, longest)."""
+        place = self.catalogue.layout.datasets.index(part.datasets[0])
+        files, rows = self.catalogue.locate(indices)
+        lengths = [self._open(int(file))[place].lengths[row] for file, row in zip(files, rows, strict=True)]
+        return np.arange(part.shape[0]) < np.array(lengths)[:, None]
+
     def close(self) -> None:
         """Release the open files."""
         self._open.cache_clear()
-
-    def _outputs(self, inputs, targets) -> list[np.ndarray]:
-        outputs = []
-        for names, array in ((self.catalogue.layout.inputs, inputs), (self.catalogue.layout.targets, targets)):
-            outputs += [array] if len(names) == 1 else [array[:, place] for place in range(len(names))]
-        return outputs
 
     def _named(self, number: int):
         path = self.catalogue.files[number]
@@ -201,15 +232,17 @@ class Reader:
         file = self._open_storage(catalogue.files[number])
         layout, at, rows = catalogue.layout, catalogue.at[number], int(catalogue.rows[number])
         parts = [split_name(name) for name in layout.datasets]
-        if self.how != "h5py" and NOT_CONTIGUOUS not in at and all(select is None for _, select in parts):
+        plain = not catalogue.sequence_lengths and all(select is None for _, select in parts)
+        if self.how != "h5py" and NOT_CONTIGUOUS not in at and plain:
             # The catalogue has all that is needed: HDF5 need not open the file.
             shapes = self._stored_shapes()
             return [
                 self._contiguous(name, file, int(start), rows, *shape, None)
                 for (name, _), start, shape in zip(parts, at, shapes, strict=True)
             ]
-        hdf5 = open_hdf5(catalogue.files[number])
+        hdf5, through = open_hdf5(catalogue.files[number]), False
         arrays = []
+        of = {part.datasets[0]: part for part in catalogue.parts if part.lengths}
         for (name, select), start in zip(parts, at, strict=True):
             dataset = hdf5[name]
             why = "asked for" if self.how == "h5py" else reason_not(dataset)
@@ -217,25 +250,26 @@ class Reader:
                 why = "a link to another file"
             if start != NOT_CONTIGUOUS and self.how != "h5py":
                 shape = dataset.shape[1:] if layout.rows else dataset.shape
-                arrays.append(self._contiguous(name, file, int(start), rows, shape, dataset.dtype, select))
+                number = len(dataset) if name in of else rows
+                arrays.append(self._contiguous(name, file, int(start), number, shape, dataset.dtype, select))
             elif why is None:
                 arrays.append(ChunkedArray(dataset, file, layout.rows, select))
             else:
                 load_plugins()
+                through = True
                 arrays.append(Hdf5Array(dataset, layout.rows, select, why))
-        if not any(isinstance(array, Hdf5Array) for array in arrays):
+            if part := of.get(name):
+                arrays[-1] = RaggedArray(arrays[-1], read_lengths(hdf5[part.lengths], dataset), part.shape[0])
+        if not through:
             hdf5.close()
         return arrays
 
     def _stored_shapes(self) -> list[tuple[tuple[int, ...], np.dtype]]:
         """Shape and dtype of a sample in each data set, where none takes an index."""
-        catalogue, layout = self.catalogue, self.catalogue.layout
         shapes = []
-        for names, shape, dtype in (
-            (layout.inputs, catalogue.input_shape, catalogue.input_dtype),
-            (layout.targets, catalogue.target_shape, catalogue.target_dtype),
-        ):
-            shapes += [(shape[1:] if len(names) > 1 else shape, dtype)] * len(names)
+        for part in self.catalogue.parts:
+            number = len(part.datasets)
+            shapes += [(part.shape[1:] if number > 1 else part.shape, part.dtype)] * number
         return shapes
 
     def _contiguous(self, name, file: File, at: int, rows: int, shape, dtype, select) -> ContiguousArray:
@@ -245,16 +279,29 @@ class Reader:
 
 
 class _Request:
-    """Samples that are read together, and whether any of their inputs is not finite."""
+    """Samples that are read together.
 
-    def __init__(self, indices: np.ndarray, inputs: np.ndarray, targets: np.ndarray):
-        self.indices, self.inputs, self.targets = indices, inputs, targets
-        self.suspect = False
+    Attributes:
+        outputs: for each data set its place in the arrays, and a function that checks values that have just been read.
+        suspect: numbers of the parts that hold a value that is not finite.
+    """
 
-    def look(self, values: np.ndarray) -> None:
-        """Check inputs that have just been read."""
-        if not all_finite(values):
-            self.suspect = True
+    def __init__(self, indices: np.ndarray, arrays: tuple[np.ndarray, ...], parts):
+        self.indices, self.arrays = indices, arrays
+        self.outputs: list[tuple[np.ndarray, Callable]] = []
+        self.suspect: set[int] = set()
+        for number, (part, array) in enumerate(zip(parts, arrays, strict=True)):
+            several = len(part.datasets)
+            places = [array] if several == 1 else [array[:, place] for place in range(several)]
+            # Not a bound method: in a circle the arrays would wait for the garbage collector.
+            look = partial(_look, self.suspect, number) if part.dtype.kind == "f" else _nothing
+            self.outputs += [(place, look) for place in places]
+
+
+def _look(suspect: set[int], number: int, values: np.ndarray) -> None:
+    """Add the number to `suspect` if a value is not finite."""
+    if not all_finite(values):
+        suspect.add(number)
 
 
 def _nothing(values: np.ndarray) -> None:

@@ -97,7 +97,7 @@ def _repack(options: Shard, split: str, comm) -> None:
         smaller = f", {raw / stored:.2f} times smaller by {options.compression}" if packed else ""
         there = f", {len(kept)} of them already there" if kept else ""
         say(
-            f"{split}: {catalogue.samples} samples of {catalogue.input_shape} {work.conversion.input_dtype.name}, "
+            f"{split}: {catalogue.samples} samples of {work.conversion.sample_text}, "
             f"{size(stored)}{smaller}, {work.shards} shards in {options.output}{there}"
         )
         for warning in loss_warnings(losses):
@@ -108,10 +108,6 @@ def _plan(options: Shard, catalogue, source: str):
     from hpc_train.data.repack.conversion import Conversion
     from hpc_train.data.repack.split import SplitShards
 
-    if not catalogue.layout.targets:
-        raise UserError(
-            f"{options.data}: shards need targets; name the data sets of the targets with --targets"
-        ).agreed()
     if options.output.resolve() in {Path(path).resolve().parent for path in catalogue.files}:
         raise UserError(f"--output {options.output}: the source is in this folder; give another folder")
 

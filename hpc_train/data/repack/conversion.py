@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from hpc_train.data.catalogue.layout import split_name
-from hpc_train.data.hdf5.access import missing_value, open_hdf5, packing
+from hpc_train.data.hdf5.access import missing_value, open_hdf5
 from hpc_train.errors import UserError
 
 # More threads would decode faster than one thread compresses and writes.
@@ -16,9 +16,9 @@ _HALF = np.finfo(np.float16)
 
 
 class Conversion:
-    """Reads samples of a catalogue and converts their inputs.
+    """Reads samples of a catalogue and converts them.
 
-    Packed inputs (NetCDF's scale_factor and add_offset) become float32.
+    Packed values (NetCDF's scale_factor and add_offset) become float32.
 
     Args:
         catalogue: where the samples are.
@@ -26,12 +26,12 @@ class Conversion:
         seed: of a random order; None keeps the catalogue's order.
 
     Attributes:
-        input_dtype, target_dtype: of the result, little endian.
-        losses: int64 (2, channels), of the values other than 0: the number that float16 stores with few digits or none,
-            and the number of all.
+        kinds: {data set: (shape of a sample, dtype)} of the result, little endian.
+        losses: int64 (2, channels), of the values of the first input other than 0: the number that float16 stores with
+            few digits or none, and the number of all.
 
     Raises:
-        UserError: `float16` for inputs that are not floating-point numbers; packed targets.
+        UserError: `float16` for several inputs, and for one that has no floating-point numbers.
     """
 
     def __init__(self, catalogue, float16: bool = False, seed: int | None = None):
@@ -41,21 +41,36 @@ class Conversion:
         # The reader checks for NaN and for labels outside the classes.
         self._reader = Reader(catalogue)
         self._threads = ThreadPoolExecutor(min(_MOST_THREADS, len(os.sched_getaffinity(0))))
-        self.packed = any(pair != (1.0, 0.0) for pair in catalogue.packing)
-        if float16 and not self.packed and catalogue.input_dtype.kind != "f":
-            raise UserError(
-                f"--float16 is for floating-point inputs, but these are {catalogue.input_dtype}; leave it out"
-            )
-        kept = np.dtype("<f4") if self.packed else catalogue.input_dtype.newbyteorder("<")
-        self.input_dtype = np.dtype("<f2") if float16 else kept
-        self.target_dtype = catalogue.target_dtype.newbyteorder("<")
-        self.changes = self.packed or float16 or seed is not None
+        first = catalogue.inputs[0]
+        if float16 and not first.packed and first.dtype.kind != "f":
+            raise UserError(f"--float16 is for floating-point inputs, but these are {first.dtype}; leave it out")
+        if float16 and len(catalogue.inputs) > 1:
+            raise UserError("--float16 is for data with one input; leave it out")
+        self.kinds = {_shard_name(part): (part.shape, self._dtype(part, float16)) for part in catalogue.parts}
+        self.changes = any(part.packed for part in catalogue.parts) or float16 or seed is not None
         self._missing = _missing_values(catalogue)
-        self._axis = catalogue.channel_axis
-        self.losses = np.zeros((2, 1 if self._axis is None else catalogue.input_shape[self._axis]), np.int64)
+        self._axis = catalogue.channel_axis_of(first)
+        self.losses = np.zeros((2, 1 if self._axis is None else first.shape[self._axis]), np.int64)
 
-    def read(self, first: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """(inputs, targets) of the samples [first, stop) in the new order.
+    @staticmethod
+    def _dtype(part, float16: bool) -> np.dtype:
+        if float16 and part.role == "input" and (part.packed or part.dtype.kind == "f"):
+            return np.dtype("<f2")
+        return np.dtype("<f4") if part.packed else part.dtype.newbyteorder("<")
+
+    @property
+    def input_dtype(self) -> np.dtype:
+        """Of the first input, as it is written."""
+        return next(iter(self.kinds.values()))[1]
+
+    @property
+    def sample_text(self) -> str:
+        """Shapes and types of the inputs as they are written: "(28, 28, 1) uint8"."""
+        kinds = {part.name: self.kinds[_shard_name(part)] for part in self.catalogue.inputs}
+        return ", ".join(f"{name} {shape} {dtype.name}".strip() for name, (shape, dtype) in kinds.items())
+
+    def read(self, first: int, stop: int) -> tuple[np.ndarray, ...]:
+        """The arrays of the samples [first, stop) in the new order.
 
         Raises:
             UserError: a sample cannot be read, is not finite, has a label outside the classes, a missing value in
@@ -66,17 +81,21 @@ class Conversion:
             from hpc_train.data.plan.permutation import permute
 
             indices = permute(indices, self.catalogue.samples, self.seed, 0)
-        inputs, targets = self._reader.empty(len(indices), np.empty)
-        jobs, finish = self._reader.begin(indices, inputs, targets)
+        arrays = self._reader.empty(len(indices), np.empty)
+        jobs, finish = self._reader.begin(indices, *arrays)
         list(self._threads.map(lambda job: job(), jobs))
         finish()
-        if self.packed:
-            inputs = self._unpacked(indices, inputs)
-        if self.input_dtype == np.float16:
-            inputs = self._halved(indices, inputs)
-        return inputs, targets
+        return tuple(self._converted(indices, number, array) for number, array in enumerate(arrays))
 
-    def pieces(self, first: int, stop: int, rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _converted(self, indices, number: int, array: np.ndarray) -> np.ndarray:
+        part = self.catalogue.parts[number]
+        if part.packed:
+            array = self._unpacked(indices, part, self._missing[number], array)
+        if self.kinds[_shard_name(part)][1] == np.float16 and array.dtype != np.float16:
+            array = self._halved(indices, array)
+        return array
+
+    def pieces(self, first: int, stop: int, rows: int) -> Iterator[tuple[np.ndarray, ...]]:
         """Read [first, stop), `rows` samples at a time; the next piece is read while the last one is used."""
         starts = iter(range(first, stop, rows))
         with ThreadPoolExecutor(1) as ahead:
@@ -86,20 +105,20 @@ class Conversion:
                 yield now.result()
             yield coming.result()
 
-    def _unpacked(self, indices, inputs):
-        values, packings = np.empty(inputs.shape, np.float32), self.catalogue.packing
+    def _unpacked(self, indices, part, missing_values: list, stored):
+        values, packings = np.empty(stored.shape, np.float32), part.packing
         for place, (scale, offset) in enumerate(packings):
             # Several data sets are stacked along the first axis of a sample.
-            part = (slice(None), place) if len(packings) > 1 else slice(None)
-            missing = self._missing[place]
-            if missing is not None and (inputs[part] == missing).any():
-                sample = int(np.argmax((inputs[part] == missing).reshape(len(inputs), -1).any(axis=1)))
-                name = self.catalogue.layout.inputs[place]
+            where = (slice(None), place) if len(packings) > 1 else slice(None)
+            missing = missing_values[place]
+            if missing is not None and (stored[where] == missing).any():
+                sample = int(np.argmax((stored[where] == missing).reshape(len(stored), -1).any(axis=1)))
+                name = part.datasets[place]
                 raise UserError(
                     f"{self._named(indices, sample)}: {name} has missing values; fill them in or leave {name} out"
                 )
             # In float64, because an integer of 32 bits has more digits than a float32.
-            values[part] = inputs[part].astype(np.float64) * scale + offset
+            values[where] = stored[where].astype(np.float64) * scale + offset
         return values
 
     def _halved(self, indices, inputs):
@@ -132,13 +151,12 @@ def loss_warnings(losses: np.ndarray) -> list[str]:
     ]
 
 
-def _missing_values(catalogue) -> list:
-    """The value that means "missing" in each data set of the inputs; UserError for packed targets."""
+def _shard_name(part) -> str:
+    """The data set of a part in a shard."""
+    return f"{part.role}s/{part.name}" if part.name else f"{part.role}s"
+
+
+def _missing_values(catalogue) -> list[list]:
+    """The value that means "missing" in each data set of each part."""
     with open_hdf5(catalogue.files[0]) as file:
-        for name in catalogue.layout.targets:
-            if packing(file[split_name(name)[0]]) != (1.0, 0.0):
-                raise UserError(
-                    f"{catalogue.files[0]}: the targets {name} are packed (scale_factor, add_offset), which shards "
-                    "cannot store; unpack them, or choose other targets"
-                )
-        return [missing_value(file[split_name(name)[0]]) for name in catalogue.layout.inputs]
+        return [[missing_value(file[split_name(name)[0]]) for name in part.datasets] for part in catalogue.parts]

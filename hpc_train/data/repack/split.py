@@ -11,6 +11,7 @@ from hpc_train.data.fields.grid import read_grid
 from hpc_train.data.hdf5.access import open_hdf5, reason
 from hpc_train.data.repack.conversion import Conversion
 from hpc_train.data.shards.compression import Storage
+from hpc_train.data.shards.format import PAIR
 from hpc_train.data.shards.names import (
     check_space,
     default_shards,
@@ -50,8 +51,7 @@ class SplitShards:
 
     def __init__(self, catalogue, source, provenance, output, conversion: Conversion, storage: Storage, shards=None):
         self.catalogue, self.output, self.conversion, self.storage = catalogue, output, conversion, storage
-        kinds = (catalogue.input_shape, conversion.input_dtype), (catalogue.target_shape, conversion.target_dtype)
-        self.sample_bytes = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in kinds)
+        self.sample_bytes = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in conversion.kinds.values())
         self.shards = shards(self.sample_bytes) if shards else default_shards(catalogue.samples, self.sample_bytes)
         if self.shards > catalogue.samples:
             raise UserError(
@@ -66,6 +66,10 @@ class SplitShards:
         same = catalogue.fingerprint and not conversion.changes
         self.fingerprint = catalogue.fingerprint if same else _hash(content)
         labels = f"{catalogue.classes} {catalogue.class_names} {catalogue.channel_names}"
+        if list(conversion.kinds) != PAIR:
+            labels += f" {list(conversion.kinds)}"
+        if catalogue.labels:
+            labels += f" {catalogue.labels}"
         self._coordinates = coordinates_of(catalogue)
         self.recipe = _hash(f"{content} {source} {labels} {self.shards} {storage}")
         self._written = [0, 0]
@@ -101,19 +105,13 @@ class SplitShards:
         """Write one shard, and give it the temporary name of a complete shard when it is on the disk."""
         path = self.paths[shard]
         temporary = temporary_name(path)
-        kinds = (
-            self.catalogue.input_shape,
-            self.conversion.input_dtype,
-            self.catalogue.target_shape,
-            self.conversion.target_dtype,
-        )
         rows = max(1, _PIECE_BYTES // max(self.sample_bytes, self.catalogue.sample_bytes))
         try:
             rest = self._attributes(shard), self.storage, self._coordinates
-            with ShardWriter(temporary, self.samples(shard), *kinds, *rest) as writer:
-                for inputs, targets in self.conversion.pieces(*self.edges[shard : shard + 2], rows):
-                    writer.write(inputs, targets)
-                    progress.add(len(inputs), len(inputs) * self.sample_bytes)
+            with ShardWriter(temporary, self.samples(shard), self.conversion.kinds, *rest) as writer:
+                for arrays in self.conversion.pieces(*self.edges[shard : shard + 2], rows):
+                    writer.write(*arrays)
+                    progress.add(len(arrays[0]), len(arrays[0]) * self.sample_bytes)
             self._written[0] += self.samples(shard) * self.sample_bytes
             self._written[1] += temporary.stat().st_size
             os.replace(temporary, temporary_name(path, _WHOLE))
@@ -135,11 +133,12 @@ class SplitShards:
     def _is_whole(self, path: Path, shard: int) -> bool:
         try:
             with open_hdf5(path) as file:
-                found = file.attrs["recipe"], file.attrs["shard"], len(file["inputs"]), len(file["targets"])
+                lengths = {len(file[name]) for name in self.conversion.kinds}
+                found = file.attrs["recipe"], file.attrs["shard"], lengths
         # h5py raises many kinds of errors for damaged metadata.
         except (OSError, RuntimeError, KeyError, TypeError, ValueError):
             return False
-        return found == (self.recipe.encode(), shard, self.samples(shard), self.samples(shard))
+        return found == (self.recipe.encode(), shard, {self.samples(shard)})
 
     def _attributes(self, shard: int) -> dict:
         catalogue = self.catalogue
@@ -151,7 +150,7 @@ class SplitShards:
             "total": catalogue.samples,
             "classes": catalogue.classes,
             "class_names": list(catalogue.class_names),
-            "channels": "first" if catalogue.channel_axis == 0 else "last",
+            "channels": "first" if catalogue.channel_axis_of(catalogue.inputs[0]) == 0 else "last",
             **({"channel_names": list(catalogue.channel_names)} if catalogue.channel_names else {}),
             "source": self.provenance,
             "fingerprint": self.fingerprint,
@@ -167,7 +166,7 @@ class SplitShards:
 
 def coordinates_of(catalogue) -> dict:
     """Latitudes and longitudes of the source's maps, if its files have them."""
-    if len(catalogue.target_shape) != 2:
+    if len(catalogue.targets) != 1 or len(catalogue.target_shape) != 2:
         return {}
     grid = read_grid(catalogue.files[0], *catalogue.target_shape)
     return {} if grid.assumed else {"latitude": grid.latitudes, "longitude": grid.longitudes}

@@ -11,6 +11,7 @@ from hpc_train.data.hdf5.access import reason
 from hpc_train.data.sample_checks import check_arrays, pieces
 from hpc_train.data.shards.compression import Compression, Storage
 from hpc_train.data.shards.description import Description
+from hpc_train.data.shards.format import PAIR
 from hpc_train.data.shards.names import (
     check_space,
     check_split,
@@ -31,6 +32,7 @@ def write_shards(
     inputs,
     targets,
     *,
+    weights=None,
     shards=None,
     compression: Compression = "none",
     chunk_bytes=MIB,
@@ -45,8 +47,9 @@ def write_shards(
     Args:
         directory: folder of the shards; made where it is missing.
         split: name of the split.
-        inputs: (n, ...), unsigned, signed or floating.
-        targets: (n, ...), unsigned, signed or floating.
+        inputs: (n, ...), unsigned, signed or floating; or several such arrays by Keras's names.
+        targets: likewise; None where the inputs are the targets.
+        weights: (n, ...), sample weights, or None.
         shards: number of files, by default that of `default_shards`.
         compression: "none", or how the chunks are compressed.
         chunk_bytes: size of a chunk before compression, about.
@@ -62,39 +65,49 @@ def write_shards(
     """
     described, storage = Description(**description), Storage(compression, chunk_bytes)
     where = described.where(split)
-    inputs, targets = np.asanyarray(inputs), np.asanyarray(targets)
-    check_arrays(where, inputs, targets, described.classes, described.class_names)
-    samples = len(inputs)
+    arrays = _by_dataset(inputs, targets, weights)
+    check_arrays(where, arrays, described.classes, described.class_names)
+    first = next(iter(arrays.values()))
+    samples = len(first)
     if shards is None:
-        shards = default_shards(samples, inputs.nbytes // samples)
+        shards = default_shards(samples, sum(array.nbytes for array in arrays.values()) // samples)
     check_split(where, split, samples, shards)
-    described.check_channel_names(inputs.shape)
+    described.check_channel_names(first.shape)
     attributes = {
         "split": split,
         "shards": shards,
         "total": samples,
         **described.attributes(),
-        "fingerprint": _fingerprint(inputs, targets),
+        "fingerprint": _fingerprint(arrays),
     }
     paths = [Path(directory, shard_name(split, shard, shards)) for shard in range(shards)]
-    _write(paths, inputs, targets, attributes, storage, coordinates)
+    _write(paths, arrays, attributes, storage, coordinates)
     return paths
 
 
-def _write(paths, inputs, targets, attributes, storage, coordinates):
+def _by_dataset(inputs, targets, weights) -> dict[str, np.ndarray]:
+    arrays = {}
+    for name, given in (("inputs", inputs), ("targets", targets), ("weights", weights)):
+        named = {f"{name}/{key}": array for key, array in given.items()} if isinstance(given, dict) else {name: given}
+        arrays |= {key: np.asanyarray(array) for key, array in named.items() if array is not None}
+    return arrays
+
+
+def _write(paths, arrays, attributes, storage, coordinates):
     """Write all shards of a split under temporary names, then give them their own."""
-    kinds = inputs.shape[1:], inputs.dtype, targets.shape[1:], targets.dtype
+    kinds = {name: (array.shape[1:], array.dtype) for name, array in arrays.items()}
+    first_array = next(iter(arrays.values()))
     path = directory = paths[0].parent
     try:
         directory.mkdir(parents=True, exist_ok=True)
         if storage.compression == "none":
-            check_space(directory, inputs.nbytes + targets.nbytes)
-        edges = pairwise(shard_edges(len(inputs), len(paths)))
+            check_space(directory, sum(array.nbytes for array in arrays.values()))
+        edges = pairwise(shard_edges(len(first_array), len(paths)))
         for shard, (path, (first, stop)) in enumerate(zip(paths, edges, strict=True)):
             own = attributes | {"shard": shard, "first": first}
-            with ShardWriter(temporary_name(path), stop - first, *kinds, own, storage, coordinates) as writer:
-                for rows in pieces(inputs, first, stop):
-                    writer.write(inputs[rows], targets[rows])
+            with ShardWriter(temporary_name(path), stop - first, kinds, own, storage, coordinates) as writer:
+                for rows in pieces(first_array, first, stop):
+                    writer.write(*(array[rows] for array in arrays.values()))
         publish(paths)
     # h5py raises RuntimeError where HDF5 cannot flush a file.
     except (OSError, RuntimeError) as error:
@@ -107,9 +120,11 @@ def _write(paths, inputs, targets, attributes, storage, coordinates):
                 temporary_name(path).unlink()
 
 
-def _fingerprint(inputs, targets):
-    digest = blake2b(f"{inputs.dtype} {inputs.shape} {targets.dtype} {targets.shape}".encode(), digest_size=16)
-    for array in (inputs, targets):
+def _fingerprint(arrays):
+    plain = list(arrays) == PAIR
+    kinds = (f"{'' if plain else name + ' '}{array.dtype} {array.shape}" for name, array in arrays.items())
+    digest = blake2b(" ".join(kinds).encode(), digest_size=16)
+    for array in arrays.values():
         for rows in pieces(array, 0, len(array)):
             digest.update(np.ascontiguousarray(array[rows]))
     return digest.hexdigest()

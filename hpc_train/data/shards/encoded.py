@@ -65,7 +65,7 @@ def write_encoded_shards(directory, split, images, targets, *, classes, class_na
     described = Description(classes, class_names, source=source)
     where = described.where(split)
     targets = np.asarray(targets)
-    check_arrays(where, np.empty((len(images), 1), np.uint8), targets, classes, class_names)
+    check_arrays(where, {"inputs": np.empty((len(images), 1), np.uint8), "targets": targets}, classes, class_names)
     if targets.ndim != 1 or targets.dtype.kind not in "ui":
         raise UserError(f"{where}: targets are {targets.shape} {targets.dtype}; give one whole number for each image")
     for number, image in enumerate(images):

@@ -78,8 +78,8 @@ class SpooledWriter(SpooledShard):
     def _finish(self, spool, targets):
         sample = prod(self._shape) * self._dtype.itemsize
         together = max(1, PIECE // sample)
-        kinds = self._shape, self._dtype, (), self.target_dtype
-        with ShardWriter(self.path, len(targets), *kinds, self.attributes, self._storage) as writer:
+        kinds = {"inputs": (self._shape, self._dtype), "targets": ((), self.target_dtype)}
+        with ShardWriter(self.path, len(targets), kinds, self.attributes, self._storage) as writer:
             for start in range(0, len(targets), together):
                 some = targets[start : start + together]
                 inputs = np.frombuffer(spool.read(len(some) * sample), self._dtype)

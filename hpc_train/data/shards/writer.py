@@ -9,7 +9,7 @@ import xxhash
 
 from hpc_train.data.hdf5.access import fixed_length, open_hdf5
 from hpc_train.data.shards.compression import Storage
-from hpc_train.data.shards.format import COORDINATES, FORMAT, VERSION
+from hpc_train.data.shards.format import COORDINATES, FORMAT, PAIR, PARTS_VERSION, VERSION
 from hpc_train.units import MIB
 
 
@@ -22,10 +22,8 @@ class ShardWriter:
     Args:
         path: file to write.
         samples: how many will come.
-        input_shape: shape of one input sample.
-        input_dtype: u, i or f; stored little endian.
-        target_shape: shape of one target.
-        target_dtype: u, i or f; stored little endian.
+        kinds: {data set: (shape of one sample, dtype)} of the arrays: "inputs" and "targets", or several, such as
+            "inputs/image", and "weights", in this order; dtypes u, i or f, stored little endian.
         attributes: those of the format that are known beforehand.
         storage: a `Storage`, by default without compression.
         coordinates: any of {"latitude": (h,), "longitude": (w,), "time": (samples,)}, in degrees and as datetime64
@@ -39,10 +37,7 @@ class ShardWriter:
         self,
         path,
         samples,
-        input_shape,
-        input_dtype,
-        target_shape,
-        target_dtype,
+        kinds,
         attributes,
         storage=None,
         coordinates=None,
@@ -54,10 +49,7 @@ class ShardWriter:
         try:
             self._arrays = [
                 _Array(self._file, name, (samples, *shape), np.dtype(dtype).newbyteorder("<"), storage)
-                for name, shape, dtype in (
-                    ("inputs", input_shape, input_dtype),
-                    ("targets", target_shape, target_dtype),
-                )
+                for name, (shape, dtype) in kinds.items()
             ]
         except BaseException:
             self._file.close()
@@ -66,16 +58,14 @@ class ShardWriter:
     def __enter__(self):
         return self
 
-    def write(self, inputs, targets):
-        """Append samples, converted to the shard's dtypes.
-
-        Args:
-            inputs: (b, *input_shape).
-            targets: (b, *target_shape).
-        """
-        if len(inputs) != len(targets):
-            raise ValueError(f"{len(inputs)} inputs but {len(targets)} targets")
-        for array, piece in zip(self._arrays, (inputs, targets), strict=True):
+    def write(self, *pieces):
+        """Append samples, converted to the shard's dtypes; pieces: (b, ...) of each array."""
+        if len({len(piece) for piece in pieces}) > 1:
+            numbers = " but ".join(
+                f"{len(piece)} {array.name}" for array, piece in zip(self._arrays, pieces, strict=True)
+            )
+            raise ValueError(numbers)
+        for array, piece in zip(self._arrays, pieces, strict=True):
             array.append(piece)
 
     def __exit__(self, kind, error, traceback):
@@ -88,9 +78,8 @@ class ShardWriter:
             sync(self.path)
 
     def _finish(self):
-        inputs, targets = self._arrays
-        if inputs.rows != self.samples:
-            raise ValueError(f"{self.path}: {inputs.rows} of {self.samples} samples were written")
+        if self._arrays[0].rows != self.samples:
+            raise ValueError(f"{self.path}: {self._arrays[0].rows} of {self.samples} samples were written")
         for array in self._arrays:
             checksums = self._file.create_dataset(f"checksums/{array.name}", data=array.checksums.values())
             checksums.attrs["rows"] = array.checksums.run
@@ -99,8 +88,13 @@ class ShardWriter:
             values = values.astype("datetime64[s]") if name == "time" else values
             dataset = self._file.create_dataset(name, data=values.astype("<i8" if name == "time" else "<f8"))
             dataset.attrs["units"] = fixed_length(COORDINATES[name])
-        low, high = (int(targets.low), int(targets.high)) if self.attributes["classes"] else (0, -1)
-        known = {"format": FORMAT, "version": VERSION, "target_min": low, "target_max": high}
+        low, high = 0, -1
+        if self.attributes["classes"]:
+            (labels,) = (array for array in self._arrays if array.name.split("/")[0] == "targets")
+            low, high = int(labels.low), int(labels.high)
+        names = [array.name for array in self._arrays]
+        version = {"version": VERSION} if names == PAIR else {"version": PARTS_VERSION, "parts": names}
+        known = {"format": FORMAT, **version, "target_min": low, "target_max": high}
         set_attributes(self._file, known | self.attributes)
 
 
@@ -112,7 +106,7 @@ class _Array:
         self.checksums = Checksums(storage.run(prod(shape[1:]) * dtype.itemsize))
         self.rows, self.low, self.high = 0, None, None
         # Compressing class numbers saves next to nothing, and reading one would decode thousands.
-        compressed = name == "inputs" or len(shape) > 1
+        compressed = name.startswith("inputs") or len(shape) > 1
         creation = storage.creation(shape, dtype.itemsize) if compressed else {}
         self._dataset = file.create_dataset(name, shape, dtype, **creation)
 
@@ -121,7 +115,7 @@ class _Array:
         if not len(piece):
             return
         self._dataset[self.rows : self.rows + len(piece)] = piece
-        if self.name == "targets":
+        if self.name.startswith("targets"):
             low, high = piece.min(), piece.max()
             self.low = low if self.low is None else min(self.low, low)
             self.high = high if self.high is None else max(self.high, high)

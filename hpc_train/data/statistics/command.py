@@ -25,8 +25,9 @@ _BATCH_BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class Stats(LabelOptions):
-    """Compute the statistics of each channel, the pixels of each class, and class weights.
+    """Compute the statistics of each channel, and of labels the pixels of each class and class weights.
 
+    Targets that are no labels (of floating point, or several) have statistics of their own, as have several inputs.
     Reads every sample once; with `mpirun -np N` (Slurm: `srun`), N ranks share the samples. Writes statistics.h5 (the
     suite's), stats.h5 (as published with CAM5 and DeepCAM) and stats_paper.h5 (as in Kurth et al. 2018). JPEG images
     are counted as validation decodes them at 224 x 224.
@@ -90,8 +91,8 @@ def count(
     """
     from hpc_train.data.statistics import Statistics
 
-    axis, missing = catalogue.channel_axis, _missing_values(catalogue)
-    total = Statistics.empty(1 if axis is None else catalogue.input_shape[axis], catalogue.classes)
+    first_input, missing = catalogue.inputs[0], [_missing_values(catalogue, part) for part in catalogue.parts]
+    total = Statistics.empty(_channels(catalogue, first_input), catalogue.classes)
     rows = max(1, _BATCH_BYTES // threads // max(1, catalogue.sample_bytes))
     batches = (range(at, min(at + rows, last)) for at in range(first, last, rows))
     reader = _open_reader(catalogue)
@@ -104,8 +105,19 @@ def count(
             total = total.merge(done)
             add(done.samples, done.samples * catalogue.sample_bytes)
             work.extend(pool.submit(_count_batch, reader, batch, *how) for batch in islice(batches, 1))
-    scale, offset = np.array(catalogue.packing).T
-    return total.unpacked(scale, offset) if (scale != 1).any() or offset.any() else total
+    others = {part.label: part for part in catalogue.parts if part.label in total.others}
+    others = {name: _unpacked(total.others[name], part) for name, part in others.items()}
+    return replace(_unpacked(total, first_input), others=others)
+
+
+def _channels(catalogue, part) -> int:
+    axis = catalogue.channel_axis_of(part)
+    return 1 if axis is None else part.shape[axis]
+
+
+def _unpacked(statistics, part):
+    scale, offset = np.array(part.packing).T
+    return statistics.unpacked(scale, offset) if part.packed else statistics
 
 
 def _open_reader(catalogue):
@@ -130,16 +142,30 @@ def _count_batch(reader, batch: range, skip_nan: bool, missing, ignore):
     from hpc_train.data.statistics.moments import BadSample, Statistics
 
     catalogue = reader.catalogue
-    inputs, targets = reader.read(np.arange(batch.start, batch.stop))
-    targets = targets if catalogue.layout.targets else None
+    arrays = reader.read(np.arange(batch.start, batch.stop))
+    labels = catalogue.labelled
+    total, others, label, steps = None, {}, "input", None
     try:
-        return Statistics.of(inputs, targets, catalogue.channel_axis, catalogue.classes, skip_nan, missing, ignore)
+        for part, values, fill in zip(catalogue.parts, arrays, missing, strict=True):
+            label, axis = part.label, catalogue.channel_axis_of(part)
+            steps = reader.steps(part, batch) if part.lengths else None
+            if steps is not None:
+                # Each step counts, none of the padding does.
+                values, axis = values[steps], None if axis is None else axis - 1
+            if total is None:
+                targets = arrays[len(catalogue.inputs)] if labels else None
+                total = Statistics.of(values, targets, axis, catalogue.classes, skip_nan, fill, ignore)
+            elif part.role != "weight" and not (labels and part.role == "target"):
+                others[label] = Statistics.of(values, None, axis, 0, skip_nan, fill)
     except BadSample as bad:
-        raise _located(catalogue, batch.start + bad.place, bad.problem) from bad
+        place = "" if label == "input" else f" in its {label}"
+        row = bad.place if steps is None else int(np.nonzero(steps)[0][bad.place])
+        raise _located(catalogue, batch.start + row, bad.problem + place) from bad
+    return replace(total, others=others, samples=len(batch))
 
 
-def _missing_values(catalogue) -> np.ndarray | None:
-    """The stored value that means "missing" in each channel, float64 (channels,): NaN where there is none.
+def _missing_values(catalogue, part) -> np.ndarray | None:
+    """The stored value that means "missing" in each channel of a part, float64 (channels,): NaN where there is none.
 
     None if no channel has one. A fill value without NetCDF's attribute counts as one in packed and floating-point data,
     unless it is 0: programs set other fill values without meaning "missing".
@@ -149,7 +175,7 @@ def _missing_values(catalogue) -> np.ndarray | None:
 
     values = []
     with open_hdf5(catalogue.files[0]) as file:
-        for name, packed in zip(catalogue.layout.inputs, catalogue.packing, strict=True):
+        for name, packed in zip(part.datasets, part.packing, strict=True):
             dataset = file[split_name(name)[0]]
             value = missing_value(dataset)
             declared = "_FillValue" in dataset.attrs or packed != (1.0, 0.0)
@@ -158,8 +184,7 @@ def _missing_values(catalogue) -> np.ndarray | None:
             # An attribute of another type means its value in the data's type: 1e20 means the nearest float32.
             values.append(dataset.dtype.type(value) if dataset.dtype.kind == "f" else value)
     values = np.array(values, np.float64)
-    axis = catalogue.channel_axis
-    return None if np.isnan(values).all() else np.resize(values, 1 if axis is None else catalogue.input_shape[axis])
+    return None if np.isnan(values).all() else np.resize(values, _channels(catalogue, part))
 
 
 def _threads(comm) -> int:
@@ -205,10 +230,11 @@ def _finish(options: Stats, catalogue, total, folder: Path, ranks: int, seconds:
         split=options.split,
         fingerprint=catalogue.fingerprint,
     )
+    what = catalogue.inputs[0].label if catalogue.inputs[0].name else "channel"
     rate = f"{size(total.samples * catalogue.sample_bytes / seconds)}/s"
     say(
-        f"{options.split}: {total.samples} samples of {catalogue.input_shape} {catalogue.input_dtype}, {rate} in "
-        f"{seconds:.1f} s by {ranks} rank{'s' * (ranks > 1)}\n\n{tables(total)}\n"
+        f"{options.split}: {total.samples} samples of {catalogue.sample_text}, {rate} in "
+        f"{seconds:.1f} s by {ranks} rank{'s' * (ranks > 1)}\n\n{tables(total, what)}\n"
     )
     paths = write_all(folder, total)
     lost = np.flatnonzero(np.isnan(load_statistics(paths[1]).std) & (total.count > 0))
@@ -218,14 +244,15 @@ def _finish(options: Stats, catalogue, total, folder: Path, ranks: int, seconds:
     say("wrote " + ", ".join(map(str, paths)))
 
 
-def tables(statistics) -> str:
-    """Tables of the channels, and of the classes where there are labels, as text for people."""
+def tables(statistics, what: str = "channel") -> str:
+    """Tables of the channels (`what`), of other arrays, and of the classes if there are labels, as text for people."""
     from hpc_train.data.statistics.moments import WEIGHT_POWERS, class_weights
 
     columns = [("mean", statistics.mean), ("std", statistics.std), ("min", statistics.min), ("max", statistics.max)]
     if statistics.not_finite.any():
         columns.append(("not finite", statistics.not_finite))
-    text = _table("channel", statistics.channel_names, columns)
+    text = _table(what, statistics.channel_names, columns)
+    text += "".join(f"\n\n{tables(part, name)}" for name, part in statistics.others.items())
     if not len(statistics.class_counts):
         return text
     counts = statistics.class_counts

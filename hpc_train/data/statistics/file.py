@@ -8,6 +8,8 @@ statistics.h5, version 1:
     /classes    only with labels. Each (classes,): count int64, pixels; names, where known.
                 powers float64 (4,) and weights float64 (4, classes): (count / all pixels) ** power, and 1 for a class
                 that never occurs.
+    /others/L   of other inputs, and of targets that are no labels: as /channels; L is "target", "input NAME" or
+                "target NAME".
 
 stats.h5, as published with CAM5 and MLPerf HPC's DeepCAM: climate/count int64, the number of samples; climate/mean,
 sqmean (of the squares), minval, maxval float32 (channels,).
@@ -15,6 +17,7 @@ sqmean (of the squares), minval, maxval float32 (channels,).
 stats_paper.h5, as in Kurth et al. (2018): climate/stats float32 (channels, 4), columns mean, max, min, std.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -111,21 +114,29 @@ def _checked(path, statistics: Statistics) -> Statistics:
 
 
 def _read_own(file) -> Statistics:
-    channels, classes = file["channels"], file.get("classes", {})
-    count, mean, std, low, high = (channels[name][()] for name in ("count", *_MOMENTS))
+    samples, classes, others = int(file.attrs["samples"]), file.get("classes", {}), file.get("others", {})
+    return replace(
+        _read_channels(file["channels"], samples),
+        class_counts=classes["count"][()] if classes else np.zeros(0, np.int64),
+        class_names=_names(classes),
+        split=file.attrs["split"],
+        fingerprint=file.attrs["fingerprint"],
+        others={name: _read_channels(group, samples) for name, group in others.items()},
+    )
+
+
+def _read_channels(group, samples: int) -> Statistics:
+    count, mean, std, low, high = (group[name][()] for name in ("count", *_MOMENTS))
     return Statistics(
-        samples=int(file.attrs["samples"]),
+        samples=samples,
         count=count,
         mean=mean,
         m2=np.where(count > 0, std * std * count, 0.0),
         min=low,
         max=high,
-        not_finite=channels["not_finite"][()],
-        class_counts=classes["count"][()] if classes else np.zeros(0, np.int64),
-        channel_names=_names(channels),
-        class_names=_names(classes),
-        split=file.attrs["split"],
-        fingerprint=file.attrs["fingerprint"],
+        not_finite=group["not_finite"][()],
+        class_counts=np.zeros(0, np.int64),
+        channel_names=_names(group),
     )
 
 
@@ -160,16 +171,21 @@ def _foreign(samples, count, mean, variance, low, high, flavour, notes) -> Stati
 
 def _write_own(file, statistics: Statistics) -> None:
     file.attrs.update(samples=statistics.samples, fingerprint=statistics.fingerprint)
-    channels = file.create_group("channels")
-    for name in ("count", *_MOMENTS, "not_finite"):
-        channels[name] = getattr(statistics, name)
-    _write_names(channels, statistics.channel_names)
+    _write_channels(file.create_group("channels"), statistics)
+    for name, part in statistics.others.items():
+        _write_channels(file.create_group(f"others/{name}"), part)
     if len(statistics.class_counts):
         classes = file.create_group("classes")
         classes["count"] = statistics.class_counts
         classes["powers"] = np.array(WEIGHT_POWERS)
         classes["weights"] = np.stack([class_weights(statistics.class_counts, power) for power in WEIGHT_POWERS])
         _write_names(classes, statistics.class_names)
+
+
+def _write_channels(group, statistics: Statistics) -> None:
+    for name in ("count", *_MOMENTS, "not_finite"):
+        group[name] = getattr(statistics, name)
+    _write_names(group, statistics.channel_names)
 
 
 def _write_deepcam(file, statistics: Statistics) -> None:

@@ -1,7 +1,7 @@
 """Statistics of a data set in one pass, and how to merge them: moments and range of channels, pixels of classes."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from math import prod
 
@@ -34,6 +34,7 @@ class Statistics:
         flavour: the kind of file it was loaded from: "hpc-train" (also for what was counted here), "deepcam" or
             "paper". The last two do not store the number of values: count is then the number of samples, or 1.
         notes: lines that the caller who loaded the file should show once.
+        others: statistics of the channels of other inputs, and of targets that are no labels, by `Part.label`.
     """
 
     samples: int
@@ -50,6 +51,7 @@ class Statistics:
     fingerprint: str = ""
     flavour: str = "hpc-train"
     notes: tuple[str, ...] = ()
+    others: dict[str, "Statistics"] = field(default_factory=dict)
 
     @classmethod
     def empty(cls, channels: int, classes: int = 0) -> "Statistics":
@@ -125,6 +127,7 @@ class Statistics:
             max=np.fmax(self.max, other.max),
             not_finite=self.not_finite + other.not_finite,
             class_counts=add_counts(self.class_counts, other.class_counts),
+            others=_merged(self.others, other.others),
         )
 
     def unpacked(self, scale, offset) -> "Statistics":
@@ -146,6 +149,7 @@ class Statistics:
         """
         values = (self.mean, self.std, self.min, self.max, self.class_counts)
         text = " ".join(f"{value:.6g}" for array in values for value in array)
+        text += "".join(f" {name} {part.digest}" for name, part in self.others.items())
         return blake2b(text.encode(), digest_size=8).hexdigest()
 
     def normalisation(self, how: str) -> tuple[np.ndarray, np.ndarray]:
@@ -168,6 +172,11 @@ class Statistics:
             channel = self.channel_names[missing[0]] if self.channel_names else missing[0]
             raise UserError(f"cannot normalise by {how}: the statistics of channel {channel} lack it; {remedy}")
         return offset, np.where(divisor > 0, divisor, 1.0)
+
+
+def _merged(one: dict[str, Statistics], other: dict[str, Statistics]) -> dict[str, Statistics]:
+    both = {name: one[name].merge(other[name]) for name in one if name in other}
+    return {**one, **other, **both}
 
 
 def class_weights(counts, power: float) -> np.ndarray:

@@ -10,6 +10,7 @@ from hpc_train.data.plan import TrainPlan, ValidationPlan
 from hpc_train.data.reading.loader import Loader
 from hpc_train.data.reading.read_ahead import ReadAhead
 from hpc_train.data.reading.reader import Reader
+from hpc_train.data.tensors.delivery import Delivery
 from hpc_train.data.tensors.field_transform import FieldTransform
 
 # Batches on their way to the device; large batches are groups of one.
@@ -30,6 +31,7 @@ class Input:
         read_ahead: see `ReadAhead`.
         device: where the batches should be, such as "/gpu:0"; None leaves them in host memory.
         transform: applied to samples after they are read.
+        deliver: makes of the arrays of a batch what `fit` gets; None where that is (inputs, targets) as they are.
     """
 
     def __init__(
@@ -39,9 +41,10 @@ class Input:
         read_ahead: int | None = None,
         device: str | None = None,
         transform: FieldTransform | None = None,
+        deliver: Delivery | None = None,
     ):
         self.reader, self.threads, self.read_ahead, self.device = reader, threads, read_ahead, device
-        self.transform = transform
+        self.transform, self._deliver = transform, deliver
         # Traced once for all passes.
         self._vary = tf.function(transform.training) if transform else None
         self._error: Exception | None = None
@@ -60,10 +63,10 @@ class Input:
 
         def give(loader: Loader) -> Iterator[tuple[np.ndarray, ...]]:
             numbers = epochs(plan, epoch, position)
-            for inputs, targets in iter(loader.next, None):
-                steps = zip(islice(numbers, len(inputs)), loader.given, strict=True)
+            for arrays in iter(loader.next, None):
+                steps = zip(islice(numbers, len(loader.given)), loader.given, strict=True)
                 drawn = np.stack([transform.draw(plan.seed, number, samples) for number, samples in steps])
-                yield (inputs, targets, drawn) if ahead.together > 1 else (inputs[0], targets[0], drawn[0])
+                yield (*arrays, drawn) if ahead.together > 1 else (*(array[0] for array in arrays), drawn[0])
 
         return self._dataset(start, ahead.together, steps, plan.batch_size, give)
 
@@ -91,7 +94,7 @@ class Input:
         """Batches of a loader's groups; give: yields elements of the loader and random numbers for the transform."""
         catalogue, transform = self.reader.catalogue, self.transform
         lead = () if together == 1 else (None,)
-        shapes = [(catalogue.input_shape, catalogue.input_dtype), (catalogue.target_shape, catalogue.target_dtype)]
+        shapes = [(part.shape, part.dtype) for part in catalogue.parts]
         if give:
             shapes.append(((transform.NUMBERS,), np.dtype(np.int32)))
         signature = tuple(tf.TensorSpec((*lead, batch, *shape), dtype.newbyteorder("=")) for shape, dtype in shapes)
@@ -103,7 +106,9 @@ class Input:
             data = data.map(self._vary, _TRANSFORMED, deterministic=True)
         elif transform:
             data = data.map(transform.validation, _TRANSFORMED, deterministic=True)
-        threads = 2 + _TRANSFORMED * bool(transform)
+        if self._deliver:
+            data = data.map(self._deliver, _TRANSFORMED, deterministic=True)
+        threads = 2 + _TRANSFORMED * bool(transform or self._deliver)
         return self._finish(data, steps, threads, _PREFETCH if together == 1 or self.device else 4)
 
     def _generate(self, start: Callable[[], Loader], give: Callable[[Loader], Iterable], signature) -> tf.data.Dataset:

@@ -5,6 +5,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from hpc_train.console import ProgressLine, say
 from hpc_train.data.options import DataOptions
 from hpc_train.errors import UserError
@@ -59,7 +61,7 @@ def verify(options: Verify, split: str, comm) -> list[str]:
     progress = ProgressLine(f"{split}:", max(1, len(mine)), comm.rank == 0, "files")
     scans = []
     for path in mine:
-        scans.append(scan(path, layout, split, options.classes or 0))
+        scans.append(scan(path, layout, split, options.classes or 0, options.labels()))
         progress.add(1, scans[-1].bytes)
     progress.close()
     parts = comm.allgather(scans)
@@ -67,7 +69,7 @@ def verify(options: Verify, split: str, comm) -> list[str]:
     complete = not problems
     for found in scans:
         problems += found.problems
-    problems += _disagreements(scans, complete)
+    problems += _disagreements(scans, layout, complete)
     if not problems and comm.rank == 0:
         _summary(options, split, layout, scans, time.perf_counter() - began)
     return problems
@@ -75,6 +77,7 @@ def verify(options: Verify, split: str, comm) -> list[str]:
 
 def _files(options: Verify, split: str):
     """(paths, layout, faults of their names); the layout is that of the first file with a known one."""
+    from hpc_train.data.catalogue.file_info import shard_layout
     from hpc_train.data.catalogue.layout import SHARDS, find_files, listed, recognise
     from hpc_train.data.shards.names import parse_shard_name
 
@@ -83,7 +86,8 @@ def _files(options: Verify, split: str):
     if asked in (None, SHARDS) and folder.is_dir():
         names = [name for name in listed(folder) if (parse_shard_name(name) or ("",))[0] == split]
         if names:
-            return [str(folder / name) for name in names], SHARDS, _missing_shards(folder, split, names)
+            layout = shard_layout(str(folder / names[0]))
+            return [str(folder / name) for name in names], layout, _missing_shards(folder, split, names)
     files = find_files(options.data, split)
     error = None
     for path in files if asked is None else ():
@@ -107,17 +111,21 @@ def _missing_shards(folder: Path, split: str, names: list[str]) -> list[str]:
     return [f"{path}: missing" for path in shard_paths(folder, split, *counts) if path not in there]
 
 
-def _disagreements(scans, complete: bool) -> list[str]:
+def _disagreements(scans, layout, complete: bool) -> list[str]:
     """Files whose shapes, types or shared attributes differ from most files, and gaps in the sequence of shards."""
     infos = [(found.path, found.info) for found in scans if found.info]
     if not infos:
         return []
+    from hpc_train.data.catalogue.file_info import differences
+
     common, _ = Counter(info.common for _, info in infos).most_common(1)[0]
     problems = []
     for path, info in infos:
-        for name, mine, theirs in zip(common._fields, info.common, common, strict=True):
-            if mine != theirs:
-                problems.append(f"{path}: {name.replace('_', ' ')} is {mine!r}, but {theirs!r} in most files")
+        alike = info.common._replace(kinds=common.kinds, channels=common.channels)
+        found = differences(layout, info.common, common)
+        found += [entry for entry in zip(common._fields, alike, common, strict=True) if entry[1] != entry[2]]
+        for name, mine, theirs in found:
+            problems.append(f"{path}: {name.replace('_', ' ')} is {mine!r}, but {theirs!r} in most files")
     if complete and len(infos) == len(scans) and infos[0][1].first >= 0 and not problems:
         from hpc_train.data.catalogue.shard_rules import broken_sequence
 
@@ -128,11 +136,18 @@ def _disagreements(scans, complete: bool) -> list[str]:
 def _summary(options: Verify, split: str, layout, scans, seconds: float) -> None:
     read = sum(found.bytes for found in scans)
     samples = sum(found.info.samples for found in scans)
-    classes = scans[0].info.common.classes or options.classes
-    unchecked = (
-        "" if classes or not layout.targets else "; label values are not checked, because --classes is not given"
-    )
+    from hpc_train.data.catalogue.layout import labelled
+
+    classes = scans[0].info.common.classes or options.classes or options.labels()
+    labels = labelled(layout, 0, _targets(layout, scans[0].info))
+    unchecked = "; label values are not checked, because --classes is not given" if labels and not classes else ""
     say(
         f"{split}: {len(scans)} file{'s' * (len(scans) > 1)}, {samples} samples, {size(read)}, "
         f"{size(read / seconds)}/s: no faults found{unchecked}"
     )
+
+
+def _targets(layout, info) -> list:
+    places = zip(layout.places, info.common.kinds, strict=True)
+    kinds = [kind for place, kind in places if place.role == "target"]
+    return [(np.dtype(kind.dtype), any(pair != (1.0, 0.0) for pair in kind.packing)) for kind in kinds]

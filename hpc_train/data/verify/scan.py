@@ -1,5 +1,6 @@
 """Read all of one data file and list what is broken in it, as `hpc-train verify` does with every file."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import prod
 
@@ -33,7 +34,7 @@ class Scan:
     """Bytes that were read, uncompressed."""
 
 
-def scan(path: str, layout: Layout, split: str | None, classes: int = 0) -> Scan:
+def scan(path: str, layout: Layout, split: str | None, classes: int = 0, labels: tuple[int, ...] = ()) -> Scan:
     """Read all of a file with HDF5: decode every chunk and image, check every value, compute every checksum.
 
     Args:
@@ -41,6 +42,7 @@ def scan(path: str, layout: Layout, split: str | None, classes: int = 0) -> Scan
         layout: of the data set.
         split: name of the split.
         classes: labels must lie in [0, classes); 0 if unknown. Shards store the number themselves.
+        labels: the stored labels, where these are other numbers.
 
     Returns:
         What was found; a broken file raises no error, its faults are in the result.
@@ -55,13 +57,15 @@ def scan(path: str, layout: Layout, split: str | None, classes: int = 0) -> Scan
     classes = found.info.common.classes or classes
     try:
         with open_hdf5(path) as file:
-            for place, name in enumerate(layout.datasets):
-                labels = classes if place >= len(layout.inputs) else 0
-                if found.info.common.encoding and place < len(layout.inputs):
+            roles = [(place.role, name) for place in layout.places for name in place.datasets]
+            # A data set that is input and target is read once.
+            for role, name in {name: (role, name) for role, name in roles}.values():
+                if found.info.common.encoding and role == "input":
                     found.bytes += file[name].size
                     texts = scan_images(file, found.info, ranges)
                 else:
-                    texts = _scan_array(file, layout, name, labels, found)
+                    known = (labels or range(classes)) if role == "target" else range(0)
+                    texts = _scan_array(file, layout, name, known, found)
                 found.problems += [f"{path}: {name}: {text}" for text in texts]
     # h5py raises many kinds of errors for damaged metadata.
     except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
@@ -69,10 +73,10 @@ def scan(path: str, layout: Layout, split: str | None, classes: int = 0) -> Scan
     return found
 
 
-def _scan_array(file: h5py.File, layout: Layout, name: str, classes: int, found: Scan) -> list[str]:
+def _scan_array(file: h5py.File, layout: Layout, name: str, labels: Sequence[int], found: Scan) -> list[str]:
     base, select = split_name(name)
     dataset = file[base]
-    stored = file.get(f"checksums/{base}") if layout == SHARDS else None
+    stored = file.get(f"checksums/{base}") if layout.name == SHARDS.name else None
     checksums = None if stored is None else Checksums(int(stored.attrs["rows"]))
     # Blocks are cut along the samples, or along the first axis of the one sample.
     axis = int(select is not None and not layout.rows)
@@ -92,9 +96,9 @@ def _scan_array(file: h5py.File, layout: Layout, name: str, classes: int, found:
         if bad:
             unreadable.append(block)
         not_finite += (block.start + rows_not_finite(values)).tolist()
-        rows = rows_outside(values, classes) if classes else ()
+        rows = _outside(values, labels) if labels else ()
         if len(rows) and label is None:
-            label = bad_label(values[rows[0]], classes)
+            label = bad_label(values[rows[0]], len(labels))
         outside += [block.start + int(row) for row in rows]
         if checksums:
             checksums.update(np.ascontiguousarray(values, dataset.dtype.newbyteorder("<")))
@@ -102,11 +106,19 @@ def _scan_array(file: h5py.File, layout: Layout, name: str, classes: int, found:
         problems.append(f"NaN or infinity in {ranges(not_finite, unit)}")
     if outside:
         problems.append(
-            f"label {label}, outside the {classes} classes (0 to {classes - 1}), in {ranges(outside, unit)}"
+            f"label {label}, outside the {len(labels)} classes ({labels[0]} to {labels[-1]}), in "
+            f"{ranges(outside, unit)}"
         )
     if checksums:
         problems += _compare(checksums, stored, len(dataset), unreadable)
     return problems
+
+
+def _outside(values: np.ndarray, labels: Sequence[int]) -> np.ndarray:
+    """Numbers of the rows that hold other values than the labels."""
+    if isinstance(labels, range):
+        return rows_outside(values, len(labels))
+    return np.flatnonzero(~np.isin(values, labels).reshape(len(values), -1).all(axis=1))
 
 
 def _blocks(dataset: h5py.Dataset, axis: int, run: int):

@@ -64,8 +64,8 @@ class SplitWriter:
         def open_shard(path, attributes):
             first, stop = edges[attributes["shard"]], edges[attributes["shard"] + 1]
             time = np.array([one.time for one in maps[first:stop]])
-            kinds = self.shape, np.float32, shape, np.uint8
-            return ShardWriter(path, stop - first, *kinds, attributes, storage, coordinates | {"time": time})
+            kinds = {"inputs": (self.shape, np.float32), "targets": (shape, np.uint8)}
+            return ShardWriter(path, stop - first, kinds, attributes, storage, coordinates | {"time": time})
 
         self.stream = StreamedSplit(options.output, split.name, len(maps), shards, open_shard, attributes)
         edges = shard_edges(len(maps), shards)

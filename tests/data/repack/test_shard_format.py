@@ -43,8 +43,8 @@ def test_samples_written_in_pieces_are_read_by_h5py_bit_for_bit(
     inputs = draw.integers(0, 100, (rows, *shape)).astype(dtype)
     targets = draw.integers(0, 100, (rows, *target_shape)).astype(target_dtype)
     storage = Storage(compression, chunk_bytes)
-    kinds = shape, inputs.dtype, target_shape, targets.dtype
-    with ShardWriter(folder / "a.h5", rows, *kinds, {"classes": 100}, storage) as writer:
+    kinds = {"inputs": (shape, inputs.dtype), "targets": (target_shape, targets.dtype)}
+    with ShardWriter(folder / "a.h5", rows, kinds, {"classes": 100}, storage) as writer:
         for start in range(0, rows, pieces):
             writer.write(inputs[start : start + pieces], targets[start : start + pieces])
     with h5py.File(folder / "a.h5") as file:
@@ -97,7 +97,8 @@ def test_compressed_files_have_checksums_on_the_index_of_their_chunks(tmp_path):
 
 def test_an_unfinished_shard_is_not_a_shard(tmp_path):
     def write_half(path, then):
-        with ShardWriter(path, 4, (2,), "f4", (), "u1", {"classes": 3}) as writer:
+        kinds = {"inputs": ((2,), "f4"), "targets": ((), "u1")}
+        with ShardWriter(path, 4, kinds, {"classes": 3}) as writer:
             writer.write(np.zeros((2, 2)), np.zeros(2))
             then()
 
