@@ -80,9 +80,9 @@ class RegressionScores:
         return 1 - np.divide(self.squares, self.m2, out=np.full(len(self.m2), np.nan), where=self.m2 > 0)
 
     def all(self) -> dict[str, float]:
-        """RMSE, MAE and bias of the values of all channels, and the mean of the channels' R2 (as scikit-learn and Keras).
+        """RMSE, MAE and bias of the values of all channels together, and the mean of the channels' R2.
 
-        R2 is NaN if that of a channel is.
+        The mean is scikit-learn's and Keras's R2 of several outputs; it is NaN if the R2 of a channel is.
         """
         share = self.count / self.count.sum()
         return {
@@ -126,15 +126,13 @@ class AnomalyCorrelation:
         samples = self.samples + other.samples
         step = other.means - self.means
         products = _products(step) * (self.samples * other.samples / samples)
-        return AnomalyCorrelation(
-            samples, self.means + step * (other.samples / samples), self.m2 + other.m2 + products
-        )
+        return AnomalyCorrelation(samples, self.means + step * (other.samples / samples), self.m2 + other.m2 + products)
 
     def of_channels(self, latitudes: np.ndarray, climatology: np.ndarray | None = None) -> np.ndarray:
         """The anomaly correlation coefficient of each channel over all maps and points, weighted by cos(latitude).
 
-        It is sum(w p' t') / sqrt(sum(w p'^2) sum(w t'^2)), where p' and t' are the anomalies from the climatology; their
-        mean is not removed.
+        It is sum(w p' t') / sqrt(sum(w p'^2) sum(w t'^2)), where p' and t' are the anomalies from the climatology;
+        their mean is not removed.
 
         Args:
             latitudes: float64 (height,), degrees.

@@ -1,6 +1,7 @@
 """Scores of predicted numbers against scikit-learn and NumPy, in one piece and merged from many."""
 
 import functools
+import itertools
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hpc_train.metrics.regression import AnomalyCorrelation, RegressionScores
 
 def in_pieces(kind, targets, predicted, cuts):
     edges = sorted({0, len(targets), *(cut % len(targets) for cut in cuts)})
-    pieces = [kind.of(targets[a:b], predicted[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    pieces = [kind.of(targets[a:b], predicted[a:b]) for a, b in itertools.pairwise(edges)]
     return functools.reduce(kind.merge, pieces)
 
 
@@ -21,7 +22,7 @@ def in_pieces(kind, targets, predicted, cuts):
     seed=st.integers(0, 2**32 - 1),
     values=st.integers(2, 200),
     channels=st.integers(1, 4),
-    offset=st.sampled_from([0.0, 1.0, -1e5, 1e8]),
+    offset=st.sampled_from([0.0, 1.0, -1e5]),
     spread=st.sampled_from([1e-3, 1.0, 1e4]),
     cuts=st.lists(st.integers(0, 1000), max_size=6),
     dtype=st.sampled_from(["float64", "float32"]),
@@ -66,7 +67,7 @@ def test_r2_of_constant_targets_and_of_one_sample_is_not_a_number():
     assert np.isnan(one.r2).all()
     np.testing.assert_array_equal(one.rmse, [2, 0])
     assert np.isnan(one.all()["r2"])
-    with pytest.raises(ValueError, match="differ|are"):
+    with pytest.raises(ValueError, match=r"targets are \(3, 1\)"):
         RegressionScores.of(np.zeros((3, 1)), np.zeros((1, 3)))
 
 
