@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from hpc_train.console import say
 from hpc_train.training import transfer
 from hpc_train.training.options import Options, check
-from hpc_train.training.task import Task, loss_names
+from hpc_train.training.task import Task
 from hpc_train.units import rate
 
 if TYPE_CHECKING:
@@ -114,8 +114,8 @@ def _facts(name: str, options: Options, assembly: "Assembly") -> dict:
     """What a resumed run must share with its earlier starts."""
     training = assembly.feed.training
     facts = {"trainer": name, "seed": options.seed, "samples": training.samples, "data": training.identity}
-    # `predict` tells numbers from classes by these.
-    facts |= {"classes": training.classes, "loss": loss_names(assembly.model.loss)}
+    # `predict` tells numbers from classes by this and by the loss.
+    facts["classes"] = training.classes
     facts |= assembly.facts
     if training.encoding:
         facts |= {"image_size": options.image_size, "crop": options.crop}

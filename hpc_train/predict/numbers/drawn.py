@@ -61,7 +61,8 @@ class Pictures:
         """Draw the scatter plots."""
         for place, (quantity, kept) in enumerate(zip(self.quantities, self._kept, strict=True)):
             if kept:
-                values, truth = (np.concatenate(parts).reshape(-1, len(quantity.channel_names)) for parts in zip(*kept))
+                parts = map(np.concatenate, zip(*kept, strict=True))
+                values, truth = (part.reshape(-1, len(quantity.channel_names)) for part in parts)
                 panels = self._panels(place, values, truth)
                 path = self._path(quantity, "scatter")
                 pictures.draw_scatter(path, f"{quantity.name}: {len(values)} samples", panels)

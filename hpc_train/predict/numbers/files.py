@@ -81,9 +81,8 @@ def _csv(path: Path, quantities: Sequence[Quantity], labelled: bool) -> Iterator
     names = [name for one in quantities for name in one.channel_names]
     with written(path, lambda temporary: open(temporary, "w", newline="")) as file:
         writer = csv.writer(file)
-        writer.writerow(
-            ["sample", *(kind if len(names) == 1 else f"{name} {kind}" for name in names for kind in kinds)]
-        )
+        columns = kinds if len(names) == 1 else [f"{name} {kind}" for name in names for kind in kinds]
+        writer.writerow(["sample", *columns])
 
         def add(numbers, predicted, targets):
             columns = []
