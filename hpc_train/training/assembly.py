@@ -69,11 +69,8 @@ def assemble(options: Options, task: Task, world: "World") -> Assembly:
         model = network(options, task, training)
         judged = task.compiled_with(options, training)
         notes = task.notes(training) if task.notes else []
-        facts = {
-            "order": order.as_dict(),
-            "loss": loss_names(judged["loss"]),
-            **(task.facts(training) if task.facts else {}),
-        }
+        facts = {"order": order.as_dict(), "loss": loss_names(judged["loss"])}
+        facts |= task.facts(training) if task.facts else {}
     schedule = _schedule(options, plan.global_batch)
     compile_model(model, options, judged, parallel.DistributedOptimizer)
     return Assembly(feed, plan, validation, model, schedule, notes, facts)
