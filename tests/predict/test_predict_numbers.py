@@ -313,7 +313,7 @@ def test_several_outputs_are_written_by_name(tmp_path):
     with h5py.File(made.output) as file:
         np.testing.assert_array_equal(file["predicted/twice"], 2 * x)
         np.testing.assert_allclose(file["predicted/sum"], x.sum(1), rtol=1e-5)
-    with pytest.raises(UserError, match="has the targets x, but the model's outputs are .*twice"):
+    with pytest.raises(UserError, match=r"has the targets x, but the model's outputs are .*twice"):
         made.predict()
 
 

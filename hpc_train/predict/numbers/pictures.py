@@ -9,6 +9,7 @@ import numpy as np
 from hpc_train.data.fields.grid import Grid
 from hpc_train.plotting import COLOURS, clean, new_figure, save
 from hpc_train.predict.coastlines import coastlines
+from hpc_train.predict.maps import frame
 
 _PREDICTED, _TRUE = COLOURS[1], COLOURS[0]
 
@@ -44,9 +45,10 @@ def draw_maps(path: Path, title: str, panels: Sequence[Panel], grid: Grid | None
     height, width = panels[0].predicted.shape
     rows, columns, x, y = grid.part(region) if grid else (*map(np.arange, (height, width, width, height)),)
     shores = coastlines(x[0]) if grid else None
+    middle = 1.0 if region is None else max(0.3, np.cos(np.radians((y[0] + y[-1]) / 2)))
     across = 1 if panels[0].truth is None else 3
-    tall = 4.2 * min(1.4, max(0.25, np.ptp(y) / max(1, np.ptp(x))))
-    figure = new_figure(4.6 * across + 0.6, len(panels) * (tall + 0.75) + 0.3 * len(title.splitlines()))
+    tall = 4.3 * min(1.4, max(0.2, np.ptp(y) / max(1, np.ptp(x)) / middle))
+    figure = new_figure(4.9 * across, len(panels) * (tall + 1.1) + 0.1 + 0.25 * len(title.splitlines()))
     figure.suptitle(title, fontsize=11)
     for line, panel in zip(figure.subplots(len(panels), across, squeeze=False), panels, strict=True):
         for axes, (what, values, scale) in zip(line, _parts(panel, np.ix_(rows, columns)), strict=True):
@@ -55,11 +57,10 @@ def draw_maps(path: Path, title: str, panels: Sequence[Panel], grid: Grid | None
             bar.ax.tick_params(labelsize=8)
             axes.set_title(f"{panel.label}, {what}", fontsize=9)
             axes.tick_params(labelsize=8)
-            axes.set_aspect(1 if region is None else 1 / max(0.3, np.cos(np.radians(y.mean()))))
-            if shores is not None:
-                axes.plot(*shores.T, color="0.15", linewidth=0.5)
-            axes.set_xlim(x[0] - 0.5, x[-1] + 0.5)
-            axes.set_ylim((y[0] - 0.5, y[-1] + 0.5) if grid else (y[-1] + 0.5, y[0] - 0.5))
+            if grid:
+                frame(axes, x, y, shores, middle)
+            else:
+                axes.set(aspect=1, ylim=(height - 0.5, -0.5))
     save(figure, path)
 
 
@@ -120,6 +121,7 @@ def draw_scatter(path: Path, title: str, panels: Sequence[Panel]) -> None:
         axes.scatter(panel.truth, panel.predicted, s=9, color=_TRUE, alpha=alpha, linewidths=0, rasterized=True)
         axes.set_xlabel(f"{panel.label}, truth")
         axes.set_ylabel(f"{panel.label}, prediction")
+        axes.set_box_aspect(1)
         clean(axes)
     for axes in all_axes[len(panels) :]:
         axes.remove()

@@ -48,7 +48,7 @@ class Scores:
         """
         columns, everything = self._columns()
         names = self.quantity.channel_names
-        units = [f" {unit}" if unit else "" for unit in self.quantity.units]
+        units = [f" ({unit})" if unit else "" for unit in self.quantity.units]
         rows = [(names[i] + units[i], [values[i] for values in columns.values()]) for i in range(len(names))]
         several = len(rows) > 1
         more = len(rows) - _MOST_LINES
