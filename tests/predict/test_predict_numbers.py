@@ -3,10 +3,13 @@
 import csv
 import json
 import re
+import subprocess
+import sys
 
 import h5py
 import numpy as np
 import pytest
+from launch import REPOSITORY, environment
 
 from hpc_train.errors import UserError
 from hpc_train.predict import Predict, run
@@ -168,7 +171,7 @@ def test_class_numbers_in_named_data_sets_stay_classes(tmp_path, capsys):
         ({"probabilities": True}, "--probabilities is for label maps"),
         ({"samples": (300,)}, "--samples 300: .* has samples 0 to 299"),
         ({"maps": 1, "show": ("w",)}, "--show w: no such channel; the channels are y"),
-        ({"maps": 1, "region": (0.0, 9.0, 0.0, 9.0)}, "--region is for maps with latitudes"),
+        ({"maps": 1, "region": (0.0, 9.0, 0.0, 9.0)}, "--region is for maps whose file gives their degrees, not for y"),
         ({"inputs": ("z",)}, r"holds samples of \(2,\), but the model takes \(3,\)"),
         ({"targets": ("bad",)}, r"a\.nc: row 4 \(sample 4\) holds NaN or infinity in its targets"),
     ],
@@ -350,3 +353,28 @@ def test_layers_of_ones_own_come_from_a_script(tmp_path):
     assert "\n" not in str(caught.value)
     made.predict(script=script)
     assert made.scores()["x"]["bias"] == pytest.approx([1, 1])
+
+
+def test_a_regression_is_trained_and_predicted_on_named_data_sets_that_only_training_names(tmp_path):
+    """The script is that of docs/own-model.md."""
+    text = (REPOSITORY / "docs" / "own-model.md").read_text()
+    (script,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if '"regression"' in block]
+    (tmp_path / "regression.py").write_text(script)
+    draw = np.random.default_rng(6)
+    for split, samples in (("train", 256), ("test", 64)):
+        (tmp_path / "data" / split).mkdir(parents=True)
+        x = draw.normal(size=(samples, 3)).astype("float32")
+        with h5py.File(tmp_path / "data" / split / "a.h5", "w") as file:
+            file["x"], file["y"] = x, (x @ [1.0, -2.0, 0.5] + 0.1 * draw.normal(size=samples)).astype("float32")
+    train = ["regression.py", "--data", "data", "--inputs", "x", "--targets", "y", "--epochs", "4", "--run", "run"]
+    predict = ["-m", "hpc_train.cli", "predict", "run", "--data", "data", "--which", "last"]
+    for command in (train, predict):
+        env = environment(PYTHONPATH=str(REPOSITORY))
+        ended = subprocess.run([sys.executable, *command], cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert ended.returncode == 0, ended.stderr
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())["facts"]
+    assert (facts["loss"], facts["classes"]) == ("mean_squared_error", 0)
+    last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    rmse, mae, *_ = table(ended.stdout, "y")
+    assert rmse == pytest.approx(last["val_loss"] ** 0.5, rel=1e-4)
+    assert mae == pytest.approx(last["val_mae"], rel=1e-4)
