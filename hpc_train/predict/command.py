@@ -18,8 +18,8 @@ _ONE_CLASS = "one class for each sample"
 
 
 @dataclass(frozen=True)
-class Predict(RunDataOptions):
-    """Predict with a trained run: a class for each sample or each pixel, or numbers, as it was trained."""
+class PredictOptions:
+    """The run, the data, and what is written and drawn."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Run folder, whose path training printed."""
@@ -49,6 +49,11 @@ class Predict(RunDataOptions):
     by default the first four."""
     region: tuple[float, float, float, float] | None = None
     """Maps: west, east, south and north edges of the pictures in degrees, such as --region -100 -40 10 50."""
+
+
+@dataclass(frozen=True)
+class Predict(RunDataOptions, PredictOptions):
+    """Predict with a trained run: a class for each sample or each pixel, or numbers, as it was trained."""
 
 
 def run(options: Predict) -> None:

@@ -20,7 +20,7 @@ _OF_NUMBERS += ("mean_squared_logarithmic_error", "log_cosh", "logcosh", "poisso
 _NAMING = ("layout", "inputs", "targets", "samples", "channels")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class RunDataOptions:
     """How the data to predict are stored, where that is not as in training."""
 
