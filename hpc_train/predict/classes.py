@@ -1,6 +1,7 @@
 """Predicts one class for each sample: probabilities in a file, and the confusion matrix if there are labels."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -14,11 +15,12 @@ from hpc_train.metrics.confusion import confusion_matrix, softmax, table
 _BATCH_SIZE = 256
 
 
-def predict(options, path: Path, model, output: Path) -> None:
+def predict(options, recorded: dict, path: Path, model, output: Path) -> None:
     """Write probabilities to `output` and print accuracy and confusion matrix.
 
     Args:
         options: `command.Predict`.
+        recorded: the options in run.json.
         path: of the model.
         model: a Keras model that gives logits (b, classes).
         output: .h5 or .csv.
@@ -26,9 +28,11 @@ def predict(options, path: Path, model, output: Path) -> None:
     Raises:
         UserError: the data cannot be read, or do not fit the model.
     """
-    opened = open_npy(options.data) if options.data.suffix == ".npy" else _open_shards(options, model.input_shape)
-    samples, shape, names, read = opened
     classes = model.output_shape[-1]
+    if options.data.suffix == ".npy":
+        samples, shape, names, read = open_npy(options.data)
+    else:
+        samples, shape, names, read = _open_data(options, recorded, model.input_shape, classes)
     if tuple(model.input_shape[1:]) != tuple(shape):
         raise UserError(
             f"{options.data}: holds samples of {shape}, but the model takes {model.input_shape[1:]}; give data of that "
@@ -75,12 +79,13 @@ def open_npy(path: Path):
     return len(array), array.shape[1:], None, lambda rows: (np.asarray(array[rows[0] : rows[-1] + 1]), None)
 
 
-def _open_shards(options, input_shape: tuple):
-    from hpc_train.data.catalogue import Catalogue
+def _open_data(options, recorded: dict, input_shape: tuple, classes: int):
     from hpc_train.data.reading.encoded_reader import open_reader
 
-    catalogue = Catalogue.open(options.data, options.split)
-    names = list(catalogue.class_names) or [str(i) for i in range(catalogue.classes)]
+    catalogue = options.of_run(recorded, options.data).catalogue(options.split)
+    # Class numbers in data sets whose number of classes nothing says are those that the model knows.
+    names = list(catalogue.class_names) or [str(i) for i in range(catalogue.classes or classes)]
+    catalogue = replace(catalogue, classes=len(names))
     if not catalogue.encoding:
         return catalogue.samples, catalogue.input_shape, names, open_reader(catalogue).read
     from hpc_train.data.tensors.jpeg import DecodedReader

@@ -1,4 +1,4 @@
-"""`hpc-train predict RUN --data DIR`: class probabilities or label maps, and scores if there are labels.
+"""`hpc-train predict RUN --data DIR`: class probabilities, label maps or numbers, and scores if there are targets.
 
 One process, plain Keras, no Horovod: it also runs on a login node or a laptop.
 """
@@ -11,39 +11,49 @@ from typing import Annotated, Literal
 import tyro
 
 from hpc_train.errors import UserError
+from hpc_train.predict.run_data import RunDataOptions
 
 _CLASSIFIED, _MAPS = (".h5", ".hdf5", ".csv"), (".nc", ".nc4")
+_ONE_CLASS = "one class for each sample"
 
 
 @dataclass(frozen=True)
-class Predict:
-    """Predict with a trained run: a class for each sample, or for each pixel if it was trained on label maps."""
+class PredictOptions:
+    """The run, the data, and what is written and drawn."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Run folder, whose path training printed."""
     data: Path
-    """Folder of HDF5 shards (JPEG images are decoded as in validation), or a .npy file of samples (n, ...) without
-    labels. For label maps also files of the other layouts that training takes, read with the run's options."""
+    """Folder of HDF5 shards (JPEG images are decoded as in validation), files of any other layout that training takes,
+    or a .npy file of samples (n, ...) without targets. Files are read with the run's options."""
     split: str = "test"
     """Split of the data."""
     output: Path | None = None
-    """File for the probabilities (.h5 or .csv), or for the masks of label maps (.nc); by default RUN/predictions.h5 or
-    RUN/predictions.nc."""
+    """File for probabilities or numbers (.h5 or .csv), or for label maps and fields on a grid (.nc); by default
+    RUN/predictions.h5, or RUN/predictions.nc for label maps."""
     which: Literal["best", "last"] = "best"
     """best: the run's best model by its validation score; last: the model at its end."""
+    script: Path | None = None
+    """Python file to import first, where the network has layers of your own that are registered with Keras there."""
     batch_size: int | None = None
-    """Samples in each step; by default 256, or 1 for label maps."""
+    """Samples in each step; by default 256, less for large samples, and 1 for label maps."""
     probabilities: bool = False
     """Label maps: also write the probability of each class, to three digits."""
     maps: int = 0
-    """Label maps: draw this many samples, spread over the split, as PNG files beside the output."""
+    """Label maps and numbers: draw this many samples, spread over the split, as PNG files beside the output."""
     samples: tuple[int, ...] = ()
-    """Label maps: draw the samples with these numbers, counted from 0."""
+    """Label maps and numbers: draw the samples with these numbers, counted from 0."""
     show: tuple[str, ...] = ()
-    """Label maps: fields in the pictures: names of channels, or pairs such as U850+V850 for the speed of a wind; by
-    default wind speed and TMQ if the channels have such names, else the first channel."""
+    """What the pictures show. Label maps: names of channels, or pairs such as U850+V850 for the speed of a wind; by
+    default wind speed and TMQ if the channels have such names, else the first channel. Numbers: channels of the target;
+    by default the first four."""
     region: tuple[float, float, float, float] | None = None
-    """Label maps: west, east, south and north edges of the pictures in degrees, such as --region -100 -40 10 50."""
+    """Maps: west, east, south and north edges of the pictures in degrees, such as --region -100 -40 10 50."""
+
+
+@dataclass(frozen=True)
+class Predict(RunDataOptions, PredictOptions):
+    """Predict with a trained run: a class for each sample or each pixel, or numbers, as it was trained."""
 
 
 def run(options: Predict) -> None:
@@ -64,17 +74,62 @@ def run(options: Predict) -> None:
     with quiet_import():
         import keras
 
-    model = keras.models.load_model(path, compile=False)
-    maps = len(model.output_shape) == 4
-    _check_kind(options, maps)
-    if maps:
+    model = _load(keras, path, options.script)
+    record = folder.record()
+    source = _numbers(options, record, model)
+    if source:
+        from hpc_train.predict.numbers.predict import predict
+
+        _check_kind(options, _CLASSIFIED + _MAPS, "numbers")
+        return predict(options, record, path, model, options.output or folder.path / "predictions.h5", source)
+    if len(model.output_shape) == 4:
         from hpc_train.predict.label_maps import predict
 
-        predict(options, folder, path, model, options.output or folder.path / "predictions.nc")
-    else:
-        from hpc_train.predict.classes import predict
+        _check_kind(options, _MAPS, "label maps")
+        return predict(options, folder, path, model, options.output or folder.path / "predictions.nc")
+    from hpc_train.predict.classes import predict
 
-        predict(options, path, model, options.output or folder.path / "predictions.h5")
+    _check_kind(options, _CLASSIFIED, _ONE_CLASS)
+    recorded = record.get("options", {})
+    return predict(options, recorded, path, model, options.output or folder.path / "predictions.h5")
+
+
+def _numbers(options: Predict, record: dict, model):
+    """The `NumberSource` of a run that predicts numbers; None where it predicts classes."""
+    from hpc_train.predict.numbers.source import open_source
+    from hpc_train.predict.run_data import of_numbers
+
+    recorded = record.get("options", {})
+    several = len(getattr(model, "outputs", None) or [model]) > 1
+
+    def catalogue():
+        labelled = options.data.suffix != ".npy"
+        return options.of_run(recorded, options.data).catalogue(options.split) if labelled else None
+
+    return open_source(options, recorded) if of_numbers(record, options, several, catalogue) else None
+
+
+def _load(keras, path: Path, script: Path | None):
+    if script:
+        _import(script)
+    try:
+        return keras.models.load_model(path, compile=False)
+    except (TypeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"{path} cannot be loaded ({reason}); classes of your own need "
+            "@keras.saving.register_keras_serializable(), and their file: give it with --script"
+        ) from error
+
+
+def _import(script: Path) -> None:
+    """Run a Python file as a module, which registers its classes with Keras."""
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location(script.stem, script)
+    if not (spec and spec.loader and script.is_file()):
+        raise UserError(f"--script {script} is not a Python file; give the one that defines the network")
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
 
 def _check(options: Predict) -> None:
@@ -94,17 +149,18 @@ def _check(options: Predict) -> None:
         raise UserError(f"cannot write in the folder {output.parent}; make it, or give another file with --output")
 
 
-def _check_kind(options: Predict, maps: bool) -> None:
-    suffixes, what = (_MAPS, "label maps") if maps else (_CLASSIFIED, "one class for each sample")
+def _check_kind(options: Predict, suffixes: tuple[str, ...], what: str) -> None:
     if options.output and options.output.suffix not in suffixes:
         raise UserError(
             f"--output {options.output}: {options.run} predicts {what}; give a name that ends in {suffixes[0]}"
         )
-    if not maps and (options.maps or options.samples or options.probabilities):
+    if what == _ONE_CLASS and (options.maps or options.samples or options.probabilities):
         raise UserError(
             f"--maps, --samples and --probabilities are for label maps, but {options.run} predicts {what}; leave them "
             "out"
         )
+    if what == "numbers" and options.probabilities:
+        raise UserError(f"--probabilities is for label maps, but {options.run} predicts numbers; leave it out")
 
 
 def _other(which: str) -> str:

@@ -14,6 +14,7 @@ from hpc_train.errors import UserError
 from hpc_train.files import write_json
 from hpc_train.metrics import confusion
 from hpc_train.predict import coastlines, shown_fields
+from hpc_train.predict.checks import check_inputs, samples_drawn
 from hpc_train.predict.map_source import MapSource, open_data, open_npy
 from hpc_train.predict.netcdf import mask_file
 
@@ -40,10 +41,8 @@ def predict(options, folder, path: Path, model, output: Path) -> None:
     record = folder.record()
     source = _open(options, record)
     names = _class_names(source, model.output_shape[-1], options.data)
-    _check_shape(model.input_shape, source.shape, options.data)
-    _check_dtype(np.dtype(model.inputs[0].dtype), source, options.data)
-    _check_packing(model, source, options.data)
-    drawn = _drawn(options, source.samples)
+    check_inputs(model, source, options.data)
+    drawn = samples_drawn(options, source.samples)
     _print_assumed(source.grid, options.data)
     pictures = _Pictures(options, output, source, names) if drawn else None
     scores = _Scores(names)
@@ -69,7 +68,7 @@ def predict(options, folder, path: Path, model, output: Path) -> None:
 def _open(options, record: dict) -> MapSource:
     if options.data.suffix == ".npy":
         return open_npy(options.data)
-    return open_data(options.data, options.split, record.get("options", {}))
+    return open_data(options.data, options.split, record.get("options", {}), options)
 
 
 def _print_assumed(grid, data: Path) -> None:
@@ -165,46 +164,6 @@ def _class_names(source: MapSource, classes: int, data: Path) -> list[str]:
     if source.class_names:
         return list(source.class_names)
     return list(CLIMATE_CLASSES) if classes == len(CLIMATE_CLASSES) else [f"class{i}" for i in range(classes)]
-
-
-def _check_shape(takes, shape, data: Path) -> None:
-    takes = tuple(takes[1:])
-    if len(takes) != len(shape) or any(wanted not in (None, given) for wanted, given in zip(takes, shape, strict=True)):
-        raise UserError(
-            f"{data}: holds samples of {tuple(shape)}, but the model takes {takes}; give data of that shape"
-        )
-
-
-def _check_dtype(takes: np.dtype, source: MapSource, data: Path) -> None:
-    # A model of packed integers unpacks only these: Keras would convert other inputs to integers.
-    packed = any(pair != (1.0, 0.0) for pair in source.packing)
-    if takes != source.dtype and (takes.kind != "f" or packed):
-        held = f"{source.dtype}{' packed' * packed}"
-        raise UserError(
-            f"{data}: holds numbers stored as {held}, but the model takes {takes}; give data stored like that"
-        )
-
-
-def _check_packing(model, source: MapSource, data: Path) -> None:
-    from hpc_train.models.inputs import UNPACK
-
-    layer = next((layer for layer in model.layers if layer.name == UNPACK), None)
-    if layer is None:
-        return
-    trained = tuple(zip(layer.scale, layer.offset, strict=True))
-    if trained != source.packing:
-        raise UserError(
-            f"{data}: its values are packed by (scale, offset) {source.packing}, but those for training were by "
-            f"{trained}; bring them into one form with `hpc-train shard`"
-        )
-
-
-def _drawn(options, samples: int) -> set[int]:
-    for number in options.samples:
-        if not 0 <= number < samples:
-            raise UserError(f"--samples {number}: {options.data} has samples 0 to {samples - 1}; give one of these")
-    spread = np.linspace(0, samples - 1, min(options.maps, samples)).round().astype(int)
-    return {*options.samples, *spread.tolist()}
 
 
 def _attributes(options, path: Path, record: dict, source: MapSource) -> dict[str, str]:

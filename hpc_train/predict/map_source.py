@@ -3,7 +3,6 @@
 import csv
 from collections.abc import Callable
 from dataclasses import dataclass
-from dataclasses import fields as dataclass_fields
 from datetime import datetime
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 from hpc_train.data.fields.grid import Grid, global_grid, read_grid, read_time
 from hpc_train.data.fields.options import FieldOptions
 from hpc_train.errors import UserError
+from hpc_train.predict.run_data import RunDataOptions
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,20 +57,21 @@ class MapSource:
         return np.moveaxis(sample, self.channel_axis, -1)
 
 
-def open_data(data: Path, split: str, recorded: dict) -> MapSource:
+def open_data(data: Path, split: str, recorded: dict, given: RunDataOptions | None = None) -> MapSource:
     """Open a split of a data set, read with the recorded options of a run.
 
     Args:
         data: folder or file of the data set.
         split: its name.
         recorded: the options in run.json; only those of `FieldOptions` are used, such as layout and class map.
+        given: what the command line says in their place; by default nothing.
 
     Raises:
         UserError: the data cannot be read as label maps.
     """
     from hpc_train.data.reading.encoded_reader import open_reader
 
-    options = _field_options(data, recorded)
+    options = (given or RunDataOptions()).of_run(recorded, data, FieldOptions)
     catalogue = options.catalogue(split)
     class_map = options.classes_of(catalogue)
     reader = open_reader(catalogue, ignore=class_map.ignore)
@@ -79,18 +80,7 @@ def open_data(data: Path, split: str, recorded: dict) -> MapSource:
         inputs, labels = reader.read(numbers)
         return inputs, class_map.apply(labels)
 
-    def place(number):
-        (file,), (row,) = catalogue.locate([number])
-        return catalogue.files[file], int(row)
-
-    times, storms = _storms(data, split)
-
-    def time(number):
-        if number in times:
-            return times[number]
-        (file,), (row,) = catalogue.locate([number])
-        return read_time(catalogue.files[file], int(row), int(catalogue.rows[file]))
-
+    place, time, storms = places(catalogue, data, split)
     return MapSource(
         samples=catalogue.samples,
         shape=tuple(catalogue.input_shape),
@@ -105,14 +95,25 @@ def open_data(data: Path, split: str, recorded: dict) -> MapSource:
         read=read,
         place=place,
         time=time,
-        storms=lambda number: storms.get(number, []),
+        storms=storms,
     )
 
 
-def _field_options(data: Path, recorded: dict) -> FieldOptions:
-    known = {field.name for field in dataclass_fields(FieldOptions)} & recorded.keys() - {"data", "statistics"}
-    options = {name: tuple(value) if isinstance(value, list) else value for name, value in recorded.items()}
-    return FieldOptions(data=data, **{name: options[name] for name in known})
+def places(catalogue, data: Path, split: str) -> tuple[Callable, Callable, Callable]:
+    """The functions `MapSource.place`, `time` and `storms` of a catalogue."""
+    times, storms = _storms(data, split)
+
+    def place(number):
+        (file,), (row,) = catalogue.locate([number])
+        return catalogue.files[file], int(row)
+
+    def time(number):
+        if number in times:
+            return times[number]
+        (file,), (row,) = catalogue.locate([number])
+        return read_time(catalogue.files[file], int(row), int(catalogue.rows[file]))
+
+    return place, time, lambda number: storms.get(number, [])
 
 
 def open_npy(path: Path) -> MapSource:

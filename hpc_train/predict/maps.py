@@ -60,15 +60,27 @@ def draw(
     figure.suptitle(title, fontsize=11)
     for axes, panel in zip(all_axes, panels, strict=True):
         _field(figure, axes, panel, x, y, panel.values[cut])
-        if shores is not None:
-            axes.plot(*shores.T, color="0.25", linewidth=0.5, scalex=False, scaley=False)
         _classes(axes, x, y, predicted[cut], truth[cut] if truth is not None else None, len(class_names))
-        axes.set(xlim=_sides(x)[[0, -1]], ylim=_sides(y)[[0, -1]].clip(-90, 90), aspect=1 / middle)
-        for axis, degrees, label in ((axes.xaxis, x, _longitude), (axes.yaxis, y, _latitude)):
-            axis.set_major_formatter(label)
-            axis.set_major_locator(_locator(degrees[-1] - degrees[0]))
+        frame(axes, x, y, shores, middle)
     figure.legend(handles=_legend(class_names, truth), loc="outside lower center", ncols=6, frameon=False, fontsize=9)
     save(figure, path)
+
+
+def frame(axes, x: np.ndarray, y: np.ndarray, shores: np.ndarray | None, middle: float) -> None:
+    """Give a map its edges, its ratio of height to width, degrees and coastlines.
+
+    Args:
+        axes: of matplotlib.
+        x, y: rising degrees of the columns and rows.
+        shores: from `coastlines`.
+        middle: a degree of longitude is this share of a degree of latitude.
+    """
+    if shores is not None:
+        axes.plot(*shores.T, color="0.25", linewidth=0.5, scalex=False, scaley=False)
+    axes.set(xlim=_sides(x)[[0, -1]], ylim=_sides(y)[[0, -1]].clip(-90, 90), aspect=1 / middle)
+    for axis, degrees, label in ((axes.xaxis, x, _longitude), (axes.yaxis, y, _latitude)):
+        axis.set_major_formatter(label)
+        axis.set_major_locator(_locator(degrees[-1] - degrees[0]))
 
 
 def _field(figure, axes, panel: Panel, x, y, values) -> None:

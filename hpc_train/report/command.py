@@ -67,7 +67,7 @@ def _draw_runs(options: ReportRuns) -> None:
             written.append(output / ("confusion.png" if len(runs) == 1 else f"confusion-{name.replace('/', '-')}.png"))
             draw_confusion(written[-1], found, name)
     if len(written) == 1:
-        say(f"no confusion matrix: first make predictions with `hpc-train predict {options.runs[0]} --data DIR`")
+        say(f"no confusion matrix: first predict classes with `hpc-train predict {options.runs[0]} --data DIR`")
     say("wrote " + ", ".join(map(str, written)))
 
 

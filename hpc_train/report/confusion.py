@@ -33,7 +33,7 @@ class Confusion:
 
 
 def load_confusion(run: Path) -> Confusion | None:
-    """Load the newest predictions that `hpc-train predict` wrote into a run folder; None if there are none.
+    """Load the newest predictions that `hpc-train predict` wrote into a run folder; None without classes.
 
     Raises:
         UserError: they are damaged.
@@ -113,8 +113,10 @@ def _draw_scores(axes, confusion: Confusion) -> None:
     axes.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=3, ncols=3)
 
 
-def _of_maps(path: Path) -> Confusion:
+def _of_maps(path: Path) -> Confusion | None:
     record = json.loads(path.read_text())
+    if "scores" in record:
+        return None
     matrix = np.array(record["confusion_matrix"], np.int64)
     source = f"{matrix.sum():,} pixels of {record['samples']} maps of {record['data']}, {record['split']}"
     return Confusion(matrix, record["class_names"], True, source)
@@ -122,7 +124,7 @@ def _of_maps(path: Path) -> Confusion:
 
 def _of_samples(path: Path) -> Confusion | None:
     with h5py.File(path, locking=False) as file:
-        if "targets" not in file:
+        if "targets" not in file or "class_names" not in file.attrs:
             return None
         names = [name.decode() if isinstance(name, bytes) else str(name) for name in file.attrs["class_names"]]
         matrix = scores.confusion_matrix(file["targets"][()], file["predicted"][()], len(names))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from hpc_train.errors import UserError
 from hpc_train.training import transfer
 from hpc_train.training.options import Options
-from hpc_train.training.task import Task
+from hpc_train.training.task import Task, loss_names
 
 if TYPE_CHECKING:
     from hpc_train.data.plan import TrainPlan, ValidationPlan
@@ -71,7 +71,8 @@ def assemble(options: Options, task: Task, world: "World") -> Assembly:
             feed.give_inputs_alone()
         judged = task.compiled_with(options, training)
         notes = task.notes(training) if task.notes else []
-        facts = {"order": order.as_dict(), **(task.facts(training) if task.facts else {})}
+        facts = {"order": order.as_dict(), "loss": loss_names(judged["loss"])}
+        facts |= task.facts(training) if task.facts else {}
     schedule = _schedule(options, plan.global_batch)
     compile_model(model, options, judged, parallel.DistributedOptimizer)
     return Assembly(feed, plan, validation, model, schedule, notes, facts)

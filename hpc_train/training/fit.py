@@ -114,6 +114,8 @@ def _facts(name: str, options: Options, assembly: "Assembly") -> dict:
     """What a resumed run must share with its earlier starts."""
     training = assembly.feed.training
     facts = {"trainer": name, "seed": options.seed, "samples": training.samples, "data": training.identity}
+    # `predict` tells numbers from classes by this and by the loss.
+    facts["classes"] = training.classes
     facts |= assembly.facts | assembly.feed.facts
     if training.encoding:
         facts |= {"image_size": options.image_size, "crop": options.crop}

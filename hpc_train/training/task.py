@@ -64,3 +64,15 @@ def cross_entropy(options: RecipeOptions):
     from hpc_train.losses import SmoothedCrossEntropy
 
     return SmoothedCrossEntropy(options.label_smoothing)
+
+
+def loss_names(loss):
+    """The names of what `compile` got as `loss`: a string for one loss, else a list or dict of them; None for none."""
+    import keras
+
+    if isinstance(loss, dict):
+        return {name: loss_names(one) for name, one in loss.items()}
+    if isinstance(loss, (list, tuple)):
+        return [loss_names(one) for one in loss]
+    found = keras.losses.get(loss)
+    return found and (getattr(found, "name", None) or getattr(found, "__name__", type(found).__name__))
