@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hpc_train.data.plan.permutation import permute
 from hpc_train.errors import UserError
+from hpc_train.prepare.splits import held_out
 
 DIGIT_NAMES = tuple("0123456789")
 FASHION_NAMES = (
@@ -148,17 +148,7 @@ def stratified_split(inputs, targets, test_fraction):
     Raises:
         UserError: a part would be empty.
     """
-    testing = np.zeros(len(targets), dtype=bool)
-    for label in np.unique(targets):
-        members = np.flatnonzero(targets == label)
-        count = round(test_fraction * len(members))
-        chosen = permute(np.arange(count), len(members), _SPLIT_SEED, int(label))
-        testing[members[chosen]] = True
-    if testing.all() or not testing.any():
-        raise UserError(
-            f"--test-fraction {test_fraction} puts {testing.sum()} of {len(testing)} samples into the test part; "
-            "give a fraction that leaves samples in both parts"
-        )
+    testing = held_out(targets, test_fraction, _SPLIT_SEED)
     return {"train": (inputs[~testing], targets[~testing]), "test": (inputs[testing], targets[testing])}
 
 

@@ -162,11 +162,11 @@ class Catalogue:
 
     @property
     def channel_axis(self) -> int | None:
-        """Axis of an input sample that counts its channels; None for samples with fewer than two axes."""
+        """Axis of an input sample that counts its channels; None for a number, and for a row without channel names."""
         if len(self.layout.inputs) > 1:
             return 0
         if len(self.input_shape) < 2:
-            return None
+            return 0 if self.input_shape and self.channel_names else None
         return 0 if self.channels == "first" else len(self.input_shape) - 1
 
     @property

@@ -45,8 +45,8 @@ def write_shards(
     Args:
         directory: folder of the shards; made where it is missing.
         split: name of the split.
-        inputs: (n, ...), unsigned, signed or floating.
-        targets: (n, ...), unsigned, signed or floating.
+        inputs: (n, ...), unsigned, signed or floating: an array, or what gives one for each slice of its rows.
+        targets: (n, ...), in the same way.
         shards: number of files, by default that of `default_shards`.
         compression: "none", or how the chunks are compressed.
         chunk_bytes: size of a chunk before compression, about.
@@ -62,7 +62,8 @@ def write_shards(
     """
     described, storage = Description(**description), Storage(compression, chunk_bytes)
     where = described.where(split)
-    inputs, targets = np.asanyarray(inputs), np.asanyarray(targets)
+    # What is read row by row, and is not in memory, stays as it is.
+    inputs, targets = (array if hasattr(array, "dtype") else np.asanyarray(array) for array in (inputs, targets))
     check_arrays(where, inputs, targets, described.classes, described.class_names)
     samples = len(inputs)
     if shards is None:
