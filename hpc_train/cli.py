@@ -25,6 +25,7 @@ _COMMANDS = {
         "Parquet",
         "write the columns of Parquet files as HDF5 shards",
     ),
+    "prepare arrays": ("hpc_train.prepare.arrays.command", "Arrays", "write NumPy arrays of any shape as HDF5 shards"),
     "prepare climate-synthetic": (
         "hpc_train.prepare.synthetic_climate.command",
         "ClimateSynthetic",

@@ -111,7 +111,7 @@ def npz(path, keys=NPZ_KEYS, test_fraction=None):
         UserError: the file cannot be read, lacks an array, or has no class number for each input.
     """
     path = Path(path)
-    with _reading_npz(path) as file:
+    with reading_npz(path) as file:
         present = set(file.files)
         only_train = present.isdisjoint(keys[2:])
         keys = keys[:2] if only_train else keys
@@ -237,7 +237,8 @@ def _find_idx(folder, stem, dimensions):
 
 
 @contextmanager
-def _reading_npz(path):
+def reading_npz(path, option="--input"):
+    """A context with the open npz file; errors of reading it become a UserError, which names the option for it."""
     remedy = "give an npz file of plain arrays, as numpy.savez writes it"
     try:
         file = np.load(path, allow_pickle=False)
@@ -246,7 +247,7 @@ def _reading_npz(path):
         with file:
             yield file
     except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; give the npz file with --input") from error
+        raise UserError(f"{path}: no such file; give the npz file with {option}") from error
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: not a readable npz file ({reason}); {remedy}") from error
