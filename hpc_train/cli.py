@@ -19,6 +19,13 @@ _COMMANDS = {
     "port": ("hpc_train.port.command", "Port", "show what a Keras 2 or TensorFlow 1 script needs for Keras 3"),
     "templates": ("hpc_train.sites.command", "Templates", "write Slurm templates and container recipes to a folder"),
     "prepare": ("hpc_train.prepare.command", "Prepare", "write a data set as HDF5 shards"),
+    "prepare csv": ("hpc_train.prepare.tables.command", "Csv", "write the columns of CSV files as HDF5 shards"),
+    "prepare parquet": (
+        "hpc_train.prepare.tables.command",
+        "Parquet",
+        "write the columns of Parquet files as HDF5 shards",
+    ),
+    "prepare arrays": ("hpc_train.prepare.arrays.command", "Arrays", "write NumPy arrays of any shape as HDF5 shards"),
     "prepare climate-synthetic": (
         "hpc_train.prepare.synthetic_climate.command",
         "ClimateSynthetic",

@@ -51,7 +51,7 @@ def pip_install(extra: str) -> str:
     It names the packages, not `hpc-train[extra]`, which works only where pip's index has hpc-train.
 
     Args:
-        extra: `cpu`, `gpu`, `digits`, `maps` or `port`.
+        extra: `cpu`, `gpu`, `digits`, `maps`, `port` or `tables`.
     """
     try:
         from packaging.requirements import Requirement

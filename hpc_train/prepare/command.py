@@ -1,13 +1,11 @@
 """`hpc-train prepare`: turns a data set into the suite's shards."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from hpc_train.console import say
 from hpc_train.data.shards.compression import Compression
 from hpc_train.errors import UserError
 from hpc_train.prepare.images.options import ImageOptions
@@ -25,8 +23,9 @@ _NEED_INPUT = {
 class Prepare(ImageOptions):
     """Turn a data set into sharded HDF5 files for the trainers.
 
-    Two more commands prepare climate data: `hpc-train prepare climate-synthetic` makes weather with cyclones and
-    rivers, `hpc-train prepare storm-tracks` labels real winds by the tracks of storms. Each has its own --help.
+    More commands, each with its own --help: `hpc-train prepare csv`, `prepare parquet` and `prepare arrays` take your
+    own tables and NumPy arrays. `hpc-train prepare climate-synthetic` makes weather with cyclones and rivers,
+    `hpc-train prepare storm-tracks` labels real winds by the tracks of storms.
     """
 
     GROUPS = "options", "image-folder"
@@ -64,46 +63,34 @@ def run(options):
     """
     _check_options(options)
     output = options.output or Path("shards", options.source)
+    from hpc_train.prepare.splits import mention_others
+
     if options.source == "image-folder":
         from hpc_train.prepare.images.shards import prepare_images
 
-        made = prepare_images(options, output)
+        mention_others(output, prepare_images(options, output))
     else:
-        made = _prepare_arrays(options, output)
-
-    from hpc_train.data.catalogue.layout import find_splits
-
-    # A trainer might take them for its held-out data.
-    if others := sorted(set(find_splits(output)) - set(made)):
-        say(f"{output}: also holds older shards of {', '.join(others)}, which were not changed", sys.stderr)
+        _prepare_arrays(options, output)
 
 
 def _prepare_arrays(options, output):
-    """Write the shards of arrays in memory; returns the names of the splits."""
+    """Write the shards of arrays in memory."""
     source = _load(options)
     classes = source.classes if options.classes is None else options.classes
 
     _check_same_kind(source)
 
-    from hpc_train.data.shards.arrays import write_shards
+    from hpc_train.prepare.splits import write_splits
 
-    for split, (inputs, targets) in source.splits.items():
-        paths = write_shards(
-            output,
-            split,
-            inputs,
-            targets,
-            classes=classes,
-            class_names=source.class_names,
-            shards=options.shards,
-            source=source.provenance,
-            compression=options.compression,
-        )
-        say(
-            f"{split}: {len(inputs)} samples of {tuple(inputs.shape[1:])} {inputs.dtype}, {classes} classes, "
-            f"{len(paths)} shards in {output}"
-        )
-    return list(source.splits)
+    write_splits(
+        output,
+        source.splits,
+        classes=classes,
+        class_names=source.class_names,
+        shards=options.shards,
+        source=source.provenance,
+        compression=options.compression,
+    )
 
 
 def _check_options(options):

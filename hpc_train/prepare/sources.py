@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hpc_train.data.plan.permutation import permute
 from hpc_train.errors import UserError
+from hpc_train.prepare.splits import held_out
 
 DIGIT_NAMES = tuple("0123456789")
 FASHION_NAMES = (
@@ -111,7 +111,7 @@ def npz(path, keys=NPZ_KEYS, test_fraction=None):
         UserError: the file cannot be read, lacks an array, or has no class number for each input.
     """
     path = Path(path)
-    with _reading_npz(path) as file:
+    with reading_npz(path) as file:
         present = set(file.files)
         only_train = present.isdisjoint(keys[2:])
         keys = keys[:2] if only_train else keys
@@ -148,17 +148,7 @@ def stratified_split(inputs, targets, test_fraction):
     Raises:
         UserError: a part would be empty.
     """
-    testing = np.zeros(len(targets), dtype=bool)
-    for label in np.unique(targets):
-        members = np.flatnonzero(targets == label)
-        count = round(test_fraction * len(members))
-        chosen = permute(np.arange(count), len(members), _SPLIT_SEED, int(label))
-        testing[members[chosen]] = True
-    if testing.all() or not testing.any():
-        raise UserError(
-            f"--test-fraction {test_fraction} puts {testing.sum()} of {len(testing)} samples into the test part; "
-            "give a fraction that leaves samples in both parts"
-        )
+    testing = held_out(targets, test_fraction, _SPLIT_SEED)
     return {"train": (inputs[~testing], targets[~testing]), "test": (inputs[testing], targets[testing])}
 
 
@@ -247,7 +237,8 @@ def _find_idx(folder, stem, dimensions):
 
 
 @contextmanager
-def _reading_npz(path):
+def reading_npz(path, option="--input"):
+    """A context with the open npz file; errors of reading it become a UserError, which names the option for it."""
     remedy = "give an npz file of plain arrays, as numpy.savez writes it"
     try:
         file = np.load(path, allow_pickle=False)
@@ -256,7 +247,7 @@ def _reading_npz(path):
         with file:
             yield file
     except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; give the npz file with --input") from error
+        raise UserError(f"{path}: no such file; give the npz file with {option}") from error
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: not a readable npz file ({reason}); {remedy}") from error

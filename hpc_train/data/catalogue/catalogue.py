@@ -244,15 +244,19 @@ class Catalogue:
 
     @property
     def channel_axis(self) -> int | None:
-        """Axis of an input sample that counts its channels; None for samples with fewer than two axes."""
+        """Axis of an input sample that counts its channels; None for a number, and for a row without channel names."""
         return self.channel_axis_of(self._one("input"))
 
     def channel_axis_of(self, part: Part) -> int | None:
-        """Axis of a sample of `part` that counts its channels; None for samples with fewer than two axes."""
+        """Axis of a sample of `part` that counts its channels.
+
+        None for a number, for a row of an input without channel names, and for a sequence of numbers.
+        """
         if len(part.datasets) > 1:
             return 0
         if len(part.shape) < 2:
-            return None
+            named = self.channel_names if part is self.inputs[0] else part.role == "target"
+            return 0 if part.shape and named and not part.lengths else None
         # Of a sequence the first axis counts its steps.
         return 0 if not part.lengths and self.channels == "first" else len(part.shape) - 1
 

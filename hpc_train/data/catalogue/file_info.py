@@ -272,7 +272,7 @@ def _shard_common(attributes, path: str, kinds: list[Kind], encoding="") -> Comm
 
 def _check_channel_names(path: str, common: Common) -> None:
     shape, names = common.kinds[0].shape, common.channel_names
-    channels = shape[0 if common.channels == "first" else -1] if len(shape) > 1 else 0
+    channels = shape[0 if common.channels == "first" else -1] if shape else 0
     if names and len(names) != channels:
         raise UserError(
             f"{path}: {len(names)} channel_names ({', '.join(names)}) for {channels} channels of samples {shape}; "

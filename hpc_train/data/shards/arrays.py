@@ -47,7 +47,8 @@ def write_shards(
     Args:
         directory: folder of the shards; made where it is missing.
         split: name of the split.
-        inputs: (n, ...), unsigned, signed or floating; or several such arrays by Keras's names.
+        inputs: (n, ...), unsigned, signed or floating: an array, or what gives one for each slice of its rows; or
+            several by Keras's names.
         targets: likewise; None where the inputs are the targets.
         weights: (n, ...), sample weights, or None.
         shards: number of files, by default that of `default_shards`.
@@ -89,7 +90,10 @@ def _by_dataset(inputs, targets, weights) -> dict[str, np.ndarray]:
     arrays = {}
     for name, given in (("inputs", inputs), ("targets", targets), ("weights", weights)):
         named = {f"{name}/{key}": array for key, array in given.items()} if isinstance(given, dict) else {name: given}
-        arrays |= {key: np.asanyarray(array) for key, array in named.items() if array is not None}
+        for key, array in named.items():
+            if array is not None:
+                # What is read row by row, and is not in memory, stays as it is.
+                arrays[key] = array if hasattr(array, "dtype") else np.asanyarray(array)
     return arrays
 
 

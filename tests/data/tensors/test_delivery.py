@@ -95,8 +95,8 @@ def test_normalised_values_have_mean_0_and_deviation_1_and_come_back(data, targe
     stats(Stats(**names))
     (inputs, targets), catalogue, scalings = batch(Options(**names, normalise=("inputs", "targets")))
     real = stored(data, target) * (0.25 if target == "packed" else 1.0) + (100 if target == "packed" else 0)
-    # Samples of one axis are one channel.
-    axes = (0, 1) if real.ndim == 3 else None
+    # Each number of a vector is a channel of the target.
+    axes = (0, 1) if real.ndim == 3 else 0
     for given, values, axis in ((inputs, stored(data, "x"), (0, 1)), (targets, real, axes)):
         expected = (values - values.mean(axis, np.float64)) / values.std(axis, dtype=np.float64)
         np.testing.assert_allclose(given, expected, atol=2e-6)

@@ -1,0 +1,1 @@
+"""`hpc-train prepare arrays`: NumPy arrays of any shape as shards."""
