@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import command_lines
+import h5py
 import numpy as np
 import pytest
 import shown
@@ -123,7 +124,7 @@ class Clone:
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory):
-    """A folder with the digits, and with made-up images where the pages have MNIST."""
+    """A folder with the digits, with made-up images where the pages have MNIST, and with several inputs."""
     pytest.importorskip("sklearn.datasets")
     if not shutil.which("horovodrun", path=environment()["PATH"]):
         pytest.skip("Horovod is not built here: run `hpc-train build-horovod`")
@@ -134,6 +135,9 @@ def clone(tmp_path_factory):
         arrays[f"x_{split}"] = draw.integers(0, 256, (samples, 28, 28), "uint8")
         arrays[f"y_{split}"] = np.arange(samples, dtype="uint8") % 10
     np.savez(clone.folder / "mnist.npz", **arrays)
+    with h5py.File(clone.folder / "parts.h5", "w") as file:
+        file["a/b"], file["c/d"] = draw.normal(size=(40, 8, 8, 2)).astype("f4"), draw.integers(0, 9, (40, 3), "i2")
+        file["e"] = draw.normal(size=40).astype("f4")
     for line in ("prepare digits", "prepare npz --input mnist.npz --output shards/mnist"):
         clone.run(shown.Command("the tests", 0, f"hpc-train {line}"))
     return clone
