@@ -1,10 +1,8 @@
 """Run on N ranks by test_parallel.py: each check asserts on every rank; rank 0 prints what happened as JSON."""
 
-import copy
 import functools
 import json
 import os
-import pickle
 import signal
 import subprocess
 import time
@@ -310,39 +308,6 @@ def what_is_saved_of_the_optimizer_is_the_plain_one():
     again = keras.saving.deserialize_keras_object(config)
     assert type(again) is keras.optimizers.LossScaleOptimizer
     assert type(again.inner_optimizer) is keras.optimizers.Adam
-
-
-def copies_and_pickles_average_as_the_optimizer_does():
-    optimizer = parallel.DistributedOptimizer(keras.optimizers.SGD(1.0), bucket_mib=3.0, reduction="sum")
-    copies = [pickle.loads(pickle.dumps(optimizer)), copy.deepcopy(optimizer)]
-    copies.append(optimizer.from_config(optimizer.get_config()))
-    for again in copies:
-        assert (again.bucket_mib, again.reduction) == (3.0, "sum")
-        weight = keras.Variable([0.0])
-        again.apply([tf.constant([1.0])], [weight])
-        np.testing.assert_array_equal(weight, [-world.size])
-
-
-def every_setting_and_method_is_the_optimizers_own():
-    class Counted(keras.optimizers.SGD):
-        def set_phase(self, phase):
-            self.phase = phase
-
-        @property
-        def doubled(self):
-            return 2 * self.phase
-
-    optimizer = parallel.DistributedOptimizer(Counted(0.5))
-    assert isinstance(optimizer, (keras.optimizers.SGD, parallel.DistributedOptimizer))
-    optimizer.set_phase(4)
-    assert optimizer.doubled == 8
-    optimizer.clipvalue, optimizer.weight_decay = 0.25, 0.1
-    optimizer.exclude_from_weight_decay(var_names=["bias"])
-    kernel, bias = keras.Variable([2.0], name="kernel"), keras.Variable([2.0], name="bias")
-    optimizer.apply([tf.constant([float(world.rank + 1)])] * 2, [kernel, bias])
-    # Decay 0.1 of 2 at rate 0.5, then the clipped mean.
-    np.testing.assert_allclose(kernel, [2 - 0.1 - 0.5 * 0.25], rtol=1e-6)
-    np.testing.assert_allclose(bias, [2 - 0.5 * 0.25], rtol=1e-6)
 
 
 def sums_and_unusual_types_are_reduced():

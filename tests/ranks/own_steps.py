@@ -1,5 +1,7 @@
 """Run on N ranks by test_own_steps.py: models with a training step, optimizers or a loop of their own."""
 
+import copy
+import pickle
 import sys
 from functools import partial
 from pathlib import Path
@@ -185,10 +187,44 @@ def gradients_may_be_arrays_of_numpy():
     np.testing.assert_allclose(weight, [-1, -(world.size - 1) / 2])
 
 
+def copies_and_pickles_average_as_the_optimizer_does():
+    optimizer = parallel.DistributedOptimizer(keras.optimizers.SGD(1.0), bucket_mib=3.0, reduction="sum")
+    copies = [pickle.loads(pickle.dumps(optimizer)), copy.deepcopy(optimizer)]
+    copies.append(optimizer.from_config(optimizer.get_config()))
+    for again in copies:
+        assert (again.bucket_mib, again.reduction) == (3.0, "sum")
+        weight = keras.Variable([0.0])
+        again.apply([tf.constant([1.0])], [weight])
+        np.testing.assert_array_equal(weight, [-world.size])
+
+
+def every_setting_and_method_is_the_optimizers_own():
+    class Counted(keras.optimizers.SGD):
+        def set_phase(self, phase):
+            self.phase = phase
+
+        @property
+        def doubled(self):
+            return 2 * self.phase
+
+    optimizer = parallel.DistributedOptimizer(Counted(0.5))
+    assert isinstance(optimizer, (keras.optimizers.SGD, parallel.DistributedOptimizer))
+    optimizer.set_phase(4)
+    assert optimizer.doubled == 8
+    optimizer.clipvalue, optimizer.weight_decay = 0.25, 0.1
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    kernel, bias = keras.Variable([2.0], name="kernel"), keras.Variable([2.0], name="bias")
+    optimizer.apply([tf.constant([float(world.rank + 1)])] * 2, [kernel, bias])
+    # Decay 0.1 of 2 at rate 0.5, then the clipped mean.
+    np.testing.assert_allclose(kernel, [2 - 0.1 - 0.5 * 0.25], rtol=1e-6)
+    np.testing.assert_allclose(bias, [2 - 0.5 * 0.25], rtol=1e-6)
+
+
 CHECKS = [each_of_several_optimizers_averages_once, a_checkpoint_holds_every_optimizer]
 CHECKS += [a_plain_second_optimizer_is_named_before_the_first_step, optimizers_are_found_wherever_the_model_keeps_them]
 CHECKS += [a_part_that_was_compiled_for_itself_is_no_optimizer_of_the_model, what_is_no_optimizer_is_named_in_one_line]
 CHECKS += [an_overflow_in_an_eager_loop_makes_all_ranks_skip_the_step, gradients_may_be_arrays_of_numpy]
+CHECKS += [copies_and_pickles_average_as_the_optimizer_does, every_setting_and_method_is_the_optimizers_own]
 
 
 if __name__ == "__main__":
