@@ -28,7 +28,7 @@ class DataOptions:
     targets: tuple[str, ...] = ()
     """Data sets of the targets, named likewise; without them the inputs are the targets. A data set that ends in [k]
     takes index k of the first axis of a sample."""
-    sample_weights: str = ""
+    sample_weights: str | None = None
     """With --inputs: data set of the sample weights, which multiply the loss of a sample."""
     lengths: tuple[str, ...] = ()
     """With --inputs: data set of the lengths of sequences that lie one after the other, as DATASET, or NAME=DATASET for
@@ -56,7 +56,7 @@ class DataOptions:
             inputs, input_names = layout.named("--inputs", self.inputs)
             targets, target_names = layout.named("--targets", self.targets)
             names = input_names, target_names
-            how = self.samples == "rows", self.channels, *names, self.sample_weights, self._lengths(*names)
+            how = self.samples == "rows", self.channels, *names, self.sample_weights or "", self._lengths(*names)
             return layout.Layout("custom", inputs, targets, *how)
         for name in ("targets", "sample_weights", "lengths"):
             if getattr(self, name):

@@ -8,19 +8,22 @@ import h5py
 import numpy as np
 
 from hpc_train.console import say
+from hpc_train.data.catalogue.part import Part
 from hpc_train.errors import UserError
 from hpc_train.files import atomic_path
 from hpc_train.metrics.confusion import confusion_matrix, softmax, table
+from hpc_train.predict.checks import check_inputs
+from hpc_train.predict.samples import RunSamples
 
 _BATCH_SIZE = 256
 
 
-def predict(options, recorded: dict, path: Path, model, output: Path) -> None:
+def predict(options, record: dict, path: Path, model, output: Path) -> None:
     """Write probabilities to `output` and print accuracy and confusion matrix.
 
     Args:
         options: `command.Predict`.
-        recorded: the options in run.json.
+        record: the content of run.json.
         path: of the model.
         model: a Keras model that gives logits (b, classes).
         output: .h5 or .csv.
@@ -31,13 +34,10 @@ def predict(options, recorded: dict, path: Path, model, output: Path) -> None:
     classes = model.output_shape[-1]
     if options.data.suffix == ".npy":
         samples, shape, names, read = open_npy(options.data)
+        inputs = (Part("input", "", (), tuple(shape), read(np.arange(1))[0].dtype),)
     else:
-        samples, shape, names, read = _open_data(options, recorded, model.input_shape, classes)
-    if tuple(model.input_shape[1:]) != tuple(shape):
-        raise UserError(
-            f"{options.data}: holds samples of {shape}, but the model takes {model.input_shape[1:]}; give data of that "
-            "shape"
-        )
+        samples, inputs, names, read = _open_data(options, record, model, classes)
+    check_inputs(model, inputs, options.data)
     if names is not None and len(names) != classes:
         raise UserError(
             f"{options.data}: has {len(names)} classes, but the model knows {classes}; give data of its classes"
@@ -79,20 +79,27 @@ def open_npy(path: Path):
     return len(array), array.shape[1:], None, lambda rows: (np.asarray(array[rows[0] : rows[-1] + 1]), None)
 
 
-def _open_data(options, recorded: dict, input_shape: tuple, classes: int):
-    from hpc_train.data.reading.encoded_reader import open_reader
-
-    catalogue = options.of_run(recorded, options.data).catalogue(options.split)
+def _open_data(options, record: dict, model, classes: int):
+    """(number of samples, inputs of one, names of classes, function from numbers to inputs and labels)."""
+    catalogue = options.of_run(record.get("options", {}), options.data).catalogue(options.split)
     # Class numbers in data sets whose number of classes nothing says are those that the model knows.
     names = list(catalogue.class_names) or [str(i) for i in range(catalogue.classes or classes)]
     catalogue = replace(catalogue, classes=len(names))
     if not catalogue.encoding:
-        return catalogue.samples, catalogue.input_shape, names, open_reader(catalogue).read
+        run = RunSamples(catalogue, record, model)
+
+        def read(numbers):
+            given, stored = run.read(numbers)
+            return given, stored[run.catalogue.targets[0].label]
+
+        return catalogue.samples, run.inputs, names, read
+    from hpc_train.data.reading.encoded_reader import open_reader
     from hpc_train.data.tensors.jpeg import DecodedReader
 
     # Resize images to the model's size; the caller compares the shapes.
-    catalogue = catalogue.resized(input_shape[1] or catalogue.input_shape[0]) if len(input_shape) == 4 else catalogue
-    return catalogue.samples, catalogue.input_shape, names, DecodedReader(open_reader(catalogue)).read
+    shape = model.input_shape
+    catalogue = catalogue.resized(shape[1] or catalogue.input_shape[0]) if len(shape) == 4 else catalogue
+    return catalogue.samples, catalogue.inputs, names, DecodedReader(open_reader(catalogue)).read
 
 
 def _write_hdf5(path: Path, probabilities, targets, names) -> None:

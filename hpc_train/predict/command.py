@@ -90,8 +90,7 @@ def run(options: Predict) -> None:
     from hpc_train.predict.classes import predict
 
     _check_kind(options, _CLASSIFIED, _ONE_CLASS)
-    recorded = record.get("options", {})
-    return predict(options, recorded, path, model, options.output or folder.path / "predictions.h5")
+    return predict(options, record, path, model, options.output or folder.path / "predictions.h5")
 
 
 def _numbers(options: Predict, record: dict, model):
@@ -106,7 +105,7 @@ def _numbers(options: Predict, record: dict, model):
         labelled = options.data.suffix != ".npy"
         return options.of_run(recorded, options.data).catalogue(options.split) if labelled else None
 
-    return open_source(options, recorded) if of_numbers(record, options, several, catalogue) else None
+    return open_source(options, record, model) if of_numbers(record, options, several, catalogue) else None
 
 
 def _load(keras, path: Path, script: Path | None):

@@ -41,7 +41,7 @@ def predict(options, folder, path: Path, model, output: Path) -> None:
     record = folder.record()
     source = _open(options, record)
     names = _class_names(source, model.output_shape[-1], options.data)
-    check_inputs(model, source, options.data)
+    check_inputs(model, source.inputs, options.data)
     drawn = samples_drawn(options, source.samples)
     _print_assumed(source.grid, options.data)
     pictures = _Pictures(options, output, source, names) if drawn else None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hpc_train.data.catalogue.part import Part
 from hpc_train.data.fields.grid import Grid, global_grid, read_grid, read_time
 from hpc_train.data.fields.options import FieldOptions
 from hpc_train.errors import UserError
@@ -49,6 +50,11 @@ class MapSource:
     place: Callable[[int], tuple[str, int]]
     time: Callable[[int], object]
     storms: Callable[[int], list[str]]
+
+    @property
+    def inputs(self) -> tuple[Part, ...]:
+        """The one input of a sample."""
+        return (Part("input", "", (), self.shape, self.dtype, self.packing),)
 
     def channels_last(self, sample: np.ndarray) -> np.ndarray:
         """A sample as (height, width, channels)."""

@@ -17,7 +17,7 @@ _OF_CLASSES += ("cross_entropy",)
 _OF_NUMBERS = ("mean_squared_error", "mean_absolute_error", "mean_absolute_percentage_error", "huber", "huber_loss")
 _OF_NUMBERS += ("mean_squared_logarithmic_error", "log_cosh", "logcosh", "poisson", "cosine_similarity")
 # The recorded options that name data sets: the command line or shards replace all of them together.
-_NAMING = ("layout", "inputs", "targets", "samples", "channels")
+_NAMING = ("layout", "inputs", "targets", "samples", "channels", "lengths", "sequence_length")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,9 @@ class RunDataOptions:
         given = {name: getattr(self, name) for name in ("layout", "inputs", "targets", "channels", "classes")}
         given = {name: value for name, value in given.items() if value not in (None, (), 0)}
         given |= {"samples": self.stored} if self.stored else {}
-        known = {field.name for field in dataclass_fields(kind)} & recorded.keys() - {"data", "statistics"}
+        # Weights of samples are for training.
+        unused = {"data", "statistics", "sample_weights"}
+        known = {field.name for field in dataclass_fields(kind)} & recorded.keys() - unused
         taken = {name: tuple(value) if isinstance(value, list) else value for name, value in recorded.items()}
         taken = {name: taken[name] for name in known}
         if "layout" in given or (not self.inputs and _has_shards(data)):
@@ -88,13 +90,14 @@ def of_numbers(record: dict, options: RunDataOptions, several: bool, catalogue: 
 
 def without_targets(options: DataOptions, path: str) -> DataOptions:
     """The options without targets, where the file at `path` has none of these data sets; else the same options."""
-    from hpc_train.data.catalogue.layout import datasets_of, split_name
+    from hpc_train.data.catalogue.layout import datasets_of, named, split_name
     from hpc_train.data.hdf5.access import open_hdf5
 
     if not (options.inputs and options.targets):
         return options
     with open_hdf5(path) as file:
-        there = {name for target in options.targets if (name := split_name(target)[0].strip("/")) in datasets_of(file)}
+        held = datasets_of(file)
+        there = [name for name in named("--targets", options.targets)[0] if split_name(name)[0].strip("/") in held]
     return options if there else replace(options, targets=())
 
 

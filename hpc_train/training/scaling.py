@@ -32,21 +32,18 @@ def scaling_of(catalogue: Catalogue, part: Part, statistics: Statistics | None =
             f"the {part.label} has sequences of different lengths, whose padding must stay 0: unpack and normalise "
             "them in the network, behind a Masking layer"
         )
+    if not statistics:
+        return Scaling.of(catalogue, part)
     axis = catalogue.channel_axis_of(part)
     channels = 1 if axis is None else part.shape[axis]
-    scale, offset = (np.resize(numbers, channels) for numbers in np.array(part.packing).T)
-    if statistics:
-        if len(statistics.mean) != channels:
-            raise UserError(
-                f"the statistics of the {part.label} are of {len(statistics.mean)} channels, the data have {channels}; "
-                "run `hpc-train stats` on these data"
-            )
-        mean, deviation = statistics.normalisation("mean-std")
-        scale, offset = scale / deviation, (offset - mean) / deviation
-    shape = [1] * len(part.shape)
-    if axis is not None:
-        shape[axis] = channels
-    return Scaling(scale.reshape(shape), offset.reshape(shape))
+    if len(statistics.mean) != channels:
+        raise UserError(
+            f"the statistics of the {part.label} are of {len(statistics.mean)} channels, the data have {channels}; run "
+            "`hpc-train stats` on these data"
+        )
+    shape = [channels if place == axis else 1 for place in range(len(part.shape))]
+    mean, deviation = (numbers.reshape(shape) for numbers in statistics.normalisation("mean-std"))
+    return Scaling.of(catalogue, part, mean, deviation)
 
 
 def scalings_of(options, catalogue: Catalogue, comm) -> dict[str, Scaling]:

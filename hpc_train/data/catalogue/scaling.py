@@ -4,27 +4,42 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hpc_train.data.catalogue.catalogue import Catalogue
+from hpc_train.data.catalogue.part import Part
+
 
 @dataclass(frozen=True, eq=False)
 class Scaling:
-    """value = stored * scale + offset, for each channel.
+    """How stored numbers are delivered: stored * scale + offset, which is (real value - mean) / deviation.
 
     Args:
-        scale, offset: float64, of a shape that broadcasts against a sample.
+        scale, offset, mean, deviation: float64, of a shape that broadcasts against a sample.
     """
 
     scale: np.ndarray
     offset: np.ndarray
-
-    def as_dict(self) -> dict:
-        """Plain values, for JSON."""
-        return {"scale": self.scale.tolist(), "offset": self.offset.tolist()}
+    mean: np.ndarray
+    deviation: np.ndarray
 
     @classmethod
-    def from_dict(cls, values: dict) -> "Scaling":
-        """What `as_dict` gave."""
-        return cls(np.array(values["scale"], np.float64), np.array(values["offset"], np.float64))
+    def of(cls, catalogue: Catalogue, part: Part, mean=0.0, deviation=1.0) -> "Scaling":
+        """The scaling of a part of a catalogue, whatever packs it; mean and deviation: of its real values."""
+        axis, shape = catalogue.channel_axis_of(part), [1] * len(part.shape)
+        channels = 1 if axis is None else part.shape[axis]
+        if axis is not None:
+            shape[axis] = channels
+        factor, shift = (np.resize(numbers, channels).reshape(shape) for numbers in np.array(part.packing).T)
+        mean, deviation = (np.broadcast_to(np.asarray(each, np.float64), shape) for each in (mean, deviation))
+        return cls(factor / deviation, (shift - mean) / deviation, mean, deviation)
 
-    def undo(self, values: np.ndarray) -> np.ndarray:
-        """The stored numbers of values (b, ...), in float64."""
-        return (np.asarray(values, np.float64) - self.offset) / self.scale
+    def apply(self, stored: np.ndarray) -> np.ndarray:
+        """float32 values, as they are delivered, of stored numbers (b, ...)."""
+        return (stored * self.scale + self.offset).astype(np.float32)
+
+    def restore(self, values: np.ndarray) -> np.ndarray:
+        """Real values, float64, of values (b, ...) as they are delivered."""
+        return np.asarray(values, np.float64) * self.deviation + self.mean
+
+    def as_dict(self) -> dict[str, list]:
+        """Mean and deviation as plain values, for JSON: arguments of `of`."""
+        return {"mean": self.mean.tolist(), "deviation": self.deviation.tolist()}

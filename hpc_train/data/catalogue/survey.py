@@ -20,6 +20,8 @@ from hpc_train.errors import UserError
 from hpc_train.files import atomic_path
 
 _VERSION = 2
+# Of a layout; left out where they are empty, as in version 1.
+_RARE = ("input_names", "target_names", "weights", "lengths")
 # Fewer files open so fast that a cache is not worth it.
 LEAST_CACHED = 64
 _REPORT_SECONDS = 10
@@ -86,7 +88,10 @@ class _Cache:
         self.folder = os.path.commonpath(folders) or "."
         # Names without the folder, so that the data may be moved or mounted elsewhere.
         self.flat = len(folders) == 1
-        self.layout = json.loads(json.dumps(asdict(layout)))
+        self._targets = bool(layout.targets)
+        # Without what few layouts have, as before there was any of it.
+        held = {name: value for name, value in asdict(layout).items() if value or name not in _RARE}
+        self.layout = json.loads(json.dumps(held))
         # Shards of several splits share a folder.
         key = hashlib.sha256(json.dumps([self.layout, split], sort_keys=True).encode()).hexdigest()[:8]
         self.name = f".hpc-train-catalogue-{key}.json"
@@ -98,13 +103,23 @@ class _Cache:
         for folder in (Path(self.folder), self.elsewhere):
             with suppress(OSError, ValueError, TypeError, KeyError, IndexError):
                 held = json.loads((folder / self.name).read_text())
-                if held["version"] == _VERSION and held["layout"] == self.layout:
-                    commons = [_common(*map(_tuples, common)) for common in held["commons"]]
+                if held["version"] in (1, _VERSION) and held["layout"] == self.layout:
+                    common = _common if held["version"] == _VERSION else self._earlier
+                    commons = [common(*map(_tuples, values)) for values in held["commons"]]
                     return {
-                        name: (size, mtime, FileInfo(samples, first, low, high, tuple(at), commons[kind], tuple(most)))
-                        for name, (size, mtime, samples, first, low, high, at, kind, most) in held["files"].items()
+                        name: (
+                            size,
+                            mtime,
+                            FileInfo(samples, first, low, high, tuple(at), commons[kind], *map(tuple, more)),
+                        )
+                        for name, (size, mtime, samples, first, low, high, at, kind, *more) in held["files"].items()
                     }
         return {}
+
+    def _earlier(self, shape, dtype, target_shape, target_dtype, packing, *rest) -> Common:
+        """What version 1 held, of one input and at most one target."""
+        targets = (Kind(target_shape, target_dtype),) if self._targets else ()
+        return Common((Kind(shape, dtype, packing), *targets), *rest)
 
     def write(self, entries: list[_Entry]) -> None:
         """Store the entries, in the order of the files; where that fails, there is no cache."""

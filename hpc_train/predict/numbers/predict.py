@@ -49,7 +49,7 @@ def predict(options, record: dict, path: Path, model, output: Path, source: Numb
     Raises:
         UserError: the data cannot be read, or do not fit the model.
     """
-    check_inputs(model, source, options.data)
+    check_inputs(model, source.inputs, options.data)
     drawn = samples_drawn(options, source.samples)
     batches = _batches(source, model, options.batch_size or _step(source), options.data)
     first = next(batches)
@@ -103,7 +103,7 @@ def _quantities(source: NumberSource, batch: _Batch) -> list[Quantity]:
 
 
 def _step(source: NumberSource) -> int:
-    sample = int(np.prod(source.shape)) * source.dtype.itemsize
+    sample = sum(part.bytes for part in source.inputs)
     sample += sum(4 * int(np.prod(target.shape)) for target in source.targets)
     return max(1, min(_BATCH_SIZE, _BATCH_BYTES // max(1, sample)))
 

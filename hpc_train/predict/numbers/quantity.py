@@ -131,7 +131,8 @@ def _channel_axis(shape: tuple[int, ...], rows: int | None, stacked: bool, sourc
     if stacked:
         return 0
     place = source.channel_axis
-    where = source.shape if place is None else source.shape[:place] + source.shape[place + 1 :]
+    inputs = source.inputs[0].shape
+    where = inputs if place is None else inputs[:place] + inputs[place + 1 :]
     if shape == where or (rows is not None and len(shape) == 2):
         return None
     if rows is not None and len(shape) == 3:

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from hpc_train.errors import UserError
+from hpc_train.data.catalogue.layout import find_files, split_name
+from hpc_train.data.catalogue.part import Part
+from hpc_train.data.hdf5.access import open_hdf5
 from hpc_train.predict.map_source import places
 from hpc_train.predict.run_data import without_targets
+from hpc_train.predict.samples import RunSamples
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,12 +39,11 @@ class NumberSource:
 
     Args:
         samples: number of samples.
-        shape, dtype: of one sample's inputs as stored.
-        packing: (scale, offset) of the inputs.
-        channel_axis: of the inputs.
+        inputs: what the files say of each input, as it is given to the network.
+        channel_axis: of the first input.
         channels: "first" or "last" axis of a sample, as the options say.
         targets: what is known of each target; empty for data without targets.
-        read: from sample numbers to inputs (b, *shape) as stored, and a list of targets (b, *shape) as real values.
+        read: from sample numbers to what the network gets, and a list of targets (b, *shape) as real values.
         place: from a sample's number to its file and row.
         time: from a sample's number to its time, a `cftime.datetime`, or None.
         first: path of the first file.
@@ -49,9 +51,7 @@ class NumberSource:
     """
 
     samples: int
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    packing: tuple[tuple[float, float], ...]
+    inputs: tuple[Part, ...]
     channel_axis: int | None
     channels: str
     targets: tuple[Target, ...]
@@ -62,46 +62,48 @@ class NumberSource:
     restore: Callable[[np.ndarray, str], np.ndarray] = lambda values, name: values
 
 
-def open_source(options, recorded: dict) -> NumberSource:
-    """Open the data of `command.Predict`, read with the recorded options of the run.
+def open_source(options, record: dict, model=None) -> NumberSource:
+    """Open the data of `command.Predict`, read with the options of the run, and scaled as in training.
 
     A run whose options name inputs and no targets reconstructs its inputs: these are then the targets.
+
+    Args:
+        options: `command.Predict`.
+        record: the content of run.json.
+        model: the network, whose input says how long padded sequences are.
 
     Raises:
         UserError: the data cannot be read.
     """
-    from hpc_train.data.catalogue.layout import find_files
-    from hpc_train.data.reading.encoded_reader import open_reader
-
     if options.data.suffix == ".npy":
         return _open_npy(options.data)
-    named = options.of_run(recorded, options.data)
+    named = options.of_run(record.get("options", {}), options.data)
     kept = without_targets(named, find_files(options.data, options.split)[0]) if named.targets else named
     catalogue = kept.catalogue(options.split)
     catalogue.stored_only("`hpc-train predict` of numbers")
-    reader = open_reader(catalogue)
-    reconstructs = not (catalogue.layout.targets or named.targets)
-    targets, real = _reconstructed(catalogue) if reconstructs else _stored(catalogue)
+    samples = RunSamples(catalogue, record, model)
+    # Without targets the inputs are the targets too, unless only these files have none.
+    true = samples.catalogue.targets or (() if named.targets else samples.catalogue.inputs)
+    targets = _targets(samples.catalogue, true)
+    labels = {one.name: part.label for part, one in zip(true, targets, strict=True)}
+    real = [(part.label, samples.real(part)) for part in true]
 
     def read(numbers):
-        inputs, stored = reader.read(numbers)
-        values = [real(inputs if reconstructs else stored)] if targets else []
-        _check_finite(values, numbers, catalogue)
-        return inputs, values
+        given, stored = samples.read(numbers)
+        return given, [function(stored[label]) for label, function in real]
 
     place, time, _ = places(catalogue, options.data, options.split)
     return NumberSource(
         samples=catalogue.samples,
-        shape=tuple(catalogue.input_shape),
-        dtype=catalogue.input_dtype.newbyteorder("="),
-        packing=catalogue.packing,
-        channel_axis=catalogue.channel_axis,
+        inputs=samples.inputs,
+        channel_axis=catalogue.channel_axis_of(catalogue.inputs[0]),
         channels=catalogue.channels,
         targets=targets,
         read=read,
         place=place,
         time=time,
         first=catalogue.files[0],
+        restore=lambda values, name: samples.restore(labels.get(name, ""), values),
     )
 
 
@@ -111,9 +113,7 @@ def _open_npy(path: Path) -> NumberSource:
     samples, shape, _, read = open_npy(path)
     return NumberSource(
         samples=samples,
-        shape=tuple(shape),
-        dtype=read(np.arange(1))[0].dtype.newbyteorder("="),
-        packing=((1.0, 0.0),),
+        inputs=(Part("input", "", (), tuple(shape), read(np.arange(1))[0].dtype.newbyteorder("=")),),
         channel_axis=len(shape) - 1 if len(shape) > 1 else None,
         channels="last",
         targets=(),
@@ -124,55 +124,19 @@ def _open_npy(path: Path) -> NumberSource:
     )
 
 
-def _stored(catalogue) -> tuple[tuple[Target, ...], Callable]:
-    """The targets in the files, and the function that makes real values of stored ones."""
-    from hpc_train.data.catalogue.layout import split_name
-    from hpc_train.data.hdf5.access import open_hdf5, packing
-
-    names = catalogue.layout.targets
-    if not names:
-        return (), lambda values: values
+def _targets(catalogue, parts: tuple[Part, ...]) -> tuple[Target, ...]:
+    """What the files say of the parts that the network predicts."""
+    found = []
     with open_hdf5(catalogue.files[0]) as file:
-        datasets = [file[split_name(name)[0]] for name in names]
-        units = tuple(_text(dataset.attrs.get("units", "")) for dataset in datasets)
-        pairs = tuple(map(packing, datasets))
-    short = tuple(name.rsplit("/", 1)[-1] for name in names)
-    several = len(names) > 1
-    target = Target("target" if several else short[0], catalogue.target_shape, short if several else (), units)
-    return (target,), _unpack(pairs, 0 if several else None)
-
-
-def _reconstructed(catalogue) -> tuple[tuple[Target, ...], Callable]:
-    """The inputs as targets."""
-    name = catalogue.layout.inputs[0].rsplit("/", 1)[-1] if len(catalogue.layout.inputs) == 1 else "inputs"
-    target = Target(name, tuple(catalogue.input_shape), channel_names=tuple(catalogue.channel_names))
-    return (target,), _unpack(catalogue.packing, 0 if len(catalogue.layout.inputs) > 1 else None)
-
-
-def _unpack(pairs: tuple[tuple[float, float], ...], axis: int | None) -> Callable[[np.ndarray], np.ndarray]:
-    """value * scale + offset of stored values (b, ...), float64; `axis` of a sample counts the pairs."""
-    if set(pairs) == {(1.0, 0.0)}:
-        return lambda values: values
-
-    def real(values):
-        scale, offset = np.array(pairs).T
-        shape = (len(pairs), *[1] * (values.ndim - 2)) if axis == 0 else ()
-        return values * scale.reshape(shape) + offset.reshape(shape)
-
-    return real
-
-
-def _check_finite(values: list[np.ndarray], numbers: np.ndarray, catalogue) -> None:
-    from hpc_train.data.sample_checks import first_not_finite
-
-    for array in values:
-        row = first_not_finite(array)
-        if row is not None:
-            (file,), (place,) = catalogue.locate([numbers[row]])
-            raise UserError(
-                f"{catalogue.files[file]}: row {place} (sample {numbers[row]}) holds NaN or infinity in its targets, "
-                "so it cannot be scored; fix it or leave it out"
-            )
+        for part in parts:
+            units = tuple(_text(file[split_name(name)[0]].attrs.get("units", "")) for name in part.datasets)
+            short = tuple(name.rsplit("/", 1)[-1] for name in part.datasets)
+            several = len(short) > 1
+            plain = "inputs" if part.role == "input" else "target"
+            name = part.name or (plain if several else short[0])
+            channels = tuple(catalogue.channel_names) if part is catalogue.inputs[0] else ()
+            found.append(Target(name, part.shape, short if several and not channels else (), units, channels))
+    return tuple(found)
 
 
 def _text(value) -> str:

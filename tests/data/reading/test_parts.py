@@ -53,7 +53,7 @@ def test_every_part_is_read_as_h5py_reads_it(tmp_path_factory, inputs, targets, 
         data=folder,
         inputs=tuple(f"x{k}=in/{k}" for k in range(len(inputs))),
         targets=tuple(f"y{k}=out/{k}" for k in range(len(targets))),
-        sample_weights="w" if weighted else "",
+        sample_weights="w" if weighted else None,
     )
     catalogue = options.catalogue("train")
     assert [part.label for part in catalogue.inputs] == [f"input x{k}" for k in range(len(inputs))]
