@@ -90,9 +90,9 @@ def _open_data(options, record: dict, model, classes: int):
 
         def read(numbers):
             given, stored = run.read(numbers)
-            return given, stored[run.catalogue.targets[0].label]
+            return given, next((stored[part.label] for part in catalogue.targets), None)
 
-        return catalogue.samples, run.inputs, names, read
+        return catalogue.samples, run.inputs, names if catalogue.targets else None, read
     from hpc_train.data.reading.encoded_reader import open_reader
     from hpc_train.data.tensors.jpeg import DecodedReader
 

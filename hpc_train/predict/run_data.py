@@ -17,7 +17,7 @@ _OF_CLASSES += ("cross_entropy",)
 _OF_NUMBERS = ("mean_squared_error", "mean_absolute_error", "mean_absolute_percentage_error", "huber", "huber_loss")
 _OF_NUMBERS += ("mean_squared_logarithmic_error", "log_cosh", "logcosh", "poisson", "cosine_similarity")
 # The recorded options that name data sets: the command line or shards replace all of them together.
-_NAMING = ("layout", "inputs", "targets", "samples", "channels", "lengths", "sequence_length")
+_NAMING = ("layout", "inputs", "targets", "samples", "channels", "lengths", "sequence_length", "label_values")
 
 
 @dataclass(frozen=True)

@@ -173,7 +173,7 @@ def test_class_numbers_in_named_data_sets_stay_classes(tmp_path, capsys):
         ({"maps": 1, "show": ("w",)}, "--show w: no such channel; the channels are y"),
         ({"maps": 1, "region": (0.0, 9.0, 0.0, 9.0)}, "--region is for maps whose file gives their degrees, not for y"),
         ({"inputs": ("z",)}, r"holds samples of \(2,\), but the model takes \(3,\)"),
-        ({"targets": ("bad",)}, r"a\.nc: row 4 \(sample 4\) holds NaN or infinity in its targets"),
+        ({"targets": ("bad",)}, r"a\.nc: row 4 \(sample 4 of 'test'\) holds NaN or infinity \(nan\) in its target"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_a_line_and_leaves_nothing(houses, tmp_path, change, said):
