@@ -1,7 +1,8 @@
 """The table of trainers, which commands, benchmarks and tests read: a new trainer is a module and a line here.
 
 The module has `Options`, a dataclass derived from `training.Options`; `run(options)`, which trains; `task(options)`, a
-`training.Task`; and `network(name, shape, classes)`, the Keras model that `hpc-train flops` counts.
+`training.Task`; and `network(name, shape, classes)`, the Keras model that `hpc-train flops` counts; in
+`fit`, where a user's function makes it, `network(build, catalogue)`.
 """
 
 import importlib
@@ -16,7 +17,7 @@ class Trainer:
         name: of the module.
         trains: its networks and data, in a few words.
         template: its batch script in slurm/.
-        model: the network that `hpc-train flops` counts by default.
+        model: the network that `hpc-train flops` counts by default; empty where it is named by FILE.py:FUNCTION.
         shape: of a sample of that network, (height, width, channels).
         classes: of that network.
     """
@@ -24,9 +25,9 @@ class Trainer:
     name: str
     trains: str
     template: str
-    model: str
-    shape: tuple[int, int, int]
-    classes: int
+    model: str = ""
+    shape: tuple[int, ...] = ()
+    classes: int = 0
 
     @property
     def module(self):
@@ -40,5 +41,6 @@ TRAINERS = {
         Trainer("mnist", "small CNNs on images such as MNIST's", "mnist_8gpu.sh", "deep", (28, 28, 1), 10),
         Trainer("resnet", "ResNets and Keras applications on images", "resnet.sh", "resnet50", (224, 224, 3), 1000),
         Trainer("climate", "Tiramisu and DeepLabv3+ on weather maps", "climate.sh", "tiramisu", (768, 1152, 16), 3),
+        Trainer("fit", "your own Keras model, on any data", "fit.sh"),
     )
 }

@@ -6,29 +6,41 @@ It runs in one process, with plain Keras and without Horovod; nothing is compute
 import os
 import resource
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
 from hpc_train.console import say
+from hpc_train.data.options import DataOptions
 from hpc_train.errors import UserError
 from hpc_train.trainers import TRAINERS
 
+# Of the data, which only a model of the user's own needs.
+_OF_DATA = tuple(field.name for field in fields(DataOptions) if field.name != "classes")
 
-@dataclass(frozen=True)
-class Flops:
-    """Count the parameters and floating-point operations of a network; --step times a training step as well."""
+
+@dataclass(frozen=True, kw_only=True)
+class Flops(DataOptions):
+    """Count the parameters and floating-point operations of a network; --step times a training step as well.
+
+    For a model of your own: `hpc-train flops fit mine.py:build --data DIR`, with the options of the data.
+    """
 
     trainer: Annotated[Literal[tuple(TRAINERS)], tyro.conf.Positional]
     """Trainer whose network is counted."""
+    build: Annotated[str, tyro.conf.Positional] = ""
+    """With fit: FILE.py:FUNCTION of your model."""
+    data: Path | None = None
+    """With fit: the data whose catalogue your function gets, as for training."""
     model: str | None = None
     """Network, as in the trainer's --model; by default deep (mnist), resnet50 (resnet) or tiramisu (climate)."""
     shape: tuple[int, int, int] | None = None
     """Height, width and channels of a sample; by default 28 28 1 (mnist), 224 224 3 (resnet) or 768 1152 16
     (climate)."""
     classes: int | None = None
-    """Number of classes; by default 10 (mnist), 1000 (resnet) or 3 (climate)."""
+    """Number of classes; by default 10 (mnist), 1000 (resnet), 3 (climate) or what the files say (fit)."""
     layers: int = 10
     """Number of layers to list, largest first."""
     step: bool = False
@@ -44,10 +56,11 @@ def run(options: Flops) -> None:
         UserError: no such network, or a shape that it does not take.
     """
     trainer = TRAINERS[options.trainer]
+    _check_own(options, trainer)
     name = trainer.model if options.model is None else options.model
     shape = trainer.shape if options.shape is None else options.shape
     classes = trainer.classes if options.classes is None else options.classes
-    if min(*shape, classes, options.batch_size) < 1 or options.layers < 0:
+    if min(*shape, options.batch_size, classes if trainer.model else 1) < 1 or options.layers < 0:
         raise UserError("--shape, --classes and --batch-size must be at least 1, --layers at least 0")
     if options.batch_size > 1 and not options.step:
         raise UserError("--batch-size is for --step; give both, or leave --batch-size out")
@@ -59,18 +72,22 @@ def run(options: Flops) -> None:
 
     from hpc_train.flops import count
 
-    model = trainer.module.network(name, shape, classes)
+    if options.build:
+        catalogue = options.catalogue()
+        model, shape, classes = trainer.module.network(options.build, catalogue), catalogue.input_shape, 0
+    else:
+        model = trainer.module.network(name, shape, classes)
     parts = count.by_layer(model)
     total = sum(parts.values())
-    size = " x ".join(map(str, shape))
-    say(f"{model.name}, samples of {size}, {classes} classes: {model.count_params():,} parameters")
+    size = f"{' x '.join(map(str, shape))}{f', {classes} classes' if classes else ''}"
+    say(f"{model.name}, samples of {size}: {model.count_params():,} parameters")
     say(f"  forward   {_readable(total)} a sample, {_readable(total / 2, 'MAC')}")
     say(f"  training  {_readable(3 * total)} a sample and step")
     widest = max((len(name) for name in parts), default=0)
     for name, made in sorted(parts.items(), key=lambda part: -part[1])[: options.layers]:
         say(f"  {name:{widest}}  {_readable(made):>11}  {made / total:6.1%}")
     if options.step:
-        seconds, memory, where = time_step(model, options.batch_size)
+        seconds, memory, where = time_step(model, options.batch_size, labels=not options.build)
         made = count.training(model, options.batch_size)
         samples = "1 sample" if options.batch_size == 1 else f"{options.batch_size} samples"
         say(
@@ -79,12 +96,25 @@ def run(options: Flops) -> None:
         )
 
 
-def time_step(model, batch: int) -> tuple[float, int, str]:
+def _check_own(options: Flops, trainer) -> None:
+    """Refuse options of a trainer's network with a model of the user's own, and the other way round."""
+    if trainer.model:
+        given = next((name for name in ("build", *_OF_DATA) if getattr(options, name) != getattr(Flops, name)), None)
+        if given:
+            raise UserError(f"{given if given == 'build' else f'--{given}'} is for `hpc-train flops fit`; leave it out")
+    elif not (options.build and options.data):
+        raise UserError("flops fit needs your function and data: hpc-train flops fit mine.py:build --data DIR")
+    elif options.model or options.shape:
+        raise UserError("--model and --shape are for the networks of the suite; leave them out with fit")
+
+
+def time_step(model, batch: int, labels: bool = True) -> tuple[float, int, str]:
     """Time one training step on random data, without building its graph.
 
     Args:
-        model: from (batch, *sample) float32 to logits (batch, ..., classes). It is compiled and trained.
+        model: from (batch, *sample) float32 to an output (batch, ...). It is compiled and trained.
         batch: samples in the step.
+        labels: whether the output is logits of classes; else it is compared with values of its shape.
 
     Returns:
         Seconds, peak memory in bytes, and the owner of this memory in words.
@@ -95,8 +125,12 @@ def time_step(model, batch: int) -> tuple[float, int, str]:
 
     draw = np.random.default_rng(0)
     inputs = tf.constant(draw.normal(size=(batch, *model.input_shape[1:])).astype("float32"))
-    targets = tf.constant(draw.integers(0, model.output_shape[-1], (batch, *model.output_shape[1:-1])), "int32")
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    if labels:
+        targets = tf.constant(draw.integers(0, model.output_shape[-1], (batch, *model.output_shape[1:-1])), "int32")
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    else:
+        targets = tf.constant(draw.normal(size=(batch, *model.output_shape[1:])).astype("float32"))
+        loss = keras.losses.MeanSquaredError()
     model.compile(keras.optimizers.Adam(1e-4), loss)
     model.optimizer.build(model.trainable_variables)
     step = tf.function(lambda x, y: model.train_step((x, y))).get_concrete_function(inputs, targets)

@@ -20,9 +20,13 @@ class Work:
         from hpc_train.flops import count
 
         sides = iter(getattr(options, "random_crop", None) or ())
-        # Sides that the model leaves open are the sides of the part.
-        open_sides = zip(model.input_shape[1:], shape, strict=True)
-        shape = tuple(next(sides, whole) if side is None else side for side, whole in open_sides)
+        try:
+            # Sides that the model leaves open are the sides of the part.
+            open_sides = zip(model.input_shape[1:], shape, strict=True)
+            shape = tuple(next(sides, whole) if side is None else side for side, whole in open_sides)
+        except (AttributeError, ValueError, TypeError):
+            # A model with a graph of its own, or of several inputs.
+            return cls(None, options.peak_tflops and options.peak_tflops * ranks)
         try:
             counted = count.training(model, shape=shape)
         except UserError:

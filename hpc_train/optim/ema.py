@@ -70,7 +70,8 @@ class Averages:
     def put(self, in_place: bool) -> None:
         """Replace the weights by the averages, or put the weights back; do nothing if that is done already."""
         optimizer = self.model.optimizer
-        if in_place and self._weights is None and optimizer.built and int(optimizer.iterations):
+        ready = optimizer is not None and optimizer.built and int(optimizer.iterations)
+        if in_place and self._weights is None and ready:
             pairs = averages(optimizer)
             # The optimizer keeps the averages too, so that a model saved now continues them when it is trained.
             self._weights = [(variable, tf.identity(variable.value)) for variable, _ in pairs]
@@ -97,10 +98,12 @@ class EvaluateAverages(keras.callbacks.Callback):
         self.averages = averages
 
     def on_train_begin(self, logs=None):
-        self.model.optimizer.finalize_variable_values = _leave
+        if self.model.optimizer is not None:
+            self.model.optimizer.finalize_variable_values = _leave
 
     def on_train_end(self, logs=None):
-        del self.model.optimizer.finalize_variable_values
+        if self.model.optimizer is not None:
+            del self.model.optimizer.finalize_variable_values
 
     def on_test_begin(self, logs=None):
         self.averages.put(True)

@@ -27,6 +27,11 @@ def when_built(model, act: Callable[[], None]) -> None:
         act()
 
 
+def built(model) -> None:
+    """Note that a step of `model` has been traced: a layer without variables will have none."""
+    _UNUSED.update(layer for layer in model._flatten_layers() if not layer.built)
+
+
 def leave(model) -> None:
     """Give `model` back what it was trained by, where no first batch came."""
     if waits(model):
@@ -51,7 +56,7 @@ class _FirstBatch:
     def __call__(self, iterator):
         leave(self.model)
         iterator = _build(self.model, iterator)
-        _UNUSED.update(layer for layer in self.model._flatten_layers() if not layer.built)
+        built(self.model)
         self.act()
         return self.execute(iterator)
 
@@ -71,12 +76,13 @@ def _build(model, batches) -> Iterator:
     except Exception as error:
         raise UserError(
             f"the model {model.name!r} has no weights when training begins, and its first batch does not make them "
-            f"({_in_a_line(error)}): call the model on a batch before fit"
+            f"({in_a_line(error)}): call the model on a batch before fit"
         ).agreed() from error
     return itertools.chain([batch], batches)
 
 
-def _in_a_line(error: Exception) -> str:
+def in_a_line(error: BaseException) -> str:
+    """Type and message of an exception, without Keras's account of the call."""
     # Keras says first in which layer it happened, and last what the layer was given.
     lines = [line for line in re.sub(r"\x1b\[\d*m", "", str(error)).splitlines() if line.strip()]
     said = lines[1:2] if lines and lines[0].startswith("Exception encountered") else lines[:1]

@@ -1,5 +1,6 @@
 """The variables of a model by what the ranks do with them."""
 
+import math
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -27,6 +28,11 @@ def statistics(model) -> list:
 def marks(model) -> list:
     """Other state outside training that must be equal on all ranks: whole numbers, truth values, complex numbers."""
     return [v for v in model.non_trainable_variables if not is_seed(v) and "float" not in v.dtype]
+
+
+def parameters(model) -> int:
+    """Number of a model's weights; Keras's count_params refuses models that were only built inside a step."""
+    return sum(math.prod(weight.shape) for weight in model.weights)
 
 
 def optimizers(model) -> list:

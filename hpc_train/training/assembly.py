@@ -1,16 +1,19 @@
 """What a training or a benchmark begins with, made from its options: data, plan and compiled network."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from hpc_train.errors import UserError
 from hpc_train.training import transfer
+from hpc_train.training.monitor import LOSS, Monitor, choose
 from hpc_train.training.options import Options
+from hpc_train.training.own_model import rates as own_rates
+from hpc_train.training.own_model.rates import Rates
 from hpc_train.training.task import Task, loss_names
 
 if TYPE_CHECKING:
     from hpc_train.data.plan import TrainPlan, ValidationPlan
-    from hpc_train.optim.schedule import Schedule
     from hpc_train.parallel.world import World
     from hpc_train.training.feed import Feed
     from hpc_train.training.synthetic import Synthetic
@@ -24,8 +27,11 @@ class Assembly:
         feed: the data that the options name.
         plan: the training samples of each rank at each step.
         validation: the same for the held-out samples.
-        model: compiled, with a built optimizer.
-        schedule: of the learning rate.
+        model: compiled, with built optimizers.
+        rates: the optimizers and their learning rates.
+        reported: what validation reports, by name, each with its metric or None; None where the model cannot be
+            evaluated.
+        monitor: what chooses the best model; None for nothing.
         notes: lines to print once, when training begins.
         facts: the order of an epoch and `Task.facts`: a resumed run must have the same.
     """
@@ -33,10 +39,33 @@ class Assembly:
     feed: "Feed | Synthetic"
     plan: "TrainPlan"
     validation: "ValidationPlan"
-    model: object
-    schedule: "Schedule"
-    notes: list[str]
-    facts: dict
+    model: Any
+    rates: Rates
+    reported: dict[str, Any] | None
+    monitor: Monitor | None
+    notes: list[str] = field(default_factory=list)
+    facts: dict = field(default_factory=dict)
+
+    def not_finite(self, rank: int, epoch: int, position: int) -> str:
+        """The first sample of a step that holds a value that is not finite, in words; empty for none.
+
+        Args:
+            rank: that took the samples.
+            epoch: completed epochs before the step.
+            position: samples of the epoch that were consumed before the step.
+        """
+        import numpy as np
+        import tensorflow as tf
+
+        batch = next(iter(self.feed.batches(self.plan, epoch, position, 1)))
+        catalogue, numbers = self.feed.training, self.plan.indices(epoch, 0, rank, position)
+        for part, values in zip(("input", "target", "weight"), batch, strict=False):
+            for array in map(np.asarray, tf.nest.flatten(values)):
+                bad = ~np.isfinite(array.reshape(len(array), -1)).all(1) if array.dtype.kind == "f" else np.zeros(1)
+                if bad.any():
+                    (file,), (row,) = catalogue.locate(numbers[np.argmax(bad)][np.newaxis])
+                    return f"the {part} of row {row} of {catalogue.files[file]} is not finite"
+        return ""
 
 
 def assemble(options: Options, task: Task, world: "World") -> Assembly:
@@ -51,7 +80,7 @@ def assemble(options: Options, task: Task, world: "World") -> Assembly:
     from hpc_train.data.plan import TrainPlan, ValidationPlan
     from hpc_train.parallel.mpi import on_root
     from hpc_train.parallel.wire import check_adasum
-    from hpc_train.training.feed import Feed, open_feed, staged
+    from hpc_train.training.feed import open_feed, staged
 
     if options.precision != "float32":
         keras.config.set_dtype_policy(f"mixed_{options.precision}")
@@ -66,77 +95,146 @@ def assemble(options: Options, task: Task, world: "World") -> Assembly:
         step_size = options.batch_size * options.accumulate
         plan = TrainPlan(training.samples, step_size, world.size, options.seed, order)
         validation = ValidationPlan(feed.held_out.samples, options.batch_size, world.size)
-        model = network(options, task, training)
-        if isinstance(feed, Feed) and not training.targets and type(model).train_step is not keras.Model.train_step:
-            feed.give_inputs_alone()
-        judged = task.compiled_with(options, training)
-        notes = task.notes(training) if task.notes else []
-        facts = {"order": order.as_dict(), "loss": loss_names(judged["loss"])}
+
+        def batch(own: bool):
+            if own and not training.targets:
+                feed.give_inputs_alone()
+            return feed.batches(plan, 0, 0, 1).element_spec
+
+        model, rates, notes = make(options, task, training, batch, plan.global_batch, parallel.DistributedOptimizer)
+        reported, why = _reported(model, feed.validation(validation).element_spec, training.classes)
+        monitor, unmonitored = _monitor(options, task, reported)
+        notes += [*why, *unmonitored, *(task.notes(training) if task.notes else [])]
+        facts = {"order": order.as_dict(), "loss": loss_names(model.loss)}
         facts |= task.facts(training) if task.facts else {}
-    schedule = _schedule(options, plan.global_batch)
-    compile_model(model, options, judged, parallel.DistributedOptimizer)
-    return Assembly(feed, plan, validation, model, schedule, notes, facts)
+        if monitor:
+            facts["monitor"] = str(monitor)
+    return Assembly(feed, plan, validation, model, rates, reported, monitor, notes, facts)
+
+
+def make(
+    options: Options, task: Task, catalogue, batch: Callable, global_batch: int, wrapper: type
+) -> tuple[Any, Rates, list[str]]:
+    """The compiled model with built optimizers.
+
+    Args:
+        options: of the trainer.
+        task: what is trained.
+        catalogue: of the training data.
+        batch: gives shapes and dtypes of a training batch, as `tf.data` has them, when it is told whether the model has
+            a training step of its own.
+        global_batch: samples in a step over all ranks.
+        wrapper: `parallel.DistributedOptimizer`, or a class with the same arguments.
+
+    Returns:
+        The model, its optimizers and their rates, and lines to print.
+
+    Raises:
+        UserError: options, data and network do not fit each other.
+    """
+    from hpc_train.optim import recipe
+    from hpc_train.optim.accumulate import accumulate
+    from hpc_train.training.own_model import rehearsal
+
+    model = network(options, task, catalogue)
+    own, compiled = rehearsal.has_own_step(model, "train_step"), model.compiled
+    shapes = batch(own)
+    _synchronise(model, options)
+    if not (own or model.built):
+        # Called once, it has all its variables.
+        rehearsal.gives_logits(model, shapes)
+    if compiled:
+        rates = _adopt(model, options, task, global_batch, wrapper)
+    else:
+        judged = _judged(options, task, catalogue, own, lambda: rehearsal.gives_logits(model, shapes))
+        inner = recipe.optimizer(options, options.lr, options.multipliers(options.lr))
+        optimizer = _distributed(inner, options, wrapper)
+        model.compile(optimizer, **judged, auto_scale_loss=False, jit_compile=False)
+        rates = own_rates.of_options(model, options, global_batch)
+    notes = rehearsal.training(model, shapes) if own else []
+    if own and compiled:
+        rates = rates.used()
+    if model.optimizer is not None:
+        model.optimizer.build(model.trainable_variables)
+    if options.accumulate > 1:
+        accumulate(model, options.accumulate)
+    return model, rates, [*([own_rates.describe(rates, options)] if compiled else []), *notes]
+
+
+def _judged(options: Options, task: Task, catalogue, own: bool, logits) -> dict:
+    """Loss and metrics of a model that is not compiled."""
+    if own and not task.loss:
+        return {"loss": None, "metrics": [] if callable(task.metrics) else list(task.metrics or ())}
+    return task.compiled_with(options, catalogue, logits)
+
+
+def _adopt(model, options: Options, task: Task, global_batch: int, wrapper: type) -> Rates:
+    """Let the optimizers of a compiled model average over the ranks."""
+    if task.loss or task.metrics:
+        option = "--loss" if task.loss else "--metrics"
+        raise UserError(f"{option}: the model is compiled already, with its own loss and metrics; leave the option out")
+    # A step is a step: schedules and checkpoints count them.
+    model.steps_per_execution = 1
+    rates = own_rates.of_model(model, options, global_batch, lambda one: _distributed(one, options, wrapper))
+    if not rates.optimizers:
+        raise UserError(f"{type(model).__name__} is compiled without an optimizer: give compile() one")
+    return rates
 
 
 def network(options: Options, task: Task, catalogue):
-    """The uncompiled network for the samples of `catalogue`: the task's, or the one of --init.
+    """The network for the samples of `catalogue`: the task's, or the one of --init.
 
     Raises:
         UserError: the options and the data do not fit the network.
     """
-    model = transfer.build(options, catalogue) if options.init else task.model(catalogue)
+    model = (task.transfer or transfer.build)(options, catalogue) if options.init else task.model(catalogue)
     if task.fits:
         task.fits(model, catalogue)
     return model
 
 
-def compile_model(model, options: Options, judged: dict, wrapper: type) -> None:
-    """Compile the model and build its optimizer.
+def _distributed(optimizer, options: Options, wrapper: type):
+    wire_dtype = None if options.wire_dtype == "float32" else options.wire_dtype
+    return wrapper(optimizer, wire_dtype, options.bucket_mib, options.lag, options.reduction)
 
-    Args:
-        model: uncompiled.
-        options: of the trainer.
-        judged: `loss` and `metrics`, from `Task.compiled_with`.
-        wrapper: `parallel.DistributedOptimizer`, or a class with the same arguments.
 
-    Raises:
-        UserError: on every rank, where --sync-batch-norm finds no batch normalisation to train.
-    """
+def _synchronise(model, options: Options) -> None:
     from hpc_train import parallel
-    from hpc_train.optim import recipe
-    from hpc_train.optim.accumulate import accumulate
 
     if options.sync_batch_norm and not parallel.synchronise_batch_norm(model):
         raise UserError(
             "--sync-batch-norm: no batch normalisation of this network is trained; leave the option out"
         ).agreed()
-    inner = recipe.optimizer(options, options.lr, options.multipliers(options.lr))
-    wire_dtype = None if options.wire_dtype == "float32" else options.wire_dtype
-    model.compile(
-        wrapper(inner, wire_dtype, options.bucket_mib, options.lag, options.reduction),
-        **judged,
-        auto_scale_loss=False,
-        jit_compile=False,
-    )
-    model.optimizer.build(model.trainable_variables)
-    if options.accumulate > 1:
-        accumulate(model, options.accumulate)
 
 
-def _schedule(options: Options, global_batch: int) -> "Schedule":
-    from hpc_train.optim.schedule import Schedule, scale
+def _reported(model, batch, classes: int) -> tuple[dict[str, Any] | None, list[str]]:
+    """What validation reports; None, and why, for a model with a training step of its own that cannot be evaluated."""
+    from hpc_train.training.own_model import rehearsal
 
-    peak = options.lr * scale(options.lr_scaling, global_batch, options.base_batch)
-    one_rank = options.lr * scale(options.lr_scaling, options.batch_size * options.accumulate, options.base_batch)
-    return Schedule(
-        start=min(options.lr, one_rank),
-        peak=peak,
-        epochs=options.epochs,
-        warmup_epochs=options.warmup_epochs,
-        decay=options.decay,
-        milestones=options.decay_at,
-        power=options.decay_power,
-    )
+    try:
+        return rehearsal.evaluation(model, batch, classes), []
+    except UserError as error:
+        steps = (rehearsal.has_own_step(model, step) for step in ("train_step", "test_step"))
+        if tuple(steps) != (True, False):
+            raise
+        return None, [f"no validation: {error}; give {type(model).__name__} a test_step"]
+
+
+def _monitor(options: Options, task: Task, reported: dict[str, Any] | None) -> tuple[Monitor | None, list[str]]:
+    """What chooses the best model; None, and a line, where nothing was asked for and there is no loss."""
+    if reported is None:
+        if options.monitor or options.patience:
+            option = "--monitor" if options.monitor else "--patience"
+            raise UserError(f"{option}: this model is not evaluated, as it has no test_step; give it one")
+        return None, ["no best model is kept: nothing is evaluated"]
+    default = "accuracy" if "accuracy" in reported and not (task.loss or task.metrics) else LOSS
+    name = options.monitor or task.monitor or default
+    if name != LOSS or options.monitor or LOSS in reported:
+        return choose(name, reported), []
+    there = ", ".join(reported)
+    if options.patience:
+        raise UserError(f"--patience needs --monitor: validation reports no loss, only {there}")
+    return None, [f"no best model is kept: choose one of {there} with --monitor NAME:min or NAME:max"]
 
 
 def _recorded_order(options: Options) -> dict | None:

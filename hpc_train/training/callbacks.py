@@ -9,37 +9,42 @@ import keras
 import numpy as np
 
 from hpc_train.console import say
-from hpc_train.data.plan import TrainPlan
 from hpc_train.errors import UserError
 from hpc_train.flops.work import Work
 from hpc_train.optim.ema import Averages
-from hpc_train.optim.schedule import Schedule
 from hpc_train.parallel.metrics import assign_states, join_states, merge_states, states
 from hpc_train.parallel.saving import save_model
 from hpc_train.parallel.sync import average_local_state
 from hpc_train.parallel.world import World
 from hpc_train.training import checkpoint
+from hpc_train.training.assembly import Assembly
 from hpc_train.training.checkpoint import Progress
 from hpc_train.training.input_wait import InputWait
+from hpc_train.training.monitor import Monitor
 from hpc_train.training.run_folder import Run
 from hpc_train.training.stopping import Agreement, Requests, Stopped
 from hpc_train.units import rate
 
 
 class Position(keras.callbacks.Callback):
-    """Updates `progress`, sets the learning rate of each step, and stops when the loss is not finite.
+    """Updates `progress`, sets the learning rates of each step, and stops when the loss is not finite.
+
+    Args:
+        progress: of the training.
+        assembly: what is trained.
+        world: the ranks.
 
     Raises:
-        UserError: on the ranks whose loss is not finite.
+        UserError: on the ranks whose loss is not finite; it names a sample that is not finite itself.
     """
 
-    def __init__(self, progress: Progress, plan: TrainPlan, schedule: Schedule, world: World):
+    def __init__(self, progress: Progress, assembly: Assembly, world: World):
         super().__init__()
-        self.progress, self.plan, self.schedule, self.world = progress, plan, schedule, world
+        self.progress, self.assembly, self.world = progress, assembly, world
+        self.plan = assembly.plan
 
     def on_train_batch_begin(self, batch, logs=None):
-        done = self.progress.epoch + self.progress.position / self.plan.samples
-        self.model.optimizer.learning_rate = self.schedule.rate(done)
+        self.assembly.rates.set(self.progress.epoch + self.progress.position / self.plan.samples)
 
     def on_train_batch_end(self, batch, logs=None):
         self.progress.step += 1
@@ -50,11 +55,17 @@ class Position(keras.callbacks.Callback):
             if self.world.is_root:
                 assign_states(self.model, join_states(self.model, states(self.model), self.progress.metrics))
             self.progress.metrics = []
-        if logs and not math.isfinite(logs.get("loss", 0.0)):
-            raise UserError(
-                f"the loss is {logs['loss']} at step {self.progress.step} (epoch {self.progress.epoch + 1}); "
-                "lower --lr or lengthen --warmup-epochs, and check that the inputs are scaled"
-            )
+        for name, value in ({"loss": logs["loss"]} if "loss" in (logs or {}) else logs or {}).items():
+            if np.ndim(value) == 0 and not math.isfinite(value):
+                where = f"step {self.progress.step} (epoch {self.progress.epoch + 1})"
+                raise UserError(f"the {name} is {value} at {where}; {self._why()}")
+
+    def _why(self) -> str:
+        begun = self.progress.position - self.plan.global_batch
+        found = self.assembly.not_finite(self.world.rank, self.progress.epoch, begun)
+        if found:
+            return f"{found}: remove such samples, or fill them"
+        return "lower --lr or lengthen --warmup-epochs, and check that the inputs are scaled"
 
     def on_epoch_end(self, epoch, logs=None):
         self.progress.epoch, self.progress.position = epoch + 1, 0
@@ -63,22 +74,27 @@ class Position(keras.callbacks.Callback):
 class Best(keras.callbacks.Callback):
     """Saves the best model so far, and stops when it has not improved for `patience` epochs.
 
-    Every rank decides by the same exact metric, so all stop together.
+    Every rank decides by the same exact metric, so all stop together. Without a monitor it does nothing.
     """
 
     def __init__(
-        self, run: Run, world: World, progress: Progress, monitor: str, patience: int | None, averages: Averages
+        self,
+        run: Run,
+        world: World,
+        progress: Progress,
+        monitor: Monitor | None,
+        patience: int | None,
+        averages: Averages,
     ):
         super().__init__()
         self.run, self.world, self.monitor, self.patience, self.averages = run, world, monitor, patience, averages
-        self.sign = -1 if "loss" in monitor else 1
         self.memory = progress.callbacks.setdefault("best", {"value": None, "epoch": 0})
 
     def on_epoch_end(self, epoch, logs=None):
-        value = (logs or {}).get(self.monitor)
-        if value is None:
+        if self.monitor is None:
             return
-        if self.memory["value"] is None or self.sign * value > self.sign * self.memory["value"]:
+        value = (logs or {})[f"val_{self.monitor.name}"]
+        if self.monitor.better(value, self.memory["value"]):
             self.memory.update(value=value, epoch=epoch + 1)
             if self.world.is_root:
                 with self.averages.in_place():
@@ -162,15 +178,16 @@ class Report(keras.callbacks.Callback):
         run: Run,
         world: World,
         progress: Progress,
-        plan: TrainPlan,
+        assembly: Assembly,
         epochs: int,
-        shown: tuple[str, ...],
+        shown: tuple[str, ...] | None,
         work: Work,
         wait: InputWait | None = None,
     ):
         super().__init__()
-        self.run, self.world, self.progress, self.plan, self.epochs = run, world, progress, plan, epochs
-        self.shown, self.work, self.wait = ("loss", *shown), work, wait
+        self.run, self.world, self.progress, self.epochs = run, world, progress, epochs
+        self.plan, self.rates, self.work, self.wait = assembly.plan, assembly.rates, work, wait
+        self.shown = shown if shown is None else ("loss", *shown)
         self.terminal = sys.stdout.isatty()
         self.throughput = 0.0
         self._shown = 0.0
@@ -216,7 +233,7 @@ class Report(keras.callbacks.Callback):
                 "samples": self._samples,
                 "ranks": self.world.size,
                 **{name: float(value) for name, value in (logs or {}).items()},
-                "learning_rate": float(self.model.optimizer.learning_rate),
+                **self.rates.now(),
                 **self._scaling(),
                 "samples_per_s": float(f"{self.throughput:.4g}"),
                 **self.work.rates(self.throughput),
@@ -232,5 +249,8 @@ class Report(keras.callbacks.Callback):
         return {name: float(value) for name, value in values.items() if value is not None}
 
     def _pairs(self, logs) -> str:
-        shown = {name: value for name, value in (logs or {}).items() if name.removeprefix("val_") in self.shown}
+        shown = {name: value for name, value in (logs or {}).items() if self._is_shown(name.removeprefix("val_"))}
         return "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
+
+    def _is_shown(self, name: str) -> bool:
+        return name != "input_wait" and (self.shown is None or name in self.shown)

@@ -123,10 +123,10 @@ def _facts(name: str, options: Options, assembly: "Assembly") -> dict:
 
 
 def _announce(name: str, world: "World", assembly: "Assembly", run: "Run", progress: "Progress") -> None:
-    plan, schedule = assembly.plan, assembly.schedule
+    plan, line = assembly.plan, assembly.rates.line
     say(
         f"{name}: {_parameters(assembly.model)}, {plan.samples} samples, {world.size} ranks, global batch "
-        f"{plan.global_batch}, rate {schedule.start:g} -> {schedule.peak:g}, run {run.path}"
+        f"{plan.global_batch}{line and f', {line}'}, run {run.path}"
     )
     for line in (*assembly.notes, *assembly.feed.description(plan)):
         say(f"  {line}")
@@ -142,17 +142,17 @@ def _callbacks(training: _Training) -> list:
     from hpc_train.training.input_wait import InputWait
 
     options, task, world, run = training.options, training.task, training.world, training.run
-    plan, progress, averages = training.assembly.plan, training.progress, training.averages
+    assembly, progress, averages = training.assembly, training.progress, training.averages
     wait = InputWait()
     callbacks = [
-        *parallel.callbacks(options.check_every, training.assembly.validation.real_steps(world.rank)),
+        *parallel.callbacks(options.check_every, assembly.validation.real_steps(world.rank)),
         EvaluateAverages(averages),
         wait,
-        Position(progress, plan, training.assembly.schedule, world),
-        Best(run, world, progress, f"val_{task.monitor}", options.patience, averages),
+        Position(progress, assembly, world),
+        Best(run, world, progress, assembly.monitor, options.patience, averages),
     ]
     if world.is_root:
-        report = Report(run, world, progress, plan, options.epochs, task.shown, training.work, wait)
+        report = Report(run, world, progress, assembly, options.epochs, task.shown, training.work, wait)
         callbacks += [report, _tensorboard(options, run)]
     return [*callbacks, Checkpoints(run, world, progress, options.checkpoint_every, training.requests, averages)]
 
@@ -165,9 +165,11 @@ def _fit_epochs(training: _Training, callbacks: list) -> dict[str, float]:
 
     assembly, progress, epochs = training.assembly, training.progress, training.options.epochs
     plan, validation = assembly.plan, assembly.validation
-    held_out_data = assembly.feed.validation(validation)
+    held_out_data = None if assembly.reported is None else assembly.feed.validation(validation)
 
     def evaluate():
+        if held_out_data is None:
+            return {}
         also = [_find(callbacks, EvaluateAverages), _find(callbacks, Checkpoints)]
         return parallel.evaluate(assembly.model, held_out_data, validation.real_steps(training.world.rank), also)
 
@@ -186,24 +188,28 @@ def _finish(training: _Training, results: dict[str, float]) -> None:
     """Save the model and print the summary. Rank 0 calls it."""
     from hpc_train import parallel
 
-    run, shown = training.run, (*training.task.shown, "loss")
+    run = training.run
+    shown = results if training.task.shown is None else (*training.task.shown, "loss")
     with training.averages.in_place():
         parallel.save_model(training.assembly.model, run.model)
     last = run.metrics()[-1] if run.metrics() else {}
     named = ", ".join(f"{key} {results[key]:.4f}" for key in shown if key in results)
     waited = f", input wait {last['input_wait']:.1%}" if "input_wait" in last else ""
     speed = last.get("samples_per_s", 0)
+    held_out = f"{training.assembly.feed.held_out.split or 'held-out'} {named}" if named else "trained"
     say(
-        f"{training.assembly.feed.held_out.split or 'held-out'} {named} after {training.progress.epoch} epochs, "
+        f"{held_out} after {training.progress.epoch} epochs, "
         f"{rate(speed)} samples/s on {training.world.size} ranks{training.work.describe(speed)}{waited}\n"
         f"run folder {run.path}"
     )
 
 
 def _parameters(model) -> str:
+    from hpc_train.parallel.variables import parameters
+
     frozen = [weight for layer in transfer.layers(model) if not layer.trainable for weight in layer.weights]
     kept = sum(math.prod(weight.shape) for weight in frozen)
-    return f"{model.count_params():,} parameters" + (f", {kept:,} of them frozen" if kept else "")
+    return f"{parameters(model):,} parameters" + (f", {kept:,} of them frozen" if kept else "")
 
 
 def _end_unfinished(training: _Training, callbacks: list, stopped: "Stopped") -> None:

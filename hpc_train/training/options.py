@@ -8,6 +8,7 @@ from typing import Literal
 from hpc_train.data.options import DataOptions, ReadOptions
 from hpc_train.errors import UserError
 from hpc_train.optim.recipe import RecipeOptions
+from hpc_train.training.monitor import parse
 from hpc_train.training.transfer import TransferOptions
 
 
@@ -61,7 +62,10 @@ class RunOptions:
     checkpoint_every: int = 0
     """Write a checkpoint every this many steps, besides the one after each epoch."""
     patience: int | None = None
-    """Stop when validation (accuracy, or the mean IoU of maps) has not improved for this many epochs."""
+    """Stop when validation (see --monitor) has not improved for this many epochs."""
+    monitor: str | None = None
+    """Metric of validation that chooses the best model: NAME, or NAME:min or NAME:max for metrics of your own. By
+    default accuracy, the mean IoU of maps, or the loss of models that you bring."""
     seed: int = 0
     """Seed of weights, shuffling, dropout and augmentation."""
     deterministic: bool = False
@@ -136,6 +140,8 @@ def check(options: Options) -> None:
     options.check_transfer()
     if options.init:
         _check_network(options)
+    if options.monitor is not None:
+        parse(options.monitor)
     if options.resume and options.run is None:
         raise UserError("--resume needs --run: name the folder of the run to continue")
     for option in ("epochs", "batch_size", "lr", "base_batch", "bucket_mib", "decay_power"):

@@ -64,6 +64,9 @@ class Synthetic:
         """Values that a resumed run must share: none."""
         return {}
 
+    def give_inputs_alone(self) -> None:
+        """As `Feed`; there are always targets."""
+
     def order(self, recorded: dict | None) -> Order:
         """The order of an epoch; any order gives the same batches."""
         return FullOrder(self.training.samples, self.options.seed)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hpc_train.errors import UserError
 from hpc_train.optim.recipe import RecipeOptions
 
 if TYPE_CHECKING:
@@ -21,46 +22,90 @@ class Task:
 
     Args:
         name: of the run, for its folder.
-        model: returns an uncompiled Keras model that gives logits.
-        loss: returns a Keras loss; by default it is the cross-entropy of the options' recipe.
-        metrics: returns Keras metrics; by default accuracy.
-        monitor: the metric that chooses the best model and counts for --patience; larger is better.
-        shown: metrics in the progress lines, besides the loss; metrics.jsonl has all metrics.
+        model: returns a Keras model. One that is compiled keeps its loss, metrics and optimizers, each of which is made
+            to average over the ranks.
+        loss: a name of Keras's or `FILE.py:NAME`, or a function that returns a Keras loss; by default, for class
+            numbers, it is the cross-entropy of the options' recipe.
+        metrics: names as of a loss, or a function that returns Keras metrics; by default, with the default loss,
+            accuracy.
+        monitor: the metric that chooses the best model and counts for --patience, with or without `:min` or `:max`
+            after its name: it is needed for metrics that are not Keras's. By default accuracy with the default loss and
+            metrics, else the loss. --monitor overrides it.
+        shown: metrics in the progress lines, besides the loss; None for all. metrics.jsonl has all metrics.
         notes: returns lines to print once, when training begins.
         facts: returns further plain values by name that a resumed run must share with its earlier starts.
         fits: called with the network (a new one, or that of --init) and the catalogue; raises UserError where they do
             not fit each other.
+        transfer: called with the options and the catalogue in place of `model` where there is --init; by default it is
+            `transfer.build`.
     """
 
     name: str
     model: Callable[["Catalogue"], object]
-    loss: Callable[["Catalogue"], object] | None = None
-    metrics: Callable[["Catalogue"], list] | None = None
-    monitor: str = "accuracy"
-    shown: tuple[str, ...] = ("accuracy", "top5")
+    loss: Callable[["Catalogue"], object] | str | None = None
+    metrics: Callable[["Catalogue"], list] | tuple[str, ...] | None = None
+    monitor: str | None = None
+    shown: tuple[str, ...] | None = None
     notes: Callable[["Catalogue"], list[str]] | None = None
     facts: Callable[["Catalogue"], dict] | None = None
     fits: Callable[[object, "Catalogue"], None] | None = None
+    transfer: Callable[[object, "Catalogue"], object] | None = None
 
-    def compiled_with(self, options, catalogue: "Catalogue") -> dict:
-        """The arguments `loss` and `metrics` of Keras's `compile`."""
-        import keras
+    def compiled_with(self, options, catalogue: "Catalogue", logits: Callable[[], bool] = lambda: True) -> dict:
+        """The arguments `loss` and `metrics` of Keras's `compile`.
 
-        if self.metrics:
+        Args:
+            options: of the trainer.
+            catalogue: of the training data.
+            logits: whether the network gives logits; called where a loss or metric has to know.
+
+        Raises:
+            UserError: there is no such loss or metric, or none is given for targets that are no class numbers.
+        """
+        from hpc_train.training.own_model import judges
+
+        if options.label_smoothing and isinstance(self.loss, str):
+            raise UserError("--label-smoothing is for the default loss of class numbers; leave it out")
+        if isinstance(self.loss, str):
+            loss = judges.loss(self.loss, logits)
+        else:
+            loss = self.loss(catalogue) if self.loss else _default_loss(options, catalogue, logits)
+        if callable(self.metrics):
             metrics = self.metrics(catalogue)
         else:
-            metrics = ["accuracy"]
-            if catalogue.classes >= _MANY_CLASSES:
-                metrics.append(keras.metrics.SparseTopKCategoricalAccuracy(5, name="top5"))
-        return {"loss": self.loss(catalogue) if self.loss else cross_entropy(options), "metrics": metrics}
+            metrics = [judges.metric(name, catalogue.classes, logits) for name in self.metrics or ()]
+        if not (self.loss or self.metrics):
+            metrics = _default_metrics(catalogue)
+        return {"loss": loss, "metrics": metrics}
 
 
-def cross_entropy(options: RecipeOptions):
-    """Cross-entropy of integer classes and logits, with the label smoothing of `options`."""
+def _default_loss(options, catalogue: "Catalogue", logits: Callable[[], bool]):
+    if not catalogue.classes:
+        kind = f"{catalogue.target_dtype} {catalogue.target_shape}"
+        raise UserError(
+            f"{catalogue.files[0]}: the targets are no class numbers ({kind}), so there is no default loss: name one "
+            "with --loss, such as mse (in a script: Task(loss=...)), or for class numbers give --classes"
+        )
+    return cross_entropy(options, logits())
+
+
+def _default_metrics(catalogue: "Catalogue") -> list:
+    import keras
+
+    top5 = [keras.metrics.SparseTopKCategoricalAccuracy(5, name="top5")] if catalogue.classes >= _MANY_CLASSES else []
+    return ["accuracy", *top5]
+
+
+def cross_entropy(options: RecipeOptions, logits: bool = True):
+    """Cross-entropy of integer classes with logits or probabilities, with the label smoothing of `options`."""
     import keras
 
     if not options.label_smoothing:
-        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=logits)
+    if not logits:
+        raise UserError(
+            "--label-smoothing needs logits: leave out the softmax at the end of the network, or the option"
+        )
     from hpc_train.losses import SmoothedCrossEntropy
 
     return SmoothedCrossEntropy(options.label_smoothing)

@@ -153,16 +153,62 @@ def freeze(model, patterns: Sequence[str]) -> None:
         raise UserError(f"--freeze {' '.join(patterns)}: leaves no weight to train; leave a layer out of it")
 
 
-def _load(path: Path):
-    import keras
+def begin_with(model, options: TransferOptions) -> None:
+    """Give a network of the user's own the weights of `options.init`, layer by layer, and freeze what is to be frozen.
 
+    Layers whose weights have other shapes in the file stay as they are, and are named.
+
+    Args:
+        model: built.
+        options: with `init` given.
+
+    Raises:
+        UserError: the file is missing, is of another network, or a pattern fits no layer.
+    """
+    import warnings
+
+    from hpc_train.console import say
+    from hpc_train.parallel.replicas import checksums
+    from hpc_train.parallel.variables import named
+
+    assert options.init is not None
+    path = _file(options.init)
+    if not model.built:
+        raise UserError(f"--init {path}: the model has no weights yet to replace; call it once in your function")
+    before = checksums(model.weights)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            model.load_weights(path, skip_mismatch=True)
+        except Exception as error:
+            raise UserError(f"--init {path}: Keras cannot load it ({type(error).__name__}: {error})") from error
+    kept = [
+        key for (key, _), a, b in zip(named(model.weights), before, checksums(model.weights), strict=True) if a == b
+    ]
+    if len(kept) == len(before):
+        raise UserError(f"--init {path}: none of its weights fit this model; give a run of the same network")
+    if kept:
+        say(f"note: --init {path} leaves these as they are: {', '.join(kept[:6])}{', ...' * (len(kept) > 6)}")
+    freeze(model, options.freeze)
+
+
+def _file(path: Path) -> Path:
+    """The file of a run folder's best model, or of its last one; any other path as it is."""
     from hpc_train.training.run_folder import Run
 
     if path.is_dir():
         run = Run.open(path)
-        path = run.best if run.best.exists() else run.model
+        files = [run.best, run.best.with_suffix(".weights.h5"), run.model, run.model.with_suffix(".weights.h5")]
+        path = next((file for file in files if file.exists()), run.model)
     if not path.is_file():
         raise UserError(f"--init {path}: does not exist; give a run folder with a saved model, or a .keras file")
+    return path
+
+
+def _load(path: Path):
+    import keras
+
+    path = _file(path)
     try:
         model = keras.models.load_model(path, compile=False)
     # Keras passes all errors on: ValueError, TypeError, KeyError, OSError, those of zipfile and h5py.

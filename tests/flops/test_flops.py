@@ -99,7 +99,7 @@ def test_a_layer_without_a_rule_is_named_and_not_left_out():
 
 
 def test_the_command_prints_parameters_flops_and_the_largest_layers(capsys):
-    flops_command.run(Flops("climate", "deeplab-small", (48, 64, 5), 2, layers=2))
+    flops_command.run(Flops(trainer="climate", model="deeplab-small", shape=(48, 64, 5), classes=2, layers=2))
     lines = capsys.readouterr().out.splitlines()
     inputs = keras.Input((48, 64, 5))
     model = deeplab.build("deeplab-small", inputs, inputs, 2)
@@ -112,7 +112,7 @@ def test_the_command_prints_parameters_flops_and_the_largest_layers(capsys):
 
 
 def test_the_command_times_a_step_and_shows_its_memory(capsys):
-    flops_command.run(Flops("mnist", "fc", (8, 8, 1), step=True, batch_size=4))
+    flops_command.run(Flops(trainer="mnist", model="fc", shape=(8, 8, 1), step=True, batch_size=4))
     last = capsys.readouterr().out.splitlines()[-1]
     found = re.fullmatch(r"one training step of 4 samples: (\S+) s, (\S+) TFLOP/s, peak memory (\S+) GiB .*", last)
     seconds, rate, memory = map(float, found.groups())
@@ -123,13 +123,13 @@ def test_the_command_times_a_step_and_shows_its_memory(capsys):
 
 def test_the_command_refuses_options_that_make_no_sense():
     for options, message in (
-        (Flops("climate", "tiramisi"), "did you mean tiramisu"),
-        (Flops("mnist", "dep"), "did you mean deep"),
-        (Flops("resnet", "resnet21"), "resnet"),
-        (Flops("climate", shape=(0, 8, 1)), "--shape"),
-        (Flops("climate", classes=0), "--classes"),
-        (Flops("climate", "keras:MobileNetV2"), "there is no network 'keras:MobileNetV2'"),
-        (Flops("climate", batch_size=2), "--step"),
+        (Flops(trainer="climate", model="tiramisi"), "did you mean tiramisu"),
+        (Flops(trainer="mnist", model="dep"), "did you mean deep"),
+        (Flops(trainer="resnet", model="resnet21"), "resnet"),
+        (Flops(trainer="climate", shape=(0, 8, 1)), "--shape"),
+        (Flops(trainer="climate", classes=0), "--classes"),
+        (Flops(trainer="climate", model="keras:MobileNetV2"), "there is no network 'keras:MobileNetV2'"),
+        (Flops(trainer="climate", batch_size=2), "--step"),
     ):
         with pytest.raises(UserError, match=message):
             flops_command.run(options)

@@ -49,7 +49,7 @@ def the_chosen_ways_are_made_in_their_order():
 
 
 def the_rate_is_the_same_small_one_in_every_step():
-    assert [READY.schedule.rate(done) for done in (0, 0.5, 100)] == pytest.approx([1e-4] * 3)
+    assert [READY.rates.schedule.rate(done) for done in (0, 0.5, 100)] == pytest.approx([1e-4] * 3)
 
 
 def a_round_has_its_warm_up_and_its_steps_and_times_the_steps():

@@ -124,6 +124,7 @@ def _figures(benchmark: BenchOptions, options, assembly, world, nodes: list[dict
     from hpc_train.bench.throughput import figures
     from hpc_train.bench.throughput.ranks import over_ranks, peak_memory
     from hpc_train.data.options import is_synthetic
+    from hpc_train.parallel.variables import parameters
     from hpc_train.training.run_folder import versions
 
     rates, seconds, waits = measured
@@ -137,14 +138,14 @@ def _figures(benchmark: BenchOptions, options, assembly, world, nodes: list[dict
         "framework": "hpc-train",
         "options": benchmark.recorded(),
         "data": "synthetic" if is_synthetic(options) else assembly.feed.training.identity,
-        "model": options.init.stem if options.init else options.model,
+        "model": options.init.stem if options.init else getattr(options, "model", None) or options.build,
         "batch_size": assembly.plan.batch_size,
         "ranks": world.size,
         "threads": tf.config.threading.get_intra_op_parallelism_threads(),
         "nodes": nodes,
         "versions": versions(),
         "gradient_bytes": figures.gradient_bytes(assembly.model.trainable_variables, options.wire_dtype),
-        "parameters": assembly.model.count_params(),
+        "parameters": parameters(assembly.model),
         "flops_per_sample": work.flops,
         "peak_tflops": options.peak_tflops,
         "rates": rates,

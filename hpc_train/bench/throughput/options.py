@@ -33,6 +33,7 @@ class NoDifference:
     decay_at: tyro.conf.Suppress[tuple[float, ...]] = training.Options.decay_at
     decay_power: tyro.conf.Suppress[float] = training.Options.decay_power
     patience: tyro.conf.Suppress[int | None] = None
+    monitor: tyro.conf.Suppress[str | None] = None
     checkpoint_every: tyro.conf.Suppress[int] = 0
     histograms: tyro.conf.Suppress[bool] = False
     profile: tyro.conf.Suppress[tuple[int, int] | None] = None
@@ -65,7 +66,11 @@ class BenchOptions(NoDifference):
     def of_trainer(self):
         """The options of the trainer, without those of the measurement."""
         kind = self.MODULE.Options
-        return kind(**{field.name: getattr(self, field.name) for field in dataclasses.fields(kind)})
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(kind)}
+        if "build" in values:
+            # A model that is compiled already has its own rate, and refuses another.
+            values["lr"] = kind.lr
+        return kind(**values)
 
     def recorded(self) -> dict:
         """The options that the command line has, by name."""

@@ -9,7 +9,7 @@ from hpc_train import parallel
 from hpc_train.bench.throughput.bare import Bare
 from hpc_train.bench.throughput.fit import Fit, LocalOptimizer, Reading, Resident, Timed
 from hpc_train.optim import recipe
-from hpc_train.training.assembly import Assembly, compile_model, network
+from hpc_train.training.assembly import Assembly, make, network
 from hpc_train.training.callbacks import Position
 from hpc_train.training.checkpoint import Progress
 from hpc_train.training.input_wait import InputWait
@@ -38,7 +38,7 @@ def make_ways(names: Sequence[str], options, task: Task, assembly: Assembly, wor
         return assembly.feed.batches(assembly.plan, next(epochs), 0, steps)
 
     def position() -> Position:
-        return Position(Progress(), assembly.plan, assembly.schedule, world)
+        return Position(Progress(), assembly, world)
 
     # The callbacks of a training run that act in a step, except the check whether to stop, made once a second.
     every_step = [*parallel.callbacks(options.check_every), position()]
@@ -77,8 +77,6 @@ def _read_ahead(assembly: Assembly) -> int:
 
 
 def _alone(options, task: Task, assembly: Assembly):
-    catalogue = assembly.feed.training
-    model = network(options, task, catalogue)
-    judged = task.compiled_with(options, catalogue)
-    compile_model(model, replace(options, sync_batch_norm=False), judged, LocalOptimizer)
-    return model
+    batch = assembly.feed.batches(assembly.plan, 0, 0, 1).element_spec
+    own = replace(options, sync_batch_norm=False)
+    return make(own, task, assembly.feed.training, lambda own: batch, assembly.plan.global_batch, LocalOptimizer)[0]

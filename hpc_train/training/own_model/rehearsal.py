@@ -1,0 +1,180 @@
+"""A model's steps, traced before the first one is made: all variables exist, and what does not fit is one line."""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from hpc_train.errors import UserError
+from hpc_train.parallel.agreement.watch import WATCH
+from hpc_train.parallel.metrics.logs import Result, forget, record, sources
+from hpc_train.parallel.metrics.rules import watch
+from hpc_train.parallel.metrics.tracked import leaves
+from hpc_train.parallel.unbuilt import built
+from hpc_train.parallel.variables import everything
+from hpc_train.training.own_model import fitting
+from hpc_train.training.own_model.script import in_a_line
+
+# Operations that hand a network's output on as it is.
+_SAME = ("Identity", "Cast", "Reshape", "Squeeze", "ExpandDims")
+# Of tf.random: their state is TensorFlow's.
+_DRAWN = ("RandomStandardNormal", "RandomUniform", "RandomUniformInt", "TruncatedNormal", "RandomGamma")
+
+
+def has_own_step(model, step: str) -> bool:
+    """Whether a model's `train_step` or `test_step` is not Keras's."""
+    return getattr(getattr(model, step), "__func__", None) is not getattr(keras.Model, step)
+
+
+def gives_logits(model, batch) -> bool:
+    """Whether the network does not end in softmax or sigmoid.
+
+    Args:
+        model: any that can be called.
+        batch: shapes and dtypes of a batch: (inputs, targets, ...).
+    """
+    inputs = keras.utils.unpack_x_y_sample_weight(batch)[0]
+    graph = _traced(lambda x: model(x, training=False), inputs, f"{model.name} cannot be called on a batch").graph
+    for output in graph.outputs:
+        while output.op.type in _SAME:
+            output = output.op.inputs[0]
+        if output.op.type in ("Softmax", "Sigmoid"):
+            return False
+    return True
+
+
+def training(model, batch) -> list[str]:
+    """Trace the model's own `train_step`, which makes its variables and those of its optimizers.
+
+    Args:
+        model: compiled.
+        batch: as in `gives_logits`.
+
+    Returns:
+        Lines to print.
+
+    Raises:
+        UserError: it fails, or changes state that no checkpoint would have.
+    """
+    what = f"train_step of {type(model).__name__}"
+    graph = _traced(model.train_step, batch, what).graph
+    built(model)
+    held = [*everything(model), *(variable for metric in leaves(model) for variable in metric.variables)]
+    known = {id(variable.value.handle) for variable in held}
+    changed = {id(op.inputs[0]) for op in graph.get_operations() if op.type.startswith(("Assign", "ResourceScatter"))}
+    loose = [id(handle) for handle, inside in graph.captures if id(inside) in changed and id(handle) not in known]
+    names = [variable.name.partition(":")[0] for variable in graph.variables if id(variable.handle) in loose]
+    if state := next((name for name in names if not name.endswith("seed_generator_state")), None):
+        raise UserError(
+            f"{what} changes {state}, which the model does not hold: no rank would share it, and no checkpoint have "
+            "it; keep its optimizer, layer or metric as an attribute of the model"
+        )
+    drawn = {op.type for op in graph.get_operations() if op.type in _DRAWN}
+    if names or drawn:
+        return [
+            f"{what} draws random numbers that are the same on every rank, and others when the run is resumed: give "
+            "keras.random a seed=keras.random.SeedGenerator(...) that is an attribute of the model"
+        ]
+    return []
+
+
+def evaluation(model, batch, classes: int) -> dict[str, Any]:
+    """Trace `test_step`: check that loss and metrics fit, and find what validation reports.
+
+    Args:
+        model: compiled.
+        batch: as in `gives_logits`, of held-out data.
+        classes: number of classes of the targets; 0 for none.
+
+    Returns:
+        The metric behind each of its logs, by the log's name; None for a log that comes from no metric.
+
+    Raises:
+        UserError: it fails, or loss or metrics do not fit.
+    """
+    watch(model)
+    record(model)
+    try:
+        with _judged(model, classes):
+            traced = _traced(model.test_step, batch, f"evaluating {type(model).__name__}")
+        names = list(_flat(traced.structured_outputs))
+        known = sources(model, "test_step")
+    finally:
+        forget(model)
+    if known is None:
+        return {name: _named(leaves(model), name) for name in names}
+    return {name: source.metric if isinstance(source := known.get(name), Result) else None for name in names}
+
+
+def _traced(step: Callable, batch, what: str):
+    # Nothing is computed here, so no rank waits for another.
+    over, WATCH.over = WATCH.over, True
+    try:
+        return tf.function(step, autograph=False).get_concrete_function(batch)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{what}: {in_a_line(error)}") from error
+    finally:
+        WATCH.over = over
+
+
+@contextmanager
+def _judged(model, classes: int) -> Iterator[None]:
+    """In the `with` block, look at the targets and outputs that the model's losses and metrics get."""
+    compute_loss, compute_metrics = model.compute_loss, model.compute_metrics
+
+    def looked_loss(*args, **kwargs):
+        given = inspect.signature(compute_loss).bind(*args, **kwargs).arguments
+        for name, target, output in _pairs(given.get("y"), given.get("y_pred")):
+            loss = model.loss.get(name) if isinstance(model.loss, Mapping) else model.loss
+            if loss is not None and not isinstance(loss, (list, tuple)):
+                made = keras.losses.get(loss)
+                fitting.check(made, f"loss {_name(made)}", target, output, classes, name)
+        return compute_loss(*args, **kwargs)
+
+    def looked_metrics(x, y, y_pred, *args, **kwargs):
+        results = compute_metrics(x, y, y_pred, *args, **kwargs)
+        pairs = _pairs(y, y_pred)
+        if len(pairs) == 1:
+            _, target, output = pairs[0]
+            for metric in leaves(model):
+                fitting.check(metric, f"metric {metric.name}", target, output, classes)
+        return results
+
+    model.compute_loss, model.compute_metrics = looked_loss, looked_metrics
+    try:
+        yield
+    finally:
+        del model.compute_loss, model.compute_metrics
+
+
+def _name(loss) -> str:
+    return str(getattr(loss, "name", None) or getattr(loss, "__name__", type(loss).__name__))
+
+
+def _pairs(targets, outputs) -> list[tuple]:
+    """(name, target, output) of each output that has a target; the name of a single one is empty."""
+    if isinstance(targets, Mapping) and isinstance(outputs, Mapping):
+        return [(name, targets[name], outputs[name]) for name in outputs if name in targets]
+    both = keras.tree.flatten(targets), keras.tree.flatten(outputs)
+    single = all(len(part) == 1 and part[0] is not None for part in both)
+    return [("", both[0][0], both[1][0])] if single else []
+
+
+def _flat(logs) -> Iterator[str]:
+    for key, value in logs.items():
+        yield from _flat(value) if isinstance(value, Mapping) else [key]
+
+
+def _named(metrics: list, log: str):
+    """The metric of Keras's own step that gives this log; with several outputs, their names come first."""
+    fits = [metric for metric in metrics if log == metric.name or log.endswith(f"_{metric.name}")]
+    if not fits:
+        # Those that give several numbers name them themselves.
+        several = [(metric, metric.result()) for metric in metrics]
+        fits = [metric for metric, results in several if isinstance(results, Mapping) and log in results]
+    return max(fits, key=lambda metric: len(metric.name), default=None)

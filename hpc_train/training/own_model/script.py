@@ -1,0 +1,141 @@
+"""Functions and classes in a user's own file, and what a user's own code raises, in one line."""
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+
+import hpc_train
+from hpc_train.errors import UserError
+
+_PACKAGE = str(Path(hpc_train.__file__).parent)
+
+
+def absolute(reference: str) -> str:
+    """`FILE.py:NAME` with the absolute path of the file, so that it is found again from any folder."""
+    place, colon, name = reference.rpartition(":")
+    return f"{Path(place).absolute()}{colon}{name}" if place.endswith(".py") else reference
+
+
+def is_reference(text: str) -> bool:
+    """Whether a text names something in a file or module, and nothing of Keras."""
+    return ":" in text
+
+
+def check(reference: str, option: str = "") -> None:
+    """UserError, before anything is imported, where `reference` names no function or no file."""
+    place, _, name = reference.rpartition(":")
+    if not place or not name.isidentifier():
+        example = f"{reference}:build" if reference.endswith(".py") else "mine.py:build"
+        raise UserError(f"{option or 'the model'}: {reference!r} names no function in a file; write {example}")
+    if place.endswith(".py") and not Path(place).is_file():
+        raise UserError(f"{place}: there is no such file; give the path of the script, then a colon and a function")
+
+
+def load(reference: str):
+    """What `FILE.py:NAME` or `package.module:NAME` names; a file runs once.
+
+    Raises:
+        UserError: there is no such file, module or name in it, or it fails when it runs.
+    """
+    check(reference)
+    place, _, name = reference.rpartition(":")
+    module = _module(place)
+    if not hasattr(module, name):
+        there = [key for key, value in vars(module).items() if _is_own(value, module) and not key.startswith("_")]
+        near = difflib.get_close_matches(name, there, 1)
+        known = f"did you mean {near[0]}?" if near else f"it has {', '.join(there) or 'no function'}"
+        raise UserError(f"{place}: has no {name!r}; {known}")
+    return getattr(module, name)
+
+
+def build(reference: str, catalogue):
+    """The Keras model that a user's function returns; it is called with the catalogue, if it takes an argument.
+
+    Args:
+        reference: see `load`.
+        catalogue: of the training data.
+
+    Raises:
+        UserError: as `load`, or where the function fails or returns something else.
+    """
+    import keras
+
+    function = load(reference)
+    if not callable(function):
+        raise UserError(f"{reference} is {type(function).__name__}, not a function that returns a Keras model")
+    with explained(reference):
+        model = function(catalogue) if _takes_catalogue(function) else function()
+    if not isinstance(model, keras.Model):
+        what = "nothing" if model is None else f"{type(model).__module__}.{type(model).__qualname__}"
+        raise UserError(f"{reference} returns {what}, not a Keras 3 model; end it with `return model`")
+    return model
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Make one line of what a user's own code raises in the `with` block: what, where, and the line itself."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise UserError(f"{what}: {in_a_line(error)}") from error
+
+
+def in_a_line(error: BaseException) -> str:
+    """An exception with the innermost line of the user's own files that led to it."""
+    from hpc_train.parallel.unbuilt import in_a_line as said
+
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame.filename)]
+    text = said(error)[:400].rstrip(". ")
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{text} ({error.filename}, line {error.lineno})"
+    if not frames:
+        return text
+    last = frames[-1]
+    return f"{text} ({last.filename}, line {last.lineno}, in {last.name}: `{last.line}`)"
+
+
+@lru_cache
+def _module(place: str) -> ModuleType:
+    with explained(place):
+        if not place.endswith(".py"):
+            return importlib.import_module(place)
+        path = Path(place).absolute()
+        # As when the file is run by itself: what lies beside it can be imported.
+        sys.path.insert(0, str(path.parent))
+        # Keras finds classes of a saved model by their module; a file may be named like a module that exists.
+        name = re.sub(r"\W", "_", path.stem)
+        name = f"own_{name}" if name in sys.modules or name in sys.stdlib_module_names else name
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec
+        assert spec.loader
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+
+def _takes_catalogue(function) -> bool:
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return False
+    places = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    return bool(places) and (places[0].default is places[0].empty or places[0].name == "catalogue")
+
+
+def _is_own(value, module: ModuleType) -> bool:
+    return callable(value) and getattr(value, "__module__", None) == module.__name__
+
+
+def _is_users(file: str) -> bool:
+    return Path(file).is_file() and not file.startswith((_PACKAGE, sys.base_prefix)) and "site-packages" not in file
