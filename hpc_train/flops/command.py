@@ -74,12 +74,14 @@ def run(options: Flops) -> None:
 
     if options.build:
         catalogue = options.catalogue()
-        model, shape, classes = trainer.module.network(options.build, catalogue), catalogue.input_shape, 0
+        model, size = trainer.module.network(options.build, catalogue), catalogue.sample_text
+        # Sides that the network leaves open are those of the data.
+        shape = catalogue.inputs[0].shape if len(catalogue.inputs) == 1 else None
     else:
         model = trainer.module.network(name, shape, classes)
-    parts = count.by_layer(model)
+        size, shape = f"{' x '.join(map(str, shape))}{f', {classes} classes' if classes else ''}", None
+    parts = count.by_layer(model, shape)
     total = sum(parts.values())
-    size = f"{' x '.join(map(str, shape))}{f', {classes} classes' if classes else ''}"
     say(f"{model.name}, samples of {size}: {model.count_params():,} parameters")
     say(f"  forward   {_readable(total)} a sample, {_readable(total / 2, 'MAC')}")
     say(f"  training  {_readable(3 * total)} a sample and step")
@@ -124,6 +126,8 @@ def time_step(model, batch: int, labels: bool = True) -> tuple[float, int, str]:
     import tensorflow as tf
 
     draw = np.random.default_rng(0)
+    if len(model.inputs) > 1 or len(model.outputs) > 1:
+        raise UserError("--step is for networks with one input and one output; leave it out")
     inputs = tf.constant(draw.normal(size=(batch, *model.input_shape[1:])).astype("float32"))
     if labels:
         targets = tf.constant(draw.integers(0, model.output_shape[-1], (batch, *model.output_shape[1:-1])), "int32")

@@ -2,10 +2,11 @@
 
 The count has the multiplications and additions of convolutions and dense layers, two for each multiply-add. It leaves
 out operations element by element (biases, normalisation, activations, dropout, pooling, resizing, sums, the loss, the
-optimizer): in the networks here they are a few per cent, and bound by memory. A convolution makes
-2 * H * W * Cin / groups * Cout * k**2 operations, where H x W is the size of its output, for any dilation; zeros at the
-border count like other values. A training step takes three times the forward pass: the gradient with respect to the
-input of a layer and the gradient with respect to its weights each take as much as the forward pass.
+optimizer): in the networks here they are a few per cent, and bound by memory. A convolution makes 2 * H * W * Cin /
+groups * Cout * k**2 operations, where H x W is the size of its output, for any dilation; zeros at the border count like
+other values. Each step of a recurrent layer multiplies its input and its state. A training step takes three times the
+forward pass: the gradient with respect to the input of a layer and the gradient with respect to its weights each take
+as much as the forward pass.
 
 A transposed convolution is the gradient of a convolution that makes the large side small, so its H x W is that of its
 *input*: each value there is multiplied by the whole kernel. The published figures agree. For the networks of Kurth et
@@ -33,6 +34,7 @@ from hpc_train.errors import UserError
 _CONVOLUTIONS = layers.Conv1D, layers.Conv2D, layers.Conv3D
 _DEPTHWISE = layers.DepthwiseConv1D, layers.DepthwiseConv2D
 _SEPARABLE = layers.SeparableConv1D, layers.SeparableConv2D
+_RECURRENT = layers.LSTM, layers.GRU, layers.SimpleRNN
 _TRANSPOSED = layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose
 # Layers that have matrices among their weights but multiply none.
 _ELEMENTWISE = layers.Embedding, layers.PReLU, layers.BatchNormalization, layers.LayerNormalization
@@ -129,6 +131,13 @@ def _operations(layer, args, output, name: str) -> int:
         _, kernel, result = layer.equation.replace("->", ",").split(",")
         summed = prod(side for label, side in zip(kernel, layer.kernel.shape, strict=True) if label not in result)
         return 2 * _size(output, name) * summed
+    if isinstance(layer, layers.Bidirectional):
+        return sum(_operations(one, args, output, name) for one in (layer.forward_layer, layer.backward_layer))
+    if isinstance(layer, _RECURRENT):
+        steps = args[0].shape[1]
+        if steps is None:
+            raise UserError(f"{name} has an unknown number of steps; give the shape of a sample")
+        return 2 * steps * (prod(layer.cell.kernel.shape) + prod(layer.cell.recurrent_kernel.shape))
     unknown = any(len(weight.shape) > 1 for weight in getattr(layer, "trainable_weights", ()))
     if type(layer).__name__ in _OPERATIONS or (unknown and not isinstance(layer, _ELEMENTWISE)):
         raise UserError(f"{name}: the operations of {type(layer).__name__} cannot be counted; leave that layer out")

@@ -15,17 +15,19 @@ class Work:
     """Peak TFLOP/s of all ranks together; None if not given."""
 
     @classmethod
-    def of(cls, model, options, shape: tuple[int, ...], ranks: int) -> "Work":
-        """The work of `model` on training samples of `shape`; --random-crop may use a part of them."""
+    def of(cls, model, options, catalogue, ranks: int) -> "Work":
+        """The work of `model` on the training samples of `catalogue`; --random-crop may use a part of them."""
         from hpc_train.flops import count
 
+        shape = catalogue.inputs[0].shape if len(catalogue.inputs) == 1 else None
         sides = iter(getattr(options, "random_crop", None) or ())
         try:
-            # Sides that the model leaves open are the sides of the part.
-            open_sides = zip(model.input_shape[1:], shape, strict=True)
-            shape = tuple(next(sides, whole) if side is None else side for side, whole in open_sides)
+            if shape is not None:
+                # Sides that the model leaves open are the sides of the part.
+                open_sides = zip(model.input_shape[1:], shape, strict=True)
+                shape = tuple(next(sides, whole) if side is None else side for side, whole in open_sides)
         except (AttributeError, ValueError, TypeError):
-            # A model with a graph of its own, or of several inputs.
+            # A model with a graph of its own.
             return cls(None, options.peak_tflops and options.peak_tflops * ranks)
         try:
             counted = count.training(model, shape=shape)

@@ -68,7 +68,7 @@ def train(options: Options, task: Task) -> None:
     run, progress = _begin(name, options, world, assembly)
     if world.is_root:
         _announce(name, world, assembly, run, progress)
-    work = Work.of(assembly.model, options, assembly.feed.training.input_shape, world.size)
+    work = Work.of(assembly.model, options, assembly.feed.training, world.size)
     averages = Averages(assembly.model)
     training = _Training(options, task, world, requests, assembly, run, progress, averages, work)
     callbacks = _callbacks(training)

@@ -37,6 +37,10 @@ def test_image_networks_take_the_published_multiply_adds(build, published):
     [
         (layers.Dense(5), (7,), 7 * 5),
         (layers.Dense(5), (4, 7), 4 * 7 * 5),
+        # Four gates of an LSTM, three of a GRU: input of 7, state of 5, at each of 4 steps.
+        (layers.LSTM(5), (4, 7), 4 * 4 * (7 + 5) * 5),
+        (layers.GRU(5, return_sequences=True), (4, 7), 4 * 3 * (7 + 5) * 5),
+        (layers.Bidirectional(layers.SimpleRNN(5)), (4, 7), 2 * 4 * (7 + 5) * 5),
         (layers.EinsumDense("...x,xyz->...yz", (3, 5)), (4, 7), 4 * 7 * 3 * 5),
         (layers.Conv1D(5, 3, padding="causal"), (9, 2), 9 * 2 * 5 * 3),
         (layers.Conv2D(6, 3), (8, 9, 4), 6 * 7 * 4 * 6 * 9),

@@ -73,7 +73,7 @@ def run(benchmark: BenchOptions) -> None:
     with reading_errors(assembly.feed):
         ways = make_ways(names, options, task, assembly, world)
         measured = _measure(benchmark, ways, assembly, world)
-    work = Work.of(assembly.model, options, assembly.feed.training.input_shape, world.size)
+    work = Work.of(assembly.model, options, assembly.feed.training, world.size)
     found = _figures(benchmark, options, assembly, world, nodes, work, measured)
     with parallel.agree(world):
         if world.is_root:
