@@ -88,7 +88,6 @@ def test_a_model_of_any_size_is_counted_for_the_shape_given():
 def test_a_layer_without_a_rule_is_named_and_not_left_out():
     inputs = keras.Input((6, 4))
     for outputs, named in (
-        (layers.LSTM(3, name="memory")(inputs), "memory: the operations of LSTM"),
         (layers.MultiHeadAttention(2, 3, name="attend")(inputs, inputs), "attend: the operations of MultiHead"),
         (keras.ops.matmul(inputs, keras.ops.transpose(inputs, (0, 2, 1))), "Matmul"),
     ):
