@@ -9,6 +9,9 @@ from statistics import median
 from hpc_train.plotting import COLOURS, clean, new_figure, save
 
 _COLUMNS = 3
+# What metrics.jsonl has of an epoch besides its metrics.
+_OF_EPOCHS = {"epoch", "step", "samples", "ranks", "input_wait", "loss_scale", "skipped_steps", "samples_per_s"}
+_OF_EPOCHS |= {"tflops_per_s", "utilisation", "seconds"}
 
 
 @dataclass(frozen=True)
@@ -64,18 +67,30 @@ def panels_of(runs: dict[str, list[dict]]) -> list[Panel]:
         panels.append(Panel(title, _kept({phase + name: label for phase, label in phases.items()}, present)))
     overall = {"val_mean_iou": "all pixels", "val_sample_iou": "mean of samples (DeepCAM's)"}
     panels.append(Panel("Mean IoU, validation", _kept(overall, present)))
-    for score, title in (("iou", "IoU"), ("precision", "Precision"), ("recall", "Recall")):
+    scores = (("iou", "IoU"), ("precision", "Precision"), ("recall", "Recall")) if "val_mean_iou" in present else ()
+    for score, title in scores:
         of_classes = {key: match[1] for key in present if (match := re.fullmatch(f"val_{score}_(.+)", key))}
         if len(runs) == 1:
             panels.append(Panel(f"{title} by class, validation", of_classes))
         elif score == "iou":
             panels += [Panel(f"IoU of {name}, validation", {key: name}) for key, name in of_classes.items()]
-    panels.append(Panel("Learning rate", _kept({"learning_rate": ""}, present), _rate_scale(runs)))
+    panels += _others(present, phases, {key for panel in panels for key in panel.keys})
+    rates = {key: key.removeprefix("learning_rate").lstrip("_") for key in present if key.startswith("learning_rate")}
+    panels.append(Panel("Learning rate", rates, _rate_scale(runs)))
     panels.append(Panel("Throughput (samples/s)", _kept({"samples_per_s": ""}, present)))
     panels.append(Panel("Input wait, share of a step", _kept({"input_wait": ""}, present), percent=True))
     panels.append(Panel("Loss scale", _kept({"loss_scale": ""}, present), "log"))
     panels = [panel for panel in panels if panel.keys]
     return panels if len(runs) == 1 else [_one_curve(panel) for panel in panels]
+
+
+def _others(present, phases: dict[str, str], drawn: set[str]) -> list[Panel]:
+    """A panel for each other metric of training and validation."""
+    left = [key for key in present if key not in _OF_EPOCHS | drawn and not key.startswith("learning_rate")]
+    of_maps = re.compile("(iou|precision|recall)_" if "val_mean_iou" in present else "$^")
+    names = dict.fromkeys(key.removeprefix("val_") for key in left)
+    panels = (Panel(name, _kept({phase + name: label for phase, label in phases.items()}, present)) for name in names)
+    return [panel for panel in panels if not (of_maps.match(panel.title) or drawn & set(panel.keys))]
 
 
 def _draw_panel(axes, panel: Panel, runs: dict[str, list[dict]]) -> None:

@@ -37,6 +37,8 @@ class Program:
     @property
     def file(self) -> str | None:
         """The name of the script, where the block is a whole one that names itself; of changes: script.py."""
+        if titled := re.match(r"# (\w+\.py)\n", self.text):
+            return titled[1]
         named = re.search(r"""main\(.*"(?:python -m hpc_train\.)?(\w+)(?:\.py)?"\)\s*$""", self.text)
         return f"{named[1]}.py" if named else "script.py" if self.changed else None
 

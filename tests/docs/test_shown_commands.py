@@ -40,7 +40,7 @@ NOT_RUN = {
     "minutes; the command has tests of its own": r"\bbench |studies/|timeline|HOROVOD_|flops climate",
     "the tests themselves": r"pytest|ruff|tests/|\.ci/",
 }
-TRAINER = r"-m hpc_train\.(mnist|resnet|climate)\b|\b(mine|small)\.py\b"
+TRAINER = r"-m hpc_train\.(mnist|resnet|climate|fit)\b|\b(mine|small)\.py\b"
 # What is run with less work than the page asks for.
 SMALLER = (
     (r"--epochs \d+", "--epochs 1"),
@@ -70,7 +70,7 @@ def test_the_options_in_the_text_of_a_page_exist(page):
         if code in HALF_TYPED:
             continue
         wrong += [f"`{code}`: no {word}" for word in re.findall(r"(?<![\w-])--[a-z][\w-]*", code) if word not in known]
-        if re.match(r"(horovodrun -np \S+ )?(hpc-train \w|python -m hpc_train\.(mnist|resnet|climate)\b)", code):
+        if re.match(r"(horovodrun -np \S+ )?(hpc-train \w|python -m hpc_train\.(mnist|resnet|climate|fit)\b)", code):
             line = command_lines.of(shown.split(code))
             if line and (said := command_lines.problem(line, whole=False)):
                 wrong.append(f"`{code}`\n{said}")
@@ -129,6 +129,7 @@ def clone(tmp_path_factory):
     if not shutil.which("horovodrun", path=environment()["PATH"]):
         pytest.skip("Horovod is not built here: run `hpc-train build-horovod`")
     clone = Clone(tmp_path_factory.mktemp("clone"))
+    (clone.folder / "examples").symlink_to(shown.REPOSITORY / "examples")
     draw = np.random.default_rng(0)
     arrays = {}
     for split, samples in (("train", 128), ("test", 32)):

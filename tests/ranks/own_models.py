@@ -44,7 +44,7 @@ def train(name, build, targets="y", **changed):
     """Train with `fit`; the lines of metrics.jsonl and the run's folder."""
     run = FOLDER / name
     fit.run(options(build, targets, run=run, check_every=1, **changed))
-    hvd.barrier()
+    gather_objects(None)
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()], run
 
 
@@ -128,7 +128,7 @@ def a_vae_with_its_own_step_keeps_equal_replicas_and_reports_its_losses():
     given = training.Options(**{name: getattr(given, name) for name in training.Options.__dataclass_fields__})
     given = fit.replace(given, data=FOLDER / "digits", inputs=(), targets=())
     training.train(given, training.Task("vae", build))
-    hvd.barrier()
+    gather_objects(None)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["step"] >= 50
     _equal_replicas(made[-1])
@@ -215,7 +215,7 @@ def what_does_not_fit_is_refused_before_the_first_step():
         "sparse on floats": "takes class numbers, and the targets are float32",
         "mse on classes": "targets have shape (), the network's output (5,); for class numbers use sparse_categor",
         "mae on classes": "metric mae compares values one by one",
-        "shape": "loss huber compares values one by one, and targets have shape (), the network's output (2,)",
+        "shape": "compares values one by one, and targets have shape (), the network's output (2,); give the last",
         "one hot": "as one-hot labels: use categorical_crossentropy",
         "few": "the network has 2 outputs for 5 classes",
         "typo": "did you mean mean_squared_error?",

@@ -134,3 +134,19 @@ def test_mistakes_end_with_one_line(make, tmp_path):
         command.run(command.ReportRuns((run,)))
     with pytest.raises(UserError, match="given twice"):
         command.run(command.ReportRuns((run, run), tmp_path / "out"))
+
+
+def test_metrics_of_ones_own_get_a_panel_each_and_several_rates_a_curve_each():
+    lines = [line(1, mae=0.3, val_mae=0.4, kl=1.0, val_kl=2.0, val_precision_at_recall=0.5, critic=0.1)]
+    lines[0]["learning_rate_critic"] = lines[0].pop("learning_rate")
+    lines[0]["learning_rate_generator"] = 0.2
+    panels = {panel.title: panel.keys for panel in curves.panels_of({"run": lines})}
+    assert panels["mae"] == {"mae": "training", "val_mae": "validation"}
+    assert panels["kl"] == {"kl": "training", "val_kl": "validation"}
+    assert panels["precision_at_recall"] == {"val_precision_at_recall": "validation"}
+    assert panels["critic"] == {"critic": "training"}
+    assert panels["Learning rate"] == {"learning_rate_critic": "critic", "learning_rate_generator": "generator"}
+    assert set(panels) == {
+        *("Loss", "Accuracy", "mae", "kl", "precision_at_recall", "critic", "Learning rate"),
+        *("Throughput (samples/s)", "Input wait, share of a step"),
+    }

@@ -57,11 +57,16 @@ def check(judge, name: str, target, output, classes: int = 0, where: str = "") -
     """
     kind = kind_of(judge)
     wanted, given = tuple(target.shape)[1:], tuple(output.shape)[1:]
-    floating, name = "float" in str(target.dtype), f"{name}{f' of {where}' if where else ''}"
+    dtype = getattr(target.dtype, "name", str(target.dtype))
+    floating, name = "float" in dtype, f"{name}{f' of {where}' if where else ''}"
     if kind == "classes":
-        _check_classes(name, wanted, given, floating, str(target.dtype), classes)
+        _check_classes(name, wanted, given, floating, dtype, classes)
     elif kind == "values" and not _same(wanted, given):
-        hint = "; for class numbers use sparse_categorical_crossentropy" if _numbers_of_classes(wanted, given) else ""
+        hint = (
+            "; for class numbers use sparse_categorical_crossentropy"
+            if not floating and _numbers_of_classes(wanted, given)
+            else ""
+        )
         raise UserError(
             f"{name} compares values one by one, and targets have shape {wanted}, the network's output {given}{hint}"
             f"{'' if hint else '; give the last layer the shape of the targets'}"
