@@ -139,9 +139,23 @@ def clone(tmp_path_factory):
     with h5py.File(clone.folder / "parts.h5", "w") as file:
         file["a/b"], file["c/d"] = draw.normal(size=(40, 8, 8, 2)).astype("f4"), draw.integers(0, 9, (40, 3), "i2")
         file["e"] = draw.normal(size=40).astype("f4")
+    save_tables(clone.folder, draw)
     for line in ("prepare digits", "prepare npz --input mnist.npz --output shards/mnist"):
         clone.run(shown.Command("the tests", 0, f"hpc-train {line}"))
     return clone
+
+
+def save_tables(folder: Path, draw: np.random.Generator) -> None:
+    """Save what the page on preparing data begins with: a table of made-up houses, and pairs of arrays."""
+    lines = ["id,rooms,area,age,town,price"]
+    for number in range(500):
+        rooms, age, town = draw.integers(1, 8), draw.integers(0, 90), draw.choice(["Bergen", "Kobe", "Oslo"])
+        known = "" if draw.random() < 0.03 else age
+        area, price = rooms * 22 + draw.normal(0, 8), rooms / 5 - age / 500
+        lines.append(f"{number},{rooms},{area:.1f},{known},{town},{price:.3f}")
+    (folder / "houses.csv").write_text("\n".join(lines) + "\n")
+    for name in ("fields", "later"):
+        np.save(folder / f"{name}.npy", draw.normal(size=(100, 32, 48, 2)).astype("float32"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=shown.name)

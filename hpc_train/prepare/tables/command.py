@@ -65,13 +65,12 @@ def run(options: TableOptions) -> None:
     if importlib.util.find_spec("pyarrow") is None:
         raise UserError(f"tables need PyArrow, which is not installed: {pip_install('tables')}")
     from hpc_train.data.hdf5.access import reason
-    from hpc_train.prepare.tables.files import CsvFiles, ParquetFiles, find
+    from hpc_train.prepare.tables.files import CsvFiles, ParquetFiles, check_distinct, find
     from hpc_train.prepare.tables.table import Table
 
     source = CsvFiles(options.mark, options.columns) if isinstance(options, Csv) else ParquetFiles()
     paths, tests = find(options.files), find(flat(options.test))
-    if twice := sorted({*map(str, paths)} & {*map(str, tests)}):
-        raise UserError(f"{twice[0]}: is among the files and in --test; each row may be used once")
+    check_distinct(paths + tests)
     try:
         with Table(paths + tests, source, options) as table:
             table.read()
@@ -124,7 +123,7 @@ def _report(options: TableOptions, table, encoding, unknown: dict[str, dict[str,
     say(f"inputs: {listed(encoding.names)}")
     say(f"targets: {listed(table.roles.targets)}")
     if encoding.class_names:
-        say(f"classes: {', '.join(f'{number} {name}' for number, name in enumerate(encoding.class_names[:12]))}")
+        say(f"classes: {listed(f'{number}: {name}' for number, name in enumerate(encoding.class_names))}")
     missing = ", ".join(f"{name} {count}" for name, (count, _) in table.missing.items())
     if table.left_out:
         say(f"left out: {table.left_out} rows with missing values ({missing})")

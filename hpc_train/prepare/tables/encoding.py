@@ -142,9 +142,9 @@ class Encoding:
         return (lookup[_at(codes)] < 0) & ~np.isnan(codes)
 
     def _inputs(self, block: np.ndarray) -> np.ndarray:
-        inputs = np.zeros((len(block), len(self.names)))
+        inputs = np.zeros((len(block), len(self.names)), self.options.dtype)
         values = block[:, self._numbers]
-        inputs[:, self._places] = np.where(np.isnan(values), self._fills, values)
+        inputs[:, self._places] = np.where(np.isnan(values), self._fills, values) if self.filled else values
         for place, lookup, first in self._one_hot:
             found = lookup[_at(block[:, place])]
             rows = np.flatnonzero(found >= 0)

@@ -38,7 +38,8 @@ class CsvFiles:
     def pieces(self, path: str, names: tuple[str, ...]) -> Iterator[tuple[int, dict[str, pa.Array]]]:
         """Number of the first row, as a spreadsheet counts, and the columns of this name, piece by piece."""
         first = self._first_line(path)
-        header, row = self.header(path), 1 if self.columns else 2
+        place = {name: number for number, name in enumerate(self.header(path))}
+        row = 1 if self.columns else 2
         with _reading(path, "CSV"):
             if _quotes(path) % 2:
                 raise UserError(f"{path}: has an odd number of quotation marks; close the one that is open")
@@ -57,7 +58,7 @@ class CsvFiles:
                 ),
             )
             for batch in reader:
-                yield row, {name: batch.column(header.index(name)) for name in names}
+                yield row, {name: batch.column(place[name]) for name in names}
                 row += batch.num_rows
 
     def _first_line(self, path: str) -> list[str]:
@@ -97,7 +98,7 @@ def find(patterns: tuple[str, ...]) -> list[str]:
     """The files that names and patterns stand for, in sorted order within a pattern.
 
     Raises:
-        UserError: a file is missing, is a folder, or is named twice.
+        UserError: a file is missing, or is a folder.
     """
     paths = []
     for pattern in patterns:
@@ -107,11 +108,14 @@ def find(patterns: tuple[str, ...]) -> list[str]:
         if folder := next(filter(os.path.isdir, found), None):
             raise UserError(f"{folder}: is a folder; name its files, such as '{folder.rstrip('/')}/*'")
         paths += found
-    real = [os.path.realpath(path) for path in paths]
-    for place, path in enumerate(real):
-        if path in real[:place]:
-            raise UserError(f"{paths[place]}: is given twice; each row may be used once")
     return paths
+
+
+def check_distinct(paths: list[str]) -> None:
+    """UserError if a file is there twice."""
+    real = [os.path.realpath(path) for path in paths]
+    if twice := next((path for path, place in zip(paths, real, strict=True) if real.count(place) > 1), None):
+        raise UserError(f"{twice}: is given twice; each row may be used once")
 
 
 def _quotes(path: str) -> int:

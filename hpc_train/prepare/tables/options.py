@@ -75,10 +75,10 @@ class TableOptions:
             "--test": bool(self.test),
         }
         if sum(ways.values()) != 1:
-            given = " with ".join(name for name, used in ways.items() if used) or "no option"
+            given = " and ".join(name for name, used in ways.items() if used)
+            what = f"{given} exclude each other" if given else "no option says which rows are for testing"
             raise UserError(
-                f"{given} says which rows are for testing; give one of --test-fraction 0.2 (0 for no test part), "
-                "--split-column NAME and --test FILE"
+                f"{what}; give one of --test-fraction 0.2 (0 for no test part), --split-column NAME and --test FILE"
             )
         if self.test_fraction is not None and not 0 <= self.test_fraction < 1:
             raise UserError(f"--test-fraction is {self.test_fraction}; give at least 0, and less than 1")

@@ -1,5 +1,6 @@
 """Which column of a table is an input, a target or a category, and which is left out."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from hpc_train.errors import UserError
@@ -66,21 +67,21 @@ def check_header(path: str, header: list[str]) -> None:
             f"{path}: the first line is {listed(header)}: numbers, not names of columns; add a line of names"
             " or give them with --columns"
         )
-    for name in header:
-        if header.count(name) > 1:
-            which = f"two columns are named {name!r}" if name else "two columns have no name"
-            raise UserError(f"{path}: {which}; give each column a name of its own")
+    name, times = Counter(header).most_common(1)[0]
+    if times > 1:
+        which = f"are named {name!r}" if name else "have no name"
+        raise UserError(f"{path}: {times} columns {which}; give each column a name of its own")
 
 
 def check_same(path: str, header: list[str], first: str, roles: Roles) -> None:
     """UserError unless a further file has the columns of the first, in any order."""
     check_header(path, header)
-    if sorted(header) != sorted(roles.header):
-        strange = sorted(set(header) ^ set(roles.header))
-        where = path if strange[0] in header else first
-        raise UserError(
-            f"{path}: has not the columns of {first}: only {where} has {listed(strange)}; give both the same"
+    lacks, more = set(roles.header) - set(header), set(header) - set(roles.header)
+    if lacks or more:
+        what = " and ".join(
+            f"{verb} {listed(sorted(names))}" for verb, names in (("lacks", lacks), ("also has", more)) if names
         )
+        raise UserError(f"{path}: has other columns than {first}: it {what}; give all files the same columns")
 
 
 def listed(names, most: int = 12) -> str:

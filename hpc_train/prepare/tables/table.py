@@ -36,6 +36,7 @@ class Table:
     def __init__(self, paths: list[str], source, options: TableOptions):
         self.paths, self.source, self.options = paths, source, options
         self.roles: Roles = assign(paths[0], source.header(paths[0]), options)
+        self._places = {name: place for place, name in enumerate(self.roles.used, 1)}
         self.starts: list[int] = []
         self.missing: dict[str, list] = {}
         self.rounded: dict[str, float] = {}
@@ -83,7 +84,7 @@ class Table:
 
     def column(self, name: str) -> int:
         """Place of a column in `values`."""
-        return 1 + self.roles.used.index(name)
+        return self._places[name]
 
     def place(self, number: float) -> str:
         """The file and row of a row's number in all files, for messages."""

@@ -36,23 +36,20 @@ def numbers(column: pa.Array, dtype: np.dtype, words: tuple[str, ...] = (), deci
     Raises:
         BadValue: for the first value that is no finite number of this type.
     """
-    stored = column = _plain(column)
-    if is_text(column.type):
-        text = pc.utf8_trim_whitespace(column)
-        blank = pc.is_in(pc.utf8_lower(text), pa.array([*MISSING, *map(str.lower, words)], text.type))
-        if decimal != ".":
-            # A point here separates thousands, which would be read as decimals: nothing that is a number has a "?".
-            text = pc.replace_substring(pc.replace_substring(text, ".", "?"), decimal, ".")
-        column = pc.if_else(blank, pa.scalar(None, text.type), text)
-    elif not any(is_kind(column.type) for is_kind in _NUMERIC):
+    column = _plain(column)
+    text = is_text(column.type)
+    if not text and not any(is_kind(column.type) for is_kind in _NUMERIC):
         raise BadValue(0, f"{column.type} is not a type of numbers")
-    if pa.types.is_boolean(column.type):
-        column = column.cast(pa.uint8())
     try:
-        values = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+        # Most columns hold plain numbers only.
+        found = _float64(column) if not text or decimal == "." else _float64(_cleaned(column, words, decimal))
     except pa.ArrowInvalid:
-        row = _first_bad(column)
-        raise _not_a_number(row, stored[row].as_py()) from None
+        cleaned = _cleaned(column, words, decimal) if text else column
+        row = _first_bad(cleaned)
+        if row is not None:
+            raise _not_a_number(row, column[row].as_py()) from None
+        found = _float64(cleaned)
+    values = found.to_numpy(zero_copy_only=False)
     known = [float(word) for word in words if is_number(word)]
     values = np.where(np.isin(values, known), np.nan, values) if known else values
     _check_range(values, dtype)
@@ -104,6 +101,20 @@ def _plain(column: pa.Array) -> pa.Array:
     return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
+def _float64(column: pa.Array) -> pa.Array:
+    return (column.cast(pa.uint8()) if pa.types.is_boolean(column.type) else column).cast(pa.float64())
+
+
+def _cleaned(text: pa.Array, words: tuple[str, ...], decimal: str) -> pa.Array:
+    """Texts without blanks around them, with a decimal point, and null where a value is missing."""
+    text = pc.utf8_trim_whitespace(text)
+    blank = pc.is_in(pc.utf8_lower(text), pa.array([*MISSING, *map(str.lower, words)], text.type))
+    if decimal != ".":
+        # A point here separates thousands, which would be read as decimals: nothing that is a number has a "?".
+        text = pc.replace_substring(pc.replace_substring(text, ".", "?"), decimal, ".")
+    return pc.if_else(blank, pa.scalar(None, text.type), text)
+
+
 def _not_a_number(row: int, value) -> BadValue:
     if isinstance(value, int):
         return BadValue(row, f"{value} is beyond 2**53, the whole numbers that float64 holds", "leave the column out")
@@ -111,18 +122,19 @@ def _not_a_number(row: int, value) -> BadValue:
     return BadValue(row, f"{shown(value)} is not a number", marks if _MARKED.fullmatch(str(value).strip()) else "")
 
 
-def _first_bad(column: pa.Array) -> int:
-    """The first row that cannot be cast, found by halves: Arrow does not tell."""
-    first, stop = 0, len(column)
+def _first_bad(column: pa.Array) -> int | None:
+    """The first row that is no number, or None; found by halves, since Arrow does not tell."""
+    first, stop = 0, len(column) + 1
+    # The rows before `first` can be cast, those before `stop` cannot.
     while stop - first > 1:
         middle = (first + stop) // 2
         try:
-            column.slice(first, middle - first).cast(pa.float64())
+            _float64(column.slice(first, middle - first))
         except pa.ArrowInvalid:
             stop = middle
         else:
             first = middle
-    return first
+    return first if first < len(column) else None
 
 
 def _check_range(values: np.ndarray, dtype: np.dtype) -> None:
