@@ -51,6 +51,7 @@ class Feed:
         self.options, self.world = options, world
         self.comm = parallel.Ranks(world)
         training = options.catalogue("train", self.comm)
+        _check_weights(training)
         options.check_images(training.encoding)
         stored = [split.resized(options.image_size) for split in (training, self._open_held_out(training))]
         fields = isinstance(options, FieldOptions)
@@ -196,6 +197,18 @@ def staged(options):
             f"--stage {options.stage} is a different path on each node; name one that is the same on all"
         ).agreed()
     return dataclasses.replace(options, **moved)
+
+
+def _check_weights(catalogue: Catalogue) -> None:
+    """Refuse weights that Keras would multiply with the wrong axis of a loss; collective."""
+    short = [part for part in catalogue.weights if not part.shape]
+    many = [part for part in catalogue.targets or catalogue.inputs if len(part.shape) > 1]
+    if short and many:
+        raise UserError(
+            f"{catalogue.files[0]}: the sample weights {short[0].datasets[0]} are one number a sample, which Keras "
+            f"lines up with the last axis of a loss, but the {many[0].label} has the axes {many[0].shape}; store them "
+            "with an axis of length 1 for each axis that the loss keeps: (n, 1, 1) for label maps (height, width)"
+        ).agreed()
 
 
 def _form(catalogue: Catalogue) -> str:
