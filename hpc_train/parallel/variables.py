@@ -53,7 +53,9 @@ def _attributes(model) -> Iterator[tuple[str, Any]]:
     for layer in model._flatten_layers():
         prefix = "" if layer is model else f"{layer.name}."
         for name, value in list(vars(layer).items()):
-            yield from _items(prefix + name, value, set())
+            # TensorFlow notes the same attributes once more for its own files.
+            if not name.startswith("_self_"):
+                yield from _items(prefix + name, value, set())
 
 
 def _items(name: str, value, seen: set[int]) -> Iterator[tuple[str, Any]]:

@@ -10,6 +10,7 @@ from hpc_train.training.monitor import LOSS, Monitor, choose
 from hpc_train.training.options import Options
 from hpc_train.training.own_model import rates as own_rates
 from hpc_train.training.own_model.rates import Rates
+from hpc_train.training.own_model.script import explained
 from hpc_train.training.task import Task, loss_names
 
 if TYPE_CHECKING:
@@ -187,7 +188,8 @@ def network(options: Options, task: Task, catalogue):
     Raises:
         UserError: the options and the data do not fit the network.
     """
-    model = (task.transfer or transfer.build)(options, catalogue) if options.init else task.model(catalogue)
+    with explained(f"the network of {task.name}"):
+        model = (task.transfer or transfer.build)(options, catalogue) if options.init else task.model(catalogue)
     if task.fits:
         task.fits(model, catalogue)
     return model

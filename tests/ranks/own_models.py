@@ -87,7 +87,7 @@ def a_compiled_model_keeps_its_loss_metrics_and_optimizer():
     saved = keras.models.load_model(run / "model.keras")
     assert type(saved.optimizer) is keras.optimizers.SGD
     assert saved.optimizer.momentum == 0.9
-    assert {line["learning_rate"] for line in lines} == {pytest.approx(0.01)}
+    assert [line["learning_rate"] for line in lines] == pytest.approx([0.01] * 2)
     assert lines[-1]["val_mae"] < lines[0]["val_mae"]
     assert json.loads((run / "run.json").read_text())["facts"]["monitor"] == "loss:min"
 
@@ -126,7 +126,8 @@ def a_vae_with_its_own_step_keeps_equal_replicas_and_reports_its_losses():
     run = FOLDER / "vae"
     given = options("one", "k", run=run, check_every=1, epochs=3, batch_size=8)
     given = training.Options(**{name: getattr(given, name) for name in training.Options.__dataclass_fields__})
-    given = fit.replace(given, data=FOLDER / "digits", inputs=(), targets=())
+    given = fit.replace(given, data=FOLDER / "digits", inputs=(), targets=(), optimizer="sgd", lr=training.Options.lr)
+    given = fit.replace(given, lr_scaling="linear")
     training.train(given, training.Task("vae", build))
     gather_objects(None)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -147,7 +148,7 @@ def metrics_over_the_ranks_are_those_of_one_process():
     values = ("mae", "mse", "RootMeanSquaredError", "R2Score", "PearsonCorrelation", "ConcordanceCorrelation")
     values += ("CosineSimilarity", "LogCoshError", "mape")
     classes = ("accuracy", "MeanIoU", "sparse_categorical_crossentropy", "SparseTopKCategoricalAccuracy")
-    binary = ("AUC", "binary_accuracy", "BinaryCrossentropy")
+    binary = ("AUC", "binary_accuracy")
     counted = ("AUC", "Precision", "Recall", "TruePositives", "FalseNegatives", "BinaryIoU")
     one_hot = ("F1Score", "OneHotMeanIoU", "categorical_accuracy", "KLDivergence", "CategoricalHinge")
     for build, targets, loss, metrics, more in (
@@ -230,7 +231,7 @@ def what_does_not_fit_is_refused_before_the_first_step():
         "none": "is compiled without an optimizer",
         "raises": "in raises: `return catalogue.input_shape[0] / 0`)",
         "text": "returns builtins.str, not a Keras 3 model",
-        "two": "needs_two() missing 1 required positional argument: 'width'",
+        "two": "missing a required argument: 'width'; it may take the catalogue",
         "missing": "own_models: has no 'won'; did you mean two?",
         "call": "in call: `return self.last(x) + keras.ops.reshape(x, (3, 7))`)",
         "loose": "train_step of Loose changes",

@@ -1,6 +1,7 @@
 """Losses and metrics by name: of Keras, or in a user's own file."""
 
 import difflib
+import functools
 import inspect
 import re
 from collections.abc import Callable
@@ -65,7 +66,8 @@ def metric(name: str, classes: int, logits: Callable[[], bool]):
     import keras
 
     if script.is_reference(name):
-        return _own(name)
+        found = _own(name)
+        return _aligned(found) if inspect.isfunction(found) else found
     if _SHORT.get(name.lower(), name) in _BY_SHAPE:
         return name
     option = f"--metrics {name}"
@@ -91,6 +93,21 @@ def _own(reference: str):
     found = script.load(reference)
     with script.explained(reference):
         return found() if inspect.isclass(found) else found
+
+
+def _aligned(function: Callable) -> Callable:
+    """A function of targets and outputs that gets both with the same axes, as Keras has it for losses."""
+    from keras import ops
+
+    @functools.wraps(function)
+    def aligned(y_true, y_pred):
+        if len(y_true.shape) == len(y_pred.shape) - 1 and y_pred.shape[-1] == 1:
+            y_true = ops.expand_dims(y_true, -1)
+        elif len(y_pred.shape) == len(y_true.shape) - 1 and y_true.shape[-1] == 1:
+            y_pred = ops.expand_dims(y_pred, -1)
+        return function(y_true, y_pred)
+
+    return aligned
 
 
 def _class(name: str, home, option: str) -> type:

@@ -72,8 +72,9 @@ def build(reference: str, catalogue):
     function = load(reference)
     if not callable(function):
         raise UserError(f"{reference} is {type(function).__name__}, not a function that returns a Keras model")
+    arguments = _arguments(function, catalogue, reference)
     with explained(reference):
-        model = function(catalogue) if _takes_catalogue(function) else function()
+        model = function(*arguments)
     if not isinstance(model, keras.Model):
         what = "nothing" if model is None else f"{type(model).__module__}.{type(model).__qualname__}"
         raise UserError(f"{reference} returns {what}, not a Keras 3 model; end it with `return model`")
@@ -82,12 +83,17 @@ def build(reference: str, catalogue):
 
 @contextmanager
 def explained(what: str) -> Iterator[None]:
-    """Make one line of what a user's own code raises in the `with` block: what, where, and the line itself."""
+    """Make one line of what a user's own code raises in the `with` block: what, where, and the line itself.
+
+    What this package or a library raises by itself passes through.
+    """
     try:
         yield
     except UserError:
         raise
     except (Exception, SystemExit) as error:
+        if not (_frames(error) or isinstance(error, (SyntaxError, ImportError))):
+            raise
         raise UserError(f"{what}: {in_a_line(error)}") from error
 
 
@@ -95,7 +101,7 @@ def in_a_line(error: BaseException) -> str:
     """An exception with the innermost line of the user's own files that led to it."""
     from hpc_train.parallel.unbuilt import in_a_line as said
 
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame.filename)]
+    frames = _frames(error)
     text = said(error)[:400].rstrip(". ")
     if isinstance(error, SyntaxError) and error.filename:
         return f"{text} ({error.filename}, line {error.lineno})"
@@ -103,6 +109,11 @@ def in_a_line(error: BaseException) -> str:
         return text
     last = frames[-1]
     return f"{text} ({last.filename}, line {last.lineno}, in {last.name}: `{last.line}`)"
+
+
+def _frames(error: BaseException) -> list[traceback.FrameSummary]:
+    """The places in the user's own files that led to an exception, the innermost last."""
+    return [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame.filename)]
 
 
 @lru_cache
@@ -124,13 +135,20 @@ def _module(place: str) -> ModuleType:
         return module
 
 
-def _takes_catalogue(function) -> bool:
+def _arguments(function, catalogue, reference: str) -> tuple:
+    """What a function is called with: the catalogue, if it takes an argument that has no default or is named so."""
     try:
-        parameters = list(inspect.signature(function).parameters.values())
+        signature = inspect.signature(function)
     except (TypeError, ValueError):
-        return False
-    places = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
-    return bool(places) and (places[0].default is places[0].empty or places[0].name == "catalogue")
+        return ()
+    places = [one for one in signature.parameters.values() if one.kind in (0, 1)]
+    takes = bool(places) and (places[0].default is places[0].empty or places[0].name == "catalogue")
+    arguments = (catalogue,) if takes else ()
+    try:
+        signature.bind(*arguments)
+    except TypeError as error:
+        raise UserError(f"{reference}: {error}; it may take the catalogue of the data, or nothing") from error
+    return arguments
 
 
 def _is_own(value, module: ModuleType) -> bool:
