@@ -27,11 +27,12 @@ class JudgeOptions:
 
     GROUP = "loss"
 
-    loss: str | None = None
-    """Loss of Keras, such as mse or huber, or FILE.py:NAME of your own. By default, for class numbers, cross-entropy. A
-    compiled model has its own loss, metrics and optimizer."""
+    loss: tuple[str, ...] = ()
+    """Loss of Keras, such as mse or huber, or FILE.py:NAME of your own; y=mse mask=bce for several targets. By default,
+    for class numbers, cross-entropy. A compiled model has its own loss, metrics and optimizer."""
     metrics: tuple[str, ...] = ()
-    """Metrics of Keras, such as mae AUC, or FILE.py:NAME of your own; with the default loss, accuracy by default."""
+    """Metrics of Keras, such as mae AUC, or FILE.py:NAME of your own, of all targets, or of one as y=mae; with the
+    default loss, accuracy by default."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,7 @@ def name(build: str) -> str:
 
 def _absolute(options: Options) -> Options:
     """The options with absolute paths, as the run's record keeps them."""
-    loss = options.loss and script.absolute(options.loss)
-    metrics = tuple(map(script.absolute, options.metrics))
+    loss, metrics = (tuple(map(judges.absolute, words)) for words in (options.loss, options.metrics))
     return replace(options, build=script.absolute(options.build), loss=loss, metrics=metrics)
 
 

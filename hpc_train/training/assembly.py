@@ -147,7 +147,7 @@ def make(
     if compiled:
         rates = _adopt(model, options, task, global_batch, wrapper)
     else:
-        judged = _judged(options, task, catalogue, own, lambda: rehearsal.gives_logits(model, shapes))
+        judged = _judged(options, task, catalogue, own, lambda name: rehearsal.gives_logits(model, shapes, name))
         inner = recipe.optimizer(options, options.lr, options.multipliers(options.lr))
         optimizer = _distributed(inner, options, wrapper)
         model.compile(optimizer, **judged, auto_scale_loss=False, jit_compile=False)

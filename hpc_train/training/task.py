@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from hpc_train.errors import UserError
 from hpc_train.optim.recipe import RecipeOptions
@@ -24,8 +25,8 @@ class Task:
         name: of the run, for its folder.
         model: returns a Keras model. One that is compiled keeps its loss, metrics and optimizers, each of which is made
             to average over the ranks.
-        loss: a name of Keras's or `FILE.py:NAME`, or a function that returns a Keras loss; by default, for class
-            numbers, it is the cross-entropy of the options' recipe.
+        loss: a name of Keras's or `FILE.py:NAME`, for several outputs words such as "y=mse", or a function that
+            returns a Keras loss; by default, for class numbers, it is the cross-entropy of the options' recipe.
         metrics: names as of a loss, or a function that returns Keras metrics; by default, with the default loss,
             accuracy.
         monitor: the metric that chooses the best model and counts for --patience, with or without `:min` or `:max`
@@ -42,7 +43,7 @@ class Task:
 
     name: str
     model: Callable[["Catalogue"], object]
-    loss: Callable[["Catalogue"], object] | str | None = None
+    loss: Callable[["Catalogue"], object] | str | tuple[str, ...] | None = None
     metrics: Callable[["Catalogue"], list] | tuple[str, ...] | None = None
     monitor: str | None = None
     shown: tuple[str, ...] | None = None
@@ -51,32 +52,54 @@ class Task:
     fits: Callable[[object, "Catalogue"], None] | None = None
     transfer: Callable[[object, "Catalogue"], object] | None = None
 
-    def compiled_with(self, options, catalogue: "Catalogue", logits: Callable[[], bool] = lambda: True) -> dict:
+    def compiled_with(self, options, catalogue: "Catalogue", logits: Callable[[str], bool] = lambda name: True) -> dict:
         """The arguments `loss` and `metrics` of Keras's `compile`.
 
         Args:
             options: of the trainer.
             catalogue: of the training data.
-            logits: whether the network gives logits; called where a loss or metric has to know.
+            logits: whether an output of this name, "" for the only one, gives logits; called where a loss or metric
+                has to know.
 
         Raises:
             UserError: there is no such loss or metric, or none is given for targets that are no class numbers.
         """
         from hpc_train.training.own_model import judges
 
-        if options.label_smoothing and isinstance(self.loss, str):
-            raise UserError("--label-smoothing is for the default loss of class numbers; leave it out")
-        if isinstance(self.loss, str):
-            loss = judges.loss(self.loss, logits)
+        # Keras has the outputs' names from the targets.
+        outputs = [part.name for part in catalogue.targets] or [""]
+        if callable(self.loss):
+            loss = self.loss(catalogue)
+        elif self.loss:
+            if options.label_smoothing:
+                raise UserError("--label-smoothing is for the default loss of class numbers; leave it out")
+            loss = _losses((self.loss,) if isinstance(self.loss, str) else self.loss, outputs, logits)
         else:
-            loss = self.loss(catalogue) if self.loss else _default_loss(options, catalogue, logits)
+            loss = _default_loss(options, catalogue, lambda: logits(outputs[0]))
         if callable(self.metrics):
             metrics = self.metrics(catalogue)
         else:
-            metrics = [judges.metric(name, catalogue.classes, logits) for name in self.metrics or ()]
+            named = judges.of_outputs("--metrics", self.metrics or (), outputs)
+            made: dict[str, Any] = {
+                output: [judges.metric(name, catalogue.classes, partial(logits, output)) for name in names]
+                for output, names in named.items()
+            }
+            metrics = made.get("", made)
         if not (self.loss or self.metrics):
             metrics = _default_metrics(catalogue)
         return {"loss": loss, "metrics": metrics}
+
+
+def _losses(words: tuple[str, ...], outputs: list[str], logits: Callable[[str], bool]):
+    """The loss, or a dict of the losses of several outputs; one without a loss is not trained."""
+    from hpc_train.training.own_model import judges
+
+    made: dict[str, Any] = {}
+    for output, names in judges.of_outputs("--loss", words, outputs).items():
+        if len(names) > 1:
+            raise UserError(f"--loss: {' and '.join(names)} are for one output; give one loss, or OUTPUT=LOSS for each")
+        made[output] = judges.loss(names[0], partial(logits, output)) if names else None
+    return made.get("", made)
 
 
 def _default_loss(options, catalogue: "Catalogue", logits: Callable[[], bool]):
@@ -92,6 +115,8 @@ def _default_loss(options, catalogue: "Catalogue", logits: Callable[[], bool]):
 def _default_metrics(catalogue: "Catalogue") -> list:
     import keras
 
+    if len(catalogue.targets) > 1:
+        return []
     top5 = [keras.metrics.SparseTopKCategoricalAccuracy(5, name="top5")] if catalogue.classes >= _MANY_CLASSES else []
     return ["accuracy", *top5]
 

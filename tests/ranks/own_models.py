@@ -37,6 +37,7 @@ CONSTANT = {"lr_scaling": "none", "warmup_epochs": 0.0, "decay": "none"}
 
 def options(build, targets="y", **changed):
     given = {"data": FOLDER / "data", "inputs": ("x",), "targets": (targets,), "batch_size": BATCH, "histograms": False}
+    changed |= {"loss": (changed["loss"],)} if isinstance(changed.get("loss"), str) else {}
     return fit.Options(build=f"{FILE}:{build}", **{**given, **changed})
 
 

@@ -4,7 +4,7 @@ import difflib
 import functools
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hpc_train.errors import UserError
@@ -26,12 +26,45 @@ _BY_SHAPE = ("accuracy", "crossentropy")
 _BASES = ("Loss", "Metric", "MeanMetricWrapper")
 
 
-def check(loss: str | None, metrics: tuple[str, ...]) -> None:
+def check(losses: tuple[str, ...], metrics: tuple[str, ...]) -> None:
     """UserError, before anything is imported, for what names no file."""
-    for option, names in (("--loss", [loss] if loss else []), ("--metrics", metrics)):
-        for name in names:
+    for option, words in (("--loss", losses), ("--metrics", metrics)):
+        for _, name in map(_split, words):
             if script.is_reference(name):
                 script.check(name, option)
+
+
+def absolute(word: str) -> str:
+    """A word of --loss or --metrics with the absolute path of its file, if it names one."""
+    output, name = _split(word)
+    return f"{output}={script.absolute(name)}" if output else script.absolute(name)
+
+
+def of_outputs(option: str, words: Sequence[str], outputs: Sequence[str]) -> dict[str, list[str]]:
+    """The names that `words` give each output: those without an output's name are for all.
+
+    Args:
+        option: for messages.
+        words: such as "mae" or "y=mae".
+        outputs: names of the outputs, or "" for the only one.
+
+    Raises:
+        UserError: there is no such output.
+    """
+    found: dict[str, list[str]] = {output: [] for output in outputs}
+    for output, name in map(_split, words):
+        if output and output not in found:
+            there = ", ".join(filter(None, outputs))
+            remedy = f"there are {there}" if there else "name targets, as in --targets y=DATASET, or leave it out"
+            raise UserError(f"{option} {output}={name}: no target has the name {output}; {remedy}")
+        for chosen in [output] if output else outputs:
+            found[chosen].append(name)
+    return found
+
+
+def _split(word: str) -> tuple[str, str]:
+    match = re.fullmatch(r"(\w[\w-]*)=(.+)", word)
+    return (match[1], match[2]) if match else ("", word)
 
 
 def loss(name: str, logits: Callable[[], bool]):

@@ -29,16 +29,18 @@ def has_own_step(model, step: str) -> bool:
     return getattr(getattr(model, step), "__func__", None) is not getattr(keras.Model, step)
 
 
-def gives_logits(model, batch) -> bool:
-    """Whether the network does not end in softmax or sigmoid.
+def gives_logits(model, batch, name: str = "") -> bool:
+    """Whether an output of the network does not end in softmax or sigmoid.
 
     Args:
         model: any that can be called.
         batch: shapes and dtypes of a batch: (inputs, targets, ...).
+        name: of the output, where there are several; all are looked at where the network does not name them.
     """
     inputs = keras.utils.unpack_x_y_sample_weight(batch)[0]
     graph = _traced(lambda x: model(x, training=False), inputs, f"{model.name} cannot be called on a batch").graph
-    for output in graph.outputs:
+    ends = graph.structured_outputs
+    for output in [ends[name]] if isinstance(ends, Mapping) and name in ends else graph.outputs:
         while output.op.type in _SAME:
             output = output.op.inputs[0]
         if output.op.type in ("Softmax", "Sigmoid"):
