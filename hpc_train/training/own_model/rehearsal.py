@@ -64,6 +64,8 @@ def training(model, batch) -> list[str]:
     what = f"train_step of {type(model).__name__}"
     graph = _traced(model.train_step, batch, what).graph
     built(model)
+    # Keras calls a model built that was called; one whose parts alone are called can be saved as well.
+    model.built = True
     held = [*everything(model), *(variable for metric in leaves(model) for variable in metric.variables)]
     known = {id(variable.value.handle) for variable in held}
     changed = {id(op.inputs[0]) for op in graph.get_operations() if op.type.startswith(("Assign", "ResourceScatter"))}
