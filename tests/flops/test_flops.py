@@ -136,3 +136,24 @@ def test_the_command_refuses_options_that_make_no_sense():
     ):
         with pytest.raises(UserError, match=message):
             flops_command.run(options)
+
+
+def test_a_model_of_ones_own_is_counted_on_the_shape_of_its_data(tmp_path, capsys):
+    import own_models
+
+    data = own_models.write(tmp_path / "data", 8, 4)
+    asked = {"trainer": "fit", "build": "own_models:two", "data": data, "inputs": ("x",), "targets": ("two",)}
+    flops_command.run(Flops(**asked, step=True))
+    said = capsys.readouterr().out
+    # 5 columns, 8 units, 2 numbers: two operations for each weight of the kernels.
+    assert "samples of 5: 66 parameters" in said
+    assert f"{2 * (5 * 8 + 8 * 2)} FLOP a sample" in said
+    assert "one training step of 1 sample" in said
+    for options, message in (
+        ({"trainer": "fit"}, "flops fit needs your function and data"),
+        ({**asked, "shape": (5,)}, "--model and --shape are for the networks of the suite"),
+        ({"trainer": "mnist", "data": data}, "--data is for `hpc-train flops fit`"),
+        ({"trainer": "mnist", "build": "own_models:two"}, "build is for `hpc-train flops fit`"),
+    ):
+        with pytest.raises(UserError, match=message):
+            flops_command.run(Flops(**options))

@@ -19,7 +19,7 @@ NEEDED = {
     "OneHotIoU": {"num_classes": 3, "target_class_ids": [1]},
     "OneHotMeanIoU": {"num_classes": 3},
     "PrecisionAtRecall": {"recall": 0.5},
-    "RecallAtPrecision": {"precision": 0.5},
+    "RecallAtPrecision": {"precision": 0.9},
     "SensitivityAtSpecificity": {"specificity": 0.5},
     "SpecificityAtSensitivity": {"sensitivity": 0.5},
 }
