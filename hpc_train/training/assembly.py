@@ -47,27 +47,6 @@ class Assembly:
     notes: list[str] = field(default_factory=list)
     facts: dict = field(default_factory=dict)
 
-    def not_finite(self, rank: int, epoch: int, position: int) -> str:
-        """The first sample of a step that holds a value that is not finite, in words; empty for none.
-
-        Args:
-            rank: that took the samples.
-            epoch: completed epochs before the step.
-            position: samples of the epoch that were consumed before the step.
-        """
-        import numpy as np
-        import tensorflow as tf
-
-        batch = next(iter(self.feed.batches(self.plan, epoch, position, 1)))
-        catalogue, numbers = self.feed.training, self.plan.indices(epoch, 0, rank, position)
-        for part, values in zip(("input", "target", "weight"), batch, strict=False):
-            for array in map(np.asarray, tf.nest.flatten(values)):
-                bad = ~np.isfinite(array.reshape(len(array), -1)).all(1) if array.dtype.kind == "f" else np.zeros(1)
-                if bad.any():
-                    (file,), (row,) = catalogue.locate(numbers[np.argmax(bad)][np.newaxis])
-                    return f"the {part} of row {row} of {catalogue.files[file]} is not finite"
-        return ""
-
 
 def assemble(options: Options, task: Task, world: "World") -> Assembly:
     """Open the data, plan the epochs, build the network and compile it. Collective; after `parallel.init`.

@@ -35,7 +35,7 @@ class Position(keras.callbacks.Callback):
         world: the ranks.
 
     Raises:
-        UserError: on the ranks whose loss is not finite; it names a sample that is not finite itself.
+        UserError: on the ranks whose loss is not finite; the reader has named samples that are not.
     """
 
     def __init__(self, progress: Progress, assembly: Assembly, world: World):
@@ -58,14 +58,10 @@ class Position(keras.callbacks.Callback):
         for name, value in ({"loss": logs["loss"]} if "loss" in (logs or {}) else logs or {}).items():
             if np.ndim(value) == 0 and not math.isfinite(value):
                 where = f"step {self.progress.step} (epoch {self.progress.epoch + 1})"
-                raise UserError(f"the {name} is {value} at {where}; {self._why()}")
-
-    def _why(self) -> str:
-        begun = self.progress.position - self.plan.global_batch
-        found = self.assembly.not_finite(self.world.rank, self.progress.epoch, begun)
-        if found:
-            return f"{found}: remove such samples, or fill them"
-        return "lower --lr or lengthen --warmup-epochs, and check that the inputs are scaled"
+                raise UserError(
+                    f"the {name} is {value} at {where}; lower --lr or lengthen --warmup-epochs, and check that the "
+                    "inputs are scaled"
+                )
 
     def on_epoch_end(self, epoch, logs=None):
         self.progress.epoch, self.progress.position = epoch + 1, 0

@@ -358,15 +358,18 @@ def test_layers_of_ones_own_come_from_a_script(tmp_path):
 def test_a_regression_is_trained_and_predicted_on_named_data_sets_that_only_training_names(tmp_path):
     """The script is that of docs/own-model.md."""
     text = (REPOSITORY / "docs" / "own-model.md").read_text()
-    (script,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if '"regression"' in block]
-    (tmp_path / "regression.py").write_text(script)
+    (script,) = [
+        block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if block.startswith("# mine.py")
+    ]
+    (tmp_path / "mine.py").write_text(script)
     draw = np.random.default_rng(6)
     for split, samples in (("train", 256), ("test", 64)):
         (tmp_path / "data" / split).mkdir(parents=True)
         x = draw.normal(size=(samples, 3)).astype("float32")
         with h5py.File(tmp_path / "data" / split / "a.h5", "w") as file:
             file["x"], file["y"] = x, (x @ [1.0, -2.0, 0.5] + 0.1 * draw.normal(size=samples)).astype("float32")
-    train = ["regression.py", "--data", "data", "--inputs", "x", "--targets", "y", "--epochs", "4", "--run", "run"]
+    train = ["-m", "hpc_train.fit", "mine.py:build", "--data", "data", "--inputs", "x", "--targets", "y"]
+    train += ["--loss", "mse", "--metrics", "mae", "--epochs", "4", "--run", "run"]
     predict = ["-m", "hpc_train.cli", "predict", "run", "--data", "data", "--which", "last"]
     for command in (train, predict):
         env = environment(PYTHONPATH=str(REPOSITORY))

@@ -37,7 +37,8 @@ CONSTANT = {"lr_scaling": "none", "warmup_epochs": 0.0, "decay": "none"}
 
 def options(build, targets="y", **changed):
     given = {"data": FOLDER / "data", "inputs": ("x",), "targets": (targets,), "batch_size": BATCH, "histograms": False}
-    changed |= {"loss": (changed["loss"],)} if isinstance(changed.get("loss"), str) else {}
+    loss = changed.get("loss")
+    changed["loss"] = (loss,) if isinstance(loss, str) else loss or ()
     return fit.Options(build=f"{FILE}:{build}", **{**given, **changed})
 
 

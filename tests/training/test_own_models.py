@@ -66,5 +66,5 @@ def test_the_row_of_a_target_that_is_not_a_number_is_named(data, tmp_path):
     assert ended.status != 0
     errors = [line for line in ended.output.splitlines() if "error: " in line]
     assert len(errors) == 1
-    assert f"the target of row 17 of {data}/train/a.h5 is not finite" in errors[0]
+    assert f"{data}/train/a.h5: row 17 (sample 17 of 'train') holds NaN or infinity (nan) in its target" in errors[0]
     assert "Traceback" not in ended.output

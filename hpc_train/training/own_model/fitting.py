@@ -79,7 +79,8 @@ def _check_classes(name: str, wanted: tuple, given: tuple, floating: bool, dtype
             f"{name} takes class numbers, and targets have shape {wanted}, one value for each output, as one-hot "
             "labels: use categorical_crossentropy, or store class numbers"
         )
-    if floating:
+    # Labels of known classes have been read as whole numbers, whatever stores them.
+    if floating and not classes:
         raise UserError(f"{name} takes class numbers, and the targets are {dtype}: use mse, mae or another loss")
     if not given or (given[:-1] != wanted and (*given[:-1], 1) != wanted):
         raise UserError(
