@@ -101,7 +101,7 @@ class Environment:
         Raises:
             Failed: its status is not 0.
         """
-        path = f"{self.folder / 'venv' / 'bin'}:/usr/local/bin:/usr/bin:/bin"
+        path = f"{self.folder / 'venv' / 'bin'}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
         env = {**os.environ, "PATH": path if self.row.on_debian13 else f"{path}:{os.environ['PATH']}"}
         env |= {"HPC_TRAIN_CACHE": str(CACHE), "PYTHONPATH": "", "CUDA_VISIBLE_DEVICES": "", "PYTHONUNBUFFERED": "1"}
         # Open MPI asks root whether it means it.
