@@ -202,3 +202,10 @@ def loose():
 
 def by_hand():
     return _compiled_gan(ByHand)
+
+
+def words_and_numbers():
+    """A network of a sequence of tokens, of which 0 is padding, and of three numbers."""
+    words, numbers = keras.Input((None,), name="words"), keras.Input((3,), name="numbers")
+    read = keras.layers.GRU(4)(keras.layers.Embedding(9, 3, mask_zero=True)(words))
+    return keras.Model([words, numbers], keras.layers.Dense(1)(keras.layers.concatenate([read, numbers])))
