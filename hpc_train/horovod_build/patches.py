@@ -168,6 +168,12 @@ PATCHES = (
         "GCC 14 no longer brings std::logic_error with other headers",
     ),
     Patch(
+        "horovod/common/group_table.h",
+        "#include <queue>\n",
+        "#include <cstdint>\n#include <queue>\n#include <string>\n",
+        "GCC 14 no longer brings std::string and int32_t with other headers",
+    ),
+    Patch(
         "horovod/tensorflow/xla_mpi_ops.cc",
         '#if TENSORFLOW_VERSION >= 2006000000\n\n#include "tensorflow/compiler/tf2xla/xla_op_kernel.h"\n',
         '#if HAVE_GPU\n\n#include "tensorflow/compiler/tf2xla/xla_op_kernel.h"\n',

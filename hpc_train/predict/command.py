@@ -74,8 +74,8 @@ def run(options: Predict) -> None:
     with quiet_import():
         import keras
 
-    model = _load(keras, path, options.script)
     record = folder.record()
+    model = _load(keras, path, str(options.script) if options.script else _file_of(record))
     source = _numbers(options, record, model)
     if source:
         from hpc_train.predict.numbers.predict import predict
@@ -108,11 +108,15 @@ def _numbers(options: Predict, record: dict, model):
     return open_source(options, record, model) if of_numbers(record, options, several, catalogue) else None
 
 
-def _load(keras, path: Path, script: Path | None):
+def _load(keras, path: Path, script: str | None):
+    own = {}
     if script:
-        _import(script)
+        from hpc_train.training.own_model.script import run_once
+
+        # Also those that are not registered with Keras.
+        own = {name: value for name, value in vars(run_once(script)).items() if callable(value)}
     try:
-        return keras.models.load_model(path, compile=False)
+        return keras.models.load_model(path, own, compile=False)
     except (TypeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
@@ -121,14 +125,10 @@ def _load(keras, path: Path, script: Path | None):
         ) from error
 
 
-def _import(script: Path) -> None:
-    """Run a Python file as a module, which registers its classes with Keras."""
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location(script.stem, script)
-    if not (spec and spec.loader and script.is_file()):
-        raise UserError(f"--script {script} is not a Python file; give the one that defines the network")
-    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+def _file_of(record: dict) -> str | None:
+    """The file or module of the user's function that made the run's network, if it is still there."""
+    place = str(record.get("options", {}).get("build") or "").rpartition(":")[0]
+    return place if place and (not place.endswith(".py") or Path(place).is_file()) else None
 
 
 def _check(options: Predict) -> None:
@@ -137,6 +137,8 @@ def _check(options: Predict) -> None:
         raise UserError(f"--batch-size is {options.batch_size}; give at least 1")
     if options.maps < 0:
         raise UserError(f"--maps is {options.maps}; give the number of samples to draw, 0 or more")
+    if options.script and not options.script.is_file():
+        raise UserError(f"--script {options.script} is not a Python file; give the one that defines the network")
     if not (options.maps or options.samples) and (options.show or options.region):
         raise UserError("--show and --region are for pictures; choose samples to draw with --maps or --samples")
     output = options.output or options.run / "predictions.h5"

@@ -48,7 +48,7 @@ def load(reference: str):
     """
     check(reference)
     place, _, name = reference.rpartition(":")
-    module = _module(place)
+    module = run_once(place)
     if not hasattr(module, name):
         there = [key for key, value in vars(module).items() if _is_own(value, module) and not key.startswith("_")]
         near = difflib.get_close_matches(name, there, 1)
@@ -117,7 +117,15 @@ def _frames(error: BaseException) -> list[traceback.FrameSummary]:
 
 
 @lru_cache
-def _module(place: str) -> ModuleType:
+def run_once(place: str) -> ModuleType:
+    """The module of a user's file, or of a package, which registers its classes with Keras; it runs once.
+
+    Args:
+        place: FILE.py, or the name of a module.
+
+    Raises:
+        UserError: it fails when it runs.
+    """
     with explained(place):
         if not place.endswith(".py"):
             return importlib.import_module(place)
