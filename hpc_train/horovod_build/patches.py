@@ -174,6 +174,12 @@ PATCHES = (
         "GCC 14 no longer brings std::string and int32_t with other headers",
     ),
     Patch(
+        "third_party/flatbuffers/include/flatbuffers/stl_emulation.h",
+        "  const size_type count_;\n",
+        "  size_type count_;\n",
+        "GCC 14 refuses the assignment to it, which no code makes",
+    ),
+    Patch(
         "horovod/tensorflow/xla_mpi_ops.cc",
         '#if TENSORFLOW_VERSION >= 2006000000\n\n#include "tensorflow/compiler/tf2xla/xla_op_kernel.h"\n',
         '#if HAVE_GPU\n\n#include "tensorflow/compiler/tf2xla/xla_op_kernel.h"\n',
