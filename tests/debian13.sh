@@ -18,6 +18,8 @@ if [ ! -e "$root/.complete" ]; then
   touch "$root/.complete"
 fi
 cp -L /etc/resolv.conf "$root/etc/resolv.conf"
+# Gloo crashes on a machine that does not know its own name.
+cp -L /etc/hosts "$root/etc/hosts"
 # A site's own certificates, for pip.
 if [ -f /etc/ssl/certs/ca-certificates.crt ]; then cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs"; fi
 mkdir -p "$root$repository" "$root$cache"
