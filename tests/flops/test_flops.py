@@ -146,7 +146,7 @@ def test_a_model_of_ones_own_is_counted_on_the_shape_of_its_data(tmp_path, capsy
     flops_command.run(Flops(**asked, step=True))
     said = capsys.readouterr().out
     # 5 columns, 8 units, 2 numbers: two operations for each weight of the kernels.
-    assert "samples of 5: 66 parameters" in said
+    assert "samples of (5,) float32: 66 parameters" in said
     assert f"{2 * (5 * 8 + 8 * 2)} FLOP a sample" in said
     assert "one training step of 1 sample" in said
     for options, message in (
