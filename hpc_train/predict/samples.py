@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 
 from hpc_train.data.catalogue import Catalogue
-from hpc_train.data.catalogue.part import UNPACKED, Part
-from hpc_train.data.catalogue.scaling import Scaling
+from hpc_train.data.catalogue.part import Part
+from hpc_train.data.catalogue.scaling import Scaling, restored
 from hpc_train.errors import UserError
 
 
@@ -37,7 +37,7 @@ class RunSamples:
             for part in self.catalogue.parts
             if part.label in self._recorded
         }
-        self.inputs = tuple(map(self._given, self.catalogue.inputs))
+        self.inputs = tuple(part.scaled if part.label in self._scalings else part for part in self.catalogue.inputs)
 
     def read(self, numbers) -> tuple[object, dict[str, np.ndarray]]:
         """What the network gets of samples, an array (b, ...) or a dict of them, and all arrays as stored, by label."""
@@ -48,24 +48,13 @@ class RunSamples:
 
     def real(self, part: Part) -> Callable[[np.ndarray], np.ndarray]:
         """A function from stored numbers of `part` to real values, float64 where they are packed."""
-        if not part.packed:
-            return lambda stored: stored
-        plain = Scaling.of(self.catalogue, part)
-        return lambda stored: stored * plain.scale + plain.offset
+        return Scaling.of(self.catalogue, part).exact if part.packed else lambda stored: stored
 
     def restore(self, label: str, values: np.ndarray) -> np.ndarray:
         """Real values of what the network predicts of the part with this label, or of the only target."""
         targets = [name for name in self._recorded if name.split()[0] == "target"]
         known = label if label in self._recorded else targets[0] if len(targets) == 1 and label == "" else None
-        if known is None:
-            return values
-        mean, deviation = (np.array(self._recorded[known][name]) for name in ("mean", "deviation"))
-        return np.asarray(values, np.float64) * deviation + mean
-
-    def _given(self, part: Part) -> Part:
-        if part.label not in self._scalings:
-            return part
-        return part._replace(dtype=np.dtype(np.float32), packing=(UNPACKED,) * len(part.datasets))
+        return values if known is None else restored(values, **self._recorded[known])
 
     def _scaled(self, part: Part, stored: np.ndarray) -> np.ndarray:
         return self._scalings[part.label].apply(stored) if part.label in self._scalings else stored

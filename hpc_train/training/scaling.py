@@ -2,11 +2,9 @@
 
 from dataclasses import replace
 
-import numpy as np
-
 from hpc_train.data.catalogue import Catalogue
 from hpc_train.data.catalogue.layout import STATISTICS_FILES
-from hpc_train.data.catalogue.part import UNPACKED, Part
+from hpc_train.data.catalogue.part import Part
 from hpc_train.data.catalogue.scaling import Scaling
 from hpc_train.data.options import ScaleOptions
 from hpc_train.data.statistics import Statistics, load_statistics
@@ -34,8 +32,7 @@ def scaling_of(catalogue: Catalogue, part: Part, statistics: Statistics | None =
         )
     if not statistics:
         return Scaling.of(catalogue, part)
-    axis = catalogue.channel_axis_of(part)
-    channels = 1 if axis is None else part.shape[axis]
+    axis, channels = catalogue.channel_axis_of(part), catalogue.channels_of(part)
     if len(statistics.mean) != channels:
         raise UserError(
             f"the statistics of the {part.label} are of {len(statistics.mean)} channels, the data have {channels}; run "
@@ -71,9 +68,7 @@ def scalings_of(options, catalogue: Catalogue, comm) -> dict[str, Scaling]:
     for part in catalogue.parts:
         if (part.role == "input" and not own) or (part.role == "target" and catalogue.labelled):
             continue
-        known = None
-        if f"{part.role}s" in chosen:
-            known = statistics[part.label]
+        known = statistics[part.label] if f"{part.role}s" in chosen else None
         if scaling := scaling_of(catalogue, part, known):
             scalings[part.label] = scaling
     if "targets" in chosen and not catalogue.targets and "inputs" not in chosen:
@@ -83,13 +78,7 @@ def scalings_of(options, catalogue: Catalogue, comm) -> dict[str, Scaling]:
 
 def scaled(catalogue: Catalogue, scalings: dict[str, Scaling]) -> Catalogue:
     """The catalogue of the samples as they are delivered: scaled values are float32 and not packed."""
-
-    def changed(part: Part) -> Part:
-        if part.label not in scalings:
-            return part
-        return part._replace(dtype=np.dtype(np.float32), packing=(UNPACKED,) * len(part.datasets))
-
-    return replace(catalogue, parts=tuple(map(changed, catalogue.parts)))
+    return replace(catalogue, parts=tuple(part.scaled if part.label in scalings else part for part in catalogue.parts))
 
 
 def _known(statistics: Statistics, catalogue: Catalogue) -> dict[str, Statistics]:

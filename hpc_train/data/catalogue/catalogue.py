@@ -17,11 +17,10 @@ from hpc_train.data.catalogue.layout import (
     SHARDS,
     Layout,
     find_files,
-    labelled,
     recognise,
     split_name,
 )
-from hpc_train.data.catalogue.part import Part
+from hpc_train.data.catalogue.part import Part, labelled
 from hpc_train.data.catalogue.shard_rules import broken_sequence, mixed_generations, shard_paths
 from hpc_train.data.catalogue.survey import survey
 from hpc_train.data.hdf5.access import reason
@@ -260,6 +259,11 @@ class Catalogue:
         # Of a sequence the first axis counts its steps.
         return 0 if not part.lengths and self.channels == "first" else len(part.shape) - 1
 
+    def channels_of(self, part: Part) -> int:
+        """Number of channels of `part`; 1 where no axis counts them."""
+        axis = self.channel_axis_of(part)
+        return 1 if axis is None else part.shape[axis]
+
     @property
     def identity(self) -> str:
         """The same for two catalogues of the same data: the fingerprint, else a hash of file names and sizes."""
@@ -280,8 +284,8 @@ class Catalogue:
 
     @property
     def labelled(self) -> bool:
-        """Whether the targets are class numbers, see `layout.labelled`."""
-        return labelled(self.layout, self.classes, [(part.dtype, part.packed) for part in self.targets])
+        """Whether the targets are class numbers, see `part.labelled`."""
+        return labelled(self.layout, self.classes, self.targets)
 
     def locate(self, indices) -> tuple[np.ndarray, np.ndarray]:
         """(file numbers, rows in the file), int64, of sample indices; IndexError for one outside the split."""

@@ -91,22 +91,6 @@ class Layout:
         return tuple(place._replace(lengths=of.get(place.label, "")) for place in places)
 
 
-def labelled(layout: Layout, classes: int, targets: Sequence[tuple[np.dtype, bool]]) -> bool:
-    """Whether targets are class numbers: label maps, with a number of classes, or one set of whole numbers.
-
-    Args:
-        layout: of the files.
-        classes: 0 where the files do not say it.
-        targets: dtype of each, and whether it is packed.
-    """
-    if len(targets) != 1:
-        return False
-    if classes or layout.name in (CAM5.name, PAPER.name, "climatenet"):
-        return True
-    ((dtype, packed),) = targets
-    return layout.name == "custom" and dtype.kind != "f" and not packed
-
-
 def _grouped(role: str, datasets: tuple[str, ...], names: tuple[str, ...]) -> tuple[Place, ...]:
     groups: dict[str, list[str]] = {}
     for dataset, name in zip(datasets, names or ("",) * len(datasets), strict=True):

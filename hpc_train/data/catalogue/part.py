@@ -1,11 +1,12 @@
 """One array of a sample: an input, a target or the sample weights."""
 
+from collections.abc import Sequence
 from math import prod
 from typing import NamedTuple
 
 import numpy as np
 
-from hpc_train.data.catalogue.layout import Place
+from hpc_train.data.catalogue.layout import CAM5, PAPER, Layout, Place
 
 UNPACKED = (1.0, 0.0)
 
@@ -22,6 +23,21 @@ class Kind(NamedTuple):
     shape: tuple[int, ...]
     dtype: str
     packing: tuple[tuple[float, float], ...] = (UNPACKED,)
+
+
+def labelled(layout: Layout, classes: int, targets: "Sequence[Part]") -> bool:
+    """Whether targets are class numbers: label maps, with a number of classes, or one set of whole numbers.
+
+    Args:
+        layout: of the files.
+        classes: 0 where the files do not say it.
+        targets: all of them.
+    """
+    if len(targets) != 1:
+        return False
+    if classes or layout.name in (CAM5.name, PAPER.name, "climatenet"):
+        return True
+    return layout.name == "custom" and targets[0].dtype.kind != "f" and not targets[0].packed
 
 
 class Part(NamedTuple):
@@ -62,6 +78,11 @@ class Part(NamedTuple):
     def packed(self) -> bool:
         """Whether stored values are not the real ones."""
         return any(pair != UNPACKED for pair in self.packing)
+
+    @property
+    def scaled(self) -> "Part":
+        """The same as it is delivered when its values are scaled: float32, and not packed."""
+        return self._replace(dtype=np.dtype(np.float32), packing=(UNPACKED,) * len(self.datasets))
 
     @property
     def bytes(self) -> int:

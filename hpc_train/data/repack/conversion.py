@@ -50,7 +50,7 @@ class Conversion:
         self.changes = any(part.packed for part in catalogue.parts) or float16 or seed is not None
         self._missing = _missing_values(catalogue)
         self._axis = catalogue.channel_axis_of(first)
-        self.losses = np.zeros((2, 1 if self._axis is None else first.shape[self._axis]), np.int64)
+        self.losses = np.zeros((2, catalogue.channels_of(first)), np.int64)
 
     @staticmethod
     def _dtype(part, float16: bool) -> np.dtype:

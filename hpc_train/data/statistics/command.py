@@ -92,7 +92,7 @@ def count(
     from hpc_train.data.statistics import Statistics
 
     first_input, missing = catalogue.inputs[0], [_missing_values(catalogue, part) for part in catalogue.parts]
-    total = Statistics.empty(_channels(catalogue, first_input), catalogue.classes)
+    total = Statistics.empty(catalogue.channels_of(first_input), catalogue.classes)
     rows = max(1, _BATCH_BYTES // threads // max(1, catalogue.sample_bytes))
     batches = (range(at, min(at + rows, last)) for at in range(first, last, rows))
     reader = _open_reader(catalogue)
@@ -108,11 +108,6 @@ def count(
     others = {part.label: part for part in catalogue.parts if part.label in total.others}
     others = {name: _unpacked(total.others[name], part) for name, part in others.items()}
     return replace(_unpacked(total, first_input), others=others)
-
-
-def _channels(catalogue, part) -> int:
-    axis = catalogue.channel_axis_of(part)
-    return 1 if axis is None else part.shape[axis]
 
 
 def _unpacked(statistics, part):
@@ -184,7 +179,7 @@ def _missing_values(catalogue, part) -> np.ndarray | None:
             # An attribute of another type means its value in the data's type: 1e20 means the nearest float32.
             values.append(dataset.dtype.type(value) if dataset.dtype.kind == "f" else value)
     values = np.array(values, np.float64)
-    return None if np.isnan(values).all() else np.resize(values, _channels(catalogue, part))
+    return None if np.isnan(values).all() else np.resize(values, catalogue.channels_of(part))
 
 
 def _threads(comm) -> int:

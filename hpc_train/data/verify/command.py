@@ -5,8 +5,6 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from hpc_train.console import ProgressLine, say
 from hpc_train.data.options import DataOptions
 from hpc_train.errors import UserError
@@ -136,18 +134,13 @@ def _disagreements(scans, layout, complete: bool) -> list[str]:
 def _summary(options: Verify, split: str, layout, scans, seconds: float) -> None:
     read = sum(found.bytes for found in scans)
     samples = sum(found.info.samples for found in scans)
-    from hpc_train.data.catalogue.layout import labelled
+    from hpc_train.data.catalogue.part import Part, labelled
 
     classes = scans[0].info.common.classes or options.classes or options.labels()
-    labels = labelled(layout, 0, _targets(layout, scans[0].info))
+    parts = map(Part.of, layout.places, scans[0].info.common.kinds)
+    labels = labelled(layout, 0, [part for part in parts if part.role == "target"])
     unchecked = "; label values are not checked, because --classes is not given" if labels and not classes else ""
     say(
         f"{split}: {len(scans)} file{'s' * (len(scans) > 1)}, {samples} samples, {size(read)}, "
         f"{size(read / seconds)}/s: no faults found{unchecked}"
     )
-
-
-def _targets(layout, info) -> list:
-    places = zip(layout.places, info.common.kinds, strict=True)
-    kinds = [kind for place, kind in places if place.role == "target"]
-    return [(np.dtype(kind.dtype), any(pair != (1.0, 0.0) for pair in kind.packing)) for kind in kinds]
