@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -111,6 +112,12 @@ def unread(*arguments: str | Path, timeout: float = 60) -> subprocess.CompletedP
         return subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=timeout)
     finally:
         os.close(writer)
+
+
+def checks_of(script: Path, least: int) -> list[str]:
+    """Names of the checks in a script of `ranks/`: functions without arguments, with at least so many underscores."""
+    names = re.findall(r"^def (\w+)\(\):", script.read_text(), re.MULTILINE)
+    return [name for name in names if name.count("_") >= least]
 
 
 def outcomes_of(script: Path, ranks: int, folder: Path) -> dict[str, str]:

@@ -2,13 +2,12 @@
 
 import json
 import math
-import re
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from launch import RANKS, outcomes_of
+from launch import RANKS, checks_of, outcomes_of
 
 keras = pytest.importorskip("keras")
 pytest.importorskip("tensorflow")
@@ -16,7 +15,7 @@ pytest.importorskip("tensorflow")
 from hpc_train.metrics.label_maps import SampleIoU, SegmentationScores, confusion, scores  # noqa: E402
 
 SCRIPT = RANKS / "scores.py"
-CHECKS = [name for name in re.findall(r"^def (\w+)\(\):", SCRIPT.read_text(), re.M) if name.count("_") >= 3]
+CHECKS = checks_of(SCRIPT, 3)
 # By hand. Truth and prediction of two maps of 2 x 3 pixels, 9 is ignored: class 2 neither occurs nor is predicted in
 # the second one.
 TRUTH = np.array([[[0, 0, 1], [1, 2, 9]], [[0, 0, 0], [1, 1, -1]]])

@@ -1,12 +1,10 @@
 """Logs, metrics and replicas on two real ranks: one launch, many statements about it."""
 
-import re
-
 import pytest
-from launch import RANKS, outcomes_of
+from launch import RANKS, checks_of, outcomes_of
 
 SCRIPT = RANKS / "exact.py"
-CHECKS = [name for name in re.findall(r"^def (\w+)\(\):", SCRIPT.read_text(), re.M) if name.count("_") >= 4]
+CHECKS = checks_of(SCRIPT, 4)
 
 
 @pytest.fixture(scope="module")

@@ -4,15 +4,15 @@ import json
 import re
 
 import pytest
-from launch import RANKS, launch, outcomes_of
+from launch import RANKS, checks_of, launch, outcomes_of
 
 SCRIPTS = "horovod_optimizer", "horovod_values", "horovod_fit", "horovod_rates"
 
 
 def checks(script):
-    text = (RANKS / f"{script}.py").read_text()
-    least = int(re.search(r'name\.count\("_"\) >= (\d)', text)[1])
-    return [name for name in re.findall(r"^def (\w+)\(\):", text, re.M) if name.count("_") >= least]
+    path = RANKS / f"{script}.py"
+    least = int(re.search(r'name\.count\("_"\) >= (\d)', path.read_text())[1])
+    return checks_of(path, least)
 
 
 @pytest.fixture(scope="module")

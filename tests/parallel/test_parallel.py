@@ -1,12 +1,10 @@
 """The Keras 3 layer on real ranks: one launch a world size, many statements about it."""
 
-import re
-
 import pytest
-from launch import RANKS, outcomes_of
+from launch import RANKS, checks_of, outcomes_of
 
 SCRIPT = RANKS / "layer.py"
-CHECKS = [name for name in re.findall(r"^def (\w+)\(\):", SCRIPT.read_text(), re.M) if name.count("_") >= 3]
+CHECKS = checks_of(SCRIPT, 3)
 
 
 @pytest.fixture(scope="module")

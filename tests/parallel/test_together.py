@@ -6,11 +6,11 @@ import subprocess
 import sys
 
 import pytest
-from launch import RANKS, environment, launch, outcomes_of
+from launch import RANKS, checks_of, environment, launch, outcomes_of
 
 SCRIPT = RANKS / "together.py"
 STRAYS = str(RANKS / "strays.py")
-CHECKS = [name for name in re.findall(r"^def (\w+)\(\):", SCRIPT.read_text(), re.M) if name.count("_") >= 3]
+CHECKS = checks_of(SCRIPT, 3)
 
 
 @pytest.fixture(scope="module")
