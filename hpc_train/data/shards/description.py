@@ -13,6 +13,7 @@ class Description:
         class_names: one for each class, or none.
         channels: the axis of an input sample that counts the channels, "last" or "first".
         channel_names: one for each channel of an input sample, or none.
+        target_names: one for each component of a target, or none.
         source: where the data came from.
     """
 
@@ -20,6 +21,7 @@ class Description:
     class_names: Sequence[str] = ()
     channels: str = "last"
     channel_names: Sequence[str] = ()
+    target_names: Sequence[str] = ()
     source: str = ""
 
     def __post_init__(self) -> None:
@@ -44,5 +46,6 @@ class Description:
             "class_names": list(self.class_names),
             "channels": self.channels,
             **({"channel_names": list(self.channel_names)} if self.channel_names else {}),
+            **({"target_names": list(self.target_names)} if self.target_names else {}),
             "source": " ".join(self.source.split()),
         }

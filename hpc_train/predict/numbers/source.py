@@ -135,6 +135,8 @@ def _targets(catalogue, parts: tuple[Part, ...]) -> tuple[Target, ...]:
             plain = "inputs" if part.role == "input" else "target"
             name = part.name or (plain if several else short[0])
             channels = tuple(catalogue.channel_names) if part is catalogue.inputs[0] else ()
+            if part.role == "target" and len(parts) == 1:
+                channels = tuple(_text(name) for name in np.ravel(file.attrs.get("target_names", ())))
             found.append(Target(name, part.shape, short if several and not channels else (), units, channels))
     return tuple(found)
 
