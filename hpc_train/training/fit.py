@@ -145,7 +145,7 @@ def _callbacks(training: _Training) -> list:
     assembly, progress, averages = training.assembly, training.progress, training.averages
     wait = InputWait()
     callbacks = [
-        *parallel.callbacks(options.check_every, assembly.validation.real_steps(world.rank)),
+        *parallel.callbacks(options.check_every, assembly.validation.real_steps(world.rank), check_samples=False),
         EvaluateAverages(averages),
         wait,
         Position(progress, assembly, world),
