@@ -116,6 +116,7 @@ class Catalogue:
         try:
             _check_agreement(files, infos, layout)
             _check_labels(files, infos, classes, labels)
+            _check_packed_labels(files[0], [part for part in parts if part.role == "target"], layout, classes)
         except UserError as error:
             raise error.agreed() from None
         return cls(
@@ -379,6 +380,14 @@ def _check_agreement(files: list[str], infos: list[FileInfo], layout: Layout) ->
         raise UserError(f"{path}: belongs to another generation than {files[0]} ({what} differs); {remedy}")
     if shards and (problem := broken_sequence(files, infos)):
         raise UserError(f"{problem}; {'give the folder of the shards, or ' * (len(files) == 1)}{PREPARE}")
+
+
+def _check_packed_labels(path: str, targets: list[Part], layout: Layout, classes: int) -> None:
+    if labelled(layout, classes, targets) and targets[0].packed:
+        raise UserError(
+            f"{path}: {targets[0].datasets[0]} holds labels, but has the scale_factor or add_offset of packed values; "
+            f"delete these attributes{', or leave --classes out' * (layout.name == 'custom')}"
+        )
 
 
 def _check_labels(files: list[str], infos: list[FileInfo], classes: int, labels: tuple[int, ...]) -> None:

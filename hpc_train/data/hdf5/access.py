@@ -32,20 +32,3 @@ def fixed_length(text):
 def lies_in(file, dataset):
     """Whether the data set is in this file, not in another one that an external link points to."""
     return dataset.file.filename == file.filename
-
-
-def packing(dataset):
-    """(scale, offset) of a data set, (1.0, 0.0) where it is not packed: value = stored * scale + offset.
-
-    This is the convention of NetCDF (CF 1.11, section 8.1).
-    """
-    scale, offset = (dataset.attrs.get(name, default) for name, default in (("scale_factor", 1), ("add_offset", 0)))
-    return float(np.ravel(scale)[0]), float(np.ravel(offset)[0])
-
-
-def missing_value(dataset):
-    """The number that marks a missing value: NetCDF's _FillValue, else the fill value if one was set, else None."""
-    value = dataset.attrs.get("_FillValue")
-    if value is None and dataset.id.get_create_plist().fill_value_defined() == h5py.h5d.FILL_VALUE_USER_DEFINED:
-        value = dataset.fillvalue
-    return None if value is None else np.ravel(value)[0]

@@ -193,8 +193,11 @@ def _storage(entry: dict) -> str:
         parts.append(f"{entry['ratio']:.2f} times smaller than its values")
     if entry["resizable"]:
         parts.append("resizable")
-    if entry["fill_value"] is not None:
-        parts.append(f"fill value {entry['fill_value']:g}")
+    if entry["missing"]:
+        parts.append(f"missing {' '.join(f'{value:g}' for value in entry['missing'])}")
+    low, high = entry["valid"]
+    if (low, high) != (None, None):
+        parts.append(f"valid {'' if low is None else f'from {low:g}'} {'' if high is None else f'to {high:g}'}")
     return ", ".join(parts)
 
 

@@ -2,14 +2,17 @@
 
 import re
 import sys
+from contextlib import suppress
 from math import prod
 
 import h5py
 import numpy as np
 
+from hpc_train.data.catalogue.conventions import UNPACKED, Missing, Numbers, numbers_of
 from hpc_train.data.catalogue.layout import datasets_of, split_name
-from hpc_train.data.hdf5.access import missing_value, open_hdf5, packing
+from hpc_train.data.hdf5.access import open_hdf5
 from hpc_train.data.hdf5.filters import NOT_COMPRESSING, filter_names, load_plugins
+from hpc_train.errors import UserError
 
 # Opening more files would take long, and the files of a data set are mostly stored alike.
 _LOOKED_AT = 8
@@ -59,7 +62,7 @@ def foreign(files: list[str]) -> dict | None:
 def entry(dataset: h5py.Dataset) -> dict:
     """Describe how one data set is stored."""
     filters = filter_names(dataset)
-    number = dataset.dtype.kind in "uif"
+    number = dataset.dtype.kind in "uifb"
     size = dataset.dtype.itemsize
     held = dataset.id.get_storage_size()
     order = {"<": "little", ">": "big", "=": sys.byteorder}.get(dataset.dtype.byteorder)
@@ -71,11 +74,14 @@ def entry(dataset: h5py.Dataset) -> dict:
         storage = "external"
     else:
         storage = "contiguous" if dataset.id.get_offset() is not None else "compact or never written"
-    scale = packing(dataset) if number else (1.0, 0.0)
-    missing = missing_value(dataset) if number else None
+    # Attributes that are not what they should be stop a command only where the data set is asked for.
+    meant = Numbers(dataset.dtype, UNPACKED, Missing())
+    with suppress(UserError):
+        meant = numbers_of(dataset, "") if number else meant
+    missing = meant.missing
     return {
         "shape": list(dataset.shape or ()),
-        "dtype": dataset.dtype.name if number else str(dataset.dtype),
+        "dtype": meant.dtype.name if number else str(dataset.dtype),
         "number": number,
         "byte_order": order if number and size > 1 else None,
         "storage": storage,
@@ -85,8 +91,9 @@ def entry(dataset: h5py.Dataset) -> dict:
         "compressed": bool(set(filters) - NOT_COMPRESSING),
         "ratio": dataset.size * size / held if held and dataset.size else None,
         "resizable": bool(dataset.chunks) and dataset.maxshape != dataset.shape,
-        "fill_value": None if missing is None else float(missing),
-        "packed": list(scale) if scale != (1.0, 0.0) else None,
+        "missing": [*missing.values, *([] if missing.unwritten is None else [missing.unwritten])],
+        "valid": [missing.low, missing.high],
+        "packed": list(meant.packing) if meant.packing != UNPACKED else None,
         "scale_of_dimension": bool(dataset.is_scale),
     }
 

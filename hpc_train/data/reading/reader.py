@@ -8,8 +8,10 @@ from typing import Literal
 
 import numpy as np
 
+from hpc_train.data.catalogue.conventions import Missing
 from hpc_train.data.catalogue.file_info import NOT_CONTIGUOUS
 from hpc_train.data.catalogue.layout import split_name
+from hpc_train.data.catalogue.part import Part
 from hpc_train.data.hdf5.access import lies_in, open_hdf5, reason
 from hpc_train.data.hdf5.chunks import ChunkedArray, reason_not
 from hpc_train.data.hdf5.contiguous import LARGE_SAMPLE, ContiguousArray
@@ -95,7 +97,7 @@ class Reader:
             UserError: for data that cannot be read, also from the jobs; from `finish` for samples that fail the check.
         """
         indices = self.catalogue.checked(indices)
-        request = _Request(indices, arrays, self.catalogue.parts)
+        request = _Request(indices, arrays, self.catalogue.parts, self.catalogue.labelled)
         # In the order of the files, so that a file is opened once and read forwards.
         order = np.argsort(indices)
         numbers = np.searchsorted(self.catalogue.offsets, indices[order], side="right") - 1
@@ -148,6 +150,8 @@ class Reader:
             found = first_problem(
                 values if number in request.suspect else None, labels, catalogue.classes, self._ignore
             )
+            if number in request.suspect and not (catalogue.labelled and part.role == "target"):
+                found = self._first_absent(part, values, request.indices, found)
             if found[0] is not None and (place is None or found[0] < place):
                 plain = part.role == "input" and not part.name
                 place, what = found[0], found[1] if plain or labels is not None else f"{found[1]} in its {part.label}"
@@ -157,6 +161,19 @@ class Reader:
                 np.bitwise_or.at(self._looked, request.indices >> 3, bits)
             return
         raise self._bad_sample(request, place, what)
+
+    def _first_absent(self, part: Part, values: np.ndarray, indices: np.ndarray, found: tuple) -> tuple:
+        """`found`, as of `first_problem`, or the first row with a missing value if that is earlier."""
+        absent = part.absent(values)
+        if absent is not None and part.lengths:
+            absent &= self.steps(part, indices).reshape(*values.shape[:2], *[1] * (values.ndim - 2))
+        rows = [] if absent is None else np.flatnonzero(absent.reshape(len(values), -1).any(axis=1))
+        if not len(rows) or (found[0] is not None and found[0] <= rows[0]):
+            return found
+        row = int(rows[0])
+        index = tuple(int(number) for number in np.argwhere(absent[row])[0])
+        name = part.datasets[index[0] if len(part.datasets) > 1 else 0]
+        return row, f"holds the missing value {values[row][index]} of {name}"
 
     def _number(self, request: "_Request") -> None:
         """Replace stored labels by the numbers of their classes."""
@@ -185,6 +202,8 @@ class Reader:
             remedy = "fix it in the source data and run `hpc-train prepare` again"
         elif what.startswith("has label"):
             remedy = "give the number of classes (--classes), or the stored labels: --label-values 1..10, or 0 255"
+        elif "missing value" in what:
+            remedy = "fill it in, leave it out, or delete what says so (_FillValue, missing_value, valid_range, ...)"
         return UserError(
             f"{catalogue.files[number]}: row {row} (sample {int(request.indices[place])} of "
             f"{catalogue.split!r}) {what}; {remedy}"
@@ -243,7 +262,8 @@ class Reader:
         hdf5, through = open_hdf5(catalogue.files[number]), False
         arrays = []
         of = {part.datasets[0]: part for part in catalogue.parts if part.lengths}
-        for (name, select), start in zip(parts, at, strict=True):
+        dtypes = [dtype for _, dtype in self._stored_shapes()]
+        for (name, select), start, dtype in zip(parts, at, dtypes, strict=True):
             dataset = hdf5[name]
             why = "asked for" if self.how == "h5py" else reason_not(dataset)
             if not lies_in(hdf5, dataset):
@@ -251,9 +271,9 @@ class Reader:
             if start != NOT_CONTIGUOUS and self.how != "h5py":
                 shape = dataset.shape[1:] if layout.rows else dataset.shape
                 number = len(dataset) if name in of else rows
-                arrays.append(self._contiguous(name, file, int(start), number, shape, dataset.dtype, select))
+                arrays.append(self._contiguous(name, file, int(start), number, shape, dtype, select))
             elif why is None:
-                arrays.append(ChunkedArray(dataset, file, layout.rows, select))
+                arrays.append(ChunkedArray(dataset, file, layout.rows, select, dtype))
             else:
                 load_plugins()
                 through = True
@@ -283,10 +303,10 @@ class _Request:
 
     Attributes:
         outputs: for each data set its place in the arrays, and a function that checks values that have just been read.
-        suspect: numbers of the parts that hold a value that is not finite.
+        suspect: numbers of the parts that hold a value that is not finite, or that stands for none.
     """
 
-    def __init__(self, indices: np.ndarray, arrays: tuple[np.ndarray, ...], parts):
+    def __init__(self, indices: np.ndarray, arrays: tuple[np.ndarray, ...], parts, labels: bool):
         self.indices, self.arrays = indices, arrays
         self.outputs: list[tuple[np.ndarray, Callable]] = []
         self.suspect: set[int] = set()
@@ -295,12 +315,21 @@ class _Request:
             places = [array] if several == 1 else [array[:, place] for place in range(several)]
             # Not a bound method: in a circle the arrays would wait for the garbage collector.
             look = partial(_look, self.suspect, number) if part.dtype.kind == "f" else _nothing
-            self.outputs += [(place, look) for place in places]
+            looks = [look] * several
+            if part.missing and not (labels and part.role == "target"):
+                looks = [partial(_look_closely, self.suspect, number, each) for each in part.missing]
+            self.outputs += zip(places, looks, strict=True)
 
 
 def _look(suspect: set[int], number: int, values: np.ndarray) -> None:
     """Add the number to `suspect` if a value is not finite."""
     if not all_finite(values):
+        suspect.add(number)
+
+
+def _look_closely(suspect: set[int], number: int, missing: Missing, values: np.ndarray) -> None:
+    """Add the number to `suspect` if a value is not finite, or stands for none."""
+    if not all_finite(values) or missing.among(values):
         suspect.add(number)
 
 

@@ -6,8 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from hpc_train.data.catalogue.layout import split_name
-from hpc_train.data.hdf5.access import missing_value, open_hdf5
+from hpc_train.data.sample_checks import first_not_finite
 from hpc_train.errors import UserError
 
 # More threads would decode faster than one thread compresses and writes.
@@ -48,7 +47,6 @@ class Conversion:
             raise UserError("--float16 is for data with one input; leave it out")
         self.kinds = {_shard_name(part): (part.shape, self._dtype(part, float16)) for part in catalogue.parts}
         self.changes = any(part.packed for part in catalogue.parts) or float16 or seed is not None
-        self._missing = _missing_values(catalogue)
         self._axis = catalogue.channel_axis_of(first)
         self.losses = np.zeros((2, catalogue.channels_of(first)), np.int64)
 
@@ -90,7 +88,7 @@ class Conversion:
     def _converted(self, indices, number: int, array: np.ndarray) -> np.ndarray:
         part = self.catalogue.parts[number]
         if part.packed:
-            array = self._unpacked(indices, part, self._missing[number], array)
+            array = self._unpacked(indices, part, array)
         if self.kinds[_shard_name(part)][1] == np.float16 and array.dtype != np.float16:
             array = self._halved(indices, array)
         return array
@@ -105,20 +103,19 @@ class Conversion:
                 yield now.result()
             yield coming.result()
 
-    def _unpacked(self, indices, part, missing_values: list, stored):
+    def _unpacked(self, indices, part, stored):
         values, packings = np.empty(stored.shape, np.float32), part.packing
         for place, (scale, offset) in enumerate(packings):
             # Several data sets are stacked along the first axis of a sample.
             where = (slice(None), place) if len(packings) > 1 else slice(None)
-            missing = missing_values[place]
-            if missing is not None and (stored[where] == missing).any():
-                sample = int(np.argmax((stored[where] == missing).reshape(len(stored), -1).any(axis=1)))
-                name = part.datasets[place]
-                raise UserError(
-                    f"{self._named(indices, sample)}: {name} has missing values; fill them in or leave {name} out"
-                )
             # In float64, because an integer of 32 bits has more digits than a float32.
-            values[where] = stored[where].astype(np.float64) * scale + offset
+            with np.errstate(over="ignore"):
+                values[where] = stored[where].astype(np.float64) * scale + offset
+            if (sample := first_not_finite(values[where])) is not None:
+                raise UserError(
+                    f"{self._named(indices, sample)}: {part.datasets[place]} holds a value that float32 cannot hold, "
+                    f"stored * {scale:g} + {offset:g}; correct its scale_factor and add_offset"
+                )
         return values
 
     def _halved(self, indices, inputs):
@@ -154,9 +151,3 @@ def loss_warnings(losses: np.ndarray) -> list[str]:
 def _shard_name(part) -> str:
     """The data set of a part in a shard."""
     return f"{part.role}s/{part.name}" if part.name else f"{part.role}s"
-
-
-def _missing_values(catalogue) -> list[list]:
-    """The value that means "missing" in each data set of each part."""
-    with open_hdf5(catalogue.files[0]) as file:
-        return [[missing_value(file[split_name(name)[0]]) for name in part.datasets] for part in catalogue.parts]
