@@ -27,7 +27,7 @@ class DataOptions:
     images=a/b meta=c/d, they are several inputs of the network."""
     targets: tuple[str, ...] = ()
     """Data sets of the targets, named likewise; without them the inputs are the targets. A data set that ends in [k]
-    takes index k of the first axis of a sample."""
+    takes index k of the first axis of a sample, if no data set has exactly this name."""
     sample_weights: str | None = None
     """With --inputs: data set of the sample weights, which multiply the loss of a sample."""
     lengths: tuple[str, ...] = ()
@@ -231,7 +231,7 @@ class LabelOptions(DataOptions):
         Raises:
             UserError: on every rank, when there is no such label map.
         """
-        from hpc_train.data.catalogue.layout import split_name
+        from hpc_train.data.hdf5.contents import split_name
 
         number, (first, *_) = self.annotation, catalogue.files
         if not number and (not catalogue.labelled or len(catalogue.inputs) > 1):

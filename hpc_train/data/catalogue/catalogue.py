@@ -18,12 +18,12 @@ from hpc_train.data.catalogue.layout import (
     Layout,
     find_files,
     recognise,
-    split_name,
 )
 from hpc_train.data.catalogue.part import Part, labelled
 from hpc_train.data.catalogue.shard_rules import broken_sequence, mixed_generations, shard_paths
 from hpc_train.data.catalogue.survey import survey
 from hpc_train.data.hdf5.access import reason
+from hpc_train.data.hdf5.contents import split_name
 from hpc_train.data.shards.names import parse_shard_name
 from hpc_train.errors import UserError
 from hpc_train.parallel.mpi import Alone, on_root

@@ -8,9 +8,10 @@ import h5py
 import numpy as np
 
 from hpc_train.data.catalogue.conventions import Missing, numbers_of
-from hpc_train.data.catalogue.layout import SHARDS, Layout, Place, datasets_of, layout_of_shard, split_name, unreadable
+from hpc_train.data.catalogue.layout import SHARDS, Layout, Place, layout_of_shard, unreadable
 from hpc_train.data.catalogue.part import Kind
 from hpc_train.data.hdf5.access import lies_in, open_hdf5
+from hpc_train.data.hdf5.contents import dataset_at, datasets_of, shown, split_name
 from hpc_train.data.hdf5.ragged import read_lengths
 from hpc_train.data.shards.format import ENCODED_VERSION, FORMAT, PARTS_VERSION
 from hpc_train.data.shards.names import parse_shard_name
@@ -138,7 +139,7 @@ def _sequences(file: h5py.File, path: str, layout: Layout) -> list[np.ndarray]:
     for place in layout.places:
         if not place.lengths:
             continue
-        if not layout.rows or len(place.datasets) > 1 or split_name(place.datasets[0])[1] is not None:
+        if not layout.rows or len(place.datasets) > 1 or dataset_at(file, place.datasets[0])[1] is not None:
             raise UserError(f"{path}: lengths are for one data set of many sequences, not for the {place.label}")
         steps, lengths = (_dataset(file, path, name) for name in (place.datasets[0], place.lengths))
         try:
@@ -149,9 +150,9 @@ def _sequences(file: h5py.File, path: str, layout: Layout) -> list[np.ndarray]:
 
 
 def _dataset(file: h5py.File, path: str, name: str) -> h5py.Dataset:
-    dataset = file.get(split_name(name)[0])
-    if not isinstance(dataset, h5py.Dataset):
-        there = ", ".join(list(datasets_of(file))[:12]) or "none"
+    dataset, _ = dataset_at(file, name)
+    if dataset is None:
+        there = ", ".join(map(shown, list(datasets_of(file))[:12])) or "none"
         raise UserError(f"{path}: has no data set {split_name(name)[0]!r}; it has {there}")
     if dataset.shape is None:
         raise UserError(f"{path}: {name} is empty; choose another data set")
@@ -188,7 +189,7 @@ def _sample_shape(path: str, layout: Layout, name: str, dataset: h5py.Dataset) -
     if layout.rows and dataset.ndim == 0:
         raise UserError(f"{path}: {name} is one number; if each file is one sample, give --samples files")
     shape = dataset.shape[1:] if layout.rows else dataset.shape
-    index = split_name(name)[1]
+    index = dataset_at(dataset.file, name)[1]
     if index is None:
         return shape
     if not shape or index >= shape[0]:

@@ -1,11 +1,13 @@
 """Where on the Earth the rows and columns of a data set's maps are, and the times of its samples."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import h5py
 import numpy as np
 
 from hpc_train.data.hdf5.access import open_hdf5
+from hpc_train.data.hdf5.contents import UNREADABLE, member, text_attribute
 from hpc_train.errors import UserError
 
 _LATITUDES, _LONGITUDES = ("latitude", "lat"), ("longitude", "lon")
@@ -139,13 +141,13 @@ def read_time(path: str, row: int, samples: int):
         UserError: for units that cannot be read.
     """
     with open_hdf5(path) as file:
-        time = file.get("time")
-        units = _text(time.attrs.get("units")) if isinstance(time, h5py.Dataset) else None
+        time = member(file, "time")
+        units = text_attribute(time, "units") if isinstance(time, h5py.Dataset) else None
         if not units or time.shape != (samples,):
             return None
         import cftime
 
-        calendar = _text(time.attrs.get("calendar")) or "standard"
+        calendar = text_attribute(time, "calendar") or "standard"
         try:
             return cftime.num2date(time[row], units, calendar)
         except ValueError as error:
@@ -153,9 +155,9 @@ def read_time(path: str, row: int, samples: int):
 
 
 def _find(file: h5py.File, names: tuple[str, ...]) -> h5py.Dataset | None:
-    found = (file.get(group + name) for group in ("", "climate/") for name in names)
-    return next((item for item in found if isinstance(item, h5py.Dataset) and item.ndim == 1), None)
-
-
-def _text(value) -> str | None:
-    return value.decode() if isinstance(value, bytes) else value
+    for item in (member(file, group + name) for group in ("", "climate/") for name in names):
+        # A type that h5py cannot read is that of no degrees.
+        with suppress(*UNREADABLE):
+            if isinstance(item, h5py.Dataset) and item.ndim == 1 and item.dtype.kind in "uif":
+                return item
+    return None

@@ -12,6 +12,7 @@ from hpc_train.data.hdf5.access import reason
 from hpc_train.data.hdf5.chunk_index import NEVER_WRITTEN, has_edge, read_index
 from hpc_train.data.hdf5.chunk_request import Request
 from hpc_train.data.hdf5.codec_buffers import ROOM, Damaged, expect_size, scratch
+from hpc_train.data.hdf5.contents import name_of
 from hpc_train.data.hdf5.filters import filter_names
 from hpc_train.data.hdf5.raw_file import File
 
@@ -82,7 +83,7 @@ class ChunkedArray:
     """
 
     def __init__(self, dataset: h5py.Dataset, file: File, rows: bool, select: int | None, dtype=None):
-        self.name = dataset.name.lstrip("/")
+        self.name = name_of(dataset)
         self._file = file
         self._by_rows = rows
         self._stored = dtype or dataset.dtype

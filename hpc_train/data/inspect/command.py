@@ -202,14 +202,15 @@ def _storage(entry: dict) -> str:
 
 
 def _foreign_lines(report: dict) -> list[str]:
+    from hpc_train.data.hdf5.contents import shown
     from hpc_train.data.inspect.storage_report import suggestion
 
-    names = [entry["name"] for entry in report["datasets"]]
+    names = [shown(entry["name"]) for entry in report["datasets"]]
     width = max(map(len, names))
     lines = [f"{report['split']}: {_files(report)} of unknown layout; {report['file']} holds"]
-    for entry in report["datasets"]:
+    for name, entry in zip(names, report["datasets"], strict=True):
         packed = " (packed: scale_factor, add_offset)" if entry["packed"] else ""
-        lines.append(f"  {entry['name']:{width}}  {_storage(entry)}{packed}")
+        lines.append(f"  {name:{width}}  {_storage(entry)}{packed}")
     return [*lines, *suggestion(report)]
 
 

@@ -9,8 +9,8 @@ import h5py
 import numpy as np
 
 from hpc_train.data.catalogue.conventions import UNPACKED, Missing, Numbers, numbers_of
-from hpc_train.data.catalogue.layout import datasets_of, split_name
-from hpc_train.data.hdf5.access import open_hdf5
+from hpc_train.data.hdf5.access import open_hdf5, reason
+from hpc_train.data.hdf5.contents import UNREADABLE, dataset_at, datasets_of, shown
 from hpc_train.data.hdf5.filters import NOT_COMPRESSING, filter_names, load_plugins
 from hpc_train.errors import UserError
 
@@ -50,13 +50,22 @@ def foreign(files: list[str]) -> dict | None:
     for path in files:
         try:
             with open_hdf5(path) as file:
-                found = [(name, dataset) for name, dataset in datasets_of(file).items()]
-                entries = [{"name": name, **entry(dataset)} for name, dataset in found]
-        # h5py raises many kinds of errors for damaged metadata.
-        except (OSError, RuntimeError, KeyError, TypeError, ValueError):
+                entries = [{"name": name, **_entry_or_none(dataset)} for name, dataset in datasets_of(file).items()]
+        except UNREADABLE:
             continue
         return {"files": len(files), "file": path, "datasets": entries} if entries else None
     return None
+
+
+def _entry_or_none(dataset: h5py.Dataset) -> dict:
+    """`entry`, or one that says why the data set cannot be read."""
+    try:
+        return entry(dataset)
+    except UNREADABLE as error:
+        nothing = dict.fromkeys(("byte_order", "chunks", "chunk_bytes", "ratio", "packed"))
+        nothing |= dict.fromkeys(("number", "compressed", "resizable", "scale_of_dimension"), False)
+        nothing |= {"shape": [], "dtype": "no numbers", "filters": [], "missing": [], "valid": [None, None]}
+        return {**nothing, "storage": f"cannot be read ({reason(error)})"}
 
 
 def entry(dataset: h5py.Dataset) -> dict:
@@ -114,7 +123,7 @@ def suggestion(report: dict) -> list[str]:
     if targets:
         names.append(f"--targets {targets[0]['name']}")
     lines = [
-        "Name the data sets to use, for example " + " ".join(names),
+        "Name the data sets to use, for example " + shown(" ".join(names)),
         f"This uses the first axis as the samples ({largest['shape'][0]} in this file); if the file is one sample, "
         "add --samples files.",
     ]
@@ -129,4 +138,4 @@ def suggestion(report: dict) -> list[str]:
 
 def _file_table(path: str, names) -> list[dict]:
     with open_hdf5(path) as file:
-        return [entry(file[split_name(name)[0]]) for name in names]
+        return [entry(dataset_at(file, name)[0]) for name in names]

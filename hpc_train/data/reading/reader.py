@@ -10,10 +10,10 @@ import numpy as np
 
 from hpc_train.data.catalogue.conventions import Missing
 from hpc_train.data.catalogue.file_info import NOT_CONTIGUOUS
-from hpc_train.data.catalogue.layout import split_name
 from hpc_train.data.catalogue.part import Part
 from hpc_train.data.hdf5.access import lies_in, open_hdf5, reason
 from hpc_train.data.hdf5.chunks import ChunkedArray, reason_not
+from hpc_train.data.hdf5.contents import dataset_at, member, split_name
 from hpc_train.data.hdf5.contiguous import LARGE_SAMPLE, ContiguousArray
 from hpc_train.data.hdf5.filters import load_plugins
 from hpc_train.data.hdf5.ragged import RaggedArray, read_lengths
@@ -250,21 +250,23 @@ class Reader:
         catalogue = self.catalogue
         file = self._open_storage(catalogue.files[number])
         layout, at, rows = catalogue.layout, catalogue.at[number], int(catalogue.rows[number])
-        parts = [split_name(name) for name in layout.datasets]
-        plain = not catalogue.sequence_lengths and all(select is None for _, select in parts)
+        names = layout.datasets
+        plain = not catalogue.sequence_lengths and all(split_name(name)[1] is None for name in names)
         if self.how != "h5py" and NOT_CONTIGUOUS not in at and plain:
             # The catalogue has all that is needed: HDF5 need not open the file.
             shapes = self._stored_shapes()
             return [
                 self._contiguous(name, file, int(start), rows, *shape, None)
-                for (name, _), start, shape in zip(parts, at, shapes, strict=True)
+                for name, start, shape in zip(names, at, shapes, strict=True)
             ]
         hdf5, through = open_hdf5(catalogue.files[number]), False
         arrays = []
         of = {part.datasets[0]: part for part in catalogue.parts if part.lengths}
         dtypes = [dtype for _, dtype in self._stored_shapes()]
-        for (name, select), start, dtype in zip(parts, at, dtypes, strict=True):
-            dataset = hdf5[name]
+        for name, start, dtype in zip(names, at, dtypes, strict=True):
+            dataset, select = dataset_at(hdf5, name)
+            if dataset is None:
+                raise KeyError(f"{name} is not there")
             why = "asked for" if self.how == "h5py" else reason_not(dataset)
             if not lies_in(hdf5, dataset):
                 why = "a link to another file"
@@ -279,7 +281,7 @@ class Reader:
                 through = True
                 arrays.append(Hdf5Array(dataset, layout.rows, select, why))
             if part := of.get(name):
-                arrays[-1] = RaggedArray(arrays[-1], read_lengths(hdf5[part.lengths], dataset), part.shape[0])
+                arrays[-1] = RaggedArray(arrays[-1], read_lengths(member(hdf5, part.lengths), dataset), part.shape[0])
         if not through:
             hdf5.close()
         return arrays

@@ -24,6 +24,7 @@ import numpy as np
 
 from hpc_train.data.catalogue.layout import STATISTICS_FILES
 from hpc_train.data.hdf5.access import fixed_length, open_hdf5, reason
+from hpc_train.data.hdf5.contents import text_attribute
 from hpc_train.data.statistics.moments import WEIGHT_POWERS, Statistics, class_weights
 from hpc_train.errors import UserError
 from hpc_train.files import atomic_path
@@ -60,7 +61,7 @@ def check_replaceable(folder: Path, split: str) -> list[Path]:
     for path in filter(Path.exists, paths):
         try:
             with open_hdf5(path) as file:
-                ours, theirs = file.attrs.get("format") == FORMAT, file.attrs.get("split")
+                ours, theirs = text_attribute(file, "format") == FORMAT, text_attribute(file, "split")
         except (OSError, RuntimeError):
             ours, theirs = False, None
         if not ours:
@@ -89,7 +90,7 @@ def load_statistics(path: str | Path) -> Statistics:
 
 
 def _read(file, path) -> Statistics:
-    if "channels" in file and file.attrs.get("format") == FORMAT:
+    if "channels" in file and text_attribute(file, "format") == FORMAT:
         if file.attrs["version"] != VERSION:
             version = file.attrs["version"]
             raise UserError(
