@@ -102,8 +102,13 @@ class DataOptions:
             raise UserError(f"--label-values names {len(values)} labels, but --classes is {self.classes}; leave it out")
         return tuple(values)
 
-    def catalogue(self, split: str | None = "train", comm=None, data: Path | None = None, classes: int | None = None):
-        """The `data.catalogue.Catalogue` of `split`, in `data` instead of --data if given; collective over `comm`."""
+    def catalogue(
+        self, split: str | None = "train", comm=None, data: Path | None = None, classes: int | None = None, mixed=False
+    ):
+        """The `data.catalogue.Catalogue` of `split`, in `data` instead of --data if given; collective over `comm`.
+
+        mixed: as in `Catalogue.open`.
+        """
         from hpc_train.data.catalogue import Catalogue
 
         for name in ("classes", "sequence_length"):
@@ -111,7 +116,7 @@ class DataOptions:
                 raise UserError(f"--{name.replace('_', '-')} is {value}; it must be at least 1")
         asked, labels = self.layout_of_files(), self.labels()
         known = classes or self.classes or len(labels) or None
-        catalogue = Catalogue.open(data or self.data, split, asked, known, comm, labels)
+        catalogue = Catalogue.open(data or self.data, split, asked, known, comm, labels, mixed)
         if self.classes and len(catalogue.targets) > 1:
             raise UserError(
                 f"--classes {self.classes}: there are several targets, whose losses say what they are; leave it out"

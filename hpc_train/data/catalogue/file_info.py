@@ -20,6 +20,8 @@ from hpc_train.errors import UserError
 NOT_CONTIGUOUS = -1
 NEWEST_VERSION = PARTS_VERSION
 JPEG = "jpeg"
+# How the differences end that `hpc-train shard` converts.
+CONVERTED = ("dtype", "packing", "missing values")
 PREPARE = "run `hpc-train prepare` again"
 
 

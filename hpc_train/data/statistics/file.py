@@ -108,7 +108,8 @@ def _checked(path, statistics: Statistics) -> Statistics:
     arrays = (statistics.count, statistics.mean, statistics.std, statistics.min, statistics.max)
     if statistics.mean.ndim != 1 or {array.shape for array in arrays} != {statistics.mean.shape}:
         raise ValueError(f"the shapes {[array.shape for array in arrays]} are not all (channels,)")
-    wrong = np.flatnonzero(~(statistics.min <= statistics.max) & (statistics.count > 0))
+    # Both are NaN where a channel has no finite value.
+    wrong = np.flatnonzero(statistics.min > statistics.max)
     if len(wrong):
         raise ValueError(f"channel {wrong[0]}: min {statistics.min[wrong[0]]} exceeds max {statistics.max[wrong[0]]}")
     return statistics
@@ -145,7 +146,7 @@ def _read_deepcam(group, path) -> Statistics:
     mean, square, low, high = (group[name][()].astype(np.float64) for name in _DEEPCAM)
     samples = int(group["count"][()])
     variance = np.where(low == high, 0.0, square - mean**2)
-    lost = (low != high) & ~(variance > _LEAST_VARIANCE * square)
+    lost = (low != high) & ~(variance > _LEAST_VARIANCE * square) & ~np.isnan(mean)
     notes = tuple(
         f"{path}: channel {channel} has no standard deviation: sqmean - mean² is {variance[channel]:.4g} in float32; "
         "normalise it by min and max"
