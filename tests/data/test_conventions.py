@@ -13,6 +13,7 @@ from hpc_train.data.options import DataOptions
 from hpc_train.data.reading.reader import Reader
 from hpc_train.data.repack.conversion import Conversion
 from hpc_train.data.statistics.command import count
+from hpc_train.data.verify.scan import scan
 
 DTYPES = ("i1", "u1", "<i2", ">i2", "<u2", "<i4", ">u4", "<f4", ">f4", "<f8")
 SHAPE = 8, 5
@@ -77,17 +78,17 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("conventions")
 
 
-def write(path, stored, attributes, chunked=False):
+def write(path, stored, attributes, chunked=None):
     """The file at `path` with the same data set as x and as y, which is no label map where there are two targets."""
     with h5py.File(path, "w") as file:
         for name in "xy":
-            how = {"chunks": (3, 2), "compression": "gzip"} if chunked else {}
+            how = {"chunks": chunked, "compression": "gzip"} if chunked else {}
             file.create_dataset(name, data=stored, **how).attrs.update(attributes)
     return DataOptions(path, inputs=("in=x",), targets=("one=y", "two=y"))
 
 
 @settings(max_examples=150, deadline=None)
-@given(case=cases(), chunked=st.booleans())
+@given(case=cases(), chunked=st.sampled_from([None, (3, 2)]))
 def test_values_are_those_of_an_independent_calculation(folder, case, chunked):
     stored, attributes, turned = case
     values, missing = expected(*case)
@@ -255,3 +256,16 @@ def test_missing_values_of_stacked_data_sets_and_of_sequences_are_their_own(tmp_
         file["steps"].attrs["_FillValue"] = np.int16(5)
     catalogue = DataOptions(path, inputs=("steps",), lengths=("lengths",)).catalogue("train")
     assert "row 1 (sample 1 of 'train') holds the missing value 5 of steps" in refusal(Reader(catalogue).read, [0, 1])
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_booleans_are_read_as_0_and_1(tmp_path, chunked):
+    mask = np.random.default_rng(0).random((8, 3, 4)) > 0.5
+    write(tmp_path / "a.h5", mask, {}, chunked=(3, 2, 4) if chunked else None)
+    options = DataOptions(tmp_path / "a.h5", inputs=("x",), targets=("y",), classes=2)
+    catalogue = options.catalogue("train")
+    for array in (*Reader(catalogue).read(range(8)), *Conversion(catalogue).read(0, 8)):
+        assert array.dtype == np.uint8
+        np.testing.assert_array_equal(array, mask)
+    assert count(catalogue, 0, 8).class_counts.tolist() == [(~mask).sum(), mask.sum()]
+    assert not scan(str(tmp_path / "a.h5"), options.layout_of_files(), "train", 2).problems

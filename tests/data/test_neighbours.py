@@ -1,6 +1,7 @@
 """What stands beside the data sets that are asked for stops no command; and names that are not plain are found."""
 
 import json
+import os
 
 import h5py
 import numpy as np
@@ -156,3 +157,32 @@ def test_a_name_that_ends_in_an_index_is_the_data_set_of_that_name_if_there_is_o
         inspect(Inspect(**asked))
     assert "asks for index 7 of a sample of shape (4, 5)" in refusal(DataOptions(path, inputs=("x[7]",)).catalogue)
     assert "has no data set 'none'" in refusal(DataOptions(path, inputs=("none[7]",)).catalogue)
+
+
+@pytest.mark.parametrize("name", ["data.mat", "scan.nxs", "cells.h5ad", "spikes.nwb"])
+def test_hdf5_files_of_other_suffixes_give_a_hint_that_works(tmp_path, name):
+    # MATLAB's files begin with a block of their own.
+    with h5py.File(tmp_path / name, "w", userblock_size=512 if name.endswith(".mat") else 0) as file:
+        file["x"] = MAPS
+    (tmp_path / "about.txt").write_text("")
+    asked = {"inputs": ("x",)}
+    line = refusal(DataOptions(tmp_path, **asked).catalogue, "train")
+    pattern = f"{tmp_path}/*{name[name.index('.') :]}"
+    assert f"but {name} is HDF5; give a quoted pattern of such names: --data '{pattern}'" in line
+    np.testing.assert_array_equal(Reader(DataOptions(pattern, **asked).catalogue("train")).read(range(6))[0], MAPS)
+    (tmp_path / name).write_text("")
+    assert "is HDF5" not in refusal(DataOptions(tmp_path, **asked).catalogue, "train")
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a device", "a folder"])
+def test_what_is_no_file_is_named_and_not_waited_for(tmp_path, kind):
+    odd = tmp_path / "a.h5"
+    {"a pipe": os.mkfifo, "a device": lambda path: path.symlink_to("/dev/zero"), "a folder": os.mkdir}[kind](odd)
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["x"] = MAPS
+    line = f"{odd}: is no file but a pipe, a device or a folder; leave it out"
+    for options in (DataOptions(tmp_path), DataOptions(tmp_path, inputs=("x",))):
+        assert refusal(options.catalogue, "train") == line
+    if kind != "a folder":
+        assert "is no file but a pipe or a device" in refusal(DataOptions(odd).catalogue, "train")
+    assert "1 thing is broken" in refusal(verify, Verify(tmp_path, inputs=("x",)))

@@ -27,6 +27,8 @@ HELD_OUT = ("validation", "val", "test")
 CAM5_CHANNELS: tuple[str, ...] = ("TMQ", "U850", "V850", "UBOT", "VBOT", "QREFHT", "PS", "PSL")
 CAM5_CHANNELS += ("T200", "T500", "PRECT", "TS", "TREFHT", "Z1000", "Z200", "ZBOT")
 _MOST_NAMES = 12
+# Files without a known suffix that are opened to see whether they are HDF5.
+_MOST_TRIED = 64
 
 
 class Place(NamedTuple):
@@ -162,6 +164,8 @@ def find_files(data, split: str | None) -> list[str]:
         if not found:
             raise UserError(f"{data}: no file matches this pattern; check it, and put it in quotes")
         return found
+    if path.exists():
+        raise UserError(f"{data}: is no file but a pipe or a device; give a file, a folder, or a quoted pattern")
     raise UserError(
         f"{data}: no such file or folder; give a folder (`hpc-train prepare` makes one), a file, or a quoted pattern"
     )
@@ -277,9 +281,16 @@ def _is_data(name: str) -> bool:
 
 
 def _some(found: list[str], folder: Path) -> list[str]:
-    if not found:
+    if found:
+        return found
+    # MATLAB's .mat, .nxs, .h5ad, .nwb and others are HDF5 as well.
+    others = (name for name in listed(folder)[:_MOST_TRIED] if not name.startswith(".") and (folder / name).is_file())
+    if other := next((name for name in others if h5py.is_hdf5(os.path.join(folder, name))), None):
         raise UserError(
-            f"{folder}: no data files ({' '.join(SUFFIXES)}) in this folder; give the right one, or make it with "
-            "`hpc-train prepare`"
+            f"{folder}: no data files ({' '.join(SUFFIXES)}) in this folder, but {shown(other)} is HDF5; give a quoted "
+            f"pattern of such names: --data '{folder}/*{os.path.splitext(other)[1]}'"
         )
-    return found
+    raise UserError(
+        f"{folder}: no data files ({' '.join(SUFFIXES)}) in this folder; give the right one, or make it with "
+        "`hpc-train prepare`"
+    )

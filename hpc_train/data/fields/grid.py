@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import h5py
 import numpy as np
 
+from hpc_train.data.catalogue.conventions import numbers_of
 from hpc_train.data.hdf5.access import open_hdf5
-from hpc_train.data.hdf5.contents import UNREADABLE, member, text_attribute
+from hpc_train.data.hdf5.contents import UNREADABLE, member, name_of, text_attribute
 from hpc_train.errors import UserError
 
 _LATITUDES, _LONGITUDES = ("latitude", "lat"), ("longitude", "lon")
@@ -90,7 +91,7 @@ def read_grid(path: str, height: int, width: int) -> Grid:
         found = [_find(file, names) for names in (_LATITUDES, _LONGITUDES)]
         if None in found:
             return global_grid(height, width)
-        axes = {dataset.name.lstrip("/"): dataset[()] for dataset in found}
+        axes = {name_of(dataset): _real(dataset) for dataset in found}
     for (name, axis), length in zip(axes.items(), (height, width), strict=True):
         if len(axis) != length:
             raise UserError(
@@ -157,7 +158,13 @@ def read_time(path: str, row: int, samples: int):
 def _find(file: h5py.File, names: tuple[str, ...]) -> h5py.Dataset | None:
     for item in (member(file, group + name) for group in ("", "climate/") for name in names):
         # A type that h5py cannot read is that of no degrees.
-        with suppress(*UNREADABLE):
-            if isinstance(item, h5py.Dataset) and item.ndim == 1 and item.dtype.kind in "uif":
+        with suppress(UserError, *UNREADABLE):
+            if isinstance(item, h5py.Dataset) and item.ndim == 1 and item.dtype.kind in "uif" and numbers_of(item, ""):
                 return item
     return None
+
+
+def _real(dataset: h5py.Dataset) -> np.ndarray:
+    meant = numbers_of(dataset, "")
+    scale, offset = meant.packing
+    return dataset[()].view(meant.dtype) * scale + offset

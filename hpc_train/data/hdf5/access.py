@@ -1,16 +1,24 @@
 """What the suite needs of HDF5 beyond h5py: opening without locks, one-line errors, text of fixed length."""
 
 import os
+import stat
 
 import h5py
 import numpy as np
+
+from hpc_train.errors import UserError
 
 
 def open_hdf5(path, mode="r", **options):
     """Open an h5py.File without file locking, where the HDF5 library allows it.
 
     Locks fail on read-only and on many parallel file systems, and data files are never changed in place.
+
+    Raises:
+        UserError: for what is no file but a pipe, a device or a folder, from which HDF5 might wait to read.
     """
+    if mode == "r" and not stat.S_ISREG(os.stat(path).st_mode):
+        raise UserError(f"{path}: is no file but a pipe, a device or a folder; leave it out")
     version = h5py.version.hdf5_version_tuple
     if version >= (1, 12, 1) or (1, 10, 7) <= version < (1, 11):
         options["locking"] = False
