@@ -99,6 +99,10 @@ def test_what_is_not_asked_for_stops_no_command(tmp_path, odd, capsys):
             ODD[odd](file)
     if odd not in ODD:
         damaged(path)
+        # What is asked for is named, with HDF5's reason.
+        line = refusal(DataOptions(path, inputs=("other",)).catalogue, "train")
+        assert line.startswith(f"{path}: other cannot be opened (")
+        assert "object header" in line
     asked = {"data": path, "inputs": ("x",), "targets": ("y",), "classes": 2}
     stats(Stats(**asked, output=tmp_path))
     verify(Verify(**asked))

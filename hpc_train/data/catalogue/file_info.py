@@ -11,7 +11,7 @@ from hpc_train.data.catalogue.conventions import Missing, numbers_of
 from hpc_train.data.catalogue.layout import SHARDS, Layout, Place, layout_of_shard, unreadable
 from hpc_train.data.catalogue.part import Kind
 from hpc_train.data.hdf5.access import lies_in, open_hdf5
-from hpc_train.data.hdf5.contents import dataset_at, datasets_of, shown, split_name
+from hpc_train.data.hdf5.contents import dataset_at, datasets_of, not_opened, shown, split_name
 from hpc_train.data.hdf5.ragged import read_lengths
 from hpc_train.data.shards.format import ENCODED_VERSION, FORMAT, PARTS_VERSION
 from hpc_train.data.shards.names import parse_shard_name
@@ -154,8 +154,13 @@ def _sequences(file: h5py.File, path: str, layout: Layout) -> list[np.ndarray]:
 def _dataset(file: h5py.File, path: str, name: str) -> h5py.Dataset:
     dataset, _ = dataset_at(file, name)
     if dataset is None:
+        base = split_name(name)[0]
+        if why := not_opened(file, base):
+            raise UserError(
+                f"{path}: {base} cannot be opened ({why}); choose another data set, or write the file again"
+            )
         there = ", ".join(map(shown, list(datasets_of(file))[:12])) or "none"
-        raise UserError(f"{path}: has no data set {split_name(name)[0]!r}; it has {there}")
+        raise UserError(f"{path}: has no data set {base!r}; it has {there}")
     if dataset.shape is None:
         raise UserError(f"{path}: {name} is empty; choose another data set")
     if dataset.dtype.kind not in "uifb":

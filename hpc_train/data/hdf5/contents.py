@@ -9,6 +9,8 @@ from contextlib import suppress
 import h5py
 import numpy as np
 
+from hpc_train.data.hdf5.access import reason
+
 # What h5py raises for what it cannot read: damaged objects, types without a NumPy type, text of another encoding.
 UNREADABLE = (OSError, RuntimeError, KeyError, TypeError, ValueError)
 
@@ -23,6 +25,17 @@ def member(group: h5py.Group, name: str):
     """The object of this name; None where there is none, or it cannot be opened."""
     with suppress(*UNREADABLE):
         return group[name.encode("utf-8", "surrogateescape")]
+    return None
+
+
+def not_opened(file: h5py.File, name: str) -> str | None:
+    """Why the object of this name cannot be opened, as HDF5 says; None where it can, or there is none."""
+    key = name.encode("utf-8", "surrogateescape")
+    try:
+        file[key]
+    except UNREADABLE as error:
+        with suppress(*UNREADABLE):
+            return reason(error) if isinstance(file.get(key, getlink=True), h5py.HardLink) else None
     return None
 
 
