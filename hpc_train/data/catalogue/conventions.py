@@ -16,6 +16,8 @@ _LEAST, _MOST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max
 # A larger number is no measurement: NetCDF's own fill value is 9.97e36, others are 1e20 and the largest float32.
 _NO_MEASUREMENT = 1e15
 _MOST_SHOWN = 60
+_NAMES: tuple[str, ...] = ("_Unsigned", "scale_factor", "add_offset", "_FillValue", "missing_value")
+_NAMES += ("valid_range", "valid_min", "valid_max")
 
 
 class Missing(NamedTuple):
@@ -103,11 +105,13 @@ class _Attributes:
 
     def __init__(self, dataset: h5py.Dataset, where: str):
         self.dataset, self._where = dataset, where
+        # One look at each file of 63,000: by far the most have none of these.
+        self.names = {name for name in _NAMES if h5py.h5a.exists(dataset.id, name.encode())}
 
     def get(self, name: str):
         """The value as h5py gives it, None where there is none."""
         try:
-            return self.dataset.attrs.get(name)
+            return self.dataset.attrs[name] if name in self.names else None
         # h5py raises many kinds of errors for types and text that it cannot read.
         except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
             why = " ".join(str(error).split())
@@ -252,7 +256,7 @@ def _as_stored(value, stored: np.dtype, dtype: np.dtype) -> float | None:
 def _fill_value(attributes: _Attributes, dtype: np.dtype, packed: bool) -> float | None:
     """HDF5's own fill value, where there is no _FillValue and it may stand for none; programs also set others."""
     dataset = attributes.dataset
-    if "_FillValue" in dataset.attrs or not (packed or dtype.kind == "f"):
+    if "_FillValue" in attributes.names or not (packed or dtype.kind == "f"):
         return None
     if dataset.id.get_create_plist().fill_value_defined() != h5py.h5d.FILL_VALUE_USER_DEFINED:
         return None

@@ -122,7 +122,7 @@ def _inspect(file: h5py.File, path: str, layout: Layout) -> FileInfo:
         raise UserError(f"{path}: holds no samples; leave the file out")
     kinds, left = [], iter(datasets)
     for place in layout.places:
-        kinds.append(_stack(path, layout, place, list(islice(left, len(place.datasets)))))
+        kinds.append(_stack(file, path, layout, place, list(islice(left, len(place.datasets)))))
     common = Common(
         kinds=tuple(kinds),
         total=0,
@@ -168,9 +168,9 @@ def _dataset(file: h5py.File, path: str, name: str) -> h5py.Dataset:
     return dataset
 
 
-def _stack(path: str, layout: Layout, place: Place, datasets: list[h5py.Dataset]) -> Kind:
+def _stack(file: h5py.File, path: str, layout: Layout, place: Place, datasets: list[h5py.Dataset]) -> Kind:
     names = place.datasets
-    shapes = [_sample_shape(path, layout, *pair) for pair in zip(names, datasets, strict=True)]
+    shapes = [_sample_shape(file, path, layout, *pair) for pair in zip(names, datasets, strict=True)]
     numbers = [numbers_of(dataset, f"{path}: {name}") for name, dataset in zip(names, datasets, strict=True)]
     for name, shape, each in zip(names, shapes, numbers, strict=True):
         if shape != shapes[0] or each.dtype != numbers[0].dtype:
@@ -192,11 +192,13 @@ def _stack(path: str, layout: Layout, place: Place, datasets: list[h5py.Dataset]
     )
 
 
-def _sample_shape(path: str, layout: Layout, name: str, dataset: h5py.Dataset) -> tuple[int, ...]:
+def _sample_shape(file: h5py.File, path: str, layout: Layout, name: str, dataset: h5py.Dataset) -> tuple[int, ...]:
     if layout.rows and dataset.ndim == 0:
         raise UserError(f"{path}: {name} is one number; if each file is one sample, give --samples files")
     shape = dataset.shape[1:] if layout.rows else dataset.shape
-    index = dataset_at(dataset.file, name)[1]
+    index = split_name(name)[1]
+    if index is not None:
+        index = dataset_at(file, name)[1]
     if index is None:
         return shape
     if not shape or index >= shape[0]:
