@@ -195,9 +195,9 @@ def _storage(entry: dict) -> str:
         parts.append("resizable")
     if entry["missing"]:
         parts.append(f"missing {' '.join(f'{value:g}' for value in entry['missing'])}")
-    low, high = entry["valid"]
-    if (low, high) != (None, None):
-        parts.append(f"valid {'' if low is None else f'from {low:g}'} {'' if high is None else f'to {high:g}'}")
+    ends = [f"{word} {end:g}" for word, end in zip(("from", "to"), entry["valid"], strict=True) if end is not None]
+    if ends:
+        parts.append(f"valid {' '.join(ends)}")
     return ", ".join(parts)
 
 

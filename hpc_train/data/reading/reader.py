@@ -52,7 +52,7 @@ class Reader:
         if catalogue.encoding != self.encoding:
             catalogue.stored_only("this command")
         self.catalogue, self.check, self.how, self._open_storage = catalogue, check, how, open_file
-        self._ignore = ignore
+        self._ignore, self._labelled = ignore, catalogue.labelled
         # A file that the cache drops while a thread reads from it is closed when that thread releases it.
         self._open = lru_cache(maxsize=_OPEN_FILES)(self._open_file)
         # Checking a sample takes as long as copying it: one bit for each sample records that it has been checked.
@@ -97,7 +97,7 @@ class Reader:
             UserError: for data that cannot be read, also from the jobs; from `finish` for samples that fail the check.
         """
         indices = self.catalogue.checked(indices)
-        request = _Request(indices, arrays, self.catalogue.parts, self.catalogue.labelled)
+        request = _Request(indices, arrays, self.catalogue.parts, self._labelled)
         # In the order of the files, so that a file is opened once and read forwards.
         order = np.argsort(indices)
         numbers = np.searchsorted(self.catalogue.offsets, indices[order], side="right") - 1
@@ -150,7 +150,7 @@ class Reader:
             found = first_problem(
                 values if number in request.suspect else None, labels, catalogue.classes, self._ignore
             )
-            if number in request.suspect and not (catalogue.labelled and part.role == "target"):
+            if number in request.suspect and not (self._labelled and part.role == "target"):
                 found = self._first_absent(part, values, request.indices, found)
             if found[0] is not None and (place is None or found[0] < place):
                 plain = part.role == "input" and not part.name
