@@ -15,7 +15,7 @@ from hpc_train.data.repack.conversion import Conversion
 from hpc_train.data.statistics.command import count
 from hpc_train.data.verify.scan import scan
 
-DTYPES = ("i1", "u1", "<i2", ">i2", "<u2", "<i4", ">u4", "<f4", ">f4", "<f8")
+DTYPES = ("i1", "u1", "<i2", ">i2", "<u2", "<i4", ">u4", "<i8", ">u8", "<f4", ">f4", "<f8")
 SHAPE = 8, 5
 
 
@@ -114,7 +114,7 @@ def test_values_are_those_of_an_independent_calculation(folder, case, chunked):
         packed = "add_offset" in attributes or np.ravel(attributes.get("scale_factor", 1))[0] != 1
         for array in conversion.read(0, 8):
             assert array.dtype == ("f4" if packed else array.dtype)
-            np.testing.assert_array_equal(array, values.astype(array.dtype))
+            np.testing.assert_array_equal(array, values.astype("f4") if packed else meant(stored, turned))
     statistics = count(catalogue, 0, 8, skip_nan=True)
     assert statistics.not_finite.tolist() == [missing.sum()]
     for one in (statistics, *statistics.others.values()):

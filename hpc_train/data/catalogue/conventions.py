@@ -3,7 +3,7 @@
 The attributes are in the file's units: that of the packed numbers, with the sign that _Unsigned gives.
 """
 
-from math import ceil, floor
+from math import ceil, floor, isfinite
 from typing import NamedTuple
 
 import h5py
@@ -225,7 +225,7 @@ def _limit(value, place: int, stored: np.dtype, dtype: np.dtype) -> float | None
     if dtype.kind == "f":
         return number
     if number is None:
-        number = (ceil, floor)[place](value)
+        number = (ceil, floor)[place](value.item())
     end = (np.iinfo(dtype).min, np.iinfo(dtype).max)[place]
     return None if (number >= end if place else number <= end) else number
 
@@ -243,9 +243,11 @@ def _as_stored(value, stored: np.dtype, dtype: np.dtype) -> float | None:
             # 1e20 means the nearest float32.
             number = float(dtype.type(value))
         return number if np.isfinite(number) else None
-    if not np.isfinite(value) or value != floor(value):
+    # As Python's: NumPy's integers of 64 bits would be compared as floating-point numbers.
+    number = value.item()
+    if not isfinite(number) or number != floor(number):
         return None
-    number = int(value)
+    number = int(number)
     if np.iinfo(dtype).min <= number <= np.iinfo(dtype).max:
         return number
     if stored.kind in "ui" and np.iinfo(stored).min <= number <= np.iinfo(stored).max:
