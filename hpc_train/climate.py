@@ -51,6 +51,10 @@ def task(options: Options) -> training.Task:
     for option in ("fields", "normalise"):
         if options.init and getattr(options, option) != getattr(Options, option):
             raise UserError(f"--{option} is for a new network, and --init brings its own: leave one of the two out")
+    if options.needs_counts or not options.init:
+        from hpc_train.training.early_checks import check_statistics
+
+        check_statistics(options, partial(_statistics, options), options.needs_counts)
     return training.Task(
         options.model,
         partial(build, options),

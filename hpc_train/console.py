@@ -17,7 +17,9 @@ HEARD = 0.3
 def say(text: str, stream=None, end: str = "\n") -> None:
     """Print `text` in one write: launchers put a rank's prefix before each piece that they read."""
     stream = stream or sys.stdout
-    stream.write(text + end)
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    # What a terminal cannot show, such as names of files that are no UTF-8, is escaped.
+    stream.write((text + end).encode(encoding, "backslashreplace").decode(encoding))
     stream.flush()
 
 

@@ -72,6 +72,11 @@ def task(options: Options) -> training.Task:
             raise UserError(
                 f"--{option.replace('_', '-')}: the model of {options.build} is taken as it is; leave it out"
             )
+    if options.normalise:
+        from hpc_train.training.early_checks import check_statistics
+        from hpc_train.training.scaling import statistics_of
+
+        check_statistics(options, lambda: statistics_of(options))
     return training.Task(
         name(options.build),
         partial(script.build, options.build),

@@ -59,6 +59,11 @@ def run(options: Options) -> None:
 
 def task(options: Options) -> training.Task:
     """The network that the options choose, as a task."""
+    if options.statistics:
+        from hpc_train.data.statistics import load_statistics
+        from hpc_train.training.early_checks import check_statistics
+
+        check_statistics(options, lambda: load_statistics(options.statistics))
     return training.Task(options.model.replace(":", "-"), partial(build, options), facts=partial(_facts, options))
 
 

@@ -27,7 +27,7 @@ class DataOptions:
     images=a/b meta=c/d, they are several inputs of the network."""
     targets: tuple[str, ...] = ()
     """Data sets of the targets, named likewise; without them the inputs are the targets. A data set that ends in [k]
-    takes index k of the first axis of a sample."""
+    takes index k of the first axis of a sample, if no data set has exactly this name."""
     sample_weights: str | None = None
     """With --inputs: data set of the sample weights, which multiply the loss of a sample."""
     lengths: tuple[str, ...] = ()
@@ -102,8 +102,13 @@ class DataOptions:
             raise UserError(f"--label-values names {len(values)} labels, but --classes is {self.classes}; leave it out")
         return tuple(values)
 
-    def catalogue(self, split: str | None = "train", comm=None, data: Path | None = None, classes: int | None = None):
-        """The `data.catalogue.Catalogue` of `split`, in `data` instead of --data if given; collective over `comm`."""
+    def catalogue(
+        self, split: str | None = "train", comm=None, data: Path | None = None, classes: int | None = None, mixed=False
+    ):
+        """The `data.catalogue.Catalogue` of `split`, in `data` instead of --data if given; collective over `comm`.
+
+        mixed: as in `Catalogue.open`.
+        """
         from hpc_train.data.catalogue import Catalogue
 
         for name in ("classes", "sequence_length"):
@@ -111,7 +116,7 @@ class DataOptions:
                 raise UserError(f"--{name.replace('_', '-')} is {value}; it must be at least 1")
         asked, labels = self.layout_of_files(), self.labels()
         known = classes or self.classes or len(labels) or None
-        catalogue = Catalogue.open(data or self.data, split, asked, known, comm, labels)
+        catalogue = Catalogue.open(data or self.data, split, asked, known, comm, labels, mixed)
         if self.classes and len(catalogue.targets) > 1:
             raise UserError(
                 f"--classes {self.classes}: there are several targets, whose losses say what they are; leave it out"
@@ -231,7 +236,7 @@ class LabelOptions(DataOptions):
         Raises:
             UserError: on every rank, when there is no such label map.
         """
-        from hpc_train.data.catalogue.layout import split_name
+        from hpc_train.data.hdf5.contents import split_name
 
         number, (first, *_) = self.annotation, catalogue.files
         if not number and (not catalogue.labelled or len(catalogue.inputs) > 1):

@@ -90,14 +90,14 @@ def of_numbers(record: dict, options: RunDataOptions, several: bool, catalogue: 
 
 def without_targets(options: DataOptions, path: str) -> DataOptions:
     """The options without targets, where the file at `path` has none of these data sets; else the same options."""
-    from hpc_train.data.catalogue.layout import datasets_of, named, split_name
+    from hpc_train.data.catalogue.layout import named
     from hpc_train.data.hdf5.access import open_hdf5
+    from hpc_train.data.hdf5.contents import dataset_at
 
     if not (options.inputs and options.targets):
         return options
     with open_hdf5(path) as file:
-        held = datasets_of(file)
-        there = [name for name in named("--targets", options.targets)[0] if split_name(name)[0].strip("/") in held]
+        there = any(dataset_at(file, name)[0] is not None for name in named("--targets", options.targets)[0])
     return options if there else replace(options, targets=())
 
 

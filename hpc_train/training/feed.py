@@ -8,14 +8,15 @@ from hpc_train import parallel
 from hpc_train.data.catalogue import Catalogue
 from hpc_train.data.catalogue.layout import HELD_OUT, find_splits
 from hpc_train.data.fields.options import FieldOptions
-from hpc_train.data.options import is_synthetic
+from hpc_train.data.options import ScaleOptions, is_synthetic
 from hpc_train.data.plan import TrainPlan, ValidationPlan
 from hpc_train.data.plan.order import BLOCKS_IN_WINDOW, BlockOrder, FullOrder, Order, from_dict
 from hpc_train.data.reading.encoded_reader import open_reader
 from hpc_train.errors import UserError
 from hpc_train.parallel.mpi import communicator, on_root
 from hpc_train.parallel.world import World
-from hpc_train.training.scaling import scaled, scalings_of
+from hpc_train.training.early_checks import check_targets
+from hpc_train.training.scaling import scaled, scalings_of, statistics_path
 from hpc_train.training.synthetic import Synthetic
 from hpc_train.units import MIB
 
@@ -61,6 +62,8 @@ class Feed:
             raise UserError("--field-size is for --data synthetic; give both or leave it out").agreed()
         more = {"ignore": options.ignore_label} if fields else {}
         self._readers = [open_reader(split, how=options.reader, **more) for split in stored]
+        for split in stored:
+            check_targets(split, self.comm, **more)
         self._transform = options.transform(training, self.comm) if fields else None
         self.scalings = scalings_of(options, training, self.comm)
         self.inputs = [self._input(reader) for reader in self._readers]
@@ -146,9 +149,11 @@ class Feed:
         return Input(*how, self._transform, Delivery.of(reader.catalogue, self.scalings, alone))
 
     def _open_held_out(self, training: Catalogue) -> Catalogue:
-        options = self.options
-        split = on_root(self.comm, lambda: _held_out_split(options.test_data, options.data))
-        held_out = options.catalogue(split, self.comm, options.test_data, training.classes)
+        options, names = self.options, self.options.held_out_names()
+        beside = options.data if names and not options.test_data else options.test_data
+        split = on_root(self.comm, lambda: _held_out_split(beside, options.data))
+        named = dataclasses.replace(options, **names) if names else options
+        held_out = named.catalogue(split, self.comm, beside, training.classes)
         wanted = training.sequence_lengths
         if any(length > most for length, most in zip(held_out.sequence_lengths, wanted, strict=False)):
             raise UserError(
@@ -161,13 +166,13 @@ class Feed:
         if first != second:
             raise UserError(
                 f"{held_out.files[0]}: holds samples {second}, but training samples are {first}; bring both into one "
-                f"form with {one}"
+                f"form: put them in one folder, as train and test, and run {one} on it"
             ).agreed()
-        names = training.channel_names, held_out.channel_names
-        if all(names) and names[0] != names[1]:
+        channels = training.channel_names, held_out.channel_names
+        if all(channels) and channels[0] != channels[1] and "inputs" not in names:
             raise UserError(
-                f"{held_out.files[0]}: has the channels {', '.join(names[1])}, but training samples have "
-                f"{', '.join(names[0])}; bring them into one order"
+                f"{held_out.files[0]}: has the channels {', '.join(channels[1])}, but training samples have "
+                f"{', '.join(channels[0])}; bring them into one order"
             ).agreed()
         return held_out
 
@@ -189,6 +194,9 @@ def staged(options):
 
     comm = communicator()
     moved = {}
+    if isinstance(options, ScaleOptions) and options.normalise:
+        # The copy holds samples alone.
+        moved["statistics"] = statistics_path(options)
     for name in ("data", "test_data"):
         if getattr(options, name):
             moved[name] = stage_to(Stage(getattr(options, name), os.path.join(options.stage, name)), comm)
@@ -227,7 +235,10 @@ def _form(catalogue: Catalogue) -> str:
 
 def _held_out_split(test_data, data) -> str | None:
     if test_data is None and not Path(data).is_dir():
-        raise UserError(f"{data}: is not divided into splits; name the held-out data with --test-data")
+        raise UserError(
+            f"{data}: is not divided into splits; name the held-out data with --test-data, or other data sets of the "
+            "same file with --test-inputs and --test-targets"
+        )
     there = find_splits(test_data or data)
     found = next((split for split in HELD_OUT if split in there), None)
     return found or (None if test_data else "test")

@@ -20,6 +20,20 @@ class HeldOutOptions:
 
     test_data: Path | None = None
     """Held-out data, if it is not the split validation or test of --data."""
+    test_inputs: tuple[str, ...] = ()
+    """Data sets of the held-out inputs, where their names are not those of --inputs: x_test beside x_train in one file.
+    Without --test-data they are in --data."""
+    test_targets: tuple[str, ...] = ()
+    """Data sets of the held-out targets, likewise."""
+    test_sample_weights: str | None = None
+    """Data set of the held-out sample weights, likewise."""
+    test_lengths: tuple[str, ...] = ()
+    """Data sets of the lengths of held-out sequences, likewise."""
+
+    def held_out_names(self) -> dict:
+        """The options that name data sets, as the held-out data have them; only those that differ."""
+        names = ("inputs", "targets", "sample_weights", "lengths")
+        return {name: value for name in names if (value := getattr(self, f"test_{name}"))}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,6 +151,7 @@ def check(options: Options) -> None:
         UserError: names the first one found.
     """
     options.check()
+    _check_held_out(options)
     options.check_transfer()
     if options.init:
         _check_network(options)
@@ -167,6 +182,15 @@ def check(options: Options) -> None:
     for option in ("warmup_epochs", "checkpoint_every", "check_every"):
         if not 0 <= getattr(options, option) < math.inf:
             raise UserError(f"--{option.replace('_', '-')} is {getattr(options, option)}; it must be 0 or more")
+
+
+def _check_held_out(options: Options) -> None:
+    """Refuse names of held-out data sets that nothing says where or beside what they are."""
+    given = [f"--test-{name.replace('_', '-')}" for name in options.held_out_names()]
+    if given and not options.inputs:
+        raise UserError(f"{given[0]} is for data sets that --inputs names; give both or leave it out")
+    if given and not (options.test_data or options.test_inputs):
+        raise UserError(f"{given[0]} needs --test-inputs, or --test-data with other files; give one of them")
 
 
 def _check_network(options: Options) -> None:

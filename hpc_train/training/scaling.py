@@ -1,6 +1,7 @@
 """How the values of a training's data are scaled: unpacked, and normalised by their statistics."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from hpc_train.data.catalogue import Catalogue
 from hpc_train.data.catalogue.layout import STATISTICS_FILES
@@ -63,7 +64,7 @@ def scalings_of(options, catalogue: Catalogue, comm) -> dict[str, Scaling]:
         raise UserError("--normalise is for arrays, not for JPEG shards; normalise images in the network").agreed()
     if "targets" in chosen and catalogue.labelled:
         raise UserError("--normalise targets: the targets are class numbers; leave it out").agreed()
-    statistics = on_root(comm, lambda: _known(_load(options), catalogue)) if chosen else {}
+    statistics = on_root(comm, lambda: _known(statistics_of(options), catalogue)) if chosen else {}
     scalings = {}
     for part in catalogue.parts:
         if (part.role == "input" and not own) or (part.role == "target" and catalogue.labelled):
@@ -81,6 +82,12 @@ def scaled(catalogue: Catalogue, scalings: dict[str, Scaling]) -> Catalogue:
     return replace(catalogue, parts=tuple(part.scaled if part.label in scalings else part for part in catalogue.parts))
 
 
+def statistics_path(options) -> Path:
+    """Where the statistics to normalise by are: --statistics, or beside the data."""
+    folder = options.data if options.data.is_dir() else options.data.parent
+    return options.statistics or folder / STATISTICS_FILES[0]
+
+
 def _known(statistics: Statistics, catalogue: Catalogue) -> dict[str, Statistics]:
     """Statistics by `Part.label`, of all inputs and targets."""
     first, *others = (*catalogue.inputs, *catalogue.targets)
@@ -91,9 +98,13 @@ def _known(statistics: Statistics, catalogue: Catalogue) -> dict[str, Statistics
     return known
 
 
-def _load(options) -> Statistics:
-    folder = options.data if options.data.is_dir() else options.data.parent
-    path = options.statistics or folder / STATISTICS_FILES[0]
+def statistics_of(options) -> Statistics:
+    """The statistics to normalise by; UserError where there are none.
+
+    Args:
+        options: with --normalise.
+    """
+    path = statistics_path(options)
     if not path.is_file():
         raise UserError(
             f"{path}: does not exist; --normalise needs the statistics of the data: run `hpc-train stats --data "

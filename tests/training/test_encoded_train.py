@@ -10,6 +10,7 @@ from launch import launch
 
 from hpc_train.data.options import DataOptions, ReadOptions
 from hpc_train.errors import UserError
+from hpc_train.training.options import HeldOutOptions
 
 
 def train(data, run, *arguments, ranks=2):
@@ -36,7 +37,7 @@ def test_two_ranks_train_on_jpegs_and_name_a_damaged_one_of_the_held_out_split_o
 @pytest.fixture
 def options():
     options = vars(DataOptions(data=Path("synthetic"))) | vars(ReadOptions(image_size=8, synthetic_samples=100))
-    return SimpleNamespace(**options, test_data=None, batch_size=4, seed=3)
+    return SimpleNamespace(**options, **vars(HeldOutOptions()), batch_size=4, seed=3)
 
 
 def synthetic(options, rank=0):

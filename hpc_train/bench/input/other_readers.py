@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from hpc_train.data.catalogue import Catalogue
-from hpc_train.data.catalogue.layout import split_name
+from hpc_train.data.hdf5.contents import dataset_at
 
 Batch = tuple[np.ndarray, np.ndarray]
 _OPEN_FILES = 256
@@ -136,8 +136,8 @@ def _read(file, layout, take: Callable) -> Batch:
     """Inputs and targets of `file`, several data sets stacked; take(data, index within a row) reads one data set."""
 
     def stacked(names: tuple[str, ...]) -> np.ndarray:
-        parts = [(name, () if select is None else (select,)) for name, select in map(split_name, names)]
-        arrays = [take(file[name], part) for name, part in parts]
+        parts = [dataset_at(file, name) for name in names]
+        arrays = [take(dataset, () if select is None else (select,)) for dataset, select in parts]
         return arrays[0] if len(arrays) == 1 else np.stack(arrays, axis=1)
 
     inputs = stacked(layout.inputs)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hpc_train.data.catalogue.file_info import PREPARE, FileInfo, differences, shard_layout
+from hpc_train.data.catalogue.agreement import check_agreement, check_labels, check_packed_labels
+from hpc_train.data.catalogue.file_info import PREPARE, shard_layout
 from hpc_train.data.catalogue.layout import (
     CAM5,
     CAM5_CHANNELS,
@@ -18,12 +19,12 @@ from hpc_train.data.catalogue.layout import (
     Layout,
     find_files,
     recognise,
-    split_name,
 )
-from hpc_train.data.catalogue.part import Part, labelled
-from hpc_train.data.catalogue.shard_rules import broken_sequence, mixed_generations, shard_paths
+from hpc_train.data.catalogue.part import Kind, Part, labelled
+from hpc_train.data.catalogue.shard_rules import mixed_generations, shard_paths
 from hpc_train.data.catalogue.survey import survey
 from hpc_train.data.hdf5.access import reason
+from hpc_train.data.hdf5.contents import split_name
 from hpc_train.data.shards.names import parse_shard_name
 from hpc_train.errors import UserError
 from hpc_train.parallel.mpi import Alone, on_root
@@ -58,6 +59,8 @@ class Catalogue:
         channel_names: names of the channels of an input sample, in their order; empty where neither the files nor
             their layout give them.
         labels: stored labels of the classes, which are read as their numbers 0, 1, 2, ...; empty where they are these.
+        forms: kinds of the parts, of files that differ in types, packing or missing values; empty where all are alike.
+        form_of: int64 (files,), place in `forms` of each file's kinds; empty where all are alike.
     """
 
     directory: str
@@ -75,6 +78,8 @@ class Catalogue:
     encoding: str = ""
     channel_names: tuple[str, ...] = ()
     labels: tuple[int, ...] = ()
+    forms: tuple[tuple[Kind, ...], ...] = ()
+    form_of: tuple[int, ...] = ()
 
     @classmethod
     def open(
@@ -85,6 +90,7 @@ class Catalogue:
         classes: int | None = None,
         comm=None,
         labels: tuple[int, ...] = (),
+        mixed: bool = False,
     ) -> "Catalogue":
         """Find the files of `split` in `data` and look into each; collective over `comm`.
 
@@ -96,6 +102,7 @@ class Catalogue:
                 of the training split).
             comm: the ranks that share the work, by default this process alone.
             labels: stored labels of the classes, if they are not 0, 1, 2, ....
+            mixed: allow files that differ in types, packing or missing values; the parts are then those of the first.
 
         Raises:
             UserError: the same on every rank, when the folder or a file is missing, damaged, of another format, or
@@ -113,9 +120,13 @@ class Catalogue:
             classes, class_names = head.classes, head.class_names
         else:
             class_names = head.class_names if classes == head.classes else ()
+        forms = dict.fromkeys(info.common.kinds for info in infos)
+        numbers = {form: number for number, form in enumerate(forms)}
         try:
-            _check_agreement(files, infos, layout)
-            _check_labels(files, infos, classes, labels)
+            check_agreement(files, infos, layout, mixed)
+            check_labels(files, infos, classes, labels)
+            for form in forms:
+                check_packed_labels(files[0], tuple(map(Part.of, layout.places, form)), layout, classes)
         except UserError as error:
             raise error.agreed() from None
         return cls(
@@ -134,6 +145,8 @@ class Catalogue:
             encoding=head.encoding,
             labels=labels,
             channel_names=head.channel_names or _channel_names(layout, head.kinds[0].shape),
+            forms=tuple(forms) if len(forms) > 1 else (),
+            form_of=tuple(numbers[info.common.kinds] for info in infos) if len(forms) > 1 else (),
         )
 
     def resized(self, size: int) -> "Catalogue":
@@ -155,6 +168,12 @@ class Catalogue:
     def sequence_lengths(self) -> list[int]:
         """The lengths to which sequences of different lengths are padded, of each such part."""
         return [part.shape[0] for part in self.parts if part.lengths]
+
+    def of_form(self, number: int) -> "Catalogue":
+        """The catalogue with the parts of the files whose place in `forms` this is."""
+        pairs = zip(self.parts, map(Part.of, self.layout.places, self.forms[number]), strict=True)
+        parts = tuple(part._replace(dtype=own.dtype, packing=own.packing, missing=own.missing) for part, own in pairs)
+        return replace(self, parts=parts, forms=(), form_of=())
 
     def changed(self, role: str, **fields) -> "Catalogue":
         """The catalogue with other fields of its one input or target, as from `Part`."""
@@ -363,30 +382,3 @@ def _list_shards(directory: Path, split: str | None, needed: bool) -> list[str]:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise UserError(f"{missing[0]}{more}: missing; {split!r} has {shards} shards; {PREPARE}")
     return paths
-
-
-def _check_agreement(files: list[str], infos: list[FileInfo], layout: Layout) -> None:
-    head = infos[0].common
-    shards = layout.name == SHARDS.name
-    remedy = PREPARE if shards else "leave it out, or convert the files to one form with `hpc-train shard`"
-    for path, info in zip(files, infos, strict=True):
-        if info.common == head:
-            continue
-        for what, mine, theirs in differences(layout, info.common, head):
-            raise UserError(f"{path}: {what} is {mine}, but {theirs} in {files[0]}; {remedy}")
-        name = next(name for name in head._fields if getattr(info.common, name) != getattr(head, name))
-        what = name.replace("_", " ")
-        raise UserError(f"{path}: belongs to another generation than {files[0]} ({what} differs); {remedy}")
-    if shards and (problem := broken_sequence(files, infos)):
-        raise UserError(f"{problem}; {'give the folder of the shards, or ' * (len(files) == 1)}{PREPARE}")
-
-
-def _check_labels(files: list[str], infos: list[FileInfo], classes: int, labels: tuple[int, ...]) -> None:
-    if labels and infos[0].common.classes:
-        raise UserError(f"{files[0]}: its labels are the numbers of {classes} classes; leave --label-values out")
-    for path, info in zip(files, infos, strict=True):
-        if classes and (info.target_min < 0 or info.target_max >= classes):
-            raise UserError(
-                f"{path}: labels run from {info.target_min} to {info.target_max}, outside the {classes} "
-                f"classes (0 to {classes - 1}); fix the labels or the number of classes and {PREPARE}"
-            )

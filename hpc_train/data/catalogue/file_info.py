@@ -7,9 +7,11 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
-from hpc_train.data.catalogue.layout import SHARDS, Layout, Place, datasets_of, layout_of_shard, split_name, unreadable
+from hpc_train.data.catalogue.conventions import Missing, numbers_of
+from hpc_train.data.catalogue.layout import SHARDS, Layout, Place, layout_of_shard, unreadable
 from hpc_train.data.catalogue.part import Kind
-from hpc_train.data.hdf5.access import lies_in, open_hdf5, packing
+from hpc_train.data.hdf5.access import lies_in, open_hdf5
+from hpc_train.data.hdf5.contents import dataset_at, datasets_of, not_opened, shown, split_name
 from hpc_train.data.hdf5.ragged import read_lengths
 from hpc_train.data.shards.format import ENCODED_VERSION, FORMAT, PARTS_VERSION
 from hpc_train.data.shards.names import parse_shard_name
@@ -18,6 +20,8 @@ from hpc_train.errors import UserError
 NOT_CONTIGUOUS = -1
 NEWEST_VERSION = PARTS_VERSION
 JPEG = "jpeg"
+# How the differences end that `hpc-train shard` converts.
+CONVERTED = ("dtype", "packing", "missing values")
 PREPARE = "run `hpc-train prepare` again"
 
 
@@ -90,8 +94,13 @@ def differences(layout: Layout, mine: Common, theirs: Common) -> list[tuple[str,
         found.append((f"{place.label} shape", one.shape, other.shape))
         found.append((f"{place.label} dtype", np.dtype(one.dtype), np.dtype(other.dtype)))
         found.append((f"{place.label} packing", one.packing, other.packing))
+        found.append((f"{place.label} missing values", _plain(one.missing), _plain(other.missing)))
     found.append(("channels", mine.channels, theirs.channels))
     return [entry for entry in found if entry[1] != entry[2]]
+
+
+def _plain(missing: tuple[Missing, ...]) -> tuple:
+    return tuple(map(tuple, missing))
 
 
 def _inspect(file: h5py.File, path: str, layout: Layout) -> FileInfo:
@@ -113,7 +122,7 @@ def _inspect(file: h5py.File, path: str, layout: Layout) -> FileInfo:
         raise UserError(f"{path}: holds no samples; leave the file out")
     kinds, left = [], iter(datasets)
     for place in layout.places:
-        kinds.append(_stack(path, layout, place, list(islice(left, len(place.datasets)))))
+        kinds.append(_stack(file, path, layout, place, list(islice(left, len(place.datasets)))))
     common = Common(
         kinds=tuple(kinds),
         total=0,
@@ -132,7 +141,7 @@ def _sequences(file: h5py.File, path: str, layout: Layout) -> list[np.ndarray]:
     for place in layout.places:
         if not place.lengths:
             continue
-        if not layout.rows or len(place.datasets) > 1 or split_name(place.datasets[0])[1] is not None:
+        if not layout.rows or len(place.datasets) > 1 or dataset_at(file, place.datasets[0])[1] is not None:
             raise UserError(f"{path}: lengths are for one data set of many sequences, not for the {place.label}")
         steps, lengths = (_dataset(file, path, name) for name in (place.datasets[0], place.lengths))
         try:
@@ -143,24 +152,30 @@ def _sequences(file: h5py.File, path: str, layout: Layout) -> list[np.ndarray]:
 
 
 def _dataset(file: h5py.File, path: str, name: str) -> h5py.Dataset:
-    dataset = file.get(split_name(name)[0])
-    if not isinstance(dataset, h5py.Dataset):
-        there = ", ".join(list(datasets_of(file))[:12]) or "none"
-        raise UserError(f"{path}: has no data set {split_name(name)[0]!r}; it has {there}")
+    dataset, _ = dataset_at(file, name)
+    if dataset is None:
+        base = split_name(name)[0]
+        if why := not_opened(file, base):
+            raise UserError(
+                f"{path}: {base} cannot be opened ({why}); choose another data set, or write the file again"
+            )
+        there = ", ".join(map(shown, list(datasets_of(file))[:12])) or "none"
+        raise UserError(f"{path}: has no data set {base!r}; it has {there}")
     if dataset.shape is None:
         raise UserError(f"{path}: {name} is empty; choose another data set")
-    if dataset.dtype.kind not in "uif":
+    if dataset.dtype.kind not in "uifb":
         raise UserError(f"{path}: {name} holds {dataset.dtype}, not numbers; choose another data set")
     return dataset
 
 
-def _stack(path: str, layout: Layout, place: Place, datasets: list[h5py.Dataset]) -> Kind:
+def _stack(file: h5py.File, path: str, layout: Layout, place: Place, datasets: list[h5py.Dataset]) -> Kind:
     names = place.datasets
-    shapes = [_sample_shape(path, layout, *pair) for pair in zip(names, datasets, strict=True)]
-    for name, shape, dataset in zip(names, shapes, datasets, strict=True):
-        if shape != shapes[0] or dataset.dtype != datasets[0].dtype:
+    shapes = [_sample_shape(file, path, layout, *pair) for pair in zip(names, datasets, strict=True)]
+    numbers = [numbers_of(dataset, f"{path}: {name}") for name, dataset in zip(names, datasets, strict=True)]
+    for name, shape, each in zip(names, shapes, numbers, strict=True):
+        if shape != shapes[0] or each.dtype != numbers[0].dtype:
             raise UserError(
-                f"{path}: {name} is {shape} {dataset.dtype}, but {names[0]} is {shapes[0]} {datasets[0].dtype}; "
+                f"{path}: {name} is {shape} {each.dtype}, but {names[0]} is {shapes[0]} {numbers[0].dtype}; "
                 f"only data sets of one shape and type can be stacked; for several {place.role}s write "
                 f"--{place.role}s NAME={names[0]} OTHER={name}, with the names that the network gives them"
             )
@@ -168,14 +183,22 @@ def _stack(path: str, layout: Layout, place: Place, datasets: list[h5py.Dataset]
     if place.lengths:
         # The catalogue knows the longest sequence of all files.
         shape = (0, *shape)
-    return Kind(shape, datasets[0].dtype.str, tuple(map(packing, datasets)))
+    missing = tuple(each.missing for each in numbers)
+    return Kind(
+        shape,
+        numbers[0].dtype.str,
+        tuple(each.packing for each in numbers),
+        missing if any(each != Missing() for each in missing) else (),
+    )
 
 
-def _sample_shape(path: str, layout: Layout, name: str, dataset: h5py.Dataset) -> tuple[int, ...]:
+def _sample_shape(file: h5py.File, path: str, layout: Layout, name: str, dataset: h5py.Dataset) -> tuple[int, ...]:
     if layout.rows and dataset.ndim == 0:
         raise UserError(f"{path}: {name} is one number; if each file is one sample, give --samples files")
     shape = dataset.shape[1:] if layout.rows else dataset.shape
     index = split_name(name)[1]
+    if index is not None:
+        index = dataset_at(file, name)[1]
     if index is None:
         return shape
     if not shape or index >= shape[0]:

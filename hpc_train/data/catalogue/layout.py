@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from hpc_train.data.hdf5.access import open_hdf5, reason
+from hpc_train.data.hdf5.contents import UNREADABLE, datasets_of, member, shown, text_attribute
 from hpc_train.data.shards.format import FORMAT
 from hpc_train.data.shards.names import parse_shard_name
 from hpc_train.errors import UserError
@@ -26,6 +27,8 @@ HELD_OUT = ("validation", "val", "test")
 CAM5_CHANNELS: tuple[str, ...] = ("TMQ", "U850", "V850", "UBOT", "VBOT", "QREFHT", "PS", "PSL")
 CAM5_CHANNELS += ("T200", "T500", "PRECT", "TS", "TREFHT", "Z1000", "Z200", "ZBOT")
 _MOST_NAMES = 12
+# Files without a known suffix that are opened to see whether they are HDF5.
+_MOST_TRIED = 64
 
 
 class Place(NamedTuple):
@@ -117,12 +120,6 @@ CAM5 = Layout("cam5", ("climate/data",), ("climate/labels_0",), rows=False, chan
 PAPER = Layout("paper", ("climate/data",), ("climate/labels",), rows=False, channels="first")
 
 
-def split_name(dataset: str) -> tuple[str, int | None]:
-    """("climate/labels", 0) of "climate/labels[0]"; ("climate/data", None) of a name without an index."""
-    match = re.fullmatch(r"(.+)\[(\d+)\]", dataset)
-    return (match[1], int(match[2])) if match else (dataset, None)
-
-
 def find_splits(data) -> list[str]:
     """Names of the splits in a folder: those of its shards, or its sub-folders with data files; may be empty."""
     folder = Path(data)
@@ -167,6 +164,8 @@ def find_files(data, split: str | None) -> list[str]:
         if not found:
             raise UserError(f"{data}: no file matches this pattern; check it, and put it in quotes")
         return found
+    if path.exists():
+        raise UserError(f"{data}: is no file but a pipe or a device; give a file, a folder, or a quoted pattern")
     raise UserError(
         f"{data}: no such file or folder; give a folder (`hpc-train prepare` makes one), a file, or a quoted pattern"
     )
@@ -189,7 +188,7 @@ def recognise(path: str) -> Layout:
     try:
         with open_hdf5(path) as file:
             return _recognise(file, path)
-    except (OSError, RuntimeError) as error:
+    except UNREADABLE as error:
         raise UserError(unreadable(path, error)) from error
 
 
@@ -207,35 +206,26 @@ def unreadable(path: str, error: Exception) -> str:
     return f"{path}: truncated, damaged or not an HDF5 file; fetch or write it again"
 
 
-def datasets_of(file: h5py.File) -> dict[str, h5py.Dataset]:
-    """All data sets of a file by their paths."""
-    found = {}
-
-    def visit(name, item):
-        if isinstance(item, h5py.Dataset):
-            found[name] = item
-
-    file.visititems(visit)
-    return found
-
-
 def _recognise(file: h5py.File, path: str) -> Layout:
-    kind = file.attrs.get("format")
-    kind = kind.decode() if isinstance(kind, bytes) else kind
+    kind = text_attribute(file, "format")
     if kind == FORMAT:
         return layout_of_shard(file)
     if kind == "hpc-train statistics":
         raise UserError(f"{path}: holds statistics, not samples; give the data that they describe")
-    if "climate/data" in file:
-        return PAPER if "climate/labels" in file else CAM5
-    if "LABELS" in file and "TMQ" in file:
+    if _has(file, "climate/data"):
+        return PAPER if _has(file, "climate/labels") else CAM5
+    if _has(file, "LABELS") and _has(file, "TMQ"):
         return _climatenet(file, path)
-    there = [f"{name} {dataset.shape}" for name, dataset in datasets_of(file).items()]
+    there = [f"{shown(name)} {dataset.shape}" for name, dataset in datasets_of(file).items()]
     more = f" and {len(there) - _MOST_NAMES} more" if len(there) > _MOST_NAMES else ""
     raise UserError(
         f"{path}: the layout is unknown; name its data sets with --inputs and --targets; it has "
         f"{', '.join(there[:_MOST_NAMES]) or 'none'}{more}"
     )
+
+
+def _has(file: h5py.File, name: str) -> bool:
+    return isinstance(member(file, name), h5py.Dataset)
 
 
 def layout_of_shard(file: h5py.File) -> Layout:
@@ -258,7 +248,8 @@ def layout_of_shard(file: h5py.File) -> Layout:
 
 def _climatenet(file: h5py.File, path: str) -> Layout:
     """The layout of a ClimateNet file: one time, for which fields or LABELS may have an axis of length 1."""
-    shapes = {name: dataset.shape for name, dataset in file.items() if isinstance(dataset, h5py.Dataset)}
+    named = {name: member(file, name) for name in ("LABELS", *CAM5_CHANNELS)}
+    shapes = {name: dataset.shape for name, dataset in named.items() if isinstance(dataset, h5py.Dataset)}
     labels = shapes["LABELS"]
     alike = [name for name in CAM5_CHANNELS if shapes.get(name, ())[-2:] == labels[-2:]]
     leading = {shapes[name][:-2] for name in alike}
@@ -290,9 +281,16 @@ def _is_data(name: str) -> bool:
 
 
 def _some(found: list[str], folder: Path) -> list[str]:
-    if not found:
+    if found:
+        return found
+    # MATLAB's .mat, .nxs, .h5ad, .nwb and others are HDF5 as well.
+    others = (name for name in listed(folder)[:_MOST_TRIED] if not name.startswith(".") and (folder / name).is_file())
+    if other := next((name for name in others if h5py.is_hdf5(os.path.join(folder, name))), None):
         raise UserError(
-            f"{folder}: no data files ({' '.join(SUFFIXES)}) in this folder; give the right one, or make it with "
-            "`hpc-train prepare`"
+            f"{folder}: no data files ({' '.join(SUFFIXES)}) in this folder, but {shown(other)} is HDF5; give a quoted "
+            f"pattern of such names: --data '{folder}/*{os.path.splitext(other)[1]}'"
         )
-    return found
+    raise UserError(
+        f"{folder}: no data files ({' '.join(SUFFIXES)}) in this folder; give the right one, or make it with "
+        "`hpc-train prepare`"
+    )

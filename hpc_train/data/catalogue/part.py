@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hpc_train.data.catalogue.conventions import UNPACKED, Missing
 from hpc_train.data.catalogue.layout import CAM5, PAPER, Layout, Place
-
-UNPACKED = (1.0, 0.0)
 
 
 class Kind(NamedTuple):
@@ -18,11 +17,13 @@ class Kind(NamedTuple):
         shape: of one sample, as delivered.
         dtype: text of the dtype.
         packing: (scale, offset) of each of its data sets.
+        missing: which stored numbers of each data set stand for no value; empty where none of any does.
     """
 
     shape: tuple[int, ...]
     dtype: str
     packing: tuple[tuple[float, float], ...] = (UNPACKED,)
+    missing: tuple[Missing, ...] = ()
 
 
 def labelled(layout: Layout, classes: int, targets: "Sequence[Part]") -> bool:
@@ -53,6 +54,7 @@ class Part(NamedTuple):
             is value * scale + offset.
         lengths: of sequences of different lengths, the data set of their lengths; the first axis of the shape is then
             the length to which they are padded with zeros.
+        missing: which stored numbers of each data set stand for no value; empty where none of any does.
     """
 
     role: str
@@ -62,12 +64,29 @@ class Part(NamedTuple):
     dtype: np.dtype
     packing: tuple[tuple[float, float], ...] = (UNPACKED,)
     lengths: str = ""
+    missing: tuple[Missing, ...] = ()
 
     @classmethod
     def of(cls, place: Place, kind: Kind) -> "Part":
         """The part at `place` of a file's layout, which is of this kind."""
         own = place.role, place.name, place.datasets
-        return cls(*own, kind.shape, np.dtype(kind.dtype), kind.packing, place.lengths)
+        missing = tuple(Missing(*each) for each in kind.missing)
+        return cls(*own, kind.shape, np.dtype(kind.dtype), kind.packing, place.lengths, missing)
+
+    def absent(self, stored: np.ndarray, strict: bool = False) -> np.ndarray | None:
+        """Which stored numbers (b, ...) stand for no value, bool (b, ...); None where none does.
+
+        Args:
+            stored: of this part.
+            strict: see `Missing.find`.
+        """
+        if not self.missing:
+            return None
+        if len(self.datasets) == 1:
+            found = self.missing[0].find(stored, strict)
+        else:
+            found = np.stack([each.find(stored[:, n], strict) for n, each in enumerate(self.missing)], axis=1)
+        return found if found.any() else None
 
     @property
     def label(self) -> str:

@@ -13,13 +13,13 @@ import platformdirs
 
 from hpc_train.console import say
 from hpc_train.data.catalogue.file_info import Common, FileInfo, inspect_file
-from hpc_train.data.catalogue.layout import Layout
+from hpc_train.data.catalogue.layout import SHARDS, Layout
 from hpc_train.data.catalogue.part import Kind
 from hpc_train.data.hdf5.access import reason
 from hpc_train.errors import UserError
 from hpc_train.files import atomic_path
 
-_VERSION = 2
+_VERSION = 3
 # Of a layout; left out where they are empty, as in version 1.
 _RARE = ("input_names", "target_names", "weights", "lengths")
 # Fewer files open so fast that a cache is not worth it.
@@ -131,9 +131,11 @@ class _Cache:
 
     def _parsed(self, text: str) -> dict[str, _Entry]:
         held = json.loads(text)
-        if held["version"] not in (1, _VERSION) or held["layout"] != self.layout:
+        # Earlier versions did not look at the attributes, which shards do not have.
+        known = (1, 2, _VERSION) if self.layout["name"] == SHARDS.name else (_VERSION,)
+        if held["version"] not in known or held["layout"] != self.layout:
             return {}
-        common = _common if held["version"] == _VERSION else self._earlier
+        common = self._earlier if held["version"] == 1 else _common
         commons = [common(*map(_tuples, values)) for values in held["commons"]]
         return {
             name: (size, mtime, FileInfo(samples, first, low, high, tuple(at), commons[kind], *map(tuple, more)))

@@ -1,11 +1,14 @@
 """Where on the Earth the rows and columns of a data set's maps are, and the times of its samples."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import h5py
 import numpy as np
 
+from hpc_train.data.catalogue.conventions import numbers_of
 from hpc_train.data.hdf5.access import open_hdf5
+from hpc_train.data.hdf5.contents import UNREADABLE, member, name_of, text_attribute
 from hpc_train.errors import UserError
 
 _LATITUDES, _LONGITUDES = ("latitude", "lat"), ("longitude", "lon")
@@ -88,7 +91,7 @@ def read_grid(path: str, height: int, width: int) -> Grid:
         found = [_find(file, names) for names in (_LATITUDES, _LONGITUDES)]
         if None in found:
             return global_grid(height, width)
-        axes = {dataset.name.lstrip("/"): dataset[()] for dataset in found}
+        axes = {name_of(dataset): _real(dataset) for dataset in found}
     for (name, axis), length in zip(axes.items(), (height, width), strict=True):
         if len(axis) != length:
             raise UserError(
@@ -139,13 +142,13 @@ def read_time(path: str, row: int, samples: int):
         UserError: for units that cannot be read.
     """
     with open_hdf5(path) as file:
-        time = file.get("time")
-        units = _text(time.attrs.get("units")) if isinstance(time, h5py.Dataset) else None
+        time = member(file, "time")
+        units = text_attribute(time, "units") if isinstance(time, h5py.Dataset) else None
         if not units or time.shape != (samples,):
             return None
         import cftime
 
-        calendar = _text(time.attrs.get("calendar")) or "standard"
+        calendar = text_attribute(time, "calendar") or "standard"
         try:
             return cftime.num2date(time[row], units, calendar)
         except ValueError as error:
@@ -153,9 +156,15 @@ def read_time(path: str, row: int, samples: int):
 
 
 def _find(file: h5py.File, names: tuple[str, ...]) -> h5py.Dataset | None:
-    found = (file.get(group + name) for group in ("", "climate/") for name in names)
-    return next((item for item in found if isinstance(item, h5py.Dataset) and item.ndim == 1), None)
+    for item in (member(file, group + name) for group in ("", "climate/") for name in names):
+        # A type that h5py cannot read is that of no degrees.
+        with suppress(UserError, *UNREADABLE):
+            if isinstance(item, h5py.Dataset) and item.ndim == 1 and item.dtype.kind in "uif" and numbers_of(item, ""):
+                return item
+    return None
 
 
-def _text(value) -> str | None:
-    return value.decode() if isinstance(value, bytes) else value
+def _real(dataset: h5py.Dataset) -> np.ndarray:
+    meant = numbers_of(dataset, "")
+    scale, offset = meant.packing
+    return dataset[()].view(meant.dtype) * scale + offset

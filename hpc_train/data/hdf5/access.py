@@ -1,16 +1,24 @@
 """What the suite needs of HDF5 beyond h5py: opening without locks, one-line errors, text of fixed length."""
 
 import os
+import stat
 
 import h5py
 import numpy as np
+
+from hpc_train.errors import UserError
 
 
 def open_hdf5(path, mode="r", **options):
     """Open an h5py.File without file locking, where the HDF5 library allows it.
 
     Locks fail on read-only and on many parallel file systems, and data files are never changed in place.
+
+    Raises:
+        UserError: for what is no file but a pipe, a device or a folder, from which HDF5 might wait to read.
     """
+    if mode == "r" and not stat.S_ISREG(os.stat(path).st_mode):
+        raise UserError(f"{path}: is no file but a pipe, a device or a folder; leave it out")
     version = h5py.version.hdf5_version_tuple
     if version >= (1, 12, 1) or (1, 10, 7) <= version < (1, 11):
         options["locking"] = False
@@ -32,20 +40,3 @@ def fixed_length(text):
 def lies_in(file, dataset):
     """Whether the data set is in this file, not in another one that an external link points to."""
     return dataset.file.filename == file.filename
-
-
-def packing(dataset):
-    """(scale, offset) of a data set, (1.0, 0.0) where it is not packed: value = stored * scale + offset.
-
-    This is the convention of NetCDF (CF 1.11, section 8.1).
-    """
-    scale, offset = (dataset.attrs.get(name, default) for name, default in (("scale_factor", 1), ("add_offset", 0)))
-    return float(np.ravel(scale)[0]), float(np.ravel(offset)[0])
-
-
-def missing_value(dataset):
-    """The number that marks a missing value: NetCDF's _FillValue, else the fill value if one was set, else None."""
-    value = dataset.attrs.get("_FillValue")
-    if value is None and dataset.id.get_create_plist().fill_value_defined() == h5py.h5d.FILL_VALUE_USER_DEFINED:
-        value = dataset.fillvalue
-    return None if value is None else np.ravel(value)[0]

@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 
 from hpc_train.data.hdf5.access import reason
+from hpc_train.data.hdf5.contents import name_of
 
 NEVER_WRITTEN = -1
 # A filter mask that skips every filter.
@@ -41,7 +42,7 @@ def read_index(dataset: h5py.Dataset, size: int) -> tuple[np.ndarray, np.ndarray
             for number in range(dataset.id.get_num_chunks()):
                 add(dataset.id.get_chunk_info(number))
     except (OSError, RuntimeError, ValueError, IndexError) as error:
-        name = dataset.name.lstrip("/")
+        name = name_of(dataset)
         raise OSError(f"data set {name!r}: its chunk index cannot be read ({reason(error)})") from error
     if has_edge(dataset) and dataset.id.get_create_plist().get_nfilters():
         edge = _edge(dataset, grid)

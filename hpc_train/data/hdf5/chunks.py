@@ -12,6 +12,7 @@ from hpc_train.data.hdf5.access import reason
 from hpc_train.data.hdf5.chunk_index import NEVER_WRITTEN, has_edge, read_index
 from hpc_train.data.hdf5.chunk_request import Request
 from hpc_train.data.hdf5.codec_buffers import ROOM, Damaged, expect_size, scratch
+from hpc_train.data.hdf5.contents import name_of
 from hpc_train.data.hdf5.filters import filter_names
 from hpc_train.data.hdf5.raw_file import File
 
@@ -74,18 +75,19 @@ class ChunkedArray:
         file: the same file, for reads by offset.
         rows: the first axis counts samples; else the whole data set is one sample.
         select: take only this index of the sample's first axis, and drop that axis.
+        dtype: of the numbers, where they are meant to have another sign than the data set's.
 
     Raises:
         ValueError: when there is no such index.
         ChunkError: when the chunk index is damaged.
     """
 
-    def __init__(self, dataset: h5py.Dataset, file: File, rows: bool, select: int | None):
-        self.name = dataset.name.lstrip("/")
+    def __init__(self, dataset: h5py.Dataset, file: File, rows: bool, select: int | None, dtype=None):
+        self.name = name_of(dataset)
         self._file = file
         self._by_rows = rows
-        self._stored = dataset.dtype
-        self.dtype = dataset.dtype.newbyteorder("=")
+        self._stored = dtype or dataset.dtype
+        self.dtype = self._stored.newbyteorder("=")
         self._shape = dataset.shape if rows else (1, *dataset.shape)
         self._chunk = dataset.chunks if rows else (1, *dataset.chunks)
         self._strides = tuple(self._stored.itemsize * prod(self._chunk[axis + 1 :]) for axis in range(len(self._chunk)))
@@ -96,7 +98,7 @@ class ChunkedArray:
         self.rows = self._shape[0]
         self.sample_shape = self._shape[1:] if select is None else self._shape[2:]
         self._axes = [self._pieces(axis) for axis in range(1, len(self._shape))]
-        self._fill = _fill_value(dataset, self.dtype)
+        self._fill = _fill_value(dataset, dataset.dtype.newbyteorder("=")).view(self.dtype)
         filters = _filters(dataset)
         self._pipeline = None
         if filters:
@@ -162,6 +164,8 @@ class ChunkedArray:
         if address == NEVER_WRITTEN:
             for _, count, place in request.runs:
                 part[place : place + count] = self._fill
+                if look:
+                    look(part[place : place + count])
             return
         try:
             if address + size > self._file.size:

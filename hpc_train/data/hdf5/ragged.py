@@ -5,6 +5,8 @@ from collections.abc import Callable
 import h5py
 import numpy as np
 
+from hpc_train.data.hdf5.contents import name_of
+
 
 class RaggedArray:
     """Sequences of one data set, whose first axis counts the steps of all of them.
@@ -60,14 +62,12 @@ def read_lengths(dataset: h5py.Dataset, steps: h5py.Dataset) -> np.ndarray:
     Raises:
         ValueError: they are no whole numbers (n,) of 0 and more, or their sum is not the number of steps.
     """
-    name = dataset.name.lstrip("/")
+    name = name_of(dataset)
     if dataset.ndim != 1 or dataset.dtype.kind not in "ui":
         raise ValueError(f"the lengths {name} are {dataset.shape} {dataset.dtype}, not whole numbers (n,)")
     lengths = dataset[()].astype(np.int64)
     if len(lengths) and lengths.min() < 0:
         raise ValueError(f"the lengths {name} hold {lengths.min()}")
     if lengths.sum() != len(steps):
-        raise ValueError(
-            f"the lengths {name} add up to {lengths.sum()}, but {steps.name.lstrip('/')} has {len(steps)} steps"
-        )
+        raise ValueError(f"the lengths {name} add up to {lengths.sum()}, but {name_of(steps)} has {len(steps)} steps")
     return lengths

@@ -193,20 +193,24 @@ def _storage(entry: dict) -> str:
         parts.append(f"{entry['ratio']:.2f} times smaller than its values")
     if entry["resizable"]:
         parts.append("resizable")
-    if entry["fill_value"] is not None:
-        parts.append(f"fill value {entry['fill_value']:g}")
+    if entry["missing"]:
+        parts.append(f"missing {' '.join(f'{value:g}' for value in entry['missing'])}")
+    ends = [f"{word} {end:g}" for word, end in zip(("from", "to"), entry["valid"], strict=True) if end is not None]
+    if ends:
+        parts.append(f"valid {' '.join(ends)}")
     return ", ".join(parts)
 
 
 def _foreign_lines(report: dict) -> list[str]:
+    from hpc_train.data.hdf5.contents import shown
     from hpc_train.data.inspect.storage_report import suggestion
 
-    names = [entry["name"] for entry in report["datasets"]]
+    names = [shown(entry["name"]) for entry in report["datasets"]]
     width = max(map(len, names))
     lines = [f"{report['split']}: {_files(report)} of unknown layout; {report['file']} holds"]
-    for entry in report["datasets"]:
+    for name, entry in zip(names, report["datasets"], strict=True):
         packed = " (packed: scale_factor, add_offset)" if entry["packed"] else ""
-        lines.append(f"  {entry['name']:{width}}  {_storage(entry)}{packed}")
+        lines.append(f"  {name:{width}}  {_storage(entry)}{packed}")
     return [*lines, *suggestion(report)]
 
 

@@ -2,14 +2,17 @@
 
 import re
 import sys
+from contextlib import suppress
 from math import prod
 
 import h5py
 import numpy as np
 
-from hpc_train.data.catalogue.layout import datasets_of, split_name
-from hpc_train.data.hdf5.access import missing_value, open_hdf5, packing
+from hpc_train.data.catalogue.conventions import UNPACKED, Missing, Numbers, numbers_of
+from hpc_train.data.hdf5.access import open_hdf5, reason
+from hpc_train.data.hdf5.contents import UNREADABLE, dataset_at, datasets_of, shown
 from hpc_train.data.hdf5.filters import NOT_COMPRESSING, filter_names, load_plugins
+from hpc_train.errors import UserError
 
 # Opening more files would take long, and the files of a data set are mostly stored alike.
 _LOOKED_AT = 8
@@ -47,19 +50,28 @@ def foreign(files: list[str]) -> dict | None:
     for path in files:
         try:
             with open_hdf5(path) as file:
-                found = [(name, dataset) for name, dataset in datasets_of(file).items()]
-                entries = [{"name": name, **entry(dataset)} for name, dataset in found]
-        # h5py raises many kinds of errors for damaged metadata.
-        except (OSError, RuntimeError, KeyError, TypeError, ValueError):
+                entries = [{"name": name, **_entry_or_none(dataset)} for name, dataset in datasets_of(file).items()]
+        except UNREADABLE:
             continue
         return {"files": len(files), "file": path, "datasets": entries} if entries else None
     return None
 
 
+def _entry_or_none(dataset: h5py.Dataset) -> dict:
+    """`entry`, or one that says why the data set cannot be read."""
+    try:
+        return entry(dataset)
+    except UNREADABLE as error:
+        nothing = dict.fromkeys(("byte_order", "chunks", "chunk_bytes", "ratio", "packed"))
+        nothing |= dict.fromkeys(("number", "compressed", "resizable", "scale_of_dimension"), False)
+        nothing |= {"shape": [], "dtype": "no numbers", "filters": [], "missing": [], "valid": [None, None]}
+        return {**nothing, "storage": f"cannot be read ({reason(error)})"}
+
+
 def entry(dataset: h5py.Dataset) -> dict:
     """Describe how one data set is stored."""
     filters = filter_names(dataset)
-    number = dataset.dtype.kind in "uif"
+    number = dataset.dtype.kind in "uifb"
     size = dataset.dtype.itemsize
     held = dataset.id.get_storage_size()
     order = {"<": "little", ">": "big", "=": sys.byteorder}.get(dataset.dtype.byteorder)
@@ -71,11 +83,14 @@ def entry(dataset: h5py.Dataset) -> dict:
         storage = "external"
     else:
         storage = "contiguous" if dataset.id.get_offset() is not None else "compact or never written"
-    scale = packing(dataset) if number else (1.0, 0.0)
-    missing = missing_value(dataset) if number else None
+    # Attributes that are not what they should be stop a command only where the data set is asked for.
+    meant = Numbers(dataset.dtype, UNPACKED, Missing())
+    with suppress(UserError):
+        meant = numbers_of(dataset, "") if number else meant
+    missing = meant.missing
     return {
         "shape": list(dataset.shape or ()),
-        "dtype": dataset.dtype.name if number else str(dataset.dtype),
+        "dtype": meant.dtype.name if number else str(dataset.dtype),
         "number": number,
         "byte_order": order if number and size > 1 else None,
         "storage": storage,
@@ -85,8 +100,9 @@ def entry(dataset: h5py.Dataset) -> dict:
         "compressed": bool(set(filters) - NOT_COMPRESSING),
         "ratio": dataset.size * size / held if held and dataset.size else None,
         "resizable": bool(dataset.chunks) and dataset.maxshape != dataset.shape,
-        "fill_value": None if missing is None else float(missing),
-        "packed": list(scale) if scale != (1.0, 0.0) else None,
+        "missing": [*missing.values, *([] if missing.unwritten is None else [missing.unwritten])],
+        "valid": [missing.low, missing.high],
+        "packed": list(meant.packing) if meant.packing != UNPACKED else None,
         "scale_of_dimension": bool(dataset.is_scale),
     }
 
@@ -107,7 +123,7 @@ def suggestion(report: dict) -> list[str]:
     if targets:
         names.append(f"--targets {targets[0]['name']}")
     lines = [
-        "Name the data sets to use, for example " + " ".join(names),
+        "Name the data sets to use, for example " + shown(" ".join(names)),
         f"This uses the first axis as the samples ({largest['shape'][0]} in this file); if the file is one sample, "
         "add --samples files.",
     ]
@@ -122,4 +138,4 @@ def suggestion(report: dict) -> list[str]:
 
 def _file_table(path: str, names) -> list[dict]:
     with open_hdf5(path) as file:
-        return [entry(file[split_name(name)[0]]) for name in names]
+        return [entry(dataset_at(file, name)[0]) for name in names]

@@ -8,10 +8,12 @@ from typing import Literal
 
 import numpy as np
 
+from hpc_train.data.catalogue.conventions import Missing
 from hpc_train.data.catalogue.file_info import NOT_CONTIGUOUS
-from hpc_train.data.catalogue.layout import split_name
+from hpc_train.data.catalogue.part import Part
 from hpc_train.data.hdf5.access import lies_in, open_hdf5, reason
 from hpc_train.data.hdf5.chunks import ChunkedArray, reason_not
+from hpc_train.data.hdf5.contents import dataset_at, member, split_name
 from hpc_train.data.hdf5.contiguous import LARGE_SAMPLE, ContiguousArray
 from hpc_train.data.hdf5.filters import load_plugins
 from hpc_train.data.hdf5.ragged import RaggedArray, read_lengths
@@ -50,7 +52,7 @@ class Reader:
         if catalogue.encoding != self.encoding:
             catalogue.stored_only("this command")
         self.catalogue, self.check, self.how, self._open_storage = catalogue, check, how, open_file
-        self._ignore = ignore
+        self._ignore, self._labelled = ignore, catalogue.labelled
         # A file that the cache drops while a thread reads from it is closed when that thread releases it.
         self._open = lru_cache(maxsize=_OPEN_FILES)(self._open_file)
         # Checking a sample takes as long as copying it: one bit for each sample records that it has been checked.
@@ -95,7 +97,7 @@ class Reader:
             UserError: for data that cannot be read, also from the jobs; from `finish` for samples that fail the check.
         """
         indices = self.catalogue.checked(indices)
-        request = _Request(indices, arrays, self.catalogue.parts)
+        request = _Request(indices, arrays, self.catalogue.parts, self._labelled)
         # In the order of the files, so that a file is opened once and read forwards.
         order = np.argsort(indices)
         numbers = np.searchsorted(self.catalogue.offsets, indices[order], side="right") - 1
@@ -148,6 +150,8 @@ class Reader:
             found = first_problem(
                 values if number in request.suspect else None, labels, catalogue.classes, self._ignore
             )
+            if number in request.suspect and not (self._labelled and part.role == "target"):
+                found = self._first_absent(part, values, request.indices, found)
             if found[0] is not None and (place is None or found[0] < place):
                 plain = part.role == "input" and not part.name
                 place, what = found[0], found[1] if plain or labels is not None else f"{found[1]} in its {part.label}"
@@ -157,6 +161,19 @@ class Reader:
                 np.bitwise_or.at(self._looked, request.indices >> 3, bits)
             return
         raise self._bad_sample(request, place, what)
+
+    def _first_absent(self, part: Part, values: np.ndarray, indices: np.ndarray, found: tuple) -> tuple:
+        """`found`, as of `first_problem`, or the first row with a missing value if that is earlier."""
+        absent = part.absent(values)
+        if absent is not None and part.lengths:
+            absent &= self.steps(part, indices).reshape(*values.shape[:2], *[1] * (values.ndim - 2))
+        rows = [] if absent is None else np.flatnonzero(absent.reshape(len(values), -1).any(axis=1))
+        if not len(rows) or (found[0] is not None and found[0] <= rows[0]):
+            return found
+        row = int(rows[0])
+        index = tuple(int(number) for number in np.argwhere(absent[row])[0])
+        name = part.datasets[index[0] if len(part.datasets) > 1 else 0]
+        return row, f"holds the missing value {values[row][index]} of {name}"
 
     def _number(self, request: "_Request") -> None:
         """Replace stored labels by the numbers of their classes."""
@@ -185,6 +202,8 @@ class Reader:
             remedy = "fix it in the source data and run `hpc-train prepare` again"
         elif what.startswith("has label"):
             remedy = "give the number of classes (--classes), or the stored labels: --label-values 1..10, or 0 255"
+        elif "missing value" in what:
+            remedy = "fill it in, leave it out, or delete what says so (_FillValue, missing_value, valid_range, ...)"
         return UserError(
             f"{catalogue.files[number]}: row {row} (sample {int(request.indices[place])} of "
             f"{catalogue.split!r}) {what}; {remedy}"
@@ -231,35 +250,38 @@ class Reader:
         catalogue = self.catalogue
         file = self._open_storage(catalogue.files[number])
         layout, at, rows = catalogue.layout, catalogue.at[number], int(catalogue.rows[number])
-        parts = [split_name(name) for name in layout.datasets]
-        plain = not catalogue.sequence_lengths and all(select is None for _, select in parts)
+        names = layout.datasets
+        plain = not catalogue.sequence_lengths and all(split_name(name)[1] is None for name in names)
         if self.how != "h5py" and NOT_CONTIGUOUS not in at and plain:
             # The catalogue has all that is needed: HDF5 need not open the file.
             shapes = self._stored_shapes()
             return [
                 self._contiguous(name, file, int(start), rows, *shape, None)
-                for (name, _), start, shape in zip(parts, at, shapes, strict=True)
+                for name, start, shape in zip(names, at, shapes, strict=True)
             ]
         hdf5, through = open_hdf5(catalogue.files[number]), False
         arrays = []
         of = {part.datasets[0]: part for part in catalogue.parts if part.lengths}
-        for (name, select), start in zip(parts, at, strict=True):
-            dataset = hdf5[name]
+        dtypes = [dtype for _, dtype in self._stored_shapes()]
+        for name, start, dtype in zip(names, at, dtypes, strict=True):
+            dataset, select = dataset_at(hdf5, name)
+            if dataset is None:
+                raise KeyError(f"{name} is not there")
             why = "asked for" if self.how == "h5py" else reason_not(dataset)
             if not lies_in(hdf5, dataset):
                 why = "a link to another file"
             if start != NOT_CONTIGUOUS and self.how != "h5py":
                 shape = dataset.shape[1:] if layout.rows else dataset.shape
                 number = len(dataset) if name in of else rows
-                arrays.append(self._contiguous(name, file, int(start), number, shape, dataset.dtype, select))
+                arrays.append(self._contiguous(name, file, int(start), number, shape, dtype, select))
             elif why is None:
-                arrays.append(ChunkedArray(dataset, file, layout.rows, select))
+                arrays.append(ChunkedArray(dataset, file, layout.rows, select, dtype))
             else:
                 load_plugins()
                 through = True
                 arrays.append(Hdf5Array(dataset, layout.rows, select, why))
             if part := of.get(name):
-                arrays[-1] = RaggedArray(arrays[-1], read_lengths(hdf5[part.lengths], dataset), part.shape[0])
+                arrays[-1] = RaggedArray(arrays[-1], read_lengths(member(hdf5, part.lengths), dataset), part.shape[0])
         if not through:
             hdf5.close()
         return arrays
@@ -283,10 +305,10 @@ class _Request:
 
     Attributes:
         outputs: for each data set its place in the arrays, and a function that checks values that have just been read.
-        suspect: numbers of the parts that hold a value that is not finite.
+        suspect: numbers of the parts that hold a value that is not finite, or that stands for none.
     """
 
-    def __init__(self, indices: np.ndarray, arrays: tuple[np.ndarray, ...], parts):
+    def __init__(self, indices: np.ndarray, arrays: tuple[np.ndarray, ...], parts, labels: bool):
         self.indices, self.arrays = indices, arrays
         self.outputs: list[tuple[np.ndarray, Callable]] = []
         self.suspect: set[int] = set()
@@ -295,12 +317,21 @@ class _Request:
             places = [array] if several == 1 else [array[:, place] for place in range(several)]
             # Not a bound method: in a circle the arrays would wait for the garbage collector.
             look = partial(_look, self.suspect, number) if part.dtype.kind == "f" else _nothing
-            self.outputs += [(place, look) for place in places]
+            looks = [look] * several
+            if part.missing and not (labels and part.role == "target"):
+                looks = [partial(_look_closely, self.suspect, number, each) for each in part.missing]
+            self.outputs += zip(places, looks, strict=True)
 
 
 def _look(suspect: set[int], number: int, values: np.ndarray) -> None:
     """Add the number to `suspect` if a value is not finite."""
     if not all_finite(values):
+        suspect.add(number)
+
+
+def _look_closely(suspect: set[int], number: int, missing: Missing, values: np.ndarray) -> None:
+    """Add the number to `suspect` if a value is not finite, or stands for none."""
+    if not all_finite(values) or missing.among(values):
         suspect.add(number)
 
 

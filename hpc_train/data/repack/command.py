@@ -43,8 +43,9 @@ def run(options: Shard) -> None:
     _check_options(options)
     with job() as comm:
         try:
-            for split in _splits(options):
-                _repack(options, split, comm)
+            catalogues = [options.catalogue(split, comm, mixed=True) for split in _splits(options)]
+            for catalogue in catalogues:
+                _repack(options, catalogue, [other for other in catalogues if other is not catalogue], comm)
         except KeyboardInterrupt:
             if comm.rank == 0:
                 say("\ninterrupted: complete shards are kept; give the same command again to continue", sys.stderr)
@@ -71,14 +72,14 @@ def _splits(options: Shard) -> list[str]:
     return [options.split] if options.split else find_splits(options.data) or ["train"]
 
 
-def _repack(options: Shard, split: str, comm) -> None:
+def _repack(options: Shard, catalogue, beside: list, comm) -> None:
     from hpc_train.data.repack.conversion import loss_warnings
     from hpc_train.data.repack.split import source_hash
     from hpc_train.parallel.mpi import on_root
 
-    catalogue = options.catalogue(split, comm)
+    split = catalogue.split
     catalogue.stored_only("`hpc-train shard`")
-    work = _plan(options, catalogue, on_root(comm, lambda: source_hash(catalogue)))
+    work = _plan(options, catalogue, beside, on_root(comm, lambda: source_hash(catalogue)))
     # Before any rank writes, so that all agree on which shards are complete.
     kept = on_root(comm, work.begin)
     mine = [shard for shard in range(work.shards) if shard not in kept][comm.rank :: comm.size]
@@ -104,7 +105,7 @@ def _repack(options: Shard, split: str, comm) -> None:
             say(f"warning: {split}: {warning}", sys.stderr)
 
 
-def _plan(options: Shard, catalogue, source: str):
+def _plan(options: Shard, catalogue, beside: list, source: str):
     from hpc_train.data.repack.conversion import Conversion
     from hpc_train.data.repack.split import SplitShards
 
@@ -120,7 +121,7 @@ def _plan(options: Shard, catalogue, source: str):
         source,
         f"{len(catalogue.files)} {catalogue.layout.name} files of {options.data.resolve().name}",
         options.output,
-        Conversion(catalogue, options.float16, options.shuffle_seed),
+        Conversion(catalogue, options.float16, options.shuffle_seed, beside),
         Storage(options.compression, max(1, int(options.chunk_mib * MIB))),
         shards if options.shards or options.shard_mib else None,
     )

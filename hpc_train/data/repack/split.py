@@ -68,6 +68,8 @@ class SplitShards:
         labels = f"{catalogue.classes} {catalogue.class_names} {catalogue.channel_names}"
         if list(conversion.kinds) != PAIR:
             labels += f" {list(conversion.kinds)}"
+        if conversion.converts:
+            labels += f" {[dtype.str for _, dtype in conversion.kinds.values()]}"
         if catalogue.labels:
             labels += f" {catalogue.labels}"
         self._coordinates = coordinates_of(catalogue)

@@ -91,12 +91,12 @@ def count(
     """
     from hpc_train.data.statistics import Statistics
 
-    first_input, missing = catalogue.inputs[0], [_missing_values(catalogue, part) for part in catalogue.parts]
+    first_input = catalogue.inputs[0]
     total = Statistics.empty(catalogue.channels_of(first_input), catalogue.classes)
     rows = max(1, _BATCH_BYTES // threads // max(1, catalogue.sample_bytes))
     batches = (range(at, min(at + rows, last)) for at in range(first, last, rows))
     reader = _open_reader(catalogue)
-    how = skip_nan, missing, ignore
+    how = skip_nan, ignore
     with closing(reader), ThreadPoolExecutor(threads) as pool:
         work = deque(pool.submit(_count_batch, reader, batch, *how) for batch in islice(batches, threads + 1))
         # In the order of the samples: the first bad one is reported.
@@ -133,7 +133,7 @@ def _open_reader(catalogue):
     return DecodedReader(open_reader(catalogue))
 
 
-def _count_batch(reader, batch: range, skip_nan: bool, missing, ignore):
+def _count_batch(reader, batch: range, skip_nan: bool, ignore):
     from hpc_train.data.statistics.moments import BadSample, Statistics
 
     catalogue = reader.catalogue
@@ -141,45 +141,25 @@ def _count_batch(reader, batch: range, skip_nan: bool, missing, ignore):
     labels = catalogue.labelled
     total, others, label, steps = None, {}, "input", None
     try:
-        for part, values, fill in zip(catalogue.parts, arrays, missing, strict=True):
+        for part, values in zip(catalogue.parts, arrays, strict=True):
+            if labels and part.role == "target":
+                continue
             label, axis = part.label, catalogue.channel_axis_of(part)
             steps = reader.steps(part, batch) if part.lengths else None
             if steps is not None:
                 # Each step counts, none of the padding does.
                 values, axis = values[steps], None if axis is None else axis - 1
+            absent = part.absent(values, strict=True)
             if total is None:
                 targets = arrays[len(catalogue.inputs)] if labels else None
-                total = Statistics.of(values, targets, axis, catalogue.classes, skip_nan, fill, ignore)
-            elif part.role != "weight" and not (labels and part.role == "target"):
-                others[label] = Statistics.of(values, None, axis, 0, skip_nan, fill)
+                total = Statistics.of(values, targets, axis, catalogue.classes, skip_nan, absent, ignore)
+            elif part.role != "weight":
+                others[label] = Statistics.of(values, None, axis, 0, skip_nan, absent)
     except BadSample as bad:
         place = "" if label == "input" else f" in its {label}"
         row = bad.place if steps is None else int(np.nonzero(steps)[0][bad.place])
         raise _located(catalogue, batch.start + row, bad.problem + place) from bad
     return replace(total, others=others, samples=len(batch))
-
-
-def _missing_values(catalogue, part) -> np.ndarray | None:
-    """The stored value that means "missing" in each channel of a part, float64 (channels,): NaN where there is none.
-
-    None if no channel has one. A fill value without NetCDF's attribute counts as one in packed and floating-point data,
-    unless it is 0: programs set other fill values without meaning "missing".
-    """
-    from hpc_train.data.catalogue.layout import split_name
-    from hpc_train.data.hdf5.access import missing_value, open_hdf5
-
-    values = []
-    with open_hdf5(catalogue.files[0]) as file:
-        for name, packed in zip(part.datasets, part.packing, strict=True):
-            dataset = file[split_name(name)[0]]
-            value = missing_value(dataset)
-            declared = "_FillValue" in dataset.attrs or packed != (1.0, 0.0)
-            if value is None or not (declared or (value != 0 and dataset.dtype.kind == "f")):
-                value = np.nan
-            # An attribute of another type means its value in the data's type: 1e20 means the nearest float32.
-            values.append(dataset.dtype.type(value) if dataset.dtype.kind == "f" else value)
-    values = np.array(values, np.float64)
-    return None if np.isnan(values).all() else np.resize(values, catalogue.channels_of(part))
 
 
 def _threads(comm) -> int:

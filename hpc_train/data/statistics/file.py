@@ -24,6 +24,7 @@ import numpy as np
 
 from hpc_train.data.catalogue.layout import STATISTICS_FILES
 from hpc_train.data.hdf5.access import fixed_length, open_hdf5, reason
+from hpc_train.data.hdf5.contents import text_attribute
 from hpc_train.data.statistics.moments import WEIGHT_POWERS, Statistics, class_weights
 from hpc_train.errors import UserError
 from hpc_train.files import atomic_path
@@ -60,7 +61,7 @@ def check_replaceable(folder: Path, split: str) -> list[Path]:
     for path in filter(Path.exists, paths):
         try:
             with open_hdf5(path) as file:
-                ours, theirs = file.attrs.get("format") == FORMAT, file.attrs.get("split")
+                ours, theirs = text_attribute(file, "format") == FORMAT, text_attribute(file, "split")
         except (OSError, RuntimeError):
             ours, theirs = False, None
         if not ours:
@@ -89,7 +90,7 @@ def load_statistics(path: str | Path) -> Statistics:
 
 
 def _read(file, path) -> Statistics:
-    if "channels" in file and file.attrs.get("format") == FORMAT:
+    if "channels" in file and text_attribute(file, "format") == FORMAT:
         if file.attrs["version"] != VERSION:
             version = file.attrs["version"]
             raise UserError(
@@ -107,7 +108,8 @@ def _checked(path, statistics: Statistics) -> Statistics:
     arrays = (statistics.count, statistics.mean, statistics.std, statistics.min, statistics.max)
     if statistics.mean.ndim != 1 or {array.shape for array in arrays} != {statistics.mean.shape}:
         raise ValueError(f"the shapes {[array.shape for array in arrays]} are not all (channels,)")
-    wrong = np.flatnonzero(~(statistics.min <= statistics.max) & (statistics.count > 0))
+    # Both are NaN where a channel has no finite value.
+    wrong = np.flatnonzero(statistics.min > statistics.max)
     if len(wrong):
         raise ValueError(f"channel {wrong[0]}: min {statistics.min[wrong[0]]} exceeds max {statistics.max[wrong[0]]}")
     return statistics
@@ -144,7 +146,7 @@ def _read_deepcam(group, path) -> Statistics:
     mean, square, low, high = (group[name][()].astype(np.float64) for name in _DEEPCAM)
     samples = int(group["count"][()])
     variance = np.where(low == high, 0.0, square - mean**2)
-    lost = (low != high) & ~(variance > _LEAST_VARIANCE * square)
+    lost = (low != high) & ~(variance > _LEAST_VARIANCE * square) & ~np.isnan(mean)
     notes = tuple(
         f"{path}: channel {channel} has no standard deviation: sqmean - mean² is {variance[channel]:.4g} in float32; "
         "normalise it by min and max"

@@ -67,7 +67,7 @@ class Statistics:
         channel_axis: int | None = None,
         classes: int = 0,
         skip_nan=False,
-        missing=None,
+        absent=None,
         ignore: int | None = None,
     ):
         """Compute the statistics of one batch, in float64 for every dtype, without a float64 copy of the batch.
@@ -78,23 +78,24 @@ class Statistics:
             channel_axis: the axis of a sample that counts channels; None if all its values are one channel.
             classes: labels lie in [0, classes); 0: up to the largest label.
             skip_nan: leave out NaN, infinity and missing values, and count them.
-            missing: the value that means "missing" in each channel, float64 (channels,), NaN where there is none;
-                None if no channel has one.
+            absent: which inputs are missing values, bool (samples, ...); None if none is.
             ignore: a label that is not counted; it may lie outside the classes.
 
         Raises:
             BadSample: the first NaN, infinity or missing value, or the first label that is not a class.
         """
         inputs = np.asarray(inputs)
+        if absent is not None:
+            if not skip_nan:
+                raise _first_not_finite(inputs, channel_axis, absent)
+            inputs = np.where(absent, np.nan, inputs.astype(np.float64))
         values = _with_channels(inputs, channel_axis)
         nothing = total = cls.empty(values.shape[1])
         for block in _blocks(values):
-            if missing is not None:
-                block[block == missing[:, None]] = np.nan
             moments = _moments(block)
             if moments is None:
                 if not skip_nan:
-                    raise _first_not_finite(inputs, channel_axis, missing)
+                    raise _first_not_finite(inputs, channel_axis)
                 moments = _moments_of_finite(block)
             total = total.merge(replace(nothing, **moments))
         counts = np.zeros(classes, np.int64) if targets is None else count_labels(np.asarray(targets), classes, ignore)
@@ -247,15 +248,10 @@ def _moments_of_finite(block: np.ndarray) -> dict[str, np.ndarray]:
     return {"count": count, "mean": mean, "m2": m2, "min": low, "max": high, "not_finite": block.shape[1] - count}
 
 
-def _first_not_finite(inputs: np.ndarray, channel_axis: int | None, missing: np.ndarray | None) -> BadSample:
-    if missing is None:
-        missing = np.array([np.nan])
-    # Shaped so that it broadcasts along the channels.
-    missing = missing if channel_axis is None else missing.reshape(-1, *[1] * (inputs.ndim - 2 - channel_axis))
-    bad = (~np.isfinite(sample) | (sample == missing) for sample in inputs)
-    place, wrong = next((place, wrong) for place, wrong in enumerate(bad) if wrong.any())
-    index = tuple(np.argwhere(wrong)[0])
-    value = inputs[place][index]
+def _first_not_finite(inputs: np.ndarray, channel_axis: int | None, absent: np.ndarray | None = None) -> BadSample:
+    bad = ~np.isfinite(inputs) if absent is None else ~np.isfinite(inputs) | absent
+    place, *index = (int(number) for number in np.argwhere(bad)[0])
+    value = inputs[(place, *index)]
     what = f"the missing value {value}" if np.isfinite(value) else f"{value}"
     where = "" if channel_axis is None else f" in channel {index[channel_axis]}"
     return BadSample(place, f"holds {what}{where}")

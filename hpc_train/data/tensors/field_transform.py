@@ -138,6 +138,8 @@ def _sign_turn(stored, turned: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]
     """
     channels = stored.input_shape[stored.channel_axis]
     scale, offset = np.resize(np.array(stored.packing), (channels, 2)).T
+    if not scale[list(turned)].all():
+        raise UserError(f"{stored.files[0]}: a wind with scale_factor 0 has no sign; leave flip out").agreed()
     sign, shift = np.ones(channels), np.zeros(channels)
     sign[list(turned)] = -1
     shift[list(turned)] = 2 * (offset / scale)[list(turned)]

@@ -45,7 +45,10 @@ def run(options: Verify) -> None:
                 say(f"... and {len(problems) - options.most} more")
         if problems:
             what = "1 thing is" if len(problems) == 1 else f"{len(problems)} things are"
-            raise UserError(f"{options.data}: {what} broken; fetch or write these files again").agreed()
+            # What is wrong with the options or the form of a file comes with its own advice.
+            advised = all("; " in problem for problem in problems)
+            advice = "do what the lines above say" if advised else "fetch or write these files again"
+            raise UserError(f"{options.data}: {what} broken; {advice}").agreed()
 
 
 def verify(options: Verify, split: str, comm) -> list[str]:
@@ -114,7 +117,7 @@ def _disagreements(scans, layout, complete: bool) -> list[str]:
     infos = [(found.path, found.info) for found in scans if found.info]
     if not infos:
         return []
-    from hpc_train.data.catalogue.file_info import differences
+    from hpc_train.data.catalogue.file_info import CONVERTED, differences
 
     common, _ = Counter(info.common for _, info in infos).most_common(1)[0]
     problems = []
@@ -123,7 +126,8 @@ def _disagreements(scans, layout, complete: bool) -> list[str]:
         found = differences(layout, info.common, common)
         found += [entry for entry in zip(common._fields, alike, common, strict=True) if entry[1] != entry[2]]
         for name, mine, theirs in found:
-            problems.append(f"{path}: {name.replace('_', ' ')} is {mine!r}, but {theirs!r} in most files")
+            remedy = "; bring all into one form with `hpc-train shard`" * str(name).endswith(CONVERTED)
+            problems.append(f"{path}: {name.replace('_', ' ')} is {mine!r}, but {theirs!r} in most files{remedy}")
     if complete and len(infos) == len(scans) and infos[0][1].first >= 0 and not problems:
         from hpc_train.data.catalogue.shard_rules import broken_sequence
 

@@ -7,9 +7,11 @@ from math import prod
 import h5py
 import numpy as np
 
+from hpc_train.data.catalogue.conventions import numbers_of
 from hpc_train.data.catalogue.file_info import FileInfo, inspect_file
-from hpc_train.data.catalogue.layout import SHARDS, Layout, split_name
+from hpc_train.data.catalogue.layout import SHARDS, Layout
 from hpc_train.data.hdf5.access import open_hdf5, reason
+from hpc_train.data.hdf5.contents import dataset_at, split_name
 from hpc_train.data.hdf5.filters import load_plugins
 from hpc_train.data.sample_checks import bad_label, rows_not_finite, rows_outside
 from hpc_train.data.shards.writer import Checksums
@@ -74,10 +76,11 @@ def scan(path: str, layout: Layout, split: str | None, classes: int = 0, labels:
 
 
 def _scan_array(file: h5py.File, layout: Layout, name: str, labels: Sequence[int], found: Scan) -> list[str]:
-    base, select = split_name(name)
-    dataset = file[base]
-    stored = file.get(f"checksums/{base}") if layout.name == SHARDS.name else None
+    dataset, select = dataset_at(file, name)
+    stored = file.get(f"checksums/{split_name(name)[0]}") if layout.name == SHARDS.name else None
     checksums = None if stored is None else Checksums(int(stored.attrs["rows"]))
+    # With the sign that is meant.
+    dtype = numbers_of(dataset, name).dtype
     # Blocks are cut along the samples, or along the first axis of the one sample.
     axis = int(select is not None and not layout.rows)
     unit = "row" if layout.rows else "line"
@@ -89,6 +92,7 @@ def _scan_array(file: h5py.File, layout: Layout, name: str, labels: Sequence[int
         if select is not None:
             region[1 - axis] = slice(select, select + 1)
         values, bad = _read(dataset, tuple(region))
+        values = values.view(dtype)
         problems += bad
         found.bytes += values.nbytes
         # (rows, ...) in every case: the axis of a selection has length 1.

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from hpc_train.data.catalogue.layout import find_files, split_name
+from hpc_train.data.catalogue.layout import find_files
 from hpc_train.data.catalogue.part import Part
 from hpc_train.data.hdf5.access import open_hdf5
+from hpc_train.data.hdf5.contents import dataset_at, text_attribute
 from hpc_train.predict.map_source import places
 from hpc_train.predict.run_data import without_targets
 from hpc_train.predict.samples import RunSamples
@@ -129,7 +130,7 @@ def _targets(catalogue, parts: tuple[Part, ...]) -> tuple[Target, ...]:
     found = []
     with open_hdf5(catalogue.files[0]) as file:
         for part in parts:
-            units = tuple(_text(file[split_name(name)[0]].attrs.get("units", "")) for name in part.datasets)
+            units = tuple(text_attribute(dataset_at(file, name)[0], "units") or "" for name in part.datasets)
             short = tuple(name.rsplit("/", 1)[-1] for name in part.datasets)
             several = len(short) > 1
             plain = "inputs" if part.role == "input" else "target"
@@ -139,7 +140,3 @@ def _targets(catalogue, parts: tuple[Part, ...]) -> tuple[Target, ...]:
                 channels = tuple(_text(name) for name in np.ravel(file.attrs.get("target_names", ())))
             found.append(Target(name, part.shape, short if several and not channels else (), units, channels))
     return tuple(found)
-
-
-def _text(value) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

@@ -116,6 +116,7 @@ def foreign(tmp_path):
         for name in ("u", "v"):
             field = file.create_dataset(f"fields/{name}", (20, 6, 7), "i2", chunks=(1, 6, 7), compression="gzip")
             field.attrs.update(scale_factor=0.05, add_offset=3.0, _FillValue=np.int16(-32767))
+        file["fields/v"].attrs.update(missing_value=np.int16(-9), valid_max=np.int16(3000))
         file["labels"] = np.zeros((20, 6, 7), "u1")
         file["lat"] = np.zeros(6)
         file["lat"].make_scale()
@@ -129,7 +130,8 @@ def test_a_file_of_unknown_layout_is_listed_with_the_options_to_give(foreign, ca
     shown = {line.split(maxsplit=1)[0]: line.split(maxsplit=1)[1] for line in lines[1:6]}
     assert set(shown) == {"fields/u", "fields/v", "labels", "lat", "comment"}
     assert shown["fields/u"].startswith("(20, 6, 7) int16, little endian, chunks (1, 6, 7) of 84 bytes, gzip")
-    assert shown["fields/u"].endswith("fill value -32767 (packed: scale_factor, add_offset)")
+    assert shown["fields/u"].endswith("missing -32767 (packed: scale_factor, add_offset)")
+    assert shown["fields/v"].endswith("missing -32767 -9, valid to 3000 (packed: scale_factor, add_offset)")
     assert shown["labels"] == "(20, 6, 7) uint8, contiguous"
     assert shown["comment"].startswith("() object")
     assert lines[6] == "Name the data sets to use, for example --inputs fields/u fields/v --targets labels"

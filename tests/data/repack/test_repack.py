@@ -111,7 +111,9 @@ def test_packed_values_are_unpacked_and_missing_ones_refused(tmp_path):
     assert contents(tmp_path / "out")[0].dtype == np.float32
     with h5py.File(tmp_path / "a.h5", "r+") as file:
         file["x"][17, 1, 1, 1] = -999
-    assert f"{tmp_path / 'a.h5'}: row 17 (sample 17 of 'train'): x has missing values" in refusal(*arguments)
+    assert f"{tmp_path / 'a.h5'}: row 17 (sample 17 of 'train') holds the missing value -999 of x;" in refusal(
+        *arguments
+    )
 
 
 def test_repacking_keeps_the_fingerprint_unless_the_samples_change(tmp_path):

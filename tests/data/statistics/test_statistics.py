@@ -108,14 +108,14 @@ def test_missing_values_are_errors_or_skipped_and_counted_as_not_finite(axis):
     inputs = np.random.default_rng(0).integers(-50, 50, (4, 3, 5, 2)).astype("int16")
     inputs[2, 1, 3, 1] = inputs[3, 0, 0, 0] = -32767
     channels = 1 if axis is None else inputs.shape[1 + axis]
-    missing = np.full(channels, -32767.0)
+    absent = inputs == -32767
     with pytest.raises(BadSample) as caught:
-        Statistics.of(inputs, channel_axis=axis, missing=missing)
+        Statistics.of(inputs, channel_axis=axis, absent=absent)
     assert caught.value.place == 2
     where = {0: " in channel 1", 2: " in channel 1", None: ""}[axis]
     assert caught.value.problem == f"holds the missing value -32767{where}"
 
-    statistics = Statistics.of(inputs, channel_axis=axis, skip_nan=True, missing=missing)
+    statistics = Statistics.of(inputs, channel_axis=axis, skip_nan=True, absent=absent)
     values = np.where(inputs == -32767, np.nan, inputs.astype(float))
     rows = values.reshape(1, -1) if axis is None else np.moveaxis(values, 1 + axis, 0).reshape(channels, -1)
     assert statistics.not_finite.tolist() == np.isnan(rows).sum(axis=1).tolist()
@@ -127,11 +127,12 @@ def test_missing_values_are_errors_or_skipped_and_counted_as_not_finite(axis):
 
 def test_a_number_that_means_missing_in_one_channel_is_a_value_in_another():
     inputs = np.array([[[7.0, 1.0], [7.0, 1.0]]], "float32")
-    statistics = Statistics.of(inputs, channel_axis=0, skip_nan=True, missing=np.array([np.nan, 7.0]))
+    absent = np.array([[[False, False], [True, False]]])
+    statistics = Statistics.of(inputs, channel_axis=0, skip_nan=True, absent=absent)
     assert statistics.not_finite.tolist() == [0, 1]
     assert statistics.mean.tolist() == [4.0, 1.0]
     with pytest.raises(BadSample, match=r"holds the missing value 7\.0 in channel 1"):
-        Statistics.of(inputs, channel_axis=0, missing=np.array([np.nan, 7.0]))
+        Statistics.of(inputs, channel_axis=0, absent=absent)
 
 
 def test_skipped_values_are_counted_once_in_a_batch_of_several_blocks():

@@ -328,3 +328,29 @@ def test_a_folder_that_cannot_be_written_is_reported_before_anything_is_read(tmp
     assert "give a folder with --output" in refusal(tmp_path, "--output", tmp_path / "file" / "below")
     # Where a pattern is read from, the next run would take statistics for data.
     assert "is not a folder; give a folder for the statistics with --output" in refusal(tmp_path / "train" / "*.h5")
+
+
+def test_a_vector_of_one_number_a_sample_may_hold_what_is_not_finite(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["x"] = np.array([1, 2, np.nan, 4], "f4")
+    options = (tmp_path / "a.h5", "--inputs", "x", "--output", tmp_path / "out")
+    assert "row 2 (sample 2 of 'train') holds nan; fix the data" in refusal(*options)
+    stats(*options, "--skip-nan")
+    statistics = load_statistics(tmp_path / "out" / "statistics.h5")
+    assert statistics.mean.tolist() == [pytest.approx(7 / 3)]
+    assert (statistics.count.tolist(), statistics.not_finite.tolist()) == ([3], [1])
+
+
+def test_a_channel_without_a_finite_value_has_no_statistics_and_stops_nothing(tmp_path, capsys):
+    values = np.random.default_rng(0).normal(size=(6, 4, 3)).astype("f4")
+    values[..., 1] = np.nan
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["x"] = values
+    stats(tmp_path / "a.h5", "--inputs", "x", "--output", tmp_path / "out", "--skip-nan")
+    assert "wrote" in capsys.readouterr().out
+    for name in ("statistics.h5", "stats.h5", "stats_paper.h5"):
+        statistics = load_statistics(tmp_path / "out" / name)
+        assert np.isnan([statistics.mean[1], statistics.min[1], statistics.max[1]]).all()
+        np.testing.assert_allclose(statistics.mean[[0, 2]], values[..., [0, 2]].mean(axis=(0, 1)), rtol=1e-4, atol=1e-6)
+        with pytest.raises(UserError, match="the statistics of channel 1 lack it"):
+            statistics.normalisation("min-max")

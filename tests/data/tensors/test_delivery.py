@@ -89,6 +89,19 @@ def test_packed_values_are_real_ones(data):
     assert [(part.dtype, part.packed) for part in catalogue.parts] == [(np.float32, False)] * 2
 
 
+@pytest.mark.parametrize("dtype", ["i1", "<i2", ">i4"])
+def test_packed_values_without_a_sign_are_real_ones(data, dtype):
+    values = np.random.default_rng(0).integers(-128, 128, (ROWS, 5)).astype(dtype)
+    with h5py.File(data / "a.h5", "r+") as file:
+        for name in ("one", "two"):
+            file[name] = values
+            file[name].attrs.update({"_Unsigned": "true", "scale_factor": np.float32(0.5), "add_offset": -7.0})
+    (inputs, targets), _, _ = batch(Options(data=data, inputs=("one",), targets=("two",)))
+    real = values.view(values.dtype.str.replace("i", "u")).astype("f8") * 0.5 - 7
+    np.testing.assert_array_equal(inputs, real.astype("f4"))
+    np.testing.assert_array_equal(targets, inputs)
+
+
 @pytest.mark.parametrize("target", ["y", "packed"])
 def test_normalised_values_have_mean_0_and_deviation_1_and_come_back(data, target):
     names = {"data": data, "inputs": ("x",), "targets": (target,)}

@@ -14,6 +14,7 @@ from hpc_train.data.plan import TrainPlan, ValidationPlan
 from hpc_train.data.reading.reader import Reader
 from hpc_train.data.shards.arrays import write_shards
 from hpc_train.errors import UserError
+from hpc_train.training.options import HeldOutOptions
 
 SAMPLES, SHAPE, SEED = 12, (10, 16), 3
 
@@ -232,12 +233,11 @@ def test_winds_without_a_sign_or_without_names_are_not_mirrored(tmp_path):
 
 
 @dataclass(frozen=True)
-class Chosen(FieldOptions):
+class Chosen(HeldOutOptions, FieldOptions):
     """What a trainer on fields has besides, of which these tests need little."""
 
     image_size: int = 224
     synthetic_samples: int = 50
-    test_data: Path | None = None
     batch_size: int = 2
     seed: int = SEED
 
@@ -266,10 +266,9 @@ def test_synthetic_fields_have_every_class_and_the_statistics_they_say():
 
 
 @dataclass(frozen=True)
-class Training(ReadOptions, FieldOptions):
+class Training(HeldOutOptions, ReadOptions, FieldOptions):
     """What a trainer on fields reads by."""
 
-    test_data: Path | None = None
     batch_size: int = 2
     seed: int = SEED
 

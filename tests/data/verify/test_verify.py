@@ -329,3 +329,19 @@ def test_ranks_share_the_files_and_end_alike(folder):
     assert ended.stdout.count("label 4, outside the 3 classes") == 2
     assert ended.stderr.count("error: ") == 1
     assert "things are broken" in ended.stderr
+
+
+def test_the_last_line_sends_nobody_to_fetch_files_that_are_whole(tmp_path):
+    for number, dtype in enumerate(("i2", "i4")):
+        with h5py.File(tmp_path / f"{number}.h5", "w") as file:
+            file["x"], file["number"] = np.zeros((4, 3), dtype), 1.5
+    for name, advice in (("x", "do what the lines above say"), ("number", "do what the lines above say")):
+        with pytest.raises(UserError) as caught:
+            verify("--data", tmp_path, "--inputs", name)
+        assert str(caught.value).endswith(advice)
+    # As one sample in each file it is read.
+    verify("--data", tmp_path, "--inputs", "number", "--samples", "files")
+    with h5py.File(tmp_path / "0.h5", "r+") as file:
+        file["number"][...] = np.nan
+    with pytest.raises(UserError, match="1 thing is broken; fetch or write these files again"):
+        verify("--data", tmp_path, "--inputs", "number", "--samples", "files")

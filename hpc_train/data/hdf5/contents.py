@@ -1,0 +1,108 @@
+"""What an HDF5 file holds, whatever stands beside it: its data sets by name, and attributes of text.
+
+Names are text; bytes that are no UTF-8 are surrogates in it, as in Python's names of files.
+"""
+
+import re
+from contextlib import suppress
+
+import h5py
+import numpy as np
+
+from hpc_train.data.hdf5.access import reason
+
+# What h5py raises for what it cannot read: damaged objects, types without a NumPy type, text of another encoding.
+UNREADABLE = (OSError, RuntimeError, KeyError, TypeError, ValueError)
+
+
+def split_name(dataset: str) -> tuple[str, int | None]:
+    """("climate/labels", 0) of "climate/labels[0]"; ("climate/data", None) of a name without an index."""
+    match = re.fullmatch(r"(.+)\[(\d+)\]", dataset, re.DOTALL)
+    return (match[1], int(match[2])) if match else (dataset, None)
+
+
+def member(group: h5py.Group, name: str):
+    """The object of this name; None where there is none, or it cannot be opened."""
+    with suppress(*UNREADABLE):
+        return group[name.encode("utf-8", "surrogateescape")]
+    return None
+
+
+def not_opened(file: h5py.File, name: str) -> str | None:
+    """Why the object of this name cannot be opened, as HDF5 says; None where it can, or there is none."""
+    key = name.encode("utf-8", "surrogateescape")
+    try:
+        file[key]
+    except UNREADABLE as error:
+        with suppress(*UNREADABLE):
+            return reason(error) if isinstance(file.get(key, getlink=True), h5py.HardLink) else None
+    return None
+
+
+def name_of(dataset: h5py.Dataset) -> str:
+    """Its name, without the slash that it begins with."""
+    name = dataset.name
+    return (name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else name).lstrip("/")
+
+
+def dataset_at(file: h5py.File, name: str) -> tuple[h5py.Dataset | None, int | None]:
+    """(data set, index of a sample's first axis or None) that a name means: x[0] is index 0 of x, if no x[0] exists."""
+    base, index = split_name(name)
+    whole = member(file, name)
+    if isinstance(whole, h5py.Dataset) or index is None:
+        return (whole if isinstance(whole, h5py.Dataset) else None), None
+    part = member(file, base)
+    return (part, index) if isinstance(part, h5py.Dataset) else (None, index)
+
+
+def shown(name: str) -> str:
+    r"""A name as messages show it, in one line: what cannot be printed as \x.., as in the shell's $'...'."""
+
+    def each(character: str) -> str:
+        if character.isprintable():
+            return character
+        code = ord(character)
+        return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else character.encode("unicode_escape").decode()
+
+    return "".join(map(each, name))
+
+
+def datasets_of(file: h5py.File) -> dict[str, h5py.Dataset]:
+    """All data sets of a file that can be opened, by their paths; links to elsewhere are not followed."""
+    found: dict[str, h5py.Dataset] = {}
+    seen, left = {h5py.h5o.get_info(file.id).addr}, [("", file)]
+    while left:
+        path, item = left.pop()
+        if isinstance(item, h5py.Dataset):
+            found[path] = item
+        elif isinstance(item, h5py.Group):
+            inside = []
+            for name, member in _members(item):
+                address = h5py.h5o.get_info(member.id).addr
+                if address not in seen:
+                    seen.add(address)
+                    inside.append((f"{path}/{name}".lstrip("/"), member))
+            left += reversed(inside)
+    return found
+
+
+def text_attribute(item, name: str) -> str | None:
+    """An attribute that is one text; None where there is none, or it is anything else."""
+    with suppress(*UNREADABLE):
+        value = item.attrs.get(name)
+        if isinstance(value, np.ndarray) and value.size == 1:
+            value = value.ravel()[0]
+        if isinstance(value, str | bytes):
+            return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    return None
+
+
+def _members(group: h5py.Group):
+    """(name, object) of a group's own members that can be opened."""
+    names: list[bytes] = []
+    with suppress(*UNREADABLE):
+        names.extend(group.id)
+    for name in names:
+        with suppress(*UNREADABLE):
+            if group.id.links.get_info(name).type == h5py.h5l.TYPE_HARD:
+                yield name.decode("utf-8", "surrogateescape"), group[name]
