@@ -97,6 +97,15 @@ def text_attribute(item, name: str) -> str | None:
     return None
 
 
+def texts_attribute(item, name: str) -> tuple[str, ...]:
+    """An attribute that is several texts; none where there is none, or it is anything else."""
+    with suppress(*UNREADABLE):
+        values = np.ravel(item.attrs.get(name, ()))
+        if all(isinstance(value, str | bytes) for value in values):
+            return tuple(v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in values)
+    return ()
+
+
 def _members(group: h5py.Group):
     """(name, object) of a group's own members that can be opened."""
     names: list[bytes] = []
