@@ -2,7 +2,6 @@
 
 import glob
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from hpc_train.data.hdf5.contents import UNREADABLE, datasets_of, member, shown,
 from hpc_train.data.shards.format import FORMAT
 from hpc_train.data.shards.names import parse_shard_name
 from hpc_train.errors import UserError
+from hpc_train.words import split_word
 
 # The classes of the published climate data, in the order that Kurth et al. (2018) and DeepCAM number them.
 CLIMATE_CLASSES = ("background", "tc", "ar")
@@ -107,12 +107,12 @@ def named(option: str, words: Sequence[str]) -> tuple[tuple[str, ...], tuple[str
     Raises:
         UserError: some words have names and others none.
     """
-    pairs = [word.partition("=") if re.match(r"\w[\w.-]*=.", word) else ("", "", word) for word in words]
-    names = tuple(name for name, _, _ in pairs)
+    pairs = list(map(split_word, words))
+    names = tuple(name for name, _ in pairs)
     if any(names) and not all(names):
-        bare = next(word for name, _, word in pairs if not name)
+        bare = next(word for name, word in pairs if not name)
         raise UserError(f"{option} {bare}: has no name, but others have one; write NAME={bare}, or leave all names out")
-    return tuple(dataset for _, _, dataset in pairs), names if any(names) else ()
+    return tuple(dataset for _, dataset in pairs), names if any(names) else ()
 
 
 SHARDS = Layout("shards", ("inputs",), ("targets",), rows=True, channels="last")
