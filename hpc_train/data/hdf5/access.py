@@ -17,7 +17,8 @@ def open_hdf5(path, mode="r", **options):
     Raises:
         UserError: for what is no file but a pipe, a device or a folder, from which HDF5 might wait to read.
     """
-    if mode == "r" and not stat.S_ISREG(os.stat(path).st_mode):
+    # A Python file that HDF5 reads through has no path.
+    if mode == "r" and isinstance(path, str | os.PathLike) and not stat.S_ISREG(os.stat(path).st_mode):
         raise UserError(f"{path}: is no file but a pipe, a device or a folder; leave it out")
     version = h5py.version.hdf5_version_tuple
     if version >= (1, 12, 1) or (1, 10, 7) <= version < (1, 11):
