@@ -4,6 +4,7 @@ import glob
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,12 +80,12 @@ class Layout:
     weights: str = ""
     lengths: tuple[tuple[str, str], ...] = ()
 
-    @property
+    @cached_property
     def datasets(self) -> tuple[str, ...]:
         """Data sets of the places, in their order."""
         return tuple(dataset for place in self.places for dataset in place.datasets)
 
-    @property
+    @cached_property
     def places(self) -> tuple[Place, ...]:
         """Where the arrays of a sample are: inputs, then targets, then weights."""
         inputs = _grouped("input", self.inputs, self.input_names)
