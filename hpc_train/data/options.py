@@ -42,6 +42,8 @@ class DataOptions:
     """With --inputs: the axis of a sample that counts the channels."""
     classes: int | None = None
     """Number of classes, if the files do not say it."""
+    class_names: tuple[str, ...] = ()
+    """Names of the classes 0, 1, 2, ..., such as glaze crack hole; by default those in the files, if they have any."""
     label_values: tuple[str, ...] = ()
     """Stored labels of classes 0, 1, 2, ..., where these are other numbers: 0 255 for masks, 1..10 for labels that
     begin at 1."""
@@ -123,7 +125,19 @@ class DataOptions:
             raise UserError(
                 f"{catalogue.files[0]}: layout {catalogue.layout.name}, not {self.layout}; leave --layout out"
             ).agreed()
-        return catalogue
+        return self.named(catalogue, catalogue.classes) if self.class_names else catalogue
+
+    def named(self, catalogue, classes: int):
+        """The catalogue, of this number of classes (0 if unknown), with the names of --class-names; collective."""
+        names = self.class_names
+        if len(set(names)) < len(names):
+            raise UserError(f"--class-names {' '.join(names)}: names a class twice; give each its own name").agreed()
+        if classes not in (0, len(names)):
+            raise UserError(
+                f"{catalogue.files[0]}: has {classes} classes, but --class-names has {len(names)} names; give one for "
+                "each class, from class 0"
+            ).agreed()
+        return replace(catalogue, classes=len(names), class_names=names)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,9 @@ _OF_NUMBERS += ("mean_squared_logarithmic_error", "log_cosh", "logcosh", "poisso
 # The recorded options that name data sets: the command line or shards replace all of them together.
 _NAMING = ("layout", "inputs", "targets", "samples", "channels", "lengths", "sequence_length", "label_values")
 
+# Options of the command line that stand in place of the recorded ones.
+_GIVEN = ("layout", "inputs", "targets", "channels", "classes", "class_names", "geometry")
+
 
 @dataclass(frozen=True)
 class RunDataOptions:
@@ -35,8 +38,12 @@ class RunDataOptions:
     default as in training."""
     channels: Literal["first", "last"] | None = None
     """The axis of a sample that counts the channels; by default as in training."""
+    geometry: Literal["globe", "region", "picture"] | None = None
+    """Label maps: what they show, as in training; by default as the files or else the run say it."""
     classes: int | None = None
     """Number of classes, if neither the run nor the files say it; 0 if the targets are numbers and not classes."""
+    class_names: tuple[str, ...] = ()
+    """Names of the classes 0, 1, 2, ...; by default those of the files, or of training."""
 
     def of_run(self, recorded: dict, data: Path, kind: type[DataOptions] = DataOptions) -> DataOptions:
         """The options to open `data` with: those of the run, and in their place those given here.
@@ -46,8 +53,11 @@ class RunDataOptions:
             data: the data to predict.
             kind: `DataOptions` or a class derived from it.
         """
-        given = {name: getattr(self, name) for name in ("layout", "inputs", "targets", "channels", "classes")}
+        given = {name: getattr(self, name) for name in _GIVEN}
         given = {name: value for name, value in given.items() if value not in (None, (), 0)}
+        given = {
+            name: value for name, value in given.items() if name in {field.name for field in dataclass_fields(kind)}
+        }
         given |= {"samples": self.stored} if self.stored else {}
         # Weights of samples are for training.
         unused = {"data", "statistics", "sample_weights"}

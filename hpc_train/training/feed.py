@@ -75,9 +75,13 @@ class Feed:
 
     @property
     def facts(self) -> dict:
-        """How values are scaled, which a resumed run must share and `hpc-train predict` undoes."""
+        """What a resumed run must share and `hpc-train predict` needs: how values are scaled, what maps show."""
         kinds = {label: scaling.as_dict() for label, scaling in self.scalings.items()}
-        return {"scaling": kinds} if kinds else {}
+        facts: dict = {"scaling": kinds} if kinds else {}
+        if isinstance(self.options, FieldOptions):
+            facts |= self.options.recorded_geometry(self.training)
+            facts["class_names"] = list(self.training.class_names)
+        return facts
 
     @property
     def error(self) -> Exception | None:

@@ -58,6 +58,7 @@ class Catalogue:
         channel_names: names of the channels of an input sample, in their order; empty where neither the files nor
             their layout give them.
         labels: stored labels of the classes, which are read as their numbers 0, 1, 2, ...; empty where they are these.
+        geometry: "globe", "region" or "picture" as shards record it, "" where they do not.
     """
 
     directory: str
@@ -75,6 +76,7 @@ class Catalogue:
     encoding: str = ""
     channel_names: tuple[str, ...] = ()
     labels: tuple[int, ...] = ()
+    geometry: str = ""
 
     @classmethod
     def open(
@@ -133,6 +135,7 @@ class Catalogue:
             fingerprint=head.fingerprint,
             encoding=head.encoding,
             labels=labels,
+            geometry=head.geometry,
             channel_names=head.channel_names or _channel_names(layout, head.kinds[0].shape),
         )
 

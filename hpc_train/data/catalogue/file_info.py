@@ -28,6 +28,7 @@ class Common(NamedTuple):
         kinds: of the layout's places, in their order.
         encoding: "jpeg" where the inputs are JPEG files, which have no common shape: that of the input is then ().
         channel_names: as recorded in a shard, else ().
+        geometry: as recorded in a shard, else "".
     """
 
     kinds: tuple[Kind, ...]
@@ -38,6 +39,7 @@ class Common(NamedTuple):
     channels: str
     encoding: str = ""
     channel_names: tuple[str, ...] = ()
+    geometry: str = ""
 
 
 class FileInfo(NamedTuple):
@@ -267,6 +269,7 @@ def _shard_common(attributes, path: str, kinds: list[Kind], encoding="") -> Comm
         channels=_text(attributes.get("channels", "last")),
         encoding=encoding,
         channel_names=tuple(map(_text, attributes.get("channel_names", ()))),
+        geometry=_text(attributes.get("geometry", "")),
     )
 
 

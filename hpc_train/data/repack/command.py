@@ -1,10 +1,11 @@
 """`hpc-train shard`: repack any data set that the suite reads into shards."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpc_train.console import ProgressLine, say
+from hpc_train.data.fields.geometry import GeometryOptions
 from hpc_train.data.options import DataOptions
 from hpc_train.data.shards.compression import Compression, Storage
 from hpc_train.errors import UserError
@@ -12,7 +13,7 @@ from hpc_train.units import MIB, size
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shard(DataOptions):
+class Shard(GeometryOptions, DataOptions):
     """Repack a data set into shards: alone, or over ranks with `mpirun -np 4 hpc-train shard ...`.
 
     To continue after an interruption, give the same command again: shards that are complete are kept.
@@ -78,6 +79,8 @@ def _repack(options: Shard, split: str, comm) -> None:
 
     catalogue = options.catalogue(split, comm)
     catalogue.stored_only("`hpc-train shard`")
+    if options.geometry:
+        catalogue = replace(catalogue, geometry=options.geometry)
     work = _plan(options, catalogue, on_root(comm, lambda: source_hash(catalogue)))
     # Before any rank writes, so that all agree on which shards are complete.
     kept = on_root(comm, work.begin)

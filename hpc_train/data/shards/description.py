@@ -14,6 +14,7 @@ class Description:
         channels: the axis of an input sample that counts the channels, "last" or "first".
         channel_names: one for each channel of an input sample, or none.
         source: where the data came from.
+        geometry: what maps show, "globe", "region" or "picture"; "" where it is not known, or follows from coordinates.
     """
 
     classes: int
@@ -21,6 +22,7 @@ class Description:
     channels: str = "last"
     channel_names: Sequence[str] = ()
     source: str = ""
+    geometry: str = ""
 
     def __post_init__(self) -> None:
         if self.channels not in ("first", "last"):
@@ -44,5 +46,6 @@ class Description:
             "class_names": list(self.class_names),
             "channels": self.channels,
             **({"channel_names": list(self.channel_names)} if self.channel_names else {}),
+            **({"geometry": self.geometry} if self.geometry else {}),
             "source": " ".join(self.source.split()),
         }
