@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -83,10 +83,14 @@ def open_data(
     """
     from hpc_train.data.reading.encoded_reader import open_reader
 
+    facts = facts or {}
     options = (given or RunDataOptions()).of_run(recorded, data, FieldOptions)
+    if options.inputs and not (options.classes or options.class_map or options.class_names):
+        # Named data sets do not say it themselves.
+        options = replace(options, classes=facts.get("classes"))
     catalogue = options.catalogue(split)
     class_map = options.classes_of(catalogue)
-    reader = open_reader(catalogue, ignore=class_map.ignore)
+    reader = open_reader(catalogue, ignore=options.ignored_label(catalogue))
 
     def read(numbers):
         inputs, labels = reader.read(numbers)
@@ -102,7 +106,7 @@ def open_data(
         channel_names=tuple(catalogue.channel_names),
         classes=class_map.classes,
         class_names=class_map.names(catalogue.class_names),
-        grid=_grid(catalogue, options.geometry, facts or {}),
+        grid=_grid(catalogue, options.geometry, facts),
         climate=is_climate(catalogue),
         labelled=True,
         read=read,

@@ -20,7 +20,7 @@ _OF_NUMBERS += ("mean_squared_logarithmic_error", "log_cosh", "logcosh", "poisso
 _NAMING = ("layout", "inputs", "targets", "samples", "channels", "lengths", "sequence_length", "label_values")
 
 # Options of the command line that stand in place of the recorded ones.
-_GIVEN = ("layout", "inputs", "targets", "channels", "classes", "class_names", "geometry")
+_GIVEN = ("layout", "inputs", "targets", "channels", "classes", "class_names", "geometry", "ignore_label")
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,10 @@ class RunDataOptions:
     stored: Literal["rows", "files"] | None = None
     """What `--samples` was in training: the first axis of a data set counts the samples, or each file is one; by
     default as in training."""
-    channels: Literal["first", "last"] | None = None
+    channels: Literal["first", "last", "none"] | None = None
     """The axis of a sample that counts the channels; by default as in training."""
+    ignore_label: int | None = None
+    """Label maps: a stored label whose pixels are ignored; by default as in training."""
     geometry: Literal["globe", "region", "picture"] | None = None
     """Label maps: what they show, as in training; by default as the files or else the run say it."""
     classes: int | None = None
@@ -54,7 +56,9 @@ class RunDataOptions:
             kind: `DataOptions` or a class derived from it.
         """
         given = {name: getattr(self, name) for name in _GIVEN}
-        given = {name: value for name, value in given.items() if value not in (None, (), 0)}
+        given = {
+            name: value for name, value in given.items() if value not in (None, ()) and (name, value) != ("classes", 0)
+        }
         given = {
             name: value for name, value in given.items() if name in {field.name for field in dataclass_fields(kind)}
         }

@@ -59,7 +59,7 @@ class Feed:
             training.one_pair("a trainer of label maps")
         if fields and tuple(options.field_size) != FieldOptions.field_size:
             raise UserError("--field-size is for --data synthetic; give both or leave it out").agreed()
-        more = {"ignore": options.ignore_label} if fields else {}
+        more = {"ignore": options.ignored_label(training)} if fields else {}
         self._readers = [open_reader(split, how=options.reader, **more) for split in stored]
         self._transform = options.transform(training, self.comm) if fields else None
         self.scalings = scalings_of(options, training, self.comm)

@@ -2,6 +2,7 @@
 
 import json
 
+import h5py
 import numpy as np
 import pytest
 
@@ -33,7 +34,7 @@ def trained(request, tmp_path):
     kernel[0, 0, 0, 2] = 1
     model.set_weights([kernel, np.array([0.0, -1000.0, -199.5])])
     model.save(tmp_path / "best.keras")
-    facts = {"trainer": "tiramisu-small", "geometry": "picture", "class_names": NAMES}
+    facts = {"trainer": "tiramisu-small", "classes": 3, "geometry": "picture", "class_names": NAMES}
     (tmp_path / "run.json").write_text(json.dumps({"options": {"class_map": []}, "facts": facts}))
     inputs = pictures(channels)
     write_shards(tmp_path / "data", "test", inputs, expected(inputs).astype("u1"), classes=3, shards=1)
@@ -145,3 +146,18 @@ def test_global_maps_of_a_numpy_file_lie_as_those_of_training(trained):
         np.testing.assert_allclose(file["lat"][:], np.linspace(67.5, -67.5, 10))
         np.testing.assert_array_equal(file["lon"][:], np.arange(6) * 60.0)
         assert "assumed" in file["lat"].comment
+
+
+def test_files_of_one_channel_without_an_axis_for_it_are_predicted_and_ignored_pixels_do_not_count(trained, capsys):
+    folder, inputs = trained
+    stored = inputs[..., 0] if inputs.shape[-1] == 1 else inputs
+    labels = expected(inputs).astype("u1")
+    labels[:, :5] = 255
+    with h5py.File(folder / "new.h5", "w") as file:
+        file["x"], file["y"] = stored, labels
+    axis = {"channels": "none"} if inputs.shape[-1] == 1 else {}
+    asked = {"run": folder, "data": folder / "new.h5", "inputs": ("x",), "targets": ("y",), **axis}
+    with pytest.raises(UserError, match="has label 255"):
+        predict.run(predict.Predict(**asked, output=folder / "masks.nc"))
+    predict.run(predict.Predict(**asked, output=folder / "masks.nc", ignore_label=255))
+    assert "accuracy 1.0000 of 60 pixels, 60 not labelled" in capsys.readouterr().out

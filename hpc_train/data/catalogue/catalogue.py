@@ -58,6 +58,7 @@ class Catalogue:
         channel_names: names of the channels of an input sample, in their order; empty where neither the files nor
             their layout give them.
         labels: stored labels of the classes, which are read as their numbers 0, 1, 2, ...; empty where they are these.
+        ignore_label: label whose pixels do not count, as shards record it, or None.
         geometry: "globe", "region" or "picture" as shards record it, "" where they do not.
     """
 
@@ -77,6 +78,7 @@ class Catalogue:
     channel_names: tuple[str, ...] = ()
     labels: tuple[int, ...] = ()
     geometry: str = ""
+    ignore_label: int | None = None
 
     @classmethod
     def open(
@@ -111,6 +113,8 @@ class Catalogue:
         if head.encoding:
             parts = (parts[0]._replace(shape=(IMAGE_SIZE, IMAGE_SIZE, 3)), *parts[1:])
         parts = _padded(parts, [max(longest) for longest in zip(*(info.longest for info in infos), strict=True)])
+        if layout.channels == "none":
+            parts = tuple(part.with_channel() if part.role == "input" else part for part in parts)
         if classes is None:
             classes, class_names = head.classes, head.class_names
         else:
@@ -136,6 +140,7 @@ class Catalogue:
             encoding=head.encoding,
             labels=labels,
             geometry=head.geometry,
+            ignore_label=head.ignore_label,
             channel_names=head.channel_names or _channel_names(layout, head.kinds[0].shape),
         )
 

@@ -53,6 +53,7 @@ class Part(NamedTuple):
             is value * scale + offset.
         lengths: of sequences of different lengths, the data set of their lengths; the first axis of the shape is then
             the length to which they are padded with zeros.
+        added: the last axis, of length 1, is not stored.
     """
 
     role: str
@@ -62,12 +63,23 @@ class Part(NamedTuple):
     dtype: np.dtype
     packing: tuple[tuple[float, float], ...] = (UNPACKED,)
     lengths: str = ""
+    added: bool = False
 
     @classmethod
     def of(cls, place: Place, kind: Kind) -> "Part":
         """The part at `place` of a file's layout, which is of this kind."""
         own = place.role, place.name, place.datasets
         return cls(*own, kind.shape, np.dtype(kind.dtype), kind.packing, place.lengths)
+
+    def with_channel(self) -> "Part":
+        """The same with an axis of one channel, where samples are stored without one; itself for stacked data sets."""
+        plain = len(self.datasets) == 1 and not self.lengths and not self.added
+        return self._replace(shape=(*self.shape, 1), added=True) if plain else self
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """Of one sample, without an axis that is added."""
+        return self.shape[:-1] if self.added else self.shape
 
     @property
     def label(self) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from hpc_train.data.catalogue.class_map import IGNORED, ClassMap
+from hpc_train.data.catalogue.class_map import IGNORED, ClassMap, number_of
 from hpc_train.data.catalogue.layout import CLIMATE_CLASSES, STATISTICS_FILES
 from hpc_train.data.fields.geometry import GeometryOptions, geometry_of, grid_of, recorded
 from hpc_train.data.options import LabelOptions, is_synthetic
@@ -98,7 +98,7 @@ class FieldOptions(GeometryOptions, LabelOptions):
         plain = replace(self, classes=None if mapped else self.classes, class_names=())
         found = super(FieldOptions, plain).catalogue(split, comm, data, None if mapped else classes)
         found.stored_only("a trainer on fields")
-        found = self.one_label_map(found, comm)
+        found = self.with_channels(self.one_label_map(found, comm))
         _check_maps(found)
         published = found.layout.name in ("cam5", "paper", "climatenet")
         names = len(self.class_names)
@@ -109,7 +109,7 @@ class FieldOptions(GeometryOptions, LabelOptions):
                 f"{found.files[0]}: does not give the number of classes; give --classes or --class-names"
             ).agreed()
         try:
-            stored = ClassMap.of(found.files[0], stored, self.class_map, self.ignore_label).stored
+            stored = ClassMap.of(found.files[0], stored, self.class_map, self._ignored_number(found)).stored
         except UserError as error:
             raise error.agreed() from None
         if names:
@@ -119,7 +119,10 @@ class FieldOptions(GeometryOptions, LabelOptions):
 
     def classes_of(self, stored) -> ClassMap:
         """The map from the labels of a catalogue that `catalogue` returned to classes."""
-        return ClassMap.of(stored.files[0], stored.classes, self.class_map, self.ignore_label)
+        return ClassMap.of(stored.files[0], stored.classes, self.class_map, self._ignored_number(stored))
+
+    def _ignored_number(self, catalogue) -> int | None:
+        return number_of(self.ignored_label(catalogue), catalogue.labels)
 
     def transform(self, stored, comm=None):
         """The `FieldTransform` of a catalogue that `catalogue` returned; None where samples stay as stored.

@@ -75,7 +75,9 @@ def inspect(options: Inspect, split: str) -> dict:
         "first_file": catalogue.files[0],
         "datasets": datasets,
     }
-    return report | {"advice": _advice(catalogue, datasets)}
+    from hpc_train.data.catalogue.axes import axes_note
+
+    return report | {"axes": axes_note(catalogue), "advice": _advice(catalogue, datasets)}
 
 
 def _geometry(catalogue) -> str | None:
@@ -165,6 +167,7 @@ def _lines(report: dict) -> list[str]:
         f"{size(report['bytes'])}",
         f"  a sample: inputs {inputs}{channels}{decoded}; targets {targets}",
     ]
+    lines += [f"  axes: {report['axes']}"] if report["axes"] else []
     if report["classes"]:
         lines.append(f"  classes: {report['classes']}{names}")
     elif report["labelled"]:

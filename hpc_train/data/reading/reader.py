@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from hpc_train.data.catalogue.class_map import number_of
 from hpc_train.data.catalogue.file_info import NOT_CONTIGUOUS
 from hpc_train.data.catalogue.layout import split_name
 from hpc_train.data.hdf5.access import lies_in, open_hdf5, reason
@@ -38,7 +39,7 @@ class Reader:
             where they are large, decodes chunks outside HDF5 where it can, and reads the rest with h5py; "map" and
             "read" choose one way for contiguous data; "h5py" reads everything with h5py.
         open_file: opens a path as a `raw_file.File`.
-        ignore: a label that is allowed besides the classes.
+        ignore: a stored label that is allowed besides the classes.
 
     Raises:
         UserError: for encoded images, which `encoded_reader.EncodedReader` reads.
@@ -50,7 +51,7 @@ class Reader:
         if catalogue.encoding != self.encoding:
             catalogue.stored_only("this command")
         self.catalogue, self.check, self.how, self._open_storage = catalogue, check, how, open_file
-        self._ignore = ignore
+        self._ignore, self._ignored = ignore, number_of(ignore, catalogue.labels)
         # A file that the cache drops while a thread reads from it is closed when that thread releases it.
         self._open = lru_cache(maxsize=_OPEN_FILES)(self._open_file)
         # Checking a sample takes as long as copying it: one bit for each sample records that it has been checked.
@@ -146,7 +147,7 @@ class Reader:
         for number, (part, values) in enumerate(zip(catalogue.parts, request.arrays, strict=True)):
             labels = values if catalogue.classes and part.role == "target" else None
             found = first_problem(
-                values if number in request.suspect else None, labels, catalogue.classes, self._ignore
+                values if number in request.suspect else None, labels, catalogue.classes, self._ignored
             )
             if found[0] is not None and (place is None or found[0] < place):
                 plain = part.role == "input" and not part.name
@@ -169,7 +170,7 @@ class Reader:
             wrong = stored[places] != values
             if self._ignore is not None:
                 wrong &= values != self._ignore
-                places = np.where(values == self._ignore, self._ignore, places)
+                places = np.where(values == self._ignore, self._ignored, places)
             if wrong.any():
                 place = int(np.argmax(wrong.reshape(len(values), -1).any(axis=1)))
                 label = values[place][wrong[place]].ravel()[0] if values.ndim > 1 else values[place]
@@ -269,7 +270,7 @@ class Reader:
         shapes = []
         for part in self.catalogue.parts:
             number = len(part.datasets)
-            shapes += [(part.shape[1:] if number > 1 else part.shape, part.dtype)] * number
+            shapes += [(part.shape[1:] if number > 1 else part.stored_shape, part.dtype)] * number
         return shapes
 
     def _contiguous(self, name, file: File, at: int, rows: int, shape, dtype, select) -> ContiguousArray:
@@ -292,7 +293,8 @@ class _Request:
         self.suspect: set[int] = set()
         for number, (part, array) in enumerate(zip(parts, arrays, strict=True)):
             several = len(part.datasets)
-            places = [array] if several == 1 else [array[:, place] for place in range(several)]
+            whole = array[..., 0] if part.added else array
+            places = [whole] if several == 1 else [array[:, place] for place in range(several)]
             # Not a bound method: in a circle the arrays would wait for the garbage collector.
             look = partial(_look, self.suspect, number) if part.dtype.kind == "f" else _nothing
             self.outputs += [(place, look) for place in places]

@@ -24,6 +24,7 @@ class Conversion:
         catalogue: where the samples are.
         float16: store floating-point inputs in half precision.
         seed: of a random order; None keeps the catalogue's order.
+        ignore: a stored label that is allowed besides the classes.
 
     Attributes:
         kinds: {data set: (shape of a sample, dtype)} of the result, little endian.
@@ -34,12 +35,12 @@ class Conversion:
         UserError: `float16` for several inputs, and for one that has no floating-point numbers.
     """
 
-    def __init__(self, catalogue, float16: bool = False, seed: int | None = None):
+    def __init__(self, catalogue, float16: bool = False, seed: int | None = None, ignore: int | None = None):
         from hpc_train.data.reading.reader import Reader
 
         self.catalogue, self.seed = catalogue, seed
         # The reader checks for NaN and for labels outside the classes.
-        self._reader = Reader(catalogue)
+        self._reader = Reader(catalogue, ignore=ignore)
         self._threads = ThreadPoolExecutor(min(_MOST_THREADS, len(os.sched_getaffinity(0))))
         first = catalogue.inputs[0]
         if float16 and not first.packed and first.dtype.kind != "f":

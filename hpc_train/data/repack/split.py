@@ -71,8 +71,9 @@ class SplitShards:
             labels += f" {list(conversion.kinds)}"
         if catalogue.labels:
             labels += f" {catalogue.labels}"
-        if catalogue.geometry:
-            labels += f" {catalogue.geometry}"
+        for given in (catalogue.geometry, catalogue.ignore_label):
+            if given not in ("", None):
+                labels += f" {given}"
         grid = map_grid(catalogue)
         degrees = grid and not (grid.assumed or grid.numbered)
         self._coordinates = {"latitude": grid.latitudes, "longitude": grid.longitudes} if degrees else {}
@@ -159,6 +160,7 @@ class SplitShards:
             "channels": "first" if catalogue.channel_axis_of(catalogue.inputs[0]) == 0 else "last",
             **({"channel_names": list(catalogue.channel_names)} if catalogue.channel_names else {}),
             **({"geometry": self._geometry} if self._geometry else {}),
+            **({} if catalogue.ignore_label is None else {"ignore_label": catalogue.ignore_label}),
             "source": self.provenance,
             "fingerprint": self.fingerprint,
             "recipe": self.recipe,

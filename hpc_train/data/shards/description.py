@@ -14,6 +14,7 @@ class Description:
         channels: the axis of an input sample that counts the channels, "last" or "first".
         channel_names: one for each channel of an input sample, or none.
         source: where the data came from.
+        ignore_label: a label, maybe outside the classes, of pixels that do not count; or None.
         geometry: what maps show, "globe", "region" or "picture"; "" where it is not known, or follows from coordinates.
     """
 
@@ -23,6 +24,7 @@ class Description:
     channel_names: Sequence[str] = ()
     source: str = ""
     geometry: str = ""
+    ignore_label: int | None = None
 
     def __post_init__(self) -> None:
         if self.channels not in ("first", "last"):
@@ -47,5 +49,6 @@ class Description:
             "channels": self.channels,
             **({"channel_names": list(self.channel_names)} if self.channel_names else {}),
             **({"geometry": self.geometry} if self.geometry else {}),
+            **({} if self.ignore_label is None else {"ignore_label": self.ignore_label}),
             "source": " ".join(self.source.split()),
         }

@@ -41,8 +41,11 @@ class Arrays:
     """Names of the classes, such as glaze crack hole, instead of --classes."""
     geometry: Literal["globe", "region", "picture"] | None = None
     """What maps show, if the samples are maps: the whole Earth, a part of it, or no map, such as photographs."""
-    channels: Literal["last", "first"] = "last"
-    """The axis of an input sample that counts its channels."""
+    ignore_label: int | None = None
+    """With --classes or --class-names: a target, such as 255, of pixels that do not count."""
+    channels: Literal["last", "first", "none"] = "last"
+    """The axis of an input sample that counts its channels; none: samples are maps (height, width) of one channel, for
+    which an axis is added."""
     channel_names: tuple[str, ...] = ()
     """Names of the channels."""
     shards: int | None = None
@@ -76,7 +79,8 @@ def run(options: Arrays) -> None:
         classes=options.classes or 0,
         class_names=options.class_names,
         geometry=options.geometry or "",
-        channels=options.channels,
+        ignore_label=options.ignore_label,
+        channels="first" if options.channels == "first" else "last",
         channel_names=options.channel_names,
         source=f"arrays {options.inputs} and {options.targets}" + (f" of {options.data}" if options.data else ""),
         shards=options.shards,
@@ -99,6 +103,8 @@ def _check_options(options: Arrays) -> None:
         )
     if options.test_fraction is not None and not 0 <= options.test_fraction < 1:
         raise UserError(f"--test-fraction is {options.test_fraction}; give at least 0, and less than 1")
+    if options.ignore_label is not None and not (options.classes or options.class_names):
+        raise UserError("--ignore-label is for class numbers; give --classes or --class-names too")
     if options.class_names and options.classes not in (None, len(options.class_names)):
         raise UserError(
             f"--class-names has {len(options.class_names)} names, but --classes is {options.classes}; leave it out"
