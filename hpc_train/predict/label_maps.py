@@ -13,6 +13,7 @@ from hpc_train.data.catalogue.layout import CLIMATE_CLASSES
 from hpc_train.errors import UserError
 from hpc_train.files import write_json
 from hpc_train.metrics import confusion
+from hpc_train.metrics.unfound import advice, never_predicted
 from hpc_train.predict import coastlines, shown_fields
 from hpc_train.predict.checks import check_inputs, samples_drawn
 from hpc_train.predict.map_source import MapSource, open_data, open_npy
@@ -60,6 +61,8 @@ def predict(options, folder, path: Path, model, output: Path) -> None:
                 pictures.draw(number, sample, predicted, truth, matrix, when)
     if source.labelled:
         scores.print(path)
+        if missed := never_predicted(scores.total, names):
+            say(advice(missed, "never predicted", record.get("options", {})))
         sources = {"run": str(folder.path), "model": str(path), "data": str(options.data), "split": options.split}
         scores.write(output.with_suffix(".json"), sources)
     say(f"masks of {source.samples} samples in {output}")

@@ -161,3 +161,27 @@ def test_files_of_one_channel_without_an_axis_for_it_are_predicted_and_ignored_p
         predict.run(predict.Predict(**asked, output=folder / "masks.nc"))
     predict.run(predict.Predict(**asked, output=folder / "masks.nc", ignore_label=255))
     assert "accuracy 1.0000 of 60 pixels, 60 not labelled" in capsys.readouterr().out
+
+
+def test_a_class_that_is_never_predicted_is_said_by_predict_and_report_with_the_option_that_helps(trained, capsys):
+    from hpc_train.report import command
+
+    folder, inputs = trained
+    record = json.loads((folder / "run.json").read_text())
+    record["options"] |= {"class_weights": "none", "loss": "cross-entropy"}
+    (folder / "run.json").write_text(json.dumps(record))
+    lines = {"epoch": 1, "step": 1, "loss": 1.0, "learning_rate": 0.1, "samples_per_s": 1.0, "input_wait": 0.0}
+    scores = {"val_mean_iou": 0.5, "val_iou_glaze": 1.0, "val_iou_crack": 0.0, "val_iou_hole": 0.5}
+    (folder / "metrics.jsonl").write_text(json.dumps(lines | scores) + "\n")
+    command.run(command.ReportRuns((folder,)))
+    assert (
+        "class crack is never predicted right in validation; give rare classes more weight" in capsys.readouterr().out
+    )
+    labels = expected(inputs).astype("u1")
+    labels[0, 0, :3] = 1
+    write_shards(folder / "data", "test", inputs, labels, classes=3, class_names=NAMES, shards=1)
+    predict.run(predict.Predict(run=folder, data=folder / "data"))
+    line = "note: the class crack is never predicted; give rare classes more weight: train with --class-weights"
+    assert line in capsys.readouterr().out
+    command.run(command.ReportRuns((folder,)))
+    assert line in capsys.readouterr().out
