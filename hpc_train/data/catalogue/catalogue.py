@@ -61,6 +61,8 @@ class Catalogue:
         labels: stored labels of the classes, which are read as their numbers 0, 1, 2, ...; empty where they are these.
         forms: kinds of the parts, of files that differ in types, packing or missing values; empty where all are alike.
         form_of: int64 (files,), place in `forms` of each file's kinds; empty where all are alike.
+        ignore_label: label whose pixels do not count, as shards record it, or None.
+        geometry: "globe", "region" or "picture" as shards record it, "" where they do not.
     """
 
     directory: str
@@ -80,6 +82,8 @@ class Catalogue:
     labels: tuple[int, ...] = ()
     forms: tuple[tuple[Kind, ...], ...] = ()
     form_of: tuple[int, ...] = ()
+    geometry: str = ""
+    ignore_label: int | None = None
 
     @classmethod
     def open(
@@ -116,6 +120,8 @@ class Catalogue:
         if head.encoding:
             parts = (parts[0]._replace(shape=(IMAGE_SIZE, IMAGE_SIZE, 3)), *parts[1:])
         parts = _padded(parts, [max(longest) for longest in zip(*(info.longest for info in infos), strict=True)])
+        if layout.channels == "none":
+            parts = tuple(part.with_channel() if part.role == "input" else part for part in parts)
         if classes is None:
             classes, class_names = head.classes, head.class_names
         else:
@@ -144,6 +150,8 @@ class Catalogue:
             fingerprint=head.fingerprint,
             encoding=head.encoding,
             labels=labels,
+            geometry=head.geometry,
+            ignore_label=head.ignore_label,
             channel_names=head.channel_names or _channel_names(layout, head.kinds[0].shape),
             forms=tuple(forms) if len(forms) > 1 else (),
             form_of=tuple(numbers[info.common.kinds] for info in infos) if len(forms) > 1 else (),

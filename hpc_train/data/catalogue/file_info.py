@@ -32,6 +32,8 @@ class Common(NamedTuple):
         kinds: of the layout's places, in their order.
         encoding: "jpeg" where the inputs are JPEG files, which have no common shape: that of the input is then ().
         channel_names: as recorded in a shard, else ().
+        geometry: as recorded in a shard, else "".
+        ignore_label: likewise, else None.
     """
 
     kinds: tuple[Kind, ...]
@@ -42,6 +44,8 @@ class Common(NamedTuple):
     channels: str
     encoding: str = ""
     channel_names: tuple[str, ...] = ()
+    geometry: str = ""
+    ignore_label: int | None = None
 
 
 class FileInfo(NamedTuple):
@@ -129,7 +133,7 @@ def _inspect(file: h5py.File, path: str, layout: Layout) -> FileInfo:
         classes=0,
         class_names=(),
         fingerprint="",
-        channels=layout.channels,
+        channels="first" if layout.channels == "first" else "last",
     )
     at = tuple(_byte_offset(file, dataset) for dataset in datasets)
     return FileInfo(samples, -1, 0, -1, at, common, tuple(int(lengths.max()) for lengths in sequences))
@@ -290,6 +294,8 @@ def _shard_common(attributes, path: str, kinds: list[Kind], encoding="") -> Comm
         channels=_text(attributes.get("channels", "last")),
         encoding=encoding,
         channel_names=tuple(map(_text, attributes.get("channel_names", ()))),
+        geometry=_text(attributes.get("geometry", "")),
+        ignore_label=_integer(attributes, "ignore_label", path) if "ignore_label" in attributes else None,
     )
 
 

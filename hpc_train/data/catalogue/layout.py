@@ -63,7 +63,7 @@ class Layout:
             set that ends in [k] takes index k of the first axis of a sample.
         targets: data sets of the targets, likewise; without any, the inputs are the targets too.
         rows: the first axis of the data sets counts the samples; else a file is one sample.
-        channels: "first" or "last" axis of an input sample.
+        channels: "first" or "last" axis of an input sample; "none": it has none, and the last one is added.
         input_names: Keras's name of the input of each of `inputs`, or none; those with the same name are stacked.
         target_names: of the targets, likewise.
         weights: data set of the sample weights, or "".

@@ -20,6 +20,9 @@ from hpc_train.errors import UserError
 from hpc_train.files import atomic_path
 
 _VERSION = 3
+# The fields of `Common` that are always stored, and what the others are in most files.
+_ALWAYS = Common._fields.index("geometry")
+_SELDOM = tuple(Common._field_defaults[name] for name in Common._fields[_ALWAYS:])
 # Of a layout; left out where they are empty, as in version 1.
 _RARE = ("input_names", "target_names", "weights", "lengths")
 # Fewer files open so fast that a cache is not worth it.
@@ -166,7 +169,8 @@ class _Cache:
         held = {
             "version": _VERSION,
             "layout": self.layout,
-            "commons": list(commons),
+            # Without what few shards record, as before there was any of it.
+            "commons": [common[:_ALWAYS] if common[_ALWAYS:] == _SELDOM else common for common in commons],
             "files": {
                 name: [size, mtime, *info[:4], info.at, number[info.common], info.longest]
                 for name, (size, mtime, info) in entries.items()

@@ -68,13 +68,24 @@ def inspect(options: Inspect, split: str) -> dict:
         "labelled": catalogue.labelled,
         "classes": catalogue.classes,
         "class_names": list(catalogue.class_names),
+        "geometry": _geometry(catalogue),
         "fingerprint": catalogue.fingerprint,
         "encoding": catalogue.encoding or None,
         "image_bytes": round(int(catalogue.sizes.sum()) / catalogue.samples) if catalogue.encoding else None,
         "first_file": catalogue.files[0],
         "datasets": datasets,
     }
-    return report | {"advice": _advice(catalogue, datasets)}
+    from hpc_train.data.catalogue.axes import axes_note
+
+    return report | {"axes": axes_note(catalogue), "advice": _advice(catalogue, datasets)}
+
+
+def _geometry(catalogue) -> str | None:
+    """What label maps show; None where the targets are no maps or nothing says it."""
+    from hpc_train.data.fields.geometry import geometry_of
+
+    maps = len(catalogue.targets) == 1 and len(catalogue.target_shape) == 2
+    return (geometry_of(catalogue) or None) if maps and not catalogue.encoding else None
 
 
 def _side(parts) -> dict | None:
@@ -156,10 +167,13 @@ def _lines(report: dict) -> list[str]:
         f"{size(report['bytes'])}",
         f"  a sample: inputs {inputs}{channels}{decoded}; targets {targets}",
     ]
+    lines += [f"  axes: {report['axes']}"] if report["axes"] else []
     if report["classes"]:
         lines.append(f"  classes: {report['classes']}{names}")
     elif report["labelled"]:
         lines.append("  classes: not known; give --classes")
+    if report["geometry"]:
+        lines.append(f"  geometry: {report['geometry']}")
     if report["channel_names"]:
         lines.append(f"  channels: {' '.join(report['channel_names'])}")
     if report["encoding"]:

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from hpc_train.data.catalogue.class_map import number_of
 from hpc_train.data.catalogue.conventions import Missing
 from hpc_train.data.catalogue.file_info import NOT_CONTIGUOUS
 from hpc_train.data.catalogue.part import Part
@@ -40,7 +41,7 @@ class Reader:
             where they are large, decodes chunks outside HDF5 where it can, and reads the rest with h5py; "map" and
             "read" choose one way for contiguous data; "h5py" reads everything with h5py.
         open_file: opens a path as a `raw_file.File`.
-        ignore: a label that is allowed besides the classes.
+        ignore: a stored label that is allowed besides the classes.
 
     Raises:
         UserError: for encoded images, which `encoded_reader.EncodedReader` reads.
@@ -52,7 +53,8 @@ class Reader:
         if catalogue.encoding != self.encoding:
             catalogue.stored_only("this command")
         self.catalogue, self.check, self.how, self._open_storage = catalogue, check, how, open_file
-        self._ignore, self._labelled = ignore, catalogue.labelled
+        self._ignore, self._ignored = ignore, number_of(ignore, catalogue.labels)
+        self._labelled = catalogue.labelled
         # A file that the cache drops while a thread reads from it is closed when that thread releases it.
         self._open = lru_cache(maxsize=_OPEN_FILES)(self._open_file)
         # Checking a sample takes as long as copying it: one bit for each sample records that it has been checked.
@@ -148,7 +150,7 @@ class Reader:
         for number, (part, values) in enumerate(zip(catalogue.parts, request.arrays, strict=True)):
             labels = values if catalogue.classes and part.role == "target" else None
             found = first_problem(
-                values if number in request.suspect else None, labels, catalogue.classes, self._ignore
+                values if number in request.suspect else None, labels, catalogue.classes, self._ignored
             )
             if number in request.suspect and not (self._labelled and part.role == "target"):
                 found = self._first_absent(part, values, request.indices, found)
@@ -186,7 +188,7 @@ class Reader:
             wrong = stored[places] != values
             if self._ignore is not None:
                 wrong &= values != self._ignore
-                places = np.where(values == self._ignore, self._ignore, places)
+                places = np.where(values == self._ignore, self._ignored, places)
             if wrong.any():
                 place = int(np.argmax(wrong.reshape(len(values), -1).any(axis=1)))
                 label = values[place][wrong[place]].ravel()[0] if values.ndim > 1 else values[place]
@@ -291,7 +293,7 @@ class Reader:
         shapes = []
         for part in self.catalogue.parts:
             number = len(part.datasets)
-            shapes += [(part.shape[1:] if number > 1 else part.shape, part.dtype)] * number
+            shapes += [(part.shape[1:] if number > 1 else part.stored_shape, part.dtype)] * number
         return shapes
 
     def _contiguous(self, name, file: File, at: int, rows: int, shape, dtype, select) -> ContiguousArray:
@@ -314,7 +316,8 @@ class _Request:
         self.suspect: set[int] = set()
         for number, (part, array) in enumerate(zip(parts, arrays, strict=True)):
             several = len(part.datasets)
-            places = [array] if several == 1 else [array[:, place] for place in range(several)]
+            whole = array[..., 0] if part.added else array
+            places = [whole] if several == 1 else [array[:, place] for place in range(several)]
             # Not a bound method: in a circle the arrays would wait for the garbage collector.
             look = partial(_look, self.suspect, number) if part.dtype.kind == "f" else _nothing
             looks = [look] * several

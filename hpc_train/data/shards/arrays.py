@@ -68,7 +68,7 @@ def write_shards(
     described, storage = Description(**description), Storage(compression, chunk_bytes)
     where = described.where(split)
     arrays = _by_dataset(inputs, targets, weights)
-    check_arrays(where, arrays, described.classes, described.class_names)
+    check_arrays(where, arrays, described.classes, described.class_names, described.ignore_label)
     first = next(iter(arrays.values()))
     samples = len(first)
     if shards is None:

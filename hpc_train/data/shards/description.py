@@ -15,6 +15,8 @@ class Description:
         channel_names: one for each channel of an input sample, or none.
         target_names: one for each component of a target, or none.
         source: where the data came from.
+        ignore_label: a label, maybe outside the classes, of pixels that do not count; or None.
+        geometry: what maps show, "globe", "region" or "picture"; "" where it is not known, or follows from coordinates.
     """
 
     classes: int
@@ -23,6 +25,8 @@ class Description:
     channel_names: Sequence[str] = ()
     target_names: Sequence[str] = ()
     source: str = ""
+    geometry: str = ""
+    ignore_label: int | None = None
 
     def __post_init__(self) -> None:
         if self.channels not in ("first", "last"):
@@ -47,5 +51,7 @@ class Description:
             "channels": self.channels,
             **({"channel_names": list(self.channel_names)} if self.channel_names else {}),
             **({"target_names": list(self.target_names)} if self.target_names else {}),
+            **({"geometry": self.geometry} if self.geometry else {}),
+            **({} if self.ignore_label is None else {"ignore_label": self.ignore_label}),
             "source": " ".join(self.source.split()),
         }
