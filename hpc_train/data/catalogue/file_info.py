@@ -10,6 +10,7 @@ import numpy as np
 from hpc_train.data.catalogue.layout import SHARDS, Layout, Place, datasets_of, layout_of_shard, split_name, unreadable
 from hpc_train.data.catalogue.part import Kind
 from hpc_train.data.hdf5.access import lies_in, open_hdf5, packing
+from hpc_train.data.hdf5.number_types import is_plain, not_numbers
 from hpc_train.data.hdf5.ragged import read_lengths
 from hpc_train.data.shards.format import ENCODED_VERSION, FORMAT, PARTS_VERSION
 from hpc_train.data.shards.names import parse_shard_name
@@ -149,8 +150,8 @@ def _dataset(file: h5py.File, path: str, name: str) -> h5py.Dataset:
         raise UserError(f"{path}: has no data set {split_name(name)[0]!r}; it has {there}")
     if dataset.shape is None:
         raise UserError(f"{path}: {name} is empty; choose another data set")
-    if dataset.dtype.kind not in "uif":
-        raise UserError(f"{path}: {name} holds {dataset.dtype}, not numbers; choose another data set")
+    if why := not_numbers(dataset):
+        raise UserError(f"{path}: {name} {why}")
     return dataset
 
 
@@ -210,9 +211,9 @@ def _inspect_shard(file: h5py.File, path: str, split: str | None, layout: Layout
     if not all(dataset.shape and dataset.size for dataset in arrays) or len({len(dataset) for dataset in arrays}) > 1:
         shapes = _all(["(n, ...)"] * len(arrays))
         raise UserError(f"{path}: {shown} are not {shapes}, n > 0; {PREPARE}")
-    if any(dataset.dtype.kind not in "uif" for dataset in arrays):
-        shown = ", ".join(f"{name} {dataset.dtype}" for name, dataset in zip(layout.datasets, arrays, strict=True))
-        raise UserError(f"{path}: holds {shown}, not numbers; {PREPARE}")
+    for name, dataset in zip(layout.datasets, arrays, strict=True):
+        if why := not_numbers(dataset):
+            raise UserError(f"{path}: {name} {why.split(';')[0]}; {PREPARE}")
     common = _shard_common(attributes, path, [Kind(dataset.shape[1:], dataset.dtype.str) for dataset in arrays])
     _check_channel_names(path, common)
     at = tuple(_byte_offset(file, dataset) for dataset in arrays)
@@ -298,7 +299,9 @@ def _text(value) -> str:
 
 
 def _byte_offset(file: h5py.File, dataset: h5py.Dataset) -> int:
-    if not lies_in(file, dataset) or dataset.chunks or dataset.external or dataset.is_virtual:
+    elsewhere = not lies_in(file, dataset) or dataset.external or dataset.is_virtual
+    # Without storage, the offset that HDF5 gives in a file with a user block is no place of data.
+    if elsewhere or dataset.chunks or not dataset.id.get_storage_size() or not is_plain(dataset):
         return NOT_CONTIGUOUS
     offset = dataset.id.get_offset()
     return NOT_CONTIGUOUS if offset is None else offset

@@ -13,13 +13,15 @@ import platformdirs
 
 from hpc_train.console import say
 from hpc_train.data.catalogue.file_info import Common, FileInfo, inspect_file
-from hpc_train.data.catalogue.layout import Layout
+from hpc_train.data.catalogue.layout import SHARDS, Layout
 from hpc_train.data.catalogue.part import Kind
 from hpc_train.data.hdf5.access import reason
 from hpc_train.errors import UserError
 from hpc_train.files import atomic_path
 
-_VERSION = 2
+_VERSION = 3
+# Earlier versions gave places of data whose types are not NumPy's, which shards never have.
+_EARLIER = (1, 2)
 # Of a layout; left out where they are empty, as in version 1.
 _RARE = ("input_names", "target_names", "weights", "lengths")
 # Fewer files open so fast that a cache is not worth it.
@@ -103,8 +105,9 @@ class _Cache:
         for folder in (Path(self.folder), self.elsewhere):
             with suppress(OSError, ValueError, TypeError, KeyError, IndexError):
                 held = json.loads((folder / self.name).read_text())
-                if held["version"] in (1, _VERSION) and held["layout"] == self.layout:
-                    common = _common if held["version"] == _VERSION else self._earlier
+                version, shards = held["version"], self.layout["name"] == SHARDS.name
+                if (version == _VERSION or (shards and version in _EARLIER)) and held["layout"] == self.layout:
+                    common = self._earlier if version == 1 else _common
                     commons = [common(*map(_tuples, values)) for values in held["commons"]]
                     return {
                         name: (

@@ -13,6 +13,10 @@ NEVER_WRITTEN = -1
 _NO_FILTER = 2**32 - 1
 
 
+class Unclear(Exception):
+    """HDF5 lists the chunks of a data set, but not for certain where each belongs."""
+
+
 def read_index(dataset: h5py.Dataset, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Read address, size and filter mask of each chunk, with HDF5.
 
@@ -24,30 +28,48 @@ def read_index(dataset: h5py.Dataset, size: int) -> tuple[np.ndarray, np.ndarray
         stored bytes, int64; filter masks, uint32.
 
     Raises:
+        Unclear: where HDF5 lists the chunks, but not for certain where each belongs.
         OSError: where the index is damaged.
     """
     grid = tuple(-(-extent // step) for extent, step in zip(dataset.shape, dataset.chunks, strict=True))
-    addresses = np.full(grid, NEVER_WRITTEN, np.int64)
-    sizes, masks = np.zeros(grid, np.int64), np.zeros(grid, np.uint32)
-
-    def add(info):
-        cell = tuple(at // step for at, step in zip(info.chunk_offset, dataset.chunks, strict=True))
-        addresses[cell], sizes[cell], masks[cell] = info.byte_offset, info.size, info.filter_mask
-
+    found = []
     try:
         if hasattr(dataset.id, "chunk_iter"):
-            dataset.id.chunk_iter(add)
+            dataset.id.chunk_iter(lambda info: found.append(tuple(info)))
         else:
-            for number in range(dataset.id.get_num_chunks()):
-                add(dataset.id.get_chunk_info(number))
+            found = [tuple(dataset.id.get_chunk_info(number)) for number in range(dataset.id.get_num_chunks())]
     except (OSError, RuntimeError, ValueError, IndexError) as error:
         name = dataset.name.lstrip("/")
         raise OSError(f"data set {name!r}: its chunk index cannot be read ({reason(error)})") from error
+    addresses = np.full(grid, NEVER_WRITTEN, np.int64)
+    sizes, masks = np.zeros(grid, np.int64), np.zeros(grid, np.uint32)
+    if found:
+        offsets, skipped, places, stored = zip(*found, strict=True)
+        cells = _cells(dataset, np.array(offsets), grid)
+        addresses[cells], sizes[cells], masks[cells] = places, stored, skipped
     if has_edge(dataset) and dataset.id.get_create_plist().get_nfilters():
         edge = _edge(dataset, grid)
         if _not_filtered(dataset, np.argwhere(edge & (masks == 0) & (sizes == size))):
             masks[edge] = _NO_FILTER
     return addresses, sizes, masks
+
+
+def _cells(dataset, offsets: np.ndarray, grid: tuple[int, ...]) -> tuple[np.ndarray, ...]:
+    """Places in the grid of the chunks at these offsets (chunks, axes).
+
+    HDF5 numbers the chunks of an extensible array with the one axis that grows without limit first, but lists them
+    (to 1.14.6) as if that axis had kept its place: every chunk then seems to lie at 0 of the axes ahead of it.
+    """
+    cells, beyond = np.divmod(offsets, dataset.chunks)
+    if beyond.any() or (cells >= grid).any() or len(np.unique(cells, axis=0)) < len(cells):
+        raise Unclear("HDF5 does not say where its chunks belong")
+    growing = [axis for axis, most in enumerate(dataset.maxshape) if most is None]
+    if len(growing) == 1:
+        ahead = growing[0]
+        several = any(most > step for most, step in zip(dataset.maxshape[:ahead], dataset.chunks, strict=False))
+        if several and not cells[:, :ahead].any():
+            raise Unclear("HDF5 may list its chunks in another order")
+    return tuple(cells.T)
 
 
 def has_edge(dataset: h5py.Dataset) -> bool:

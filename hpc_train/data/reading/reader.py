@@ -11,6 +11,7 @@ import numpy as np
 from hpc_train.data.catalogue.file_info import NOT_CONTIGUOUS
 from hpc_train.data.catalogue.layout import split_name
 from hpc_train.data.hdf5.access import lies_in, open_hdf5, reason
+from hpc_train.data.hdf5.chunk_index import Unclear
 from hpc_train.data.hdf5.chunks import ChunkedArray, reason_not
 from hpc_train.data.hdf5.contiguous import LARGE_SAMPLE, ContiguousArray
 from hpc_train.data.hdf5.filters import load_plugins
@@ -252,12 +253,9 @@ class Reader:
                 shape = dataset.shape[1:] if layout.rows else dataset.shape
                 number = len(dataset) if name in of else rows
                 arrays.append(self._contiguous(name, file, int(start), number, shape, dataset.dtype, select))
-            elif why is None:
-                arrays.append(ChunkedArray(dataset, file, layout.rows, select))
             else:
-                load_plugins()
-                through = True
-                arrays.append(Hdf5Array(dataset, layout.rows, select, why))
+                arrays.append(_chunked(dataset, file, layout.rows, select, why))
+                through |= isinstance(arrays[-1], Hdf5Array)
             if part := of.get(name):
                 arrays[-1] = RaggedArray(arrays[-1], read_lengths(hdf5[part.lengths], dataset), part.shape[0])
         if not through:
@@ -276,6 +274,17 @@ class Reader:
         small = prod(shape) * dtype.itemsize < LARGE_SAMPLE
         mapped = self.how == "map" or (self.how == "auto" and small)
         return ContiguousArray(name, file, at, rows, shape, dtype, select, mapped)
+
+
+def _chunked(dataset, file: File, rows: bool, select: int | None, why: str | None):
+    """The array of a data set that is not contiguous; why: the reason to read it through h5py, or None."""
+    if why is None:
+        try:
+            return ChunkedArray(dataset, file, rows, select)
+        except Unclear as unclear:
+            why = str(unclear)
+    load_plugins()
+    return Hdf5Array(dataset, rows, select, why)
 
 
 class _Request:

@@ -265,7 +265,7 @@ DAMAGE = {
     ),
     "targets that are no numbers": (
         lambda path: rewrite(path, datasets={"targets": np.zeros(6, complex)}),
-        "targets complex128, not numbers",
+        "targets holds complex128, not numbers; run",
     ),
     "targets of another shape": (
         lambda path: rewrite(path, datasets={"targets": np.zeros((6, 3), np.int32)}),
