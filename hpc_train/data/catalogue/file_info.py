@@ -7,11 +7,14 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
-from hpc_train.data.catalogue.layout import SHARDS, Layout, Place, datasets_of, layout_of_shard, split_name, unreadable
+from hpc_train.data.catalogue.layout import SHARDS, Layout, Place, datasets_of, layout_of_shard, split_name
 from hpc_train.data.catalogue.part import Kind
 from hpc_train.data.hdf5.access import lies_in, open_hdf5, packing
+from hpc_train.data.hdf5.filters import missing_filter
 from hpc_train.data.hdf5.number_types import is_plain, not_numbers
+from hpc_train.data.hdf5.open_errors import unreadable
 from hpc_train.data.hdf5.ragged import read_lengths
+from hpc_train.data.hdf5.sources import broken_link
 from hpc_train.data.shards.format import ENCODED_VERSION, FORMAT, PARTS_VERSION
 from hpc_train.data.shards.names import parse_shard_name
 from hpc_train.errors import UserError
@@ -144,13 +147,18 @@ def _sequences(file: h5py.File, path: str, layout: Layout) -> list[np.ndarray]:
 
 
 def _dataset(file: h5py.File, path: str, name: str) -> h5py.Dataset:
-    dataset = file.get(split_name(name)[0])
+    dataset = None
+    # Of links that go round in a circle, which `broken_link` names.
+    with suppress(RuntimeError):
+        dataset = file.get(split_name(name)[0])
     if not isinstance(dataset, h5py.Dataset):
+        if link := broken_link(file, split_name(name)[0]):
+            raise UserError(f"{path}: {link}")
         there = ", ".join(list(datasets_of(file))[:12]) or "none"
         raise UserError(f"{path}: has no data set {split_name(name)[0]!r}; it has {there}")
     if dataset.shape is None:
         raise UserError(f"{path}: {name} is empty; choose another data set")
-    if why := not_numbers(dataset):
+    if why := not_numbers(dataset) or missing_filter(dataset):
         raise UserError(f"{path}: {name} {why}")
     return dataset
 

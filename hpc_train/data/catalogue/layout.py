@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from hpc_train.data.hdf5.access import open_hdf5, reason
+from hpc_train.data.hdf5.open_errors import unreadable
 from hpc_train.data.shards.format import FORMAT
 from hpc_train.data.shards.names import parse_shard_name
 from hpc_train.errors import UserError
@@ -191,20 +192,6 @@ def recognise(path: str) -> Layout:
             return _recognise(file, path)
     except (OSError, RuntimeError) as error:
         raise UserError(unreadable(path, error)) from error
-
-
-def unreadable(path: str, error: Exception) -> str:
-    """Why a file could not be opened as HDF5, in one line."""
-    if getattr(error, "errno", None):
-        return f"{path}: cannot be read ({reason(error)}); check the path and its permissions"
-    try:
-        with open(path, "rb") as file:
-            start = file.read(4)
-    except OSError:
-        start = b""
-    if start[:3] == b"CDF":
-        return f"{path}: classic NetCDF, not HDF5; convert it with `nccopy -k nc4 in.nc out.nc`"
-    return f"{path}: truncated, damaged or not an HDF5 file; fetch or write it again"
 
 
 def datasets_of(file: h5py.File) -> dict[str, h5py.Dataset]:
