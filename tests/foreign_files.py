@@ -92,7 +92,7 @@ def bitfields():
 
 
 def write(path, data) -> Foreign:
-    """Write data set x, and y beside it, to `path`; `data` draws."""
+    """Write data set deep/x to `path`; `data` draws."""
     draw, made = data.draw, Foreign()
     shape = tuple(draw(st.lists(st.integers(1, 7), min_size=1, max_size=4)))
     if draw(st.integers(0, 7)) == 0:
@@ -116,7 +116,10 @@ def write(path, data) -> Foreign:
         plist.set_alloc_time(draw(st.sampled_from([h5d.ALLOC_TIME_EARLY, h5d.ALLOC_TIME_LATE, h5d.ALLOC_TIME_INCR])))
     plist.set_fill_time(draw(st.sampled_from([h5d.FILL_TIME_IFSET, h5d.FILL_TIME_NEVER, h5d.FILL_TIME_ALLOC])))
     user = draw(st.sampled_from([0, 0, 0, 512]))
-    with h5py.File(path, "w", libver=(libver, "latest"), userblock_size=user) as file:
+    way = draw(st.sampled_from(["here", "here", "here", "link", "virtual"]))
+    made.kind.append(way)
+    place = path if way == "here" else path.with_suffix(".source.h5")
+    with h5py.File(place, "w", libver=(libver, "latest"), userblock_size=user) as file:
         space = h5s.create_simple(shape, most)
         try:
             dataset = h5d.create(file.id, b"deep/x", stored, space, plist, _with_groups())
@@ -124,8 +127,21 @@ def write(path, data) -> Foreign:
         except (ValueError, OSError, RuntimeError):
             dataset = h5d.create(file.id, b"deep/x", stored, h5s.create_simple(shape), None, _with_groups())
         _fill(dataset, draw, made)
-        file["y"] = np.zeros(shape[0], "u1")
+        shape = dataset.shape
+    if way != "here":
+        _point_to(place, path, way, stored, shape)
     return made
+
+
+def _point_to(source, path, way, stored, shape):
+    """A file at `path` whose data set is that of the file `source`."""
+    with h5py.File(path, "w") as file:
+        if way == "link":
+            file["deep/x"] = h5py.ExternalLink(source.name, "/deep/x")
+            return
+        space, plist = h5s.create_simple(shape), h5p.create(h5p.DATASET_CREATE)
+        plist.set_virtual(space, source.name.encode(), b"/deep/x", space)
+        h5d.create(file.id, b"deep/x", stored, space, plist, _with_groups())
 
 
 def _with_groups():

@@ -16,6 +16,7 @@ from hpc_train.data.catalogue.layout import (
     PAPER,
     SHARDS,
     Layout,
+    data_folder,
     find_files,
     recognise,
     split_name,
@@ -58,6 +59,7 @@ class Catalogue:
         channel_names: names of the channels of an input sample, in their order; empty where neither the files nor
             their layout give them.
         labels: stored labels of the classes, which are read as their numbers 0, 1, 2, ...; empty where they are these.
+        sources: paths of other files that hold bytes of the samples.
     """
 
     directory: str
@@ -75,6 +77,7 @@ class Catalogue:
     encoding: str = ""
     channel_names: tuple[str, ...] = ()
     labels: tuple[int, ...] = ()
+    sources: tuple[str, ...] = ()
 
     @classmethod
     def open(
@@ -85,6 +88,7 @@ class Catalogue:
         classes: int | None = None,
         comm=None,
         labels: tuple[int, ...] = (),
+        follow_external: bool = False,
     ) -> "Catalogue":
         """Find the files of `split` in `data` and look into each; collective over `comm`.
 
@@ -96,6 +100,7 @@ class Catalogue:
                 of the training split).
             comm: the ranks that share the work, by default this process alone.
             labels: stored labels of the classes, if they are not 0, 1, 2, ....
+            follow_external: read what links, virtual data sets and external storage take from files outside `data`.
 
         Raises:
             UserError: the same on every rank, when the folder or a file is missing, damaged, of another format, or
@@ -103,7 +108,7 @@ class Catalogue:
         """
         comm = comm or Alone()
         files, layout = on_root(comm, lambda: _find(data, split, layout))
-        infos, sizes = survey(files, layout, split, comm)
+        infos, sizes = survey(files, layout, split, comm, None if follow_external else data_folder(data))
         head = infos[0].common
         parts = tuple(map(Part.of, layout.places, head.kinds))
         if head.encoding:
@@ -133,6 +138,7 @@ class Catalogue:
             fingerprint=head.fingerprint,
             encoding=head.encoding,
             labels=labels,
+            sources=tuple(dict.fromkeys(source for info in infos for source in info.sources)),
             channel_names=head.channel_names or _channel_names(layout, head.kinds[0].shape),
         )
 

@@ -1,5 +1,6 @@
 """What one data file holds, read with HDF5 once and then kept in the catalogue."""
 
+import os
 from contextlib import suppress
 from itertools import islice
 from typing import NamedTuple
@@ -9,12 +10,12 @@ import numpy as np
 
 from hpc_train.data.catalogue.layout import SHARDS, Layout, Place, datasets_of, layout_of_shard, split_name
 from hpc_train.data.catalogue.part import Kind
-from hpc_train.data.hdf5.access import lies_in, open_hdf5, packing
+from hpc_train.data.hdf5.access import elsewhere, open_hdf5, packing
 from hpc_train.data.hdf5.filters import missing_filter
 from hpc_train.data.hdf5.number_types import is_plain, not_numbers
 from hpc_train.data.hdf5.open_errors import unreadable
 from hpc_train.data.hdf5.ragged import read_lengths
-from hpc_train.data.hdf5.sources import broken_link
+from hpc_train.data.hdf5.sources import Missing, broken_link, outside, sources
 from hpc_train.data.shards.format import ENCODED_VERSION, FORMAT, PARTS_VERSION
 from hpc_train.data.shards.names import parse_shard_name
 from hpc_train.errors import UserError
@@ -57,6 +58,7 @@ class FileInfo(NamedTuple):
             there are none.
         longest: steps of the longest sequence of each place with lengths, in the order of the places.
         common: what all files of the split have in common.
+        sources: paths of other files that hold bytes of the data sets.
     """
 
     samples: int
@@ -66,18 +68,50 @@ class FileInfo(NamedTuple):
     at: tuple[int, ...]
     common: Common
     longest: tuple[int, ...] = ()
+    sources: tuple[str, ...] = ()
 
 
-def inspect_file(path: str, layout: Layout, split: str | None) -> FileInfo:
-    """Look into the file at `path`; UserError where it does not fit `layout`."""
+def inspect_file(path: str, layout: Layout, split: str | None, within: str | None = None) -> FileInfo:
+    """Look into the file at `path`.
+
+    Args:
+        path: of the file.
+        layout: of the data.
+        split: name of the split.
+        within: the folder of the data: bytes in other files must be there, or beside the file; None: anywhere.
+
+    Raises:
+        UserError: the file does not fit `layout`, or lacks a part of its data.
+    """
     try:
         with open_hdf5(path) as file:
             shard = layout.name == SHARDS.name
-            return _inspect_shard(file, path, split, layout) if shard else _inspect(file, path, layout)
+            info = _inspect_shard(file, path, split, layout) if shard else _inspect(file, path, layout)
+            return info._replace(sources=_sources(file, path, layout, info.at, within))
     # h5py raises many kinds of errors for damaged metadata.
     except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
         text = unreadable(path, error)
         raise UserError(f"{text}, or {PREPARE}" if layout.name == SHARDS.name else text) from error
+
+
+def _sources(file: h5py.File, path: str, layout: Layout, at: tuple[int, ...], within: str | None) -> tuple[str, ...]:
+    """Paths of the other files that hold bytes of the layout's data sets, which are at `at`."""
+    # Opening a data set takes a while: those that are contiguous are in this file.
+    names = [split_name(name)[0] for name, start in zip(layout.datasets, at, strict=False) if start == NOT_CONTIGUOUS]
+    names += [place.lengths for place in layout.places if place.lengths]
+    found: dict[str, None] = {}
+    for name in dict.fromkeys(names):
+        if elsewhere(file, file[name]):
+            try:
+                found |= dict.fromkeys(sources(file, name))
+            except Missing as missing:
+                raise UserError(f"{path}: {missing}") from missing
+    if within is not None and (stranger := outside(found, (within, os.path.dirname(os.path.realpath(path))))):
+        raise UserError(
+            f"{path}: takes numbers from {stranger}, outside the folder of the data; copy that file there, or give "
+            "--follow-external if you trust it"
+        )
+    return tuple(found)
 
 
 def shard_layout(path: str) -> Layout:
@@ -307,9 +341,8 @@ def _text(value) -> str:
 
 
 def _byte_offset(file: h5py.File, dataset: h5py.Dataset) -> int:
-    elsewhere = not lies_in(file, dataset) or dataset.external or dataset.is_virtual
     # Without storage, the offset that HDF5 gives in a file with a user block is no place of data.
-    if elsewhere or dataset.chunks or not dataset.id.get_storage_size() or not is_plain(dataset):
+    if elsewhere(file, dataset) or dataset.chunks or not dataset.id.get_storage_size() or not is_plain(dataset):
         return NOT_CONTIGUOUS
     offset = dataset.id.get_offset()
     return NOT_CONTIGUOUS if offset is None else offset

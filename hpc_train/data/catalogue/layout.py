@@ -5,6 +5,8 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,12 +79,12 @@ class Layout:
     weights: str = ""
     lengths: tuple[tuple[str, str], ...] = ()
 
-    @property
+    @cached_property
     def datasets(self) -> tuple[str, ...]:
         """Data sets of the places, in their order."""
         return tuple(dataset for place in self.places for dataset in place.datasets)
 
-    @property
+    @cached_property
     def places(self) -> tuple[Place, ...]:
         """Where the arrays of a sample are: inputs, then targets, then weights."""
         inputs = _grouped("input", self.inputs, self.input_names)
@@ -171,6 +173,16 @@ def find_files(data, split: str | None) -> list[str]:
     raise UserError(
         f"{data}: no such file or folder; give a folder (`hpc-train prepare` makes one), a file, or a quoted pattern"
     )
+
+
+def data_folder(data) -> str:
+    """The folder of the data: that of a file, and of a pattern the folders ahead of its first wildcard."""
+    path = Path(data)
+    if path.is_dir():
+        return str(path)
+    if path.is_file():
+        return str(path.parent)
+    return str(Path(*takewhile(lambda name: not glob.has_magic(name), path.parent.parts)))
 
 
 def list_files(data) -> list[str]:

@@ -31,12 +31,21 @@ _REPORT_SECONDS = 10
 _Entry = tuple[int, int, FileInfo]
 
 
-def survey(files: list[str], layout: Layout, split: str | None, comm) -> tuple[list[FileInfo], np.ndarray]:
+def survey(
+    files: list[str], layout: Layout, split: str | None, comm, within: str | None = None
+) -> tuple[list[FileInfo], np.ndarray]:
     """What every file holds, and its size; collective.
 
     Rank r takes files r, r + size, ...: it asks the file system for size and time, and opens only the files whose size
-    and time are not in the cache. The cache is in the folder of the data, or in the user's cache folder where that
-    cannot be written.
+    and time are not in the cache, or that have bytes in other files. The cache is in the folder of the data, or in the
+    user's cache folder where that cannot be written.
+
+    Args:
+        files: their paths.
+        layout: of the data.
+        split: name of the split.
+        comm: the ranks.
+        within: as in `inspect_file`.
 
     Returns:
         What the files hold, and their sizes in bytes, int64 (files,); the same on every rank.
@@ -46,7 +55,7 @@ def survey(files: list[str], layout: Layout, split: str | None, comm) -> tuple[l
     """
     cache = _Cache(files, layout, split)
     known = comm.bcast(cache.read() if comm.rank == 0 and len(files) >= LEAST_CACHED else {})
-    gathered = comm.allgather(_survey_share(files, cache, known, layout, split, comm))
+    gathered = comm.allgather(_survey_share(files, cache, known, (layout, split, within), comm))
     failures = [failure for _, failure, _ in gathered if failure]
     if failures:
         raise UserError(min(failures)[1]).agreed()
@@ -57,7 +66,7 @@ def survey(files: list[str], layout: Layout, split: str | None, comm) -> tuple[l
     return [info for _, _, info in entries], np.array([size for size, _, _ in entries], np.int64)
 
 
-def _survey_share(files: list[str], cache: "_Cache", known: dict[str, _Entry], layout: Layout, split, comm):
+def _survey_share(files: list[str], cache: "_Cache", known: dict[str, _Entry], how, comm):
     """(entries of this rank's files, (number, message) of the first bad file or None, number of opened files)."""
     mine: list[_Entry] = []
     opened, shown = 0, time.monotonic()
@@ -67,7 +76,7 @@ def _survey_share(files: list[str], cache: "_Cache", known: dict[str, _Entry], l
             status = os.stat(path)
             found = known.get(os.path.basename(path) if cache.flat else path)
             if found is None or found[:2] != (status.st_size, status.st_mtime_ns):
-                found = (status.st_size, status.st_mtime_ns, inspect_file(path, layout, split))
+                found = (status.st_size, status.st_mtime_ns, inspect_file(path, *how))
                 opened += 1
         except OSError as error:
             message = f"{path}: cannot be read ({reason(error)}); check the path and its permissions"
@@ -136,6 +145,8 @@ class _Cache:
             "files": {
                 name: [size, mtime, *info[:4], info.at, number[info.common], info.longest]
                 for name, (size, mtime, info) in zip(names, entries, strict=True)
+                # Other files may change while this one does not.
+                if not info.sources
             },
         }
         for folder in (Path(self.folder), self.elsewhere):

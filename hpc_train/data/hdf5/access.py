@@ -34,6 +34,11 @@ def lies_in(file, dataset):
     return dataset.file.filename == file.filename
 
 
+def elsewhere(file, dataset):
+    """Whether bytes of a data set may be in other files: by a link, as a virtual data set, or as external storage."""
+    return not lies_in(file, dataset) or dataset.is_virtual or bool(dataset.external)
+
+
 def packing(dataset):
     """(scale, offset) of a data set, (1.0, 0.0) where it is not packed: value = stored * scale + offset.
 

@@ -3,6 +3,9 @@
 H5Pset_chunk_opts: https://support.hdfgroup.org/documentation/hdf5/latest/group___d_c_p_l.html
 """
 
+from array import array
+from math import prod
+
 import h5py
 import numpy as np
 
@@ -11,6 +14,7 @@ from hpc_train.data.hdf5.access import reason
 NEVER_WRITTEN = -1
 # A filter mask that skips every filter.
 _NO_FILTER = 2**32 - 1
+_UNPLACED = "HDF5 does not say where its chunks belong"
 
 
 class Unclear(Exception):
@@ -32,21 +36,29 @@ def read_index(dataset: h5py.Dataset, size: int) -> tuple[np.ndarray, np.ndarray
         OSError: where the index is damaged.
     """
     grid = tuple(-(-extent // step) for extent, step in zip(dataset.shape, dataset.chunks, strict=True))
-    found = []
+    # Of each chunk its offset, filter mask, address and size.
+    listed = array("q")
+
+    def add(info):
+        listed.extend((*info.chunk_offset, info.filter_mask, info.byte_offset, info.size))
+
     try:
         if hasattr(dataset.id, "chunk_iter"):
-            dataset.id.chunk_iter(lambda info: found.append(tuple(info)))
+            dataset.id.chunk_iter(add)
         else:
-            found = [tuple(dataset.id.get_chunk_info(number)) for number in range(dataset.id.get_num_chunks())]
-    except (OSError, RuntimeError, ValueError, IndexError) as error:
+            for number in range(dataset.id.get_num_chunks()):
+                add(dataset.id.get_chunk_info(number))
+    except (OSError, RuntimeError, ValueError, IndexError, OverflowError) as error:
         name = dataset.name.lstrip("/")
         raise OSError(f"data set {name!r}: its chunk index cannot be read ({reason(error)})") from error
     addresses = np.full(grid, NEVER_WRITTEN, np.int64)
     sizes, masks = np.zeros(grid, np.int64), np.zeros(grid, np.uint32)
-    if found:
-        offsets, skipped, places, stored = zip(*found, strict=True)
-        cells = _cells(dataset, np.array(offsets), grid)
-        addresses[cells], sizes[cells], masks[cells] = places, stored, skipped
+    if listed:
+        table = np.array(listed).reshape(-1, len(grid) + 3)
+        cells = _cells(dataset, table[:, :-3], grid)
+        masks[cells], addresses[cells], sizes[cells] = table[:, -3:].T
+        if np.count_nonzero(addresses + 1) < len(table):
+            raise Unclear(_UNPLACED)
     if has_edge(dataset) and dataset.id.get_create_plist().get_nfilters():
         edge = _edge(dataset, grid)
         if _not_filtered(dataset, np.argwhere(edge & (masks == 0) & (sizes == size))):
@@ -58,11 +70,13 @@ def _cells(dataset, offsets: np.ndarray, grid: tuple[int, ...]) -> tuple[np.ndar
     """Places in the grid of the chunks at these offsets (chunks, axes).
 
     HDF5 numbers the chunks of an extensible array with the one axis that grows without limit first, but lists them
-    (to 1.14.6) as if that axis had kept its place: every chunk then seems to lie at 0 of the axes ahead of it.
+    (to 2.0.0) as if that axis had kept its place: every chunk then seems to lie at 0 of the axes ahead of it.
     """
     cells, beyond = np.divmod(offsets, dataset.chunks)
-    if beyond.any() or (cells >= grid).any() or len(np.unique(cells, axis=0)) < len(cells):
-        raise Unclear("HDF5 does not say where its chunks belong")
+    if beyond.any() or (cells >= grid).any():
+        raise Unclear(_UNPLACED)
+    if prod(grid) == 1:
+        return tuple(cells.T)
     growing = [axis for axis, most in enumerate(dataset.maxshape) if most is None]
     if len(growing) == 1:
         ahead = growing[0]

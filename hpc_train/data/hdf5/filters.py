@@ -41,8 +41,8 @@ def missing_filter(dataset: h5py.Dataset) -> str | None:
 
     Filters that its first chunk was written without are not needed.
     """
-    plist = dataset.id.get_create_plist()
-    for place in range(plist.get_nfilters()):
+    plist = dataset.id.get_create_plist() if dataset.chunks else None
+    for place in range(plist.get_nfilters() if plist else 0):
         number, _, _, stored = plist.get_filter(place)
         if h5py.h5z.filter_avail(number):
             continue

@@ -12,6 +12,8 @@ _NAMES = {
     h5py.h5t.OPAQUE: "opaque bytes",
     h5py.h5t.TIME: "HDF5 times",
     h5py.h5t.ARRAY: "arrays in each element",
+    # From HDF5 2.0 on.
+    getattr(h5py.h5t, "COMPLEX", None): "complex numbers",
 }
 _REMEDIES = {
     "b": "store it as uint8",
@@ -24,11 +26,11 @@ _REMEDIES = {
 
 def not_numbers(dataset: h5py.Dataset) -> str | None:
     """Why the values of a data set cannot be samples, with a remedy; None for whole and floating-point numbers."""
-    stored = dataset.id.get_type()
     try:
         dtype = dataset.dtype
     # h5py has no NumPy type for it.
     except (TypeError, ValueError):
+        stored = dataset.id.get_type()
         numbers = {h5py.h5t.INTEGER: "whole", h5py.h5t.FLOAT: "floating-point", h5py.h5t.BITFIELD: "whole"}
         kind = numbers.get(stored.get_class())
         if kind is None:
@@ -36,7 +38,7 @@ def not_numbers(dataset: h5py.Dataset) -> str | None:
         return f"holds {kind} numbers of {8 * stored.get_size()} bits; store them as 32 or 64 bits"
     if dtype.kind in "uif" and dtype.itemsize <= _LARGEST:
         return None
-    named = dtype.kind in _REMEDIES
+    stored, named = dataset.id.get_type(), dtype.kind in _REMEDIES
     what = dtype.name if named else _NAMES.get(stored.get_class(), str(dtype))
     if dtype.kind in "uif":
         return f"holds {what}, numbers beyond 64 bits; {_REMEDIES[dtype.kind]}"

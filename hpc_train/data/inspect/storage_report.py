@@ -8,8 +8,9 @@ import h5py
 import numpy as np
 
 from hpc_train.data.catalogue.layout import datasets_of, split_name
-from hpc_train.data.hdf5.access import missing_value, open_hdf5, packing
+from hpc_train.data.hdf5.access import elsewhere, missing_value, open_hdf5, packing
 from hpc_train.data.hdf5.filters import NOT_COMPRESSING, filter_names, load_plugins
+from hpc_train.data.hdf5.sources import Missing, sources
 
 # Opening more files would take long, and the files of a data set are mostly stored alike.
 _LOOKED_AT = 8
@@ -48,7 +49,9 @@ def foreign(files: list[str]) -> dict | None:
         try:
             with open_hdf5(path) as file:
                 found = [(name, dataset) for name, dataset in datasets_of(file).items()]
-                entries = [{"name": name, **entry(dataset)} for name, dataset in found]
+                entries = [
+                    {"name": name, **entry(dataset), "sources": _taken_from(file, name)} for name, dataset in found
+                ]
         # h5py raises many kinds of errors for damaged metadata.
         except (OSError, RuntimeError, KeyError, TypeError, ValueError):
             continue
@@ -89,6 +92,14 @@ def entry(dataset: h5py.Dataset) -> dict:
         "packed": list(scale) if scale != (1.0, 0.0) else None,
         "scale_of_dimension": bool(dataset.is_scale),
     }
+
+
+def _taken_from(file: h5py.File, name: str) -> list[str]:
+    """Paths of the other files that hold bytes of a data set, or what is wrong with them."""
+    try:
+        return list(sources(file, name)) if elsewhere(file, file[name]) else []
+    except Missing as missing:
+        return [str(missing)]
 
 
 def suggestion(report: dict) -> list[str]:

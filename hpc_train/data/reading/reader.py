@@ -10,13 +10,14 @@ import numpy as np
 
 from hpc_train.data.catalogue.file_info import NOT_CONTIGUOUS
 from hpc_train.data.catalogue.layout import split_name
-from hpc_train.data.hdf5.access import lies_in, open_hdf5, reason
+from hpc_train.data.hdf5.access import elsewhere, lies_in, open_hdf5, reason
 from hpc_train.data.hdf5.chunk_index import Unclear
 from hpc_train.data.hdf5.chunks import ChunkedArray, reason_not
 from hpc_train.data.hdf5.contiguous import LARGE_SAMPLE, ContiguousArray
 from hpc_train.data.hdf5.filters import load_plugins
 from hpc_train.data.hdf5.ragged import RaggedArray, read_lengths
 from hpc_train.data.hdf5.raw_file import File
+from hpc_train.data.hdf5.sources import sources
 from hpc_train.data.hdf5.through_h5py import Hdf5Array
 from hpc_train.data.sample_checks import all_finite, first_problem
 from hpc_train.errors import UserError
@@ -247,8 +248,10 @@ class Reader:
         for (name, select), start in zip(parts, at, strict=True):
             dataset = hdf5[name]
             why = "asked for" if self.how == "h5py" else reason_not(dataset)
-            if not lies_in(hdf5, dataset):
-                why = "a link to another file"
+            if elsewhere(hdf5, dataset):
+                # HDF5 would take what is missing as the fill value.
+                sources(hdf5, name)
+                why = why if lies_in(hdf5, dataset) else "a link to another file"
             if start != NOT_CONTIGUOUS and self.how != "h5py":
                 shape = dataset.shape[1:] if layout.rows else dataset.shape
                 number = len(dataset) if name in of else rows

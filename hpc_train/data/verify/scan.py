@@ -34,7 +34,14 @@ class Scan:
     """Bytes that were read, uncompressed."""
 
 
-def scan(path: str, layout: Layout, split: str | None, classes: int = 0, labels: tuple[int, ...] = ()) -> Scan:
+def scan(
+    path: str,
+    layout: Layout,
+    split: str | None,
+    classes: int = 0,
+    labels: tuple[int, ...] = (),
+    within: str | None = None,
+) -> Scan:
     """Read all of a file with HDF5: decode every chunk and image, check every value, compute every checksum.
 
     Args:
@@ -43,6 +50,7 @@ def scan(path: str, layout: Layout, split: str | None, classes: int = 0, labels:
         split: name of the split.
         classes: labels must lie in [0, classes); 0 if unknown. Shards store the number themselves.
         labels: the stored labels, where these are other numbers.
+        within: as in `inspect_file`.
 
     Returns:
         What was found; a broken file raises no error, its faults are in the result.
@@ -50,7 +58,7 @@ def scan(path: str, layout: Layout, split: str | None, classes: int = 0, labels:
     found = Scan(path)
     load_plugins()
     try:
-        found.info = inspect_file(path, layout, split)
+        found.info = inspect_file(path, layout, split, within)
     except UserError as error:
         found.problems.append(str(error))
         return found

@@ -81,6 +81,20 @@ def test_contiguous_numbers_that_use_some_of_their_bits_are_read_as_hdf5_reads_t
     assert reader.describe() == ["x: through h5py, one thread at a time (its type is not a plain uint32)"]
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+def test_bfloat16_is_read_as_float32(tmp_path, chunked):
+    kind, plist = h5t.IEEE_F32LE.copy(), h5p.create(h5p.DATASET_CREATE)
+    kind.set_fields(15, 7, 8, 0, 7)
+    kind.set_size(2)
+    if chunked:
+        plist.set_chunk((2, 3))
+    bits = np.arange(0x3F80, 0x3F80 + 12, dtype="<u2").reshape(4, 3)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        h5d.create(file.id, b"x", kind, h5s.create_simple((4, 3)), plist).write(h5s.ALL, h5s.ALL, bits, kind)
+    (got,) = Reader(DataOptions(data=tmp_path, inputs=("x",)).catalogue()).read(range(4))
+    np.testing.assert_array_equal(got, (bits.astype("<u4") << 16).view("<f4"))
+
+
 def test_what_was_never_written_behind_a_user_block_is_the_fill_value(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w", userblock_size=512) as file:
         file.create_dataset("x", (4, 3), "i4", fillvalue=-5)
