@@ -49,6 +49,9 @@ class DataOptions:
     """Stored labels of classes 0, 1, 2, ..., where these are other numbers: 0 255 for masks, 1..10 for labels that
     begin at 1."""
 
+    follow_external: bool = False
+    """Also read what links, virtual data sets and external storage take from files outside the folder of --data."""
+
     def layout_of_files(self):
         """The `data.catalogue.layout.Layout` that the options name; None to recognise it from the files."""
         from hpc_train.data.catalogue import layout
@@ -119,7 +122,7 @@ class DataOptions:
                 raise UserError(f"--{name.replace('_', '-')} is {value}; it must be at least 1")
         asked, labels = self.layout_of_files(), self.labels()
         known = classes or self.classes or len(labels) or None
-        catalogue = Catalogue.open(data or self.data, split, asked, known, comm, labels, mixed)
+        catalogue = Catalogue.open(data or self.data, split, asked, known, comm, labels, mixed, self.follow_external)
         if self.classes and len(catalogue.targets) > 1:
             raise UserError(
                 f"--classes {self.classes}: there are several targets, whose losses say what they are; leave it out"
@@ -279,7 +282,8 @@ class LabelOptions(IgnoreOptions):
         shape, targets = catalogue.target_shape, catalogue.layout.targets
         if catalogue.layout.name == "cam5" and number:
             layout = replace(catalogue.layout, targets=(f"climate/labels_{number}",))
-            other = catalogue.open(catalogue.directory, catalogue.split, layout, catalogue.classes or None, comm)
+            more = catalogue.classes or None, comm, (), self.follow_external
+            other = catalogue.open(catalogue.directory, catalogue.split, layout, *more)
             return replace(other, channel_names=catalogue.channel_names)
         several = len(shape) == 3 and len(catalogue.input_shape) == 3
         if not several and not number:

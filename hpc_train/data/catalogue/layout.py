@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from hpc_train.data.hdf5.access import open_hdf5, reason
 from hpc_train.data.hdf5.contents import UNREADABLE, datasets_of, member, shown, text_attribute
+from hpc_train.data.hdf5.open_errors import unreadable
 from hpc_train.data.shards.format import FORMAT
 from hpc_train.data.shards.names import parse_shard_name
 from hpc_train.errors import UserError
@@ -172,6 +174,16 @@ def find_files(data, split: str | None) -> list[str]:
     )
 
 
+def data_folder(data) -> str:
+    """The folder of the data: that of a file, and of a pattern the folders ahead of its first wildcard."""
+    path = Path(data)
+    if path.is_dir():
+        return str(path)
+    if path.is_file():
+        return str(path.parent)
+    return str(Path(*takewhile(lambda name: not glob.has_magic(name), path.parent.parts)))
+
+
 def list_files(data) -> list[str]:
     """All data files in `data`, in every split and sub-folder: those that staging copies."""
     path = Path(data)
@@ -191,20 +203,6 @@ def recognise(path: str) -> Layout:
             return _recognise(file, path)
     except UNREADABLE as error:
         raise UserError(unreadable(path, error)) from error
-
-
-def unreadable(path: str, error: Exception) -> str:
-    """Why a file could not be opened as HDF5, in one line."""
-    if getattr(error, "errno", None):
-        return f"{path}: cannot be read ({reason(error)}); check the path and its permissions"
-    try:
-        with open(path, "rb") as file:
-            start = file.read(4)
-    except OSError:
-        start = b""
-    if start[:3] == b"CDF":
-        return f"{path}: classic NetCDF, not HDF5; convert it with `nccopy -k nc4 in.nc out.nc`"
-    return f"{path}: truncated, damaged or not an HDF5 file; fetch or write it again"
 
 
 def _recognise(file: h5py.File, path: str) -> Layout:

@@ -35,12 +35,21 @@ _KEEP_SECONDS, _KEEP_SHARE = 5, 0.25
 _Entry = tuple[int, int, FileInfo]
 
 
-def survey(files: list[str], layout: Layout, split: str | None, comm) -> tuple[list[FileInfo], np.ndarray]:
+def survey(
+    files: list[str], layout: Layout, split: str | None, comm, within: str | None = None
+) -> tuple[list[FileInfo], np.ndarray]:
     """What every file holds, and its size; collective.
 
     Rank r takes files r, r + size, ...: it asks the file system for size and time, and opens only the files whose size
-    and time are not in the cache. The cache is in the folder of the data, or in the user's cache folder where that
-    cannot be written. What a survey that is interrupted has found is kept there too.
+    and time are not in the cache, or that have bytes in other files. The cache is in the folder of the data, or in the
+    user's cache folder where that cannot be written. What a survey that is interrupted has found is kept there too.
+
+    Args:
+        files: their paths.
+        layout: of the data.
+        split: name of the split.
+        comm: the ranks.
+        within: as in `inspect_file`.
 
     Returns:
         What the files hold, and their sizes in bytes, int64 (files,); the same on every rank.
@@ -50,7 +59,7 @@ def survey(files: list[str], layout: Layout, split: str | None, comm) -> tuple[l
     """
     cache = _Cache(files, layout, split)
     known = comm.bcast(cache.read() if comm.rank == 0 and len(files) >= LEAST_CACHED else {})
-    gathered = comm.allgather(_survey_share(files, cache, known, layout, split, comm))
+    gathered = comm.allgather(_survey_share(files, cache, known, (layout, split, within), comm))
     failures = [failure for _, failure, _ in gathered if failure]
     if failures:
         raise UserError(min(failures)[1]).agreed()
@@ -61,7 +70,7 @@ def survey(files: list[str], layout: Layout, split: str | None, comm) -> tuple[l
     return [info for _, _, info in entries], np.array([size for size, _, _ in entries], np.int64)
 
 
-def _survey_share(files: list[str], cache: "_Cache", known: dict[str, _Entry], layout: Layout, split, comm):
+def _survey_share(files: list[str], cache: "_Cache", known: dict[str, _Entry], how, comm):
     """(entries of this rank's files, (number, message) of the first bad file or None, number of opened files)."""
     mine: list[_Entry] = []
     fresh: dict[str, _Entry] = {}
@@ -75,7 +84,7 @@ def _survey_share(files: list[str], cache: "_Cache", known: dict[str, _Entry], l
                 name = cache.key(path)
                 found = known.get(name)
                 if found is None or found[:2] != (status.st_size, status.st_mtime_ns):
-                    found = fresh[name] = status.st_size, status.st_mtime_ns, inspect_file(path, layout, split)
+                    found = fresh[name] = status.st_size, status.st_mtime_ns, inspect_file(path, *how)
             except OSError as error:
                 message = f"{path}: cannot be read ({reason(error)}); check the path and its permissions"
                 return mine, (number, message), len(fresh)
@@ -174,6 +183,8 @@ class _Cache:
             "files": {
                 name: [size, mtime, *info[:4], info.at, number[info.common], info.longest]
                 for name, (size, mtime, info) in entries.items()
+                # Other files may change while this one does not.
+                if not info.sources
             },
         }
         for folder in (Path(self.folder), self.elsewhere):

@@ -55,6 +55,11 @@ def dataset_at(file: h5py.File, name: str) -> tuple[h5py.Dataset | None, int | N
     return (part, index) if isinstance(part, h5py.Dataset) else (None, index)
 
 
+def path_at(file: h5py.File, name: str) -> str:
+    """The path of the data set that a name means, without an index."""
+    return name if dataset_at(file, name)[1] is None else split_name(name)[0]
+
+
 def shown(name: str) -> str:
     r"""A name as messages show it, in one line: what cannot be printed as \x.., as in the shell's $'...'."""
 

@@ -12,13 +12,15 @@ from hpc_train.data.catalogue.class_map import number_of
 from hpc_train.data.catalogue.conventions import Missing
 from hpc_train.data.catalogue.file_info import NOT_CONTIGUOUS
 from hpc_train.data.catalogue.part import Part
-from hpc_train.data.hdf5.access import lies_in, open_hdf5, reason
+from hpc_train.data.hdf5.access import elsewhere, lies_in, open_hdf5, reason
+from hpc_train.data.hdf5.chunk_index import Unclear
 from hpc_train.data.hdf5.chunks import ChunkedArray, reason_not
-from hpc_train.data.hdf5.contents import dataset_at, member, split_name
+from hpc_train.data.hdf5.contents import dataset_at, member, path_at, split_name
 from hpc_train.data.hdf5.contiguous import LARGE_SAMPLE, ContiguousArray
 from hpc_train.data.hdf5.filters import load_plugins
 from hpc_train.data.hdf5.ragged import RaggedArray, read_lengths
 from hpc_train.data.hdf5.raw_file import File
+from hpc_train.data.hdf5.sources import sources
 from hpc_train.data.hdf5.through_h5py import Hdf5Array
 from hpc_train.data.sample_checks import all_finite, first_problem
 from hpc_train.errors import UserError
@@ -270,18 +272,17 @@ class Reader:
             if dataset is None:
                 raise KeyError(f"{name} is not there")
             why = "asked for" if self.how == "h5py" else reason_not(dataset)
-            if not lies_in(hdf5, dataset):
-                why = "a link to another file"
+            if elsewhere(hdf5, dataset):
+                # HDF5 would take what is missing as the fill value.
+                sources(hdf5, path_at(hdf5, name))
+                why = why if lies_in(hdf5, dataset) else "a link to another file"
             if start != NOT_CONTIGUOUS and self.how != "h5py":
                 shape = dataset.shape[1:] if layout.rows else dataset.shape
                 number = len(dataset) if name in of else rows
                 arrays.append(self._contiguous(name, file, int(start), number, shape, dtype, select))
-            elif why is None:
-                arrays.append(ChunkedArray(dataset, file, layout.rows, select, dtype))
             else:
-                load_plugins()
-                through = True
-                arrays.append(Hdf5Array(dataset, layout.rows, select, why))
+                arrays.append(_chunked(dataset, file, layout.rows, select, dtype, why))
+                through |= isinstance(arrays[-1], Hdf5Array)
             if part := of.get(name):
                 arrays[-1] = RaggedArray(arrays[-1], read_lengths(member(hdf5, part.lengths), dataset), part.shape[0])
         if not through:
@@ -300,6 +301,17 @@ class Reader:
         small = prod(shape) * dtype.itemsize < LARGE_SAMPLE
         mapped = self.how == "map" or (self.how == "auto" and small)
         return ContiguousArray(name, file, at, rows, shape, dtype, select, mapped)
+
+
+def _chunked(dataset, file: File, rows: bool, select: int | None, dtype, why: str | None):
+    """The array of a data set that is not contiguous; why: the reason to read it through h5py, or None."""
+    if why is None:
+        try:
+            return ChunkedArray(dataset, file, rows, select, dtype)
+        except Unclear as unclear:
+            why = str(unclear)
+    load_plugins()
+    return Hdf5Array(dataset, rows, select, why)
 
 
 class _Request:

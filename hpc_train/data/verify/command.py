@@ -53,6 +53,7 @@ def run(options: Verify) -> None:
 
 def verify(options: Verify, split: str, comm) -> list[str]:
     """The faults of a split, one line each, the same on every rank; prints one line if there are none. Collective."""
+    from hpc_train.data.catalogue.layout import data_folder
     from hpc_train.data.verify.scan import scan
     from hpc_train.parallel.mpi import on_root
 
@@ -60,9 +61,9 @@ def verify(options: Verify, split: str, comm) -> list[str]:
     files, layout, problems = on_root(comm, lambda: _files(options, split))
     mine, classes = files[comm.rank :: comm.size], options.classes or len(options.class_names)
     progress = ProgressLine(f"{split}:", max(1, len(mine)), comm.rank == 0, "files")
-    scans = []
+    scans, within = [], None if options.follow_external else data_folder(options.data)
     for path in mine:
-        scans.append(scan(path, layout, split, classes, options.labels(), options.ignore_label))
+        scans.append(scan(path, layout, split, classes, options.labels(), options.ignore_label, within))
         progress.add(1, scans[-1].bytes)
     progress.close()
     parts = comm.allgather(scans)

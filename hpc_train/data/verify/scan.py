@@ -43,6 +43,7 @@ def scan(
     classes: int = 0,
     labels: tuple[int, ...] = (),
     ignore: int | None = None,
+    within: str | None = None,
 ) -> Scan:
     """Read all of a file with HDF5: decode every chunk and image, check every value, compute every checksum.
 
@@ -53,6 +54,7 @@ def scan(
         classes: labels must lie in [0, classes); 0 if unknown. Shards store the number themselves.
         labels: the stored labels, where these are other numbers.
         ignore: a label that is allowed besides these; by default the one that a shard records.
+        within: as in `inspect_file`.
 
     Returns:
         What was found; a broken file raises no error, its faults are in the result.
@@ -60,7 +62,7 @@ def scan(
     found = Scan(path)
     load_plugins()
     try:
-        found.info = inspect_file(path, layout, split)
+        found.info = inspect_file(path, layout, split, within)
     except UserError as error:
         found.problems.append(str(error))
         return found
