@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 LIBVERS = ["earliest", "v108", "v110", "latest"]
 ORDERS = {"<": h5t.ORDER_LE, ">": h5t.ORDER_BE}
 PADS = [h5t.PAD_ZERO, h5t.PAD_ONE]
+BOOL = h5t.py_create(np.dtype(bool), logical=True)
 # HDF5 types that are no numbers of at most 64 bits, each with a word of the line that must refuse it.
 REFUSED = {
     "float128": lambda: h5t.NATIVE_LDOUBLE,
     "complex64": lambda: h5t.py_create(np.dtype("c8"), logical=True),
     "complex128": lambda: h5t.py_create(np.dtype(">c16"), logical=True),
-    "bool": lambda: h5t.py_create(np.dtype(bool), logical=True),
     "text": lambda: h5t.py_create(np.dtype("S7"), logical=True),
     "compound": lambda: h5t.py_create(np.dtype([("a", "<i4"), ("b", "<f8")]), logical=True),
     "references": lambda: h5t.STD_REF_OBJ,
@@ -100,7 +100,7 @@ def write(path, data) -> Foreign:
         stored = REFUSED[made.refused]()
     else:
         plain = st.sampled_from(DTYPES).map(lambda dtype: h5t.py_create(np.dtype(dtype)))
-        stored = draw(plain | plain | plain | plain | integers() | floats() | enums() | bitfields())
+        stored = draw(plain | plain | plain | plain | integers() | floats() | enums() | bitfields() | st.just(BOOL))
         # With another exponent bias, 64 bits reach beyond float64.
         made.refused = "float128" if stored.dtype.itemsize > 8 else ""
     layout = draw(st.sampled_from(["chunked", "contiguous", "chunked", "chunked", "compact"]))
@@ -184,6 +184,8 @@ def _fill(dataset, draw, made):
         count = tuple(extent - first for extent, first in zip(shape, start, strict=True))
         generator = np.random.default_rng(draw(st.integers(0, 5)))
         bits = np.frombuffer(generator.bytes(int(np.prod(count)) * stored.get_size()), f"V{stored.get_size()}")
+        if stored.equal(BOOL):
+            bits = np.frombuffer(bits, "u1") & 1
         space = dataset.get_space()
         space.select_hyperslab(start, count)
         dataset.write(h5s.create_simple(count), space, bits.reshape(count).copy(), stored)
