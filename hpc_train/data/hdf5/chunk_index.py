@@ -58,7 +58,7 @@ def read_index(dataset: h5py.Dataset, size: int) -> tuple[np.ndarray, np.ndarray
         table = np.array(listed).reshape(-1, len(grid) + 3)
         cells = _cells(dataset, table[:, :-3], grid)
         masks[cells], addresses[cells], sizes[cells] = table[:, -3:].T
-        if np.count_nonzero(addresses + 1) < len(table):
+        if np.count_nonzero(addresses != NEVER_WRITTEN) < len(table):
             raise Unclear(_UNPLACED)
     if has_edge(dataset) and dataset.id.get_create_plist().get_nfilters():
         edge = _edge(dataset, grid)
