@@ -26,6 +26,11 @@ HELD_OUT = ("validation", "val", "test")
 CAM5_CHANNELS: tuple[str, ...] = ("TMQ", "U850", "V850", "UBOT", "VBOT", "QREFHT", "PS", "PSL")
 CAM5_CHANNELS += ("T200", "T500", "PRECT", "TS", "TREFHT", "Z1000", "Z200", "ZBOT")
 _MOST_NAMES = 12
+_GRIB_WITHIN = 64
+GRIB = (
+    "GRIB, not HDF5 or NetCDF-4; convert it with ecCodes, `grib_to_netcdf -k 3 -o out.nc in.grib`, or in Python with "
+    "cfgrib: xarray.open_dataset('in.grib', engine='cfgrib').to_netcdf('out.nc')"
+)
 
 
 class Place(NamedTuple):
@@ -193,8 +198,21 @@ def recognise(path: str) -> Layout:
         raise UserError(unreadable(path, error)) from error
 
 
+def is_grib(path) -> bool:
+    """Whether a file is in GRIB, by the bytes that its first message begins with, after at most a short heading."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(_GRIB_WITHIN)
+    except OSError:
+        return False
+    # Heading lines of weather services' bulletins are text before the message.
+    return b"GRIB" in start and b"\x89HDF" not in start and start[:3] != b"CDF"
+
+
 def unreadable(path: str, error: Exception) -> str:
     """Why a file could not be opened as HDF5, in one line."""
+    if is_grib(path):
+        return f"{path}: {GRIB}"
     if getattr(error, "errno", None):
         return f"{path}: cannot be read ({reason(error)}); check the path and its permissions"
     try:
@@ -291,6 +309,8 @@ def _is_data(name: str) -> bool:
 
 def _some(found: list[str], folder: Path) -> list[str]:
     if not found:
+        if grib := next((name for name in listed(folder) if is_grib(folder / name)), None):
+            raise UserError(f"{folder / grib}: {GRIB}")
         raise UserError(
             f"{folder}: no data files ({' '.join(SUFFIXES)}) in this folder; give the right one, or make it with "
             "`hpc-train prepare`"
