@@ -91,8 +91,8 @@ def _check_options(options: Masks) -> tuple[int, ...]:
         raise UserError("--images and --masks: one has {split}, and the other has not; write it in both, or in neither")
     if apart[0] == (options.test_fraction is not None):
         raise UserError(
-            "which pictures are for testing? give either {split} in --images and --masks, or --test-fraction 0.2 (0: no "
-            "test part)"
+            "which pictures are for testing? give {split} in --images and --masks, or --test-fraction 0.2 (0: no test "
+            "part)"
         )
     if options.test_fraction is not None and not 0 <= options.test_fraction < 1:
         raise UserError(f"--test-fraction is {options.test_fraction}; give at least 0, and less than 1")
