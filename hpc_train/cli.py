@@ -26,6 +26,7 @@ _COMMANDS = {
         "write the columns of Parquet files as HDF5 shards",
     ),
     "prepare arrays": ("hpc_train.prepare.arrays.command", "Arrays", "write NumPy arrays of any shape as HDF5 shards"),
+    "prepare masks": ("hpc_train.prepare.masks.command", "Masks", "write pictures with mask pictures as HDF5 shards"),
     "prepare climate-synthetic": (
         "hpc_train.prepare.synthetic_climate.command",
         "ClimateSynthetic",

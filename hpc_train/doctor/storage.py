@@ -9,6 +9,7 @@ from pathlib import Path
 from hpc_train import units
 from hpc_train.doctor.facts import Place
 from hpc_train.doctor.findings import Finding, plural, some
+from hpc_train.errors import UserError
 
 _LOCK_SECONDS = 10
 # File systems of other machines, without the prefix `fuse.`.
@@ -107,11 +108,14 @@ def bytes_of(path: Path) -> tuple[int, int]:
     """The number of data files in `path`, and their bytes.
 
     Raises:
-        UserError: there is no data file.
+        UserError: there is no data file, or they are in GRIB.
     """
     from hpc_train.data.catalogue.layout import list_files
+    from hpc_train.data.hdf5.open_errors import GRIB, is_grib
 
     files = list_files(path)
+    if grib := next((file for file in files[:1] if is_grib(file)), None):
+        raise UserError(f"{grib}: {GRIB}")
     return len(files), sum(os.stat(file).st_size for file in files)
 
 

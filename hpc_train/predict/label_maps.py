@@ -142,8 +142,8 @@ class _Pictures:
 
         channels = 1 if source.channel_axis is None else source.shape[source.channel_axis]
         self.plain = source.grid.geometry in ("picture", "")
-        # Three channels without a choice are red, green and blue.
-        self.coloured = self.plain and channels == 3 and not (options.show or source.channel_names)
+        # One channel without a choice is grey, three are red, green and blue.
+        self.whole = self.plain and channels in (1, 3) and not (options.show or source.channel_names)
         self.shown = shown_fields.choose(source.channel_names, channels, options.show)
         # Raise errors before the first prediction, not after it.
         new_figure(1, 1)
@@ -167,7 +167,7 @@ class _Pictures:
         packing = self.source.packing
         panels = [Panel(field.title, field.units, field.of(sample, packing)) for field in self.shown]
         path = self.output.with_name(f"{self.output.stem}-{number:05}.png")
-        if self.coloured:
+        if self.whole:
             panels = [Panel("picture", "", shown_fields.values(sample, packing))]
         if self.plain:
             draw_pictures(path, title, panels, self.names, predicted, truth)

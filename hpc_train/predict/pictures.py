@@ -20,7 +20,8 @@ def draw_pictures(
     Args:
         path: of the picture.
         title: may have several lines.
-        panels: values (height, width), drawn in grey, or (height, width, 3), red, green and blue; row 0 is at the top.
+        panels: values (height, width) or (height, width, 1), drawn in grey, or (height, width, 3), red, green and blue;
+            row 0 is at the top.
         class_names: class 0 is the background, which is not painted.
         predicted: class numbers (height, width).
         truth: class numbers (height, width), negative if unknown; None without labels.
@@ -67,6 +68,7 @@ def _legend(class_names: Sequence[str], unknown: bool) -> list:
 
 def _shown(values: np.ndarray) -> np.ndarray:
     """The values from 0 to 1: bytes as they are, others between their extreme thousandths."""
+    values = values[..., 0] if values.shape[2:] == (1,) else values
     if values.min() >= 0 and 1 < values.max() <= 255:
         return values / 255
     low, high = (0.0, 1.0) if values.min() >= 0 and values.max() <= 1 else np.nanpercentile(values, (0.1, 99.9))

@@ -24,8 +24,8 @@ class Prepare(ImageOptions):
     """Turn a data set into sharded HDF5 files for the trainers.
 
     More commands, each with its own --help: `hpc-train prepare csv`, `prepare parquet` and `prepare arrays` take your
-    own tables and NumPy arrays. `hpc-train prepare climate-synthetic` makes weather with cyclones and rivers,
-    `hpc-train prepare storm-tracks` labels real winds by the tracks of storms.
+    own tables and NumPy arrays, `prepare masks` pictures with a mask for each. `hpc-train prepare climate-synthetic`
+    makes weather with cyclones and rivers, `hpc-train prepare storm-tracks` labels real winds by the tracks of storms.
     """
 
     GROUPS = "options", "image-folder"

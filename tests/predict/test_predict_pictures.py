@@ -74,7 +74,7 @@ def test_pictures_are_drawn_as_they_are_with_classes_in_colours(trained, figures
             # Row 0 is at the top, and no axis has degrees.
             assert (axes.get_ylim(), axes.get_xlim()) == ((9.5, -0.5), (-0.5, 5.5))
             assert not axes.axison
-        assert [axes.get_title() for axes in figure.axes][1:] == ["true", "predicted"]
+        assert [axes.get_title() for axes in figure.axes] == ["picture", "true", "predicted"]
         for axes in figure.axes[1:]:
             painted = axes.images[1].get_array()
             np.testing.assert_array_equal(~painted.mask, expected(inputs[number]) == 2)

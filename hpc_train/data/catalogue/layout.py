@@ -14,7 +14,7 @@ import numpy as np
 
 from hpc_train.data.hdf5.access import open_hdf5, reason
 from hpc_train.data.hdf5.contents import UNREADABLE, datasets_of, member, shown, text_attribute
-from hpc_train.data.hdf5.open_errors import unreadable
+from hpc_train.data.hdf5.open_errors import GRIB, is_grib, unreadable
 from hpc_train.data.shards.format import FORMAT
 from hpc_train.data.shards.names import parse_shard_name
 from hpc_train.errors import UserError
@@ -282,9 +282,11 @@ def _is_data(name: str) -> bool:
 def _some(found: list[str], folder: Path) -> list[str]:
     if found:
         return found
+    tried = [name for name in listed(folder)[:_MOST_TRIED] if not name.startswith(".") and (folder / name).is_file()]
+    if grib := next((name for name in tried if is_grib(folder / name)), None):
+        raise UserError(f"{folder / grib}: {GRIB}")
     # MATLAB's .mat, .nxs, .h5ad, .nwb and others are HDF5 as well.
-    others = (name for name in listed(folder)[:_MOST_TRIED] if not name.startswith(".") and (folder / name).is_file())
-    if other := next((name for name in others if h5py.is_hdf5(os.path.join(folder, name))), None):
+    if other := next((name for name in tried if h5py.is_hdf5(os.path.join(folder, name))), None):
         raise UserError(
             f"{folder}: no data files ({' '.join(SUFFIXES)}) in this folder, but {shown(other)} is HDF5; give a quoted "
             f"pattern of such names: --data '{folder}/*{os.path.splitext(other)[1]}'"

@@ -11,7 +11,6 @@ _AGAIN = "fetch or write it again"
 _OTHERS = {
     b"CDF": "classic NetCDF, not HDF5; convert it with `nccopy -k nc4 in.nc out.nc`",
     b"\x0e\x03\x13\x01": "HDF4, not HDF5; convert it with `h4toh5convert in.hdf out.h5` (The HDF Group's h4h5tools)",
-    b"GRIB": "GRIB, not HDF5; convert it with `grib_to_netcdf -k 3 -o out.nc in.grib`",
     b"\x1f\x8b": "compressed with gzip; unpack it with gunzip",
     b"PK\x03\x04": "a zip archive; unpack it with unzip",
     b"<": f"a page of the web or XML, not HDF5; {_AGAIN}",
@@ -29,6 +28,18 @@ _PARTS = {
 }
 _FIRST = ("-m.h5", "-s.h5")
 _HEAD = 1024
+_GRIB_WITHIN = 64
+GRIB = (
+    "GRIB, not HDF5 or NetCDF-4; convert it with ecCodes, `grib_to_netcdf -k 3 -o out.nc in.grib`, or in Python with "
+    "cfgrib: xarray.open_dataset('in.grib', engine='cfgrib').to_netcdf('out.nc')"
+)
+
+
+def is_grib(path) -> bool:
+    """Whether a file is in GRIB, by the bytes that its first message begins with, after at most a short heading."""
+    start = _head(path)[:_GRIB_WITHIN]
+    # Heading lines of weather services' bulletins are text before the message.
+    return b"GRIB" in start and b"\x89HDF" not in start and start[:3] != b"CDF"
 
 
 def unreadable(path: str, error: Exception) -> str:
@@ -40,6 +51,8 @@ def unreadable(path: str, error: Exception) -> str:
 
 def _why(path: str, said: str) -> str:
     start = _head(path)
+    if is_grib(path):
+        return GRIB
     if not start:
         return f"an empty file; {_AGAIN}"
     if "already open for" in said or "flag values don't match" in said:

@@ -9,15 +9,19 @@ from pathlib import Path
 
 import numpy as np
 
+from hpc_train.console import say
 from hpc_train.data.hdf5.access import reason
 from hpc_train.data.shards.names import parse_shard_name, shard_name
 from hpc_train.errors import UserError
 from hpc_train.prepare.images.lists import class_lines, list_lines, shown
+from hpc_train.prepare.images.published import annotated_lines
 from hpc_train.prepare.sources import stratified_split
 
 _FOLDERS = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
 _ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 _MOST_CLASSES = 2**31
+# Folder of images of all classes, in Tiny ImageNet.
+_FLAT = "images"
 
 
 @dataclass(frozen=True)
@@ -71,11 +75,15 @@ def find_images(root, lists=(), class_names=None, test_fraction=None) -> ImageSe
             raise UserError(f"{root}: has no folder `train`; give --test-fraction, for example 0.2")
         folders = {"train": root}
     found, asides = {}, []
-    if "test" in folders and not _class_folders(folders["test"]):
+    for split, folder in list(folders.items()):
+        if split != "train" and set(_class_folders(folder)) <= {_FLAT} and (known := annotated_lines(root, folder)):
+            lines[split] = known
+            del folders[split]
+    if "test" in folders and set(_class_folders(folders["test"])) <= {_FLAT}:
         # Challenges such as ImageNet's publish test images without classes.
         asides.append(folders.pop("test").name)
     if class_names:
-        order, names = class_lines(class_names)
+        order, names = _of_training(*class_lines(class_names), folders.get("train"), class_names)
     else:
         order = _order(root, lines, folders)
         names = tuple(map(shown, order))
@@ -95,6 +103,21 @@ def find_images(root, lists=(), class_names=None, test_fraction=None) -> ImageSe
     if test_fraction is not None:
         _split_off(root, splits, test_fraction)
     return ImageSet(splits, classes, names, asides)
+
+
+def _of_training(order, names, train, path):
+    """The classes of a file; without those that have no folder, where these are most: WordNet's words are not a list.
+
+    Args:
+        order, names: of the classes that the file at `path` lists.
+        train: the folder with the training images, or None.
+    """
+    there = set(_class_folders(train)) if train else set()
+    kept = [(folder, name) for folder, name in zip(order, names, strict=True) if folder in there]
+    if not kept or 2 * len(kept) >= len(order):
+        return order, names
+    say(f"{path}: {len(order) - len(kept)} of its {len(order)} classes have no folder in {train}, and are left out")
+    return [folder for folder, _ in kept], tuple(name for _, name in kept)
 
 
 def _by_split(lists):

@@ -10,6 +10,8 @@ from hpc_train.errors import UserError
 def list_lines(root, path) -> list[tuple[str, str, str]]:
     """The lines of a list that are not blank: each a path, which may hold blanks, then blanks, then a class.
 
+    In a line with several tabs, what follows the class, such as a box, does not count.
+
     Args:
         root: the input folder.
         path: of the list, as given or below `root`.
@@ -23,7 +25,8 @@ def list_lines(root, path) -> list[tuple[str, str, str]]:
     path = Path(path) if os.path.exists(path) else Path(root, path)
     lines = []
     for number, line in _numbered(path):
-        parts = line.rsplit(None, 1)
+        columns = line.split("\t")
+        parts = columns[:2] if len(columns) > 2 else line.rsplit(None, 1)
         if len(parts) < 2:
             raise UserError(f"{path}: line {number} ({shown(line)!r}) is not a path and a class; fix the line")
         lines.append((*parts, f"{path}: line {number}"))

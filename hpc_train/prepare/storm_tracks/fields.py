@@ -8,6 +8,7 @@ import numpy as np
 
 from hpc_train.data.fields.grid import in_order
 from hpc_train.data.hdf5.access import reason
+from hpc_train.data.hdf5.open_errors import GRIB, is_grib
 from hpc_train.errors import UserError
 
 _NORTH = ("degrees_north", "degree_north", "degree_n", "degrees_n", "degreen", "degreesn")
@@ -55,6 +56,8 @@ class FieldFile:
         try:
             self._file = netCDF4.Dataset(path)
         except OSError as error:
+            if is_grib(path):
+                raise UserError(f"{path}: {GRIB}") from error
             raise UserError(f"{path}: cannot be read as NetCDF ({reason(error)}); check or fetch it again") from error
         try:
             self._places = [self._place(variable) for variable in variables]

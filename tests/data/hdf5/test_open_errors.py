@@ -23,7 +23,7 @@ def refusal(path, name="x"):
 STARTS = {
     "classic NetCDF, not HDF5; convert it with `nccopy -k nc4": b"CDF\x05",
     "HDF4, not HDF5; convert it with `h4toh5convert": b"\x0e\x03\x13\x01",
-    "GRIB, not HDF5; convert it with `grib_to_netcdf": b"GRIB",
+    "GRIB, not HDF5 or NetCDF-4; convert it with ecCodes, `grib_to_netcdf": b"GRIB",
     "compressed with gzip; unpack it": b"\x1f\x8b\x08",
     "a zip archive; unpack it": b"PK\x03\x04",
     "a page of the web or XML": b"<!DOCTYPE html>",

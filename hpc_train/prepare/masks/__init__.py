@@ -1,0 +1,1 @@
+"""`hpc-train prepare masks`: pictures with mask pictures as shards."""
