@@ -1,6 +1,7 @@
 """CIFAR-10 and CIFAR-100 from their python or binary archives (https://www.cs.toronto.edu/~kriz/cifar.html)."""
 
 import io
+import lzma
 import pickle
 import tarfile
 import zlib
@@ -11,6 +12,7 @@ import numpy as np
 
 from hpc_train.data.hdf5.access import reason
 from hpc_train.errors import UserError
+from hpc_train.limits import open_packed
 from hpc_train.prepare.sources import Source, download
 
 _PIXELS = 3 * 32 * 32
@@ -87,9 +89,10 @@ def _files(kind, path):
         found = _in_folder(kind, path) if path.is_dir() else _in_archive(kind, path)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; give the archive or its folder with --input") from error
-    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
-        # tarfile's own message lists every kind of archive that it tried.
-        why = "not a tar archive" if "not be opened successfully" in str(error) else reason(error)
+    except (OSError, EOFError, RecursionError, tarfile.TarError, zlib.error, lzma.LZMAError) as error:
+        # About a first header, tarfile says only what is odd in it.
+        odd = isinstance(error, tarfile.ReadError) and "data" not in str(error)
+        why = "not a tar archive" if odd else reason(error)
         raise UserError(f"{path}: cannot be read as {kind.title} ({why}); fetch the archive again") from error
     versions = [[stem + ending for stem in kind.stems] for ending in ("", ".bin")]
     best = max(versions, key=lambda names: sum(name in found for name in names))
@@ -117,11 +120,13 @@ def _in_folder(kind, folder):
 
 def _in_archive(kind, path):
     names = _wanted(kind)
-    with tarfile.open(path) as archive:
+    # As a stream: members that are not wanted are passed over, and count towards what may be unpacked.
+    with open_packed(path) as file, tarfile.open(fileobj=file, mode="r|") as archive:
         return {
             Path(member.name).name: archive.extractfile(member).read()
             for member in archive
-            if member.isfile() and Path(member.name).name in names
+            # Of a sparse one, a few bytes may claim any number of zeros.
+            if member.isfile() and not member.issparse() and Path(member.name).name in names
         }
 
 
@@ -141,7 +146,8 @@ def _decode(kind, where, raw):
     else:
         try:
             batch = _ArrayUnpickler(io.BytesIO(raw), encoding="bytes").load()
-            pixels, labels = np.asarray(batch[b"data"]), np.asarray(batch[kind.label])
+            pixels, labels = batch[b"data"].values, batch[kind.label]
+            labels = labels.values if isinstance(labels, _Array) else np.array([int(label) for label in labels])
         # A damaged pickle may raise anything.
         except Exception as error:
             raise UserError(
@@ -162,17 +168,55 @@ def _decode(kind, where, raw):
     return images, labels.astype(np.uint8)
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Loads NumPy arrays, lists and strings; a pickle may otherwise run any code."""
+class _ArrayUnpickler(pickle._Unpickler):
+    """Loads arrays of whole numbers, lists and strings; a pickle may otherwise run any code, or take any memory.
+
+    NumPy's own classes would believe any type, shape and address. The C unpickler believes sizes as well.
+    """
+
+    # One allocates what it claims, the other has no buffers here.
+    dispatch = {
+        code: load
+        for code, load in pickle._Unpickler.dispatch.items()
+        if bytes([code]) not in (pickle.BYTEARRAY8, pickle.NEXT_BUFFER)
+    }
 
     def find_class(self, module, name):
-        allowed = {
-            ("multiarray", "_reconstruct"): np.ndarray(0).__reduce__()[0],
-            ("numpy", "ndarray"): np.ndarray,
-            ("numpy", "dtype"): np.dtype,
-            ("_codecs", "encode"): lambda text, encoding: text.encode(encoding),
-        }
-        known = allowed.get((module.rsplit(".", 1)[-1], name))
+        known = _KNOWN.get((module.replace("numpy._core", "numpy.core"), name))
         if known is None:
             raise pickle.UnpicklingError(f"asks for {module}.{name}")
         return known
+
+
+class _Type:
+    """A pickled type; of its state only the byte order counts."""
+
+    def __init__(self, name, *_):
+        self.dtype = np.dtype({"u1": "u1", "i1": "i1", "i4": "i4", "i8": "i8"}[_text(name)])
+
+    def __setstate__(self, state):
+        self.dtype = self.dtype.newbyteorder(_text(state[1]))
+
+
+class _Array:
+    """A pickled array."""
+
+    def __init__(self, *_):
+        self.values = None
+
+    def __setstate__(self, state):
+        _, shape, kind, by_columns, raw = state
+        self.values = np.frombuffer(raw, kind.dtype).reshape(shape, order="F" if by_columns else "C")
+
+
+def _text(value):
+    return value.decode("latin1") if isinstance(value, bytes) else value
+
+
+_KNOWN = {
+    ("numpy.core.multiarray", "_reconstruct"): _Array,
+    ("numpy", "ndarray"): None.__class__,
+    ("numpy", "dtype"): _Type,
+    # Python 3 writes bytes so in protocol 2.
+    ("_codecs", "encode"): lambda text, encoding: text.encode({"latin1": "latin1", b"latin1": "latin1"}[encoding]),
+}

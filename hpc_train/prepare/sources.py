@@ -1,16 +1,20 @@
 """The sources of samples that `hpc-train prepare` turns into shards."""
 
 import gzip
+import io
+import lzma
 import socket
-import zipfile
 import zlib
-from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import numpy as np
 
+from hpc_train.data.hdf5.access import reason
 from hpc_train.errors import UserError
+from hpc_train.limits import most_bytes, open_packed
+from hpc_train.prepare.npz import reading_npz
 from hpc_train.prepare.splits import held_out
 
 DIGIT_NAMES = tuple("0123456789")
@@ -160,30 +164,41 @@ def read_idx(path, dimensions):
     Raises:
         UserError: the file is not such an IDX file.
     """
-    path = Path(path)
-    remedy = "fetch the file again"
+    path, remedy = Path(path), "fetch the file again"
     try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-            raw = file.read()
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        with open_packed(path) as file:
+            shape = _idx_shape(path, file, dimensions)
+            header, needed = 4 + 4 * dimensions, prod(shape)
+            stored = path.stat().st_size
+            packed = not isinstance(file.raw, io.FileIO)
+            if packed and header + needed > most_bytes(stored):
+                raise UserError(f"{path}: {stored} packed bytes cannot be the {shape} of its header; {remedy}")
+            if packed or header + needed == stored:
+                values = np.empty(needed, np.uint8)
+                stored = header + file.readinto(values) + len(file.read())
+    except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
         raise UserError(f"{path}: damaged or truncated gzip file ({error}); {remedy}") from error
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path and permissions") from error
-    if len(raw) < 4 or raw[:2] != b"\0\0":
-        raise UserError(f"{path}: not an IDX file (it begins with {raw[:4].hex() or 'nothing'}); {remedy}")
-    if raw[2] != 0x08:
-        raise UserError(f"{path}: IDX type 0x{raw[2]:02x}, not unsigned bytes (0x08); convert it to an npz file")
-    if raw[3] != dimensions:
-        raise UserError(f"{path}: has {raw[3]} dimensions instead of {dimensions}; do not swap images and labels")
-    header = 4 + 4 * dimensions
-    if len(raw) < header:
-        raise UserError(f"{path}: truncated within its header of {header} bytes; {remedy}")
-    shape = tuple(int(length) for length in np.frombuffer(raw[4:header], ">u4"))
-    expected = header + int(np.prod(shape, dtype=object))
-    if len(raw) != expected:
-        what = "truncated" if len(raw) < expected else "too long"
-        raise UserError(f"{path}: {what}: {len(raw)} bytes, but its header {shape} needs {expected}; {remedy}")
-    return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)
+        raise UserError(f"{path}: cannot be read ({reason(error)}); check the path and permissions") from error
+    if stored != header + needed:
+        what = "truncated" if stored < header + needed else "too long"
+        raise UserError(f"{path}: {what}: {stored} bytes, but its header {shape} needs {header + needed}; {remedy}")
+    return values.reshape(shape)
+
+
+def _idx_shape(path, file, dimensions: int) -> tuple[int, ...]:
+    """The lengths in the header of an IDX file of unsigned bytes, which must have so many dimensions."""
+    start = file.read(4)
+    if len(start) < 4 or start[:2] != b"\0\0":
+        raise UserError(f"{path}: not an IDX file (it begins with {start.hex() or 'nothing'}); fetch the file again")
+    if start[2] != 0x08:
+        raise UserError(f"{path}: IDX type 0x{start[2]:02x}, not unsigned bytes (0x08); convert it to an npz file")
+    if start[3] != dimensions:
+        raise UserError(f"{path}: has {start[3]} dimensions instead of {dimensions}; do not swap images and labels")
+    lengths = file.read(4 * dimensions)
+    if len(lengths) < 4 * dimensions:
+        raise UserError(f"{path}: truncated within its header of {4 + 4 * dimensions} bytes; fetch the file again")
+    return tuple(np.frombuffer(lengths, ">u4").tolist())
 
 
 def _image_set(name, path, class_names):
@@ -215,9 +230,8 @@ def download(name, remedy):
         (x_train, y_train), (x_test, y_test) = getattr(keras.datasets, name).load_data()
     # Keras raises a bare Exception when the download fails.
     except Exception as error:
-        reason = " ".join(str(error).split())
         raise UserError(
-            f"{name.replace('_', '-')}: Keras could not download it ({reason}); without a network, give a "
+            f"{name.replace('_', '-')}: Keras could not download it ({reason(error)}); without a network, give a "
             f"{remedy} with --input"
         ) from error
     finally:
@@ -234,23 +248,6 @@ def _find_idx(folder, stem, dimensions):
         if (folder / name).is_file():
             return folder / name
     raise UserError(f"{folder}: no {names[0]} or {names[1]}; give the folder of the IDX files with --input")
-
-
-@contextmanager
-def reading_npz(path, option="--input"):
-    """A context with the open npz file; errors of reading it become a UserError, which names the option for it."""
-    remedy = "give an npz file of plain arrays, as numpy.savez writes it"
-    try:
-        file = np.load(path, allow_pickle=False)
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise ValueError("a single array")
-        with file:
-            yield file
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; give the npz file with {option}") from error
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: not a readable npz file ({reason}); {remedy}") from error
 
 
 def _as_inputs(array):

@@ -152,10 +152,42 @@ class Harmful:
         return open, ("harmed", "w")
 
 
+def reduced(called, *arguments):
+    """A pickle of a batch whose data are what this call returns."""
+    made = type("Made", (), {"__reduce__": lambda self: (called, arguments)})
+    return pickle.dumps({b"data": made(), b"labels": [0]}, 2)
+
+
+def endless(levels=60):
+    """A list that holds itself twice, as often: 2**60 places in 200 bytes."""
+    held = [0]
+    for _ in range(levels):
+        held = [held, held]
+    return pickle.dumps({b"data": np.zeros((1, 3072), np.uint8), b"labels": held}, 2)
+
+
+def objects_at_an_address():
+    """An array of objects, whose bytes NumPy would take for the places of objects in memory."""
+    good = python2_pickle(b"labels", np.zeros((1, 3072), np.uint8), np.zeros(1, int))
+    return good.replace(b"cnumpy\ndtype\nU\2u1", b"cnumpy\ndtype\nU\2O8")
+
+
 GOOD = python10(batches(CIFAR10))
 BAD = {
     "cut pickle": (GOOD | {"data_batch_2": GOOD["data_batch_2"][:-500]}, "data_batch_2: not a batch of CIFAR-10"),
     "harmful pickle": (GOOD | {"test_batch": pickle.dumps({b"data": Harmful()})}, "asks for "),
+    "another numpy": (
+        GOOD | {"test_batch": b"\x80\2}(U\4datacos.path.numpy\nndarray\nK\1\x85Ru."},
+        "asks for os.path.numpy.ndarray",
+    ),
+    "array of any size": (GOOD | {"test_batch": reduced(np.ndarray, (2**40,), "O")}, "not a batch of CIFAR-10"),
+    "array of objects": (GOOD | {"test_batch": objects_at_an_address()}, "not a batch of CIFAR-10 (KeyError: 'O8'"),
+    "list without end": (GOOD | {"test_batch": endless()}, "not a batch of CIFAR-10 (TypeError"),
+    "place 4294967295 of the memo": (GOOD | {"test_batch": b"\x80\2Nr\xff\xff\xff\xff."}, "not a batch of CIFAR-10"),
+    "byte array of any size": (
+        GOOD | {"test_batch": b"\x80\5\x96" + struct.pack("<Q", 2**38) + b"."},
+        "not a batch of CIFAR-10",
+    ),
     "other pickle": (GOOD | {"test_batch": pickle.dumps([1, 2])}, "test_batch: not a batch of CIFAR-10 (TypeError"),
     "other shape": (
         GOOD | {"test_batch": python2_pickle(b"labels", np.zeros((3, 3073), np.uint8), np.zeros(3, int))},
@@ -201,6 +233,20 @@ def test_a_damaged_archive_is_named(tmp_path, damage, expected):
     with pytest.raises(UserError, match=expected) as caught:
         cifar("cifar10", path)
     assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_a_sparse_member_is_not_expanded(tmp_path):
+    path = tmp_path / "cifar-10-python.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        member = tarfile.TarInfo("data_batch_1")
+        member.pax_headers = {
+            "GNU.sparse.major": "0",
+            "GNU.sparse.size": str(2**40),
+            "GNU.sparse.map": f"0,0,{2**40},0",
+        }
+        archive.addfile(member)
+    with pytest.raises(UserError, match="does not hold CIFAR-10"):
+        cifar("cifar10", path)
 
 
 def test_a_missing_archive_is_named(tmp_path):

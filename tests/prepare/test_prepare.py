@@ -161,9 +161,7 @@ def test_bad_idx_file_is_named(tmp_path, case):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    "damage", [lambda raw: raw[:-20], lambda raw: b"plain" + raw, lambda raw: raw[:30] + b"x" * 50]
-)
+@pytest.mark.parametrize("damage", [lambda raw: raw[:-20], lambda raw: raw[:30] + b"x" * 50])
 def test_damaged_gzip_file_is_named(tmp_path, damage):
     folder = write_idx(tmp_path / "raw", arrays(), rename=lambda name: name + ".gz", pack=gzip.compress)
     path = folder / "t10k-images-idx3-ubyte.gz"

@@ -7,7 +7,7 @@ import numpy as np
 from hpc_train.data.hdf5.access import reason
 from hpc_train.data.sample_checks import first_problem, pieces
 from hpc_train.errors import UserError
-from hpc_train.prepare.sources import reading_npz
+from hpc_train.prepare.npz import reading_npz
 from hpc_train.prepare.splits import Rows, held_out
 
 
