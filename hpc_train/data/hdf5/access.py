@@ -40,9 +40,11 @@ def fixed_length(text):
 
 def lies_in(file, dataset):
     """Whether the data set is in this file, not in another one that an external link points to."""
-    return dataset.file.filename == file.filename
+    return h5py.h5o.get_info(dataset.id).fileno == h5py.h5o.get_info(file.id).fileno
 
 
 def elsewhere(file, dataset):
     """Whether bytes of a data set may be in other files: by a link, as a virtual data set, or as external storage."""
-    return not lies_in(file, dataset) or dataset.is_virtual or bool(dataset.external)
+    plist = dataset.id.get_create_plist()
+    own = plist.get_layout() != h5py.h5d.VIRTUAL and not plist.get_external_count()
+    return not (own and lies_in(file, dataset))

@@ -48,11 +48,18 @@ def name_of(dataset: h5py.Dataset) -> str:
 def dataset_at(file: h5py.File, name: str) -> tuple[h5py.Dataset | None, int | None]:
     """(data set, index of a sample's first axis or None) that a name means: x[0] is index 0 of x, if no x[0] exists."""
     base, index = split_name(name)
-    whole = member(file, name)
-    if isinstance(whole, h5py.Dataset) or index is None:
-        return (whole if isinstance(whole, h5py.Dataset) else None), None
-    part = member(file, base)
-    return (part, index) if isinstance(part, h5py.Dataset) else (None, index)
+    whole = _opened(file, name)
+    if whole is not None or index is None:
+        return whole, None
+    return _opened(file, base), index
+
+
+def _opened(file: h5py.File, name: str) -> h5py.Dataset | None:
+    """The data set of this name, of a file that is read; None where there is none, or it cannot be opened."""
+    with suppress(*UNREADABLE):
+        # In half the time of `file[name]`, which also looks at what else it might be.
+        return h5py.Dataset(h5py.h5d.open(file.id, name.encode("utf-8", "surrogateescape")), readonly=True)
+    return None
 
 
 def path_at(file: h5py.File, name: str) -> str:
