@@ -4,6 +4,7 @@
 # make test-versions [VERSIONS='2.16 2.21-mpich5']    TensorFlow 2.16 to 2.21, other MPIs, Debian 13 (6 minutes a row)
 # make test-container [IMAGE=x.sif]    build the CPU image, or take one, and test it (6 minutes)
 # make test-upstream HOROVOD=.. KERAS=..   tests of Horovod and of Keras, from clones of theirs (30 minutes)
+# make test-files [FILES=10000]        HDF5 files of every kind against h5py, that many (5 minutes)
 # make docs                           the site of the pages in docs/, in build/docs
 # make venv | lint | clean             GPU=1 takes TensorFlow with CUDA and Horovod with NCCL
 
@@ -19,7 +20,7 @@ EXTRA := $(if $(GPU),gpu,cpu)
 
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: mnist test test-versions test-container test-upstream docs lint venv clean
+.PHONY: mnist test test-versions test-container test-upstream test-files docs lint venv clean
 
 mnist: venv $(if $(filter shards/digits,$(DATA)),shards/digits/.done)
 	horovodrun -np $(NP) python -m hpc_train.mnist --data $(DATA) --model $(MODEL) $(ARGS)
@@ -38,6 +39,9 @@ test-container: venv
 test-upstream: venv
 	$(if $(HOROVOD),tests/upstream.sh '$(HOROVOD)')
 	$(if $(KERAS),tests/keras_upstream.sh '$(KERAS)' && tests/keras_upstream.sh '$(KERAS)' 2)
+
+test-files: venv
+	HPC_TRAIN_TEST_FILES=$(or $(FILES),10000) pytest -s tests/data/hdf5/test_foreign_files.py
 
 # Shellcheck is no Python package: where it is missing, that part is left out and said to be.
 lint: venv

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hpc_train import command_line, training
-from hpc_train.errors import UserError
+from hpc_train.training.task import check_labels
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,7 @@ def task(options: Options) -> training.Task:
     def build(catalogue):
         from hpc_train.models import mnist
 
-        if catalogue.target_shape or not catalogue.classes:
-            raise UserError(
-                f"{catalogue.files[0]}: the MNIST networks need one label for each sample and the number of classes; "
-                f"the targets have shape {catalogue.target_shape}; set the number of classes with --classes"
-            )
+        check_labels(catalogue, "the MNIST networks")
         shape, dtype = catalogue.input_shape, catalogue.input_dtype.name
         return mnist.build(options.model, shape, dtype, catalogue.classes, options.augment)
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from hpc_train import command_line, training
 from hpc_train.errors import UserError
+from hpc_train.training.task import check_labels
 
 # Mean and deviation of ImageNet's pixels, in 0..255, as usual for natural images. Other bytes get (x - 127.5) / 127.5.
 _RGB_MEAN, _RGB_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -72,11 +73,11 @@ def build(options: Options, catalogue):
     Raises:
         UserError: there is no such network, or it does not take the data.
     """
-    if catalogue.target_shape or not catalogue.classes or len(catalogue.input_shape) != 3:
+    check_labels(catalogue, "the residual networks")
+    if len(catalogue.input_shape) != 3:
         raise UserError(
-            f"{catalogue.files[0]}: the residual networks need images (height, width, channels) with one label each "
-            f"and the number of classes; inputs have shape {catalogue.input_shape}, targets {catalogue.target_shape}; "
-            "set the number of classes with --classes"
+            f"{catalogue.files[0]}: the residual networks need images (height, width, channels); inputs have shape "
+            f"{catalogue.input_shape}"
         )
     application = options.model.startswith("keras:")
     if application and (options.shortcut or options.statistics):

@@ -25,14 +25,16 @@ def write(folder: Path, train: int = 240, held_out: int = 61) -> Path:
             file["k"] = (np.abs(x).argmax(1)).astype("int32")
             file["binary"] = (x[:, 0] + noise > 0).astype("int32")
             file["one_hot"] = np.eye(5, dtype="float32")[np.abs(x).argmax(1)]
+            file["map"] = draw.normal(size=(rows, 2, 3, 4)).astype("float32")
             file["nan"] = np.where(np.arange(rows) == 17, np.nan, x[:, 0]).astype("float32")
     return folder
 
 
 def _network(catalogue, *outputs):
-    dense = keras.layers.Dense(8, "tanh", kernel_initializer=keras.initializers.GlorotUniform(seed=3))
-    last = keras.layers.Dense(*outputs, kernel_initializer=keras.initializers.GlorotUniform(seed=4))
-    return keras.Sequential([keras.Input(catalogue.input_shape), dense, last])
+    seeded = keras.initializers.GlorotUniform
+    hidden = keras.layers.Dense(8, "tanh", kernel_initializer=seeded(seed=3), name="hidden")
+    last = keras.layers.Dense(*outputs, kernel_initializer=seeded(seed=4), name="last")
+    return keras.Sequential([keras.Input(catalogue.input_shape), hidden, last])
 
 
 def one(catalogue):
@@ -71,6 +73,12 @@ def without_optimizer(catalogue):
     model = _network(catalogue, 1)
     model.compile(None, "mse")
     return model
+
+
+def transposed(catalogue):
+    """Its maps have their channels last, as networks have them."""
+    layers = keras.layers
+    return keras.Sequential([keras.Input(catalogue.input_shape), layers.Dense(24), layers.Reshape((3, 4, 2))])
 
 
 def raises(catalogue):
@@ -188,6 +196,10 @@ def _compiled_gan(kind):
     return model
 
 
+def uncompiled_gan():
+    return Gan()
+
+
 def gan():
     return _compiled_gan(Gan)
 
@@ -209,3 +221,21 @@ def words_and_numbers():
     words, numbers = keras.Input((None,), name="words"), keras.Input((3,), name="numbers")
     read = keras.layers.GRU(4)(keras.layers.Embedding(9, 3, mask_zero=True)(words))
     return keras.Model([words, numbers], keras.layers.Dense(1)(keras.layers.concatenate([read, numbers])))
+
+
+def _of_two_outputs(first, second):
+    x = keras.Input((5,))
+    return keras.Model(x, [keras.layers.Dense(first, name="y")(x), keras.layers.Dense(second, name="k")(x)])
+
+
+def losses_in_a_list():
+    model = _of_two_outputs(1, 5)
+    model.compile("sgd", ["mse", "mse"])
+    return model
+
+
+def metrics_in_lists():
+    model = _of_two_outputs(1, 5)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", ["mse", loss], metrics=[["mae"], ["mae"]])
+    return model

@@ -38,13 +38,19 @@ class DataOptions:
     data."""
     samples: Literal["rows", "files"] = "rows"
     """With --inputs: rows: the first axis of a data set counts the samples; files: each file is one sample."""
-    channels: Literal["first", "last"] = "last"
-    """With --inputs: the axis of a sample that counts the channels."""
+    channels: Literal["first", "last", "none"] = "last"
+    """With --inputs: the axis of a sample that counts the channels; none: samples are maps (height, width) of one
+    channel, for which an axis is added, the last one."""
     classes: int | None = None
     """Number of classes, if the files do not say it."""
+    class_names: tuple[str, ...] = ()
+    """Names of the classes 0, 1, 2, ..., such as glaze crack hole; by default those in the files, if they have any."""
     label_values: tuple[str, ...] = ()
     """Stored labels of classes 0, 1, 2, ..., where these are other numbers: 0 255 for masks, 1..10 for labels that
     begin at 1."""
+
+    follow_external: bool = False
+    """Also read what links, virtual data sets and external storage take from files outside the folder of --data."""
 
     def layout_of_files(self):
         """The `data.catalogue.layout.Layout` that the options name; None to recognise it from the files."""
@@ -116,7 +122,7 @@ class DataOptions:
                 raise UserError(f"--{name.replace('_', '-')} is {value}; it must be at least 1")
         asked, labels = self.layout_of_files(), self.labels()
         known = classes or self.classes or len(labels) or None
-        catalogue = Catalogue.open(data or self.data, split, asked, known, comm, labels, mixed)
+        catalogue = Catalogue.open(data or self.data, split, asked, known, comm, labels, mixed, self.follow_external)
         if self.classes and len(catalogue.targets) > 1:
             raise UserError(
                 f"--classes {self.classes}: there are several targets, whose losses say what they are; leave it out"
@@ -128,7 +134,19 @@ class DataOptions:
             raise UserError(
                 f"{catalogue.files[0]}: layout {catalogue.layout.name}, not {self.layout}; leave --layout out"
             ).agreed()
-        return catalogue
+        return self.named(catalogue, catalogue.classes) if self.class_names else catalogue
+
+    def named(self, catalogue, classes: int):
+        """The catalogue, of this number of classes (0 if unknown), with the names of --class-names; collective."""
+        names = self.class_names
+        if len(set(names)) < len(names):
+            raise UserError(f"--class-names {' '.join(names)}: names a class twice; give each its own name").agreed()
+        if classes not in (0, len(names)):
+            raise UserError(
+                f"{catalogue.files[0]}: has {classes} classes, but --class-names has {len(names)} names; give one for "
+                "each class, from class 0"
+            ).agreed()
+        return replace(catalogue, classes=len(names), class_names=names)
 
 
 @dataclass(frozen=True)
@@ -214,13 +232,26 @@ def is_synthetic(options) -> bool:
 
 
 @dataclass(frozen=True)
-class LabelOptions(DataOptions):
-    """Which labels of maps are used."""
+class IgnoreOptions(DataOptions):
+    """Which labels of maps do not count."""
 
     GROUP = "field"
 
     ignore_label: int | None = None
-    """A stored label whose pixels are ignored; it may be outside the classes."""
+    """A stored label whose pixels are ignored, such as 255; it may be outside the classes. By default the one that
+    shards record, if any."""
+
+    def ignored_label(self, catalogue) -> int | None:
+        """The stored label that is ignored in a catalogue, or None."""
+        return catalogue.ignore_label if self.ignore_label is None else self.ignore_label
+
+
+@dataclass(frozen=True)
+class LabelOptions(IgnoreOptions):
+    """Which labels of maps are used."""
+
+    GROUP = "field"
+
     annotation: int = 0
     """Number N of the label map to use, if a sample has several: climate/labels_N in CAM5 files, index N of the first
     axis in other files."""
@@ -229,6 +260,13 @@ class LabelOptions(DataOptions):
         """UserError for a number that no label map can have."""
         if self.annotation < 0:
             raise UserError(f"--annotation is {self.annotation}; label maps are counted from 0")
+
+    def with_channels(self, catalogue):
+        """The catalogue with an axis of channels, of length 1, where samples and labels are both (height, width)."""
+        one = len(catalogue.inputs) == len(catalogue.targets) == 1 and catalogue.labelled
+        if not one or len(catalogue.input_shape) != 2 or catalogue.input_shape != catalogue.target_shape:
+            return catalogue
+        return replace(catalogue, parts=(catalogue.inputs[0].with_channel(), *catalogue.parts[1:]), channels="last")
 
     def one_label_map(self, catalogue, comm=None):
         """The catalogue with only the label map that --annotation names, where a sample has several; collective.
@@ -244,7 +282,8 @@ class LabelOptions(DataOptions):
         shape, targets = catalogue.target_shape, catalogue.layout.targets
         if catalogue.layout.name == "cam5" and number:
             layout = replace(catalogue.layout, targets=(f"climate/labels_{number}",))
-            other = catalogue.open(catalogue.directory, catalogue.split, layout, catalogue.classes or None, comm)
+            more = catalogue.classes or None, comm, (), self.follow_external
+            other = catalogue.open(catalogue.directory, catalogue.split, layout, *more)
             return replace(other, channel_names=catalogue.channel_names)
         several = len(shape) == 3 and len(catalogue.input_shape) == 3
         if not several and not number:

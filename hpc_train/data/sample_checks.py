@@ -102,7 +102,7 @@ def bad_label(target, classes):
     return next(value for value in np.ravel(target) if not (0 <= value < classes and value == np.floor(value)))
 
 
-def check_arrays(where, arrays, classes, class_names):
+def check_arrays(where, arrays, classes, class_names, ignore=None):
     """Check that a shard can hold the arrays.
 
     Args:
@@ -110,6 +110,7 @@ def check_arrays(where, arrays, classes, class_names):
         arrays: {data set: (n, ...)}.
         classes: as of `write_shards`; those of the one data set of targets.
         class_names: as of `write_shards`.
+        ignore: a label that is allowed besides the classes.
 
     Raises:
         UserError: when a shard cannot hold them.
@@ -146,10 +147,13 @@ def check_arrays(where, arrays, classes, class_names):
             if row is not None:
                 place = "" if name in ("inputs", "targets") else f" in {name}"
                 raise UserError(f"{where}: sample {rows.start + row} holds NaN or infinity{place}; fix it or drop it")
-        row = first_outside(targets[rows], classes) if classes else None
+        labels = targets[rows] if classes else None
+        if classes and ignore is not None:
+            labels = np.where(labels == ignore, labels.dtype.type(0), labels)
+        row = first_outside(labels, classes) if classes else None
         if row is not None:
             raise UserError(
-                f"{where}: sample {rows.start + row} has label {bad_label(targets[rows.start + row], classes)}, "
+                f"{where}: sample {rows.start + row} has label {bad_label(labels[row], classes)}, "
                 f"outside the {classes} classes (0 to {classes - 1}); fix the label or the number of classes"
             )
 

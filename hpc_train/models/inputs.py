@@ -51,9 +51,11 @@ def network_input(
     scale, offset = zip(*catalogue.packing, strict=True)
     if any(pair != (1.0, 0.0) for pair in catalogue.packing):
         x = layers.Rescaling(list(scale), list(offset), dtype="float32", name=UNPACK)(x)
+    if "float" not in x.dtype or (chosen and x.dtype != "float32"):
+        # Convolutions take no integers, and GPUs cannot select all kinds of them.
+        x = ops.cast(x, "float32")
     if chosen:
-        # GPUs can select floating-point numbers, but not all kinds of integers.
-        x = ops.take(x if x.dtype == "float32" else ops.cast(x, "float32"), chosen, axis=-1)
+        x = ops.take(x, chosen, axis=-1)
     if not statistics or how == "none":
         return inputs, x
     statistics = _fitting(statistics, catalogue, chosen)

@@ -1,6 +1,6 @@
 """The MNIST family: small classifiers of small images, from one dense layer to a residual network."""
 
-from keras import Input, Model, Sequential, layers
+from keras import Input, Model, Sequential, layers, ops
 
 from hpc_train.errors import UserError
 
@@ -11,7 +11,7 @@ def build(name: str, input_shape: tuple[int, ...], input_dtype: str, classes: in
     Args:
         name: one of `FAMILY`.
         input_shape: (height, width, channels).
-        input_dtype: the model scales "uint8" images from 0..255 to 0..1; it uses floats as they are.
+        input_dtype: the model scales "uint8" images from 0..255 to 0..1; it uses other numbers as they are.
         classes: number of classes.
         augment: shift, rotate and zoom the images during training.
 
@@ -26,7 +26,10 @@ def build(name: str, input_shape: tuple[int, ...], input_dtype: str, classes: in
     if min(input_shape[:2]) < 8:
         raise UserError(f"the MNIST networks take images of at least 8 x 8; the data have {input_shape}")
     inputs = Input(input_shape, dtype=input_dtype)
-    x = layers.Rescaling(1 / 255)(inputs) if input_dtype == "uint8" else inputs
+    if input_dtype == "uint8":
+        x = layers.Rescaling(1 / 255)(inputs)
+    else:
+        x = inputs if "float" in input_dtype else ops.cast(inputs, "float32")
     if augment:
         x = augmentation()(x)
     x = FAMILY[name](x)

@@ -154,8 +154,7 @@ def _own_names(config) -> list[str]:
         return [] if known else [content]
     if kind == "__lambda__":
         return [_LAMBDA]
-    if kind and "registered_name" in config:
-        module = str(config.get("module")).split(".")[0]
-        if module not in ("keras", "builtins") or (config["registered_name"] and module != "builtins"):
-            return [str(kind)]
+    known = str(config.get("module")).split(".")[0] in ("keras", "builtins")
+    if kind and "registered_name" in config and not known:
+        return [str(kind)]
     return [name for part in config.values() for name in _own_names(part)]

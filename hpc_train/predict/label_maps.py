@@ -13,6 +13,7 @@ from hpc_train.data.catalogue.layout import CLIMATE_CLASSES
 from hpc_train.errors import UserError
 from hpc_train.files import write_json
 from hpc_train.metrics import confusion
+from hpc_train.metrics.unfound import advice, never_predicted
 from hpc_train.predict import coastlines, shown_fields
 from hpc_train.predict.checks import check_inputs, samples_drawn
 from hpc_train.predict.map_source import MapSource, open_data, open_npy
@@ -40,7 +41,7 @@ def predict(options, folder, path: Path, model, output: Path) -> None:
     """
     record = folder.record()
     source = _open(options, record)
-    names = _class_names(source, model.output_shape[-1], options.data)
+    names = _class_names(source, model.output_shape[-1], options, record.get("facts", {}))
     check_inputs(model, source.inputs, options.data)
     drawn = samples_drawn(options, source.samples)
     _print_assumed(source.grid, options.data)
@@ -60,6 +61,8 @@ def predict(options, folder, path: Path, model, output: Path) -> None:
                 pictures.draw(number, sample, predicted, truth, matrix, when)
     if source.labelled:
         scores.print(path)
+        if missed := never_predicted(scores.total, names):
+            say(advice(missed, "never predicted", record.get("options", {})))
         sources = {"run": str(folder.path), "model": str(path), "data": str(options.data), "split": options.split}
         scores.write(output.with_suffix(".json"), sources)
     say(f"masks of {source.samples} samples in {output}")
@@ -67,14 +70,21 @@ def predict(options, folder, path: Path, model, output: Path) -> None:
 
 def _open(options, record: dict) -> MapSource:
     if options.data.suffix == ".npy":
-        return open_npy(options.data)
-    return open_data(options.data, options.split, record.get("options", {}), options)
+        return open_npy(options.data, record.get("facts", {}), options.geometry)
+    return open_data(options.data, options.split, record.get("options", {}), options, record.get("facts", {}))
 
 
 def _print_assumed(grid, data: Path) -> None:
     if grid.assumed:
         size = f"{len(grid.latitudes)} x {len(grid.longitudes)}"
-        say(f"{data} does not say where its maps lie; assumed: a global {size} grid, from the south")
+        first, kind = grid.latitudes[0], "global" if grid.geometry == "globe" else "regional"
+        side = "south" if first < grid.latitudes[-1] else "north"
+        say(f"{data} does not say where its maps lie; assumed: a {kind} {size} grid, from the {side}")
+    elif not grid.geometry:
+        say(
+            f"{data} does not say where its maps lie; they are taken for plain pictures (for global maps give "
+            "--geometry globe)"
+        )
 
 
 def _samples(source: MapSource, model, step: int):
@@ -131,16 +141,20 @@ class _Pictures:
         from hpc_train.plotting import new_figure
 
         channels = 1 if source.channel_axis is None else source.shape[source.channel_axis]
+        self.plain = source.grid.geometry in ("picture", "")
+        # Three channels without a choice are red, green and blue.
+        self.coloured = self.plain and channels == 3 and not (options.show or source.channel_names)
         self.shown = shown_fields.choose(source.channel_names, channels, options.show)
         # Raise errors before the first prediction, not after it.
         new_figure(1, 1)
         source.grid.part(options.region)
-        if coastlines.coastlines(0.0) is None:
+        if not source.grid.numbered and coastlines.coastlines(0.0) is None:
             say(f"note: no coastlines in the pictures: pip install {coastlines.PACKAGE}", sys.stderr)
         self.output, self.source, self.names, self.region = output, source, names, options.region
 
     def draw(self, number: int, sample, predicted, truth, matrix, when) -> None:
         from hpc_train.predict.maps import Panel, draw
+        from hpc_train.predict.pictures import draw_pictures
 
         file, row = self.source.place(number)
         title = f"sample {number}: row {row} of {Path(file).name}"
@@ -149,21 +163,36 @@ class _Pictures:
         if matrix is not None:
             of_classes = list(zip(self.names, confusion.iou(matrix), strict=True))[1:]
             figures = [f"{name} {'none here' if np.isnan(value) else f'{value:.2f}'}" for name, value in of_classes]
-            title += f"\nIoU on this map: {', '.join(figures)}"
-        panels = [Panel(field.title, field.units, field.of(sample, self.source.packing)) for field in self.shown]
+            title += f"\nIoU on this {'picture' if self.plain else 'map'}: {', '.join(figures)}"
+        packing = self.source.packing
+        panels = [Panel(field.title, field.units, field.of(sample, packing)) for field in self.shown]
         path = self.output.with_name(f"{self.output.stem}-{number:05}.png")
-        draw(path, title, panels, self.source.grid, self.names, predicted, truth, self.region)
-        say(f"map of sample {number} in {path}")
+        if self.coloured:
+            panels = [Panel("picture", "", shown_fields.values(sample, packing))]
+        if self.plain:
+            draw_pictures(path, title, panels, self.names, predicted, truth)
+        else:
+            draw(path, title, panels, self.source.grid, self.names, predicted, truth, self.region)
+        say(f"{'picture' if self.plain else 'map'} of sample {number} in {path}")
 
 
-def _class_names(source: MapSource, classes: int, data: Path) -> list[str]:
+def _class_names(source: MapSource, classes: int, options, facts: dict) -> list[str]:
+    """Of the command line or the data, else of training; those of the climate data where only their maps are known."""
     if source.classes not in (0, classes):
         raise UserError(
-            f"{data}: has {source.classes} classes, but the model knows {classes}; give data of its classes"
+            f"{options.data}: has {source.classes} classes, but the model knows {classes}; give data of its classes"
         )
-    if source.class_names:
-        return list(source.class_names)
-    return list(CLIMATE_CLASSES) if classes == len(CLIMATE_CLASSES) else [f"class{i}" for i in range(classes)]
+    names = source.class_names or options.class_names or facts.get("class_names")
+    if names and len(names) == classes:
+        return list(names)
+    if options.class_names:
+        raise UserError(f"--class-names has {len(names)} names, but the model knows {classes} classes; name each")
+    # ClimateNet's files name no classes, nor did runs of earlier versions.
+    return (
+        list(CLIMATE_CLASSES)
+        if source.climate and classes == len(CLIMATE_CLASSES)
+        else [f"class{i}" for i in range(classes)]
+    )
 
 
 def _attributes(options, path: Path, record: dict, source: MapSource) -> dict[str, str]:

@@ -2,14 +2,15 @@
 
 import csv
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 
 from hpc_train.data.catalogue.part import Part
-from hpc_train.data.fields.grid import Grid, global_grid, read_grid, read_time
+from hpc_train.data.fields.geometry import grid_of, grid_of_record, is_climate
+from hpc_train.data.fields.grid import Grid, global_grid, read_time
 from hpc_train.data.fields.options import FieldOptions
 from hpc_train.errors import UserError
 from hpc_train.predict.run_data import RunDataOptions
@@ -28,6 +29,7 @@ class MapSource:
         classes: number of classes, 0 if it is not known.
         class_names: may be empty.
         grid: of the maps.
+        climate: whether these are the published climate data, whose classes are known.
         labelled: whether there are labels.
         read: from sample numbers to inputs (b, *shape) as stored, and class numbers (b, height, width) with -1 for
             pixels that do not count; None without labels.
@@ -45,6 +47,7 @@ class MapSource:
     classes: int
     class_names: tuple[str, ...]
     grid: Grid
+    climate: bool
     labelled: bool
     read: Callable
     place: Callable[[int], tuple[str, int]]
@@ -63,7 +66,9 @@ class MapSource:
         return np.moveaxis(sample, self.channel_axis, -1)
 
 
-def open_data(data: Path, split: str, recorded: dict, given: RunDataOptions | None = None) -> MapSource:
+def open_data(
+    data: Path, split: str, recorded: dict, given: RunDataOptions | None = None, facts: dict | None = None
+) -> MapSource:
     """Open a split of a data set, read with the recorded options of a run.
 
     Args:
@@ -71,16 +76,21 @@ def open_data(data: Path, split: str, recorded: dict, given: RunDataOptions | No
         split: its name.
         recorded: the options in run.json; only those of `FieldOptions` are used, such as layout and class map.
         given: what the command line says in their place; by default nothing.
+        facts: what run.json says of the maps of training, for files that do not say where theirs lie.
 
     Raises:
         UserError: the data cannot be read as label maps.
     """
     from hpc_train.data.reading.encoded_reader import open_reader
 
+    facts = facts or {}
     options = (given or RunDataOptions()).of_run(recorded, data, FieldOptions)
+    if options.inputs and not (options.classes or options.class_map or options.class_names):
+        # Named data sets do not say it themselves.
+        options = replace(options, classes=facts.get("classes"))
     catalogue = options.catalogue(split)
     class_map = options.classes_of(catalogue)
-    reader = open_reader(catalogue, ignore=class_map.ignore)
+    reader = open_reader(catalogue, ignore=options.ignored_label(catalogue))
 
     def read(numbers):
         inputs, labels = reader.read(numbers)
@@ -96,13 +106,22 @@ def open_data(data: Path, split: str, recorded: dict, given: RunDataOptions | No
         channel_names=tuple(catalogue.channel_names),
         classes=class_map.classes,
         class_names=class_map.names(catalogue.class_names),
-        grid=read_grid(catalogue.files[0], *catalogue.target_shape),
+        grid=_grid(catalogue, options.geometry, facts),
+        climate=is_climate(catalogue),
         labelled=True,
         read=read,
         place=place,
         time=time,
         storms=storms,
     )
+
+
+def _grid(catalogue, asked, facts: dict) -> Grid:
+    """The grid that the files say, else that of training."""
+    found = grid_of(catalogue, asked)
+    if found.geometry:
+        return found
+    return grid_of_record(facts, *catalogue.target_shape, asked) or found
 
 
 def places(catalogue, data: Path, split: str) -> tuple[Callable, Callable, Callable]:
@@ -122,8 +141,13 @@ def places(catalogue, data: Path, split: str) -> tuple[Callable, Callable, Calla
     return place, time, lambda number: storms.get(number, [])
 
 
-def open_npy(path: Path) -> MapSource:
-    """Open a NumPy file of maps (n, height, width, channels), without labels, on a global grid.
+def open_npy(path: Path, facts: dict | None = None, asked=None) -> MapSource:
+    """Open a NumPy file of maps (n, height, width, channels), without labels.
+
+    Args:
+        path: of the file.
+        facts: what run.json says of the maps of training; without it, they are taken for global maps from the south.
+        asked: the option --geometry.
 
     Raises:
         UserError: it cannot be read or holds no maps.
@@ -143,7 +167,8 @@ def open_npy(path: Path) -> MapSource:
         channel_names=(),
         classes=0,
         class_names=(),
-        grid=global_grid(*shape[:2]),
+        grid=grid_of_record(facts or {}, *shape[:2], asked) or global_grid(*shape[:2]),
+        climate="class_names" not in (facts or {}),
         labelled=False,
         read=read,
         place=lambda number: (str(path), number),

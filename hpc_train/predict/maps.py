@@ -40,7 +40,7 @@ def draw(
         path: of the picture.
         title: may have several lines.
         panels: fields on the grid.
-        grid: of all arrays; the projection is equirectangular.
+        grid: of all arrays; the projection is equirectangular. Without degrees, rows and columns have numbers.
         class_names: class 0 is the background, which is not drawn.
         predicted: class numbers (height, width).
         truth: class numbers (height, width), negative if unknown; None without labels.
@@ -55,13 +55,17 @@ def draw(
     # The colour bar and the latitudes take an eighth of the width.
     height = 0.875 * _WIDTH * min(1.2, (y[-1] - y[0]) / (x[-1] - x[0]) / middle)
     figure = new_figure(_WIDTH, len(panels) * (height + 0.3) + 0.5 + 0.2 * len(title.splitlines()))
-    shores = coastlines(x[0])
+    shores = None if grid.numbered else coastlines(x[0])
     all_axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
     figure.suptitle(title, fontsize=11)
     for axes, panel in zip(all_axes, panels, strict=True):
         _field(figure, axes, panel, x, y, panel.values[cut])
         _classes(axes, x, y, predicted[cut], truth[cut] if truth is not None else None, len(class_names))
-        frame(axes, x, y, shores, middle)
+        if grid.numbered:
+            sides = _sides(y)[[0, -1]]
+            axes.set(xlim=_sides(x)[[0, -1]], ylim=sides if grid.upwards else sides[::-1], aspect=1)
+        else:
+            frame(axes, x, y, shores, middle)
     figure.legend(handles=_legend(class_names, truth), loc="outside lower center", ncols=6, frameon=False, fontsize=9)
     save(figure, path)
 
@@ -101,7 +105,7 @@ def _field(figure, axes, panel: Panel, x, y, values) -> None:
 def _classes(axes, x, y, predicted, truth, classes: int) -> None:
     from matplotlib.colors import ListedColormap
 
-    colours = [_colour(i) for i in range(1, classes)]
+    colours = [class_colour(i) for i in range(1, classes)]
     filled = np.ma.masked_less(predicted, 1)
     axes.pcolormesh(
         x, y, filled, cmap=ListedColormap(colours), vmin=1, vmax=max(2, classes - 1), alpha=0.45, shading="nearest"
@@ -112,7 +116,7 @@ def _classes(axes, x, y, predicted, truth, classes: int) -> None:
     axes.pcolormesh(x, y, unknown, cmap=ListedColormap(["0.5"]), alpha=0.3, shading="nearest")
     for i in range(1, classes):
         if (truth == i).any():
-            axes.add_collection(_outline(x, y, truth == i, _colour(i)), autolim=False)
+            axes.add_collection(_outline(x, y, truth == i, class_colour(i)), autolim=False)
 
 
 def _outline(x, y, inside, colour):
@@ -133,15 +137,16 @@ def _legend(class_names, truth) -> list:
 
     handles = []
     for i, name in list(enumerate(class_names))[1:]:
-        handles.append(Patch(color=_colour(i), alpha=0.45, linewidth=0, label=f"{name}, predicted"))
+        handles.append(Patch(color=class_colour(i), alpha=0.45, linewidth=0, label=f"{name}, predicted"))
         if truth is not None:
-            handles.append(Line2D([], [], color=_colour(i), linewidth=_LINE, label=f"{name}, true"))
+            handles.append(Line2D([], [], color=class_colour(i), linewidth=_LINE, label=f"{name}, true"))
     if truth is not None and (truth < 0).any():
         handles.append(Patch(color="0.5", alpha=0.3, linewidth=0, label="not labelled"))
     return handles
 
 
-def _colour(number: int) -> str:
+def class_colour(number: int) -> str:
+    """The colour of a class from 1 on."""
     return _CLASS_COLOURS[(number - 1) % len(_CLASS_COLOURS)]
 
 

@@ -87,6 +87,7 @@ class _MapFile:
 
     def __init__(self, path: Path, file, grid: Grid, calendar: str | None):
         self._path, self._file, self._samples, self._calendar = path, file, 0, calendar
+        self._axes = ("y", "x") if grid.numbered else ("lat", "lon")
         with one_line(path):
             self._add_axes(grid)
 
@@ -103,12 +104,15 @@ class _MapFile:
 
     def _add_axes(self, grid: Grid) -> None:
         self._file.createDimension("sample", None)
-        for name, axis, long_name, units, letter in (
-            ("lat", grid.latitudes, "latitude", "degrees_north", "Y"),
-            ("lon", grid.longitudes, "longitude", "degrees_east", "X"),
-        ):
+        side = "bottom" if grid.upwards else "top"
+        words = (f"row, counted from the {side}", "1"), ("column, counted from the left", "1")
+        if not grid.numbered:
+            words = ("latitude", "degrees_north"), ("longitude", "degrees_east")
+        values = grid.latitudes, grid.longitudes
+        for name, axis, (long_name, units), letter in zip(self._axes, values, words, "YX", strict=True):
             self._file.createDimension(name, len(axis))
-            about = {"standard_name": long_name, "long_name": long_name, "units": units, "axis": letter}
+            about = {"long_name": long_name, "units": units, "axis": letter}
+            about |= {} if grid.numbered else {"standard_name": long_name}
             if grid.assumed:
                 about["comment"] = "assumed: the data do not say where their maps lie"
             self._variable(name, "f8", (name,), about)[:] = axis
@@ -133,9 +137,10 @@ class _MapFile:
 class MaskFile(_MapFile):
     """A NetCDF file of predicted classes, and of true classes and probabilities if there are any.
 
-    Dimensions: sample (unlimited), lat, lon, and class with probabilities. Variables: `predicted` and `truth`, int8
-    with flag_values and flag_meanings (CF 1.8, section 3.5), `truth` missing where it is not known; `probability`,
-    float32 to three digits; for each sample its file and row, and its time if it is known.
+    Dimensions: sample (unlimited), lat and lon (y and x where rows and columns only have numbers), and class with
+    probabilities. Variables: `predicted` and `truth`, int8 with flag_values and flag_meanings (CF 1.8, section 3.5),
+    `truth` missing where it is not known; `probability`, float32 to three digits; for each sample its file and row, and
+    its time if it is known.
     """
 
     def __init__(self, path: Path, file, grid: Grid, class_names: Sequence[str], labelled, probabilities, calendar):
@@ -170,7 +175,7 @@ class MaskFile(_MapFile):
         size = (1, len(grid.latitudes), len(grid.longitudes))
         about = {"long_name": long_name, "coordinates": self._coordinates, **flags}
         options |= {"zlib": True, "complevel": 2, "chunksizes": size}
-        return self._variable(name, "i1", ("sample", "lat", "lon"), about, **options)
+        return self._variable(name, "i1", ("sample", *self._axes), about, **options)
 
     def _add_probability(self, grid: Grid, class_names: Sequence[str]):
         self._file.createDimension("class", len(class_names))
@@ -179,7 +184,7 @@ class MaskFile(_MapFile):
         about["coordinates"] = f"{self._coordinates} class_name"
         size = (1, 1, len(grid.latitudes), len(grid.longitudes))
         options = {"zlib": True, "complevel": 2, "chunksizes": size, "least_significant_digit": 3}
-        return self._variable("probability", "f4", ("sample", "class", "lat", "lon"), about, **options)
+        return self._variable("probability", "f4", ("sample", "class", *self._axes), about, **options)
 
 
 class FieldFile(_MapFile):
@@ -201,7 +206,7 @@ class FieldFile(_MapFile):
                     about |= {"units": units} if units else {}
                     variable = f"{re.sub(r'[^A-Za-z0-9_]+', '_', name).strip('_')}_{kind}"
                     self._fields.append(
-                        self._variable(variable, "f4", ("sample", "lat", "lon"), about, zlib=True, chunksizes=size)
+                        self._variable(variable, "f4", ("sample", *self._axes), about, zlib=True, chunksizes=size)
                     )
 
     def add(self, place: tuple[str, int], time, maps: Sequence[np.ndarray]) -> None:

@@ -19,6 +19,9 @@ _OF_NUMBERS += ("mean_squared_logarithmic_error", "log_cosh", "logcosh", "poisso
 # The recorded options that name data sets: the command line or shards replace all of them together.
 _NAMING = ("layout", "inputs", "targets", "samples", "channels", "lengths", "sequence_length", "label_values")
 
+# Options of the command line that stand in place of the recorded ones.
+_GIVEN = ("layout", "inputs", "targets", "channels", "classes", "class_names", "geometry", "ignore_label")
+
 
 @dataclass(frozen=True)
 class RunDataOptions:
@@ -33,10 +36,16 @@ class RunDataOptions:
     stored: Literal["rows", "files"] | None = None
     """What `--samples` was in training: the first axis of a data set counts the samples, or each file is one; by
     default as in training."""
-    channels: Literal["first", "last"] | None = None
+    channels: Literal["first", "last", "none"] | None = None
     """The axis of a sample that counts the channels; by default as in training."""
+    ignore_label: int | None = None
+    """Label maps: a stored label whose pixels are ignored; by default as in training."""
+    geometry: Literal["globe", "region", "picture"] | None = None
+    """Label maps: what they show, as in training; by default as the files or else the run say it."""
     classes: int | None = None
     """Number of classes, if neither the run nor the files say it; 0 if the targets are numbers and not classes."""
+    class_names: tuple[str, ...] = ()
+    """Names of the classes 0, 1, 2, ...; by default those of the files, or of training."""
 
     def of_run(self, recorded: dict, data: Path, kind: type[DataOptions] = DataOptions) -> DataOptions:
         """The options to open `data` with: those of the run, and in their place those given here.
@@ -46,8 +55,13 @@ class RunDataOptions:
             data: the data to predict.
             kind: `DataOptions` or a class derived from it.
         """
-        given = {name: getattr(self, name) for name in ("layout", "inputs", "targets", "channels", "classes")}
-        given = {name: value for name, value in given.items() if value not in (None, (), 0)}
+        given = {name: getattr(self, name) for name in _GIVEN}
+        given = {
+            name: value for name, value in given.items() if value not in (None, ()) and (name, value) != ("classes", 0)
+        }
+        given = {
+            name: value for name, value in given.items() if name in {field.name for field in dataclass_fields(kind)}
+        }
         given |= {"samples": self.stored} if self.stored else {}
         # Weights of samples are for training.
         unused = {"data", "statistics", "sample_weights"}

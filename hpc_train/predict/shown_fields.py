@@ -47,9 +47,19 @@ class Field:
             sample: (height, width, channels) as stored.
             packing: (scale, offset) of all channels, or of each channel.
         """
-        scale, offset = np.broadcast_to(np.array(packing, float), (sample.shape[-1], 2)).T
-        parts = [sample[..., i].astype(np.float64) * scale[i] + offset[i] for i in self.channels]
+        parts = [values(sample, packing)[..., i] for i in self.channels]
         return np.hypot(*parts) if len(parts) == 2 else parts[0]
+
+
+def values(sample: np.ndarray, packing) -> np.ndarray:
+    """What stored numbers mean, float64 (height, width, channels).
+
+    Args:
+        sample: (height, width, channels) as stored.
+        packing: (scale, offset) of all channels, or of each channel.
+    """
+    scale, offset = np.broadcast_to(np.array(packing, float), (sample.shape[-1], 2)).T
+    return sample.astype(np.float64) * scale + offset
 
 
 def choose(names: tuple[str, ...], channels: int, asked: tuple[str, ...] = ()) -> list[Field]:

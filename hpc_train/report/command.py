@@ -66,9 +66,25 @@ def _draw_runs(options: ReportRuns) -> None:
         if found:
             written.append(output / ("confusion.png" if len(runs) == 1 else f"confusion-{name.replace('/', '-')}.png"))
             draw_confusion(written[-1], found, name)
+    for name, one in zip(curves, runs, strict=True):
+        if line := _unfound(one, confusions[name]):
+            say(f"{name}: {line}" if len(runs) > 1 else line)
     if len(written) == 1:
         say(f"no confusion matrix: first predict classes with `hpc-train predict {options.runs[0]} --data DIR`")
     say("wrote " + ", ".join(map(str, written)))
+
+
+def _unfound(run, confusion) -> str:
+    """A line about classes that are never predicted, by the newest predictions, else by the last validation."""
+    from hpc_train.metrics import unfound
+
+    options = run.record().get("options", {})
+    if confusion:
+        missed = unfound.never_predicted(confusion.matrix, confusion.class_names) if confusion.maps else []
+        return unfound.advice(missed, "never predicted", options) if missed else ""
+    last = run.metrics()[-1]
+    missed = unfound.never_right({key.removeprefix("val_"): last[key] for key in last if key.startswith("val_")})
+    return unfound.advice(missed, "never predicted right in validation", options) if missed else ""
 
 
 def _folder(options: ReportRuns) -> Path:

@@ -19,6 +19,7 @@ class Forecast:
         predicted: as `hpc_train.bench.step_model.Fitted.predict` returns it.
         notes: the description of the model.
         why: the reason, if nothing is predicted.
+        one_machine: all measured sizes ran on one node.
     """
 
     study: str
@@ -26,6 +27,7 @@ class Forecast:
     predicted: list[dict] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     why: str = ""
+    one_machine: bool = False
 
 
 def forecasts(study: Study) -> list[Forecast]:
@@ -44,7 +46,9 @@ def _forecast(study: Study, mode: str, curves: list[Series]) -> Forecast:
         series = next((one for one in curves if [row["ranks"] for row in one.valid] == measured), curves[0])
         # In strong scaling each rank has at least one sample.
         most = _LARGEST if mode == "weak" else min(_LARGEST, int(series.conditions["global batch"]))
-        return Forecast(study.name, series, fitted.predict(_sizes(measured[0], most)), describe(fitted))
+        one_machine = all(size.nodes == 1 for size in fitted.curve.sizes)
+        predicted = fitted.predict(_sizes(measured[0], most))
+        return Forecast(study.name, series, predicted, describe(fitted), one_machine=one_machine)
     except UserError as error:
         return Forecast(study.name, curves[0], why=f"No prediction of {mode} scaling: {error}.")
 

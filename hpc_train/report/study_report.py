@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from hpc_train.bench.study.measurements import OURS
+from hpc_train.bench.study.report import DISTURBED
 from hpc_train.errors import UserError
 from hpc_train.files import atomic_path
 from hpc_train.plotting import svg
@@ -15,6 +16,10 @@ from hpc_train.report.forecast import Forecast, forecasts
 from hpc_train.report.study import MODES, Series, Study, open_studies
 from hpc_train.report.study_pictures import write_pictures
 
+_ONE_MACHINE = (
+    "All sizes ran on one machine, so nothing that was measured has crossed a network: what follows is no forecast "
+    "for a cluster. Measure two nodes, or give `hpc-train bench predict --allreduce FILE` the cluster's network."
+)
 _SHARED = "* and hollow or pale: ranks share cores or GPUs, so these sizes say nothing about scaling."
 
 
@@ -94,6 +99,8 @@ def _speed(mode: str, series: Sequence[Series]) -> str:
     threads = [one.label for one in series if len({n for row in one.rows for n in row["threads"]}) > 1]
     notes = [f"{name}: sizes differ in threads per rank, so efficiency compares unequal ranks" for name in threads]
     notes += [_SHARED] if any(row["shared"] for one in series for row in one.rows) else []
+    doubts = dict.fromkeys(row["doubt"] for one in series for row in one.rows if row["doubt"])
+    notes += [f"! against ranks alone: not to be believed, {' or '.join(doubts)}; {DISTURBED}."] if doubts else []
     swatches = [(styles.swatch(number), one.label) for number, one in enumerate(series)]
     parts = [page.legend(swatches), page.charts(drawn), page.listed(notes)]
     parts += [tables.speed(series, f"{mode.capitalize()} scaling: {held} at every size; means ± standard error")]
@@ -132,7 +139,9 @@ def _prediction(ahead: Sequence[Forecast]) -> str:
         caption = "Line and band: the model. Points: measured. Dotted: the largest size measured."
         draw = partial(charts.prediction, series=one.series, predicted=one.predicted)
         drawn = _chart(f"model{place}", draw, caption, [one.series])
-        parts += [page.charts([drawn, page.listed(one.notes)]), tables.predictions(title, one.predicted)]
+        if one.one_machine:
+            parts.append(page.paragraph(_ONE_MACHINE))
+        parts += [page.charts([drawn, page.listed(one.notes)]), tables.predictions(title, one)]
     return page.section("Prediction for larger sizes", parts)
 
 

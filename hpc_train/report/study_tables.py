@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from hpc_train.bench.study.measurements import OURS
 from hpc_train.report import page
+from hpc_train.report.forecast import Forecast
 from hpc_train.report.step import PARTS
 from hpc_train.report.study import Series, Study
 from hpc_train.units import size
@@ -25,7 +26,7 @@ def speed(series: Sequence[Series], caption: str) -> str:
             str(row["jobs"]),
             _speed(row),
             estimated(row["efficiency"]["fit"]),
-            estimated(row["alone"]),
+            estimated(row["alone"]) + "!" * bool(row["doubt"]),
             estimated(row["ceiling"]),
             estimated(row["communication"]),
             estimated(row["input_wait"]),
@@ -95,7 +96,7 @@ def peers(series: Sequence[Series]) -> str:
     return page.table(caption, ("peer", "scaling", "ranks", "hpc-train / peer"), rows) if rows else ""
 
 
-def predictions(label: str, predicted: Sequence[dict]) -> str:
+def predictions(label: str, ahead: Forecast) -> str:
     """The model's predictions for sizes that were not run; overhead is the cost of averaging on a single rank."""
     heads = ("ranks", "efficiency", "low", "high", "samples/s")
     heads += ("step", "computing", "slowest rank", "overhead", "communication")
@@ -106,9 +107,10 @@ def predictions(label: str, predicted: Sequence[dict]) -> str:
             rate(one["samples_per_s"]),
             *(milliseconds(one[name]) for name in ("step", "compute", "spread", "overhead", "exposed")),
         )
-        for one in predicted
+        for one in ahead.predicted
     ]
-    return page.table(f"{label}: predicted, parts of a step in ms", heads, rows)
+    source = " from one machine alone" if ahead.one_machine else ""
+    return page.table(f"{label}: predicted{source}, parts of a step in ms", heads, rows)
 
 
 def conditions(series: Sequence[Series]) -> str:

@@ -118,6 +118,8 @@ def make(
 
     model = network(options, task, catalogue)
     own, compiled = rehearsal.has_own_step(model, "train_step"), model.compiled
+    if own:
+        own_rates.check_own_step(options)
     shapes = batch(own)
     _synchronise(model, options)
     if not (own or model.built):

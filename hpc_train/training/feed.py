@@ -60,7 +60,7 @@ class Feed:
             training.one_pair("a trainer of label maps")
         if fields and tuple(options.field_size) != FieldOptions.field_size:
             raise UserError("--field-size is for --data synthetic; give both or leave it out").agreed()
-        more = {"ignore": options.ignore_label} if fields else {}
+        more = {"ignore": options.ignored_label(training)} if fields else {}
         self._readers = [open_reader(split, how=options.reader, **more) for split in stored]
         for split in stored:
             check_targets(split, self.comm, **more)
@@ -78,9 +78,13 @@ class Feed:
 
     @property
     def facts(self) -> dict:
-        """How values are scaled, which a resumed run must share and `hpc-train predict` undoes."""
+        """What a resumed run must share and `hpc-train predict` needs: how values are scaled, what maps show."""
         kinds = {label: scaling.as_dict() for label, scaling in self.scalings.items()}
-        return {"scaling": kinds} if kinds else {}
+        facts: dict = {"scaling": kinds} if kinds else {}
+        if isinstance(self.options, FieldOptions):
+            facts |= self.options.recorded_geometry(self.training)
+            facts["class_names"] = list(self.training.class_names)
+        return facts
 
     @property
     def error(self) -> Exception | None:

@@ -3,7 +3,7 @@
 import gc
 import math
 import socket
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from hpc_train.console import say
@@ -145,7 +145,7 @@ def _callbacks(training: _Training) -> list:
     assembly, progress, averages = training.assembly, training.progress, training.averages
     wait = InputWait()
     callbacks = [
-        *parallel.callbacks(options.check_every, assembly.validation.real_steps(world.rank)),
+        *parallel.callbacks(options.check_every, assembly.validation.real_steps(world.rank), check_samples=False),
         EvaluateAverages(averages),
         wait,
         Position(progress, assembly, world),
@@ -187,6 +187,7 @@ def _fit_epochs(training: _Training, callbacks: list) -> dict[str, float]:
 def _finish(training: _Training, results: dict[str, float]) -> None:
     """Save the model and print the summary. Rank 0 calls it."""
     from hpc_train import parallel
+    from hpc_train.metrics.unfound import advice, never_right
 
     run = training.run
     shown = results if training.task.shown is None else (*training.task.shown, "loss")
@@ -197,6 +198,8 @@ def _finish(training: _Training, results: dict[str, float]) -> None:
     waited = f", input wait {last['input_wait']:.1%}" if "input_wait" in last else ""
     speed = last.get("samples_per_s", 0)
     held_out = f"{training.assembly.feed.held_out.split or 'held-out'} {named}" if named else "trained"
+    if missed := never_right(results):
+        say(advice(missed, "never predicted right in validation", asdict(training.options)))
     say(
         f"{held_out} after {training.progress.epoch} epochs, "
         f"{rate(speed)} samples/s on {training.world.size} ranks{training.work.describe(speed)}{waited}\n"

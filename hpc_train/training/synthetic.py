@@ -50,7 +50,10 @@ class Synthetic:
         if self.maps and options.image_size != type(options).image_size:
             raise UserError("--image-size is for images; --field-size sets the size of synthetic maps").agreed()
         given = {"layout": options.layout != "auto"}
-        given |= {name: bool(getattr(options, name)) for name in ("test_data", "inputs", "targets", "test_inputs")}
+        given |= {
+            name: bool(getattr(options, name))
+            for name in ("test_data", "inputs", "targets", "test_inputs", "class_names")
+        }
         if self.maps:
             given |= {name: getattr(options, name) != getattr(type(options), name) for name in _OF_FILES}
         if wrong := [name.replace("_", "-") for name in given if given[name]]:

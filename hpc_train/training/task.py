@@ -90,6 +90,32 @@ class Task:
         return {"loss": loss, "metrics": metrics}
 
 
+def check_labels(catalogue: "Catalogue", networks: str) -> None:
+    """Check that each sample has one class number, and that the number of classes is known.
+
+    Args:
+        catalogue: of the training data.
+        networks: what needs them, for the message.
+
+    Raises:
+        UserError: it has none; says what to do.
+    """
+    shape, dtype = catalogue.target_shape, catalogue.target_dtype
+    if not catalogue.targets:
+        found, remedy = "no targets are named", "name the labels with --targets"
+    elif shape:
+        found = f"the targets have shape {shape}"
+        remedy = "store class numbers (of one-hot labels, their argmax)" if len(shape) == 1 else "give other targets"
+    elif not catalogue.classes and dtype.kind == "f":
+        found = f"the targets are {dtype}"
+        remedy = "for numbers train a network of your own with hpc_train.fit, for class numbers give --classes"
+    elif not catalogue.classes:
+        found, remedy = "the number of classes is not known", "give it with --classes"
+    else:
+        return
+    raise UserError(f"{catalogue.files[0]}: {networks} need one class number for each sample, and {found}; {remedy}")
+
+
 def _losses(words: tuple[str, ...], outputs: list[str], logits: Callable[[str], bool]):
     """The loss, or a dict of the losses of several outputs; one without a loss is not trained."""
     from hpc_train.training.own_model import judges

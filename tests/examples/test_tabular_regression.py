@@ -33,6 +33,7 @@ def test_a_table_is_prepared_trained_and_predicted_in_its_units(tmp_path):
     command(1, "hpc_train.cli", "predict", "run", "--data", "houses")
     scores = json.loads((tmp_path / "run" / "predictions.json").read_text())["scores"]
     (found,) = scores.values()
+    assert found["channels"] == ["price"]
     # Without towns the error would be that of their prices, about 85,000; a tenth of it is well learned.
     assert found["rmse"][0] < 3e4
     assert found["r2"][0] > 0.9

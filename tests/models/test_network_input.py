@@ -62,6 +62,14 @@ def test_channels_that_are_last_and_not_packed_are_taken_as_they_are(stored):
     np.testing.assert_array_equal(seen(*stored(data))[1], data)
 
 
+@pytest.mark.parametrize("dtype", ["u1", "i2", "i4", "u2"])
+def test_whole_numbers_without_statistics_become_floating(stored, dtype):
+    data = np.random.default_rng(1).integers(0, 2, (3, 4, 5, 2)).astype(dtype)
+    got = seen(*stored(data))[1]
+    assert got.dtype == np.float32
+    np.testing.assert_array_equal(got, data)
+
+
 def test_samples_without_channels_are_normalised_as_one(stored):
     data = np.random.default_rng(1).normal(3, 2, size=(3, 40)).astype("f4")
     got = seen(*stored(data), Statistics.of(data))[1]

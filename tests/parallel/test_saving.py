@@ -119,6 +119,13 @@ def test_layers_of_ones_own_are_named(tmp_path, capsys):
     np.testing.assert_array_equal(again(INPUTS), model(INPUTS))
 
 
+def test_operations_of_keras_need_nothing_when_loaded(tmp_path, capsys):
+    inputs = keras.Input((4,))
+    save_model(keras.Model(inputs, keras.ops.exp(inputs) + 1.0), tmp_path / "model.keras")
+    assert not capsys.readouterr().out
+    assert keras.saving.load_model(tmp_path / "model.keras")(INPUTS).shape == INPUTS.shape
+
+
 def a_function_of_one(x):
     return x * 2
 

@@ -36,7 +36,8 @@ CONSTANT = {"lr_scaling": "none", "warmup_epochs": 0.0, "decay": "none"}
 
 
 def options(build, targets="y", **changed):
-    given = {"data": FOLDER / "data", "inputs": ("x",), "targets": (targets,), "batch_size": BATCH, "histograms": False}
+    given = {"data": FOLDER / "data", "inputs": ("x",), "batch_size": BATCH, "histograms": False}
+    given["targets"] = (targets,) if isinstance(targets, str) else targets
     loss = changed.get("loss")
     changed["loss"] = (loss,) if isinstance(loss, str) else loss or ()
     return fit.Options(build=f"{FILE}:{build}", **{**given, **changed})
@@ -146,6 +147,16 @@ def _equal_replicas(model):
     assert all(other == bits for other in gather_objects(bits))
 
 
+def a_run_begins_with_the_weights_of_another_and_trains_what_is_not_frozen():
+    _, first = train("first", "one", loss="mse", epochs=1, lr=0.01)
+    _, second = train("second", "one", loss="mse", epochs=1, lr=0.01, init=first, freeze=("hidden",))
+    before, after = (keras.models.load_model(run / "model.keras") for run in (first, second))
+    pairs = zip(before.get_weights(), after.get_weights(), strict=True)
+    # Kernel and bias of "hidden", then those of the last layer.
+    assert [np.array_equal(*pair) for pair in pairs] == [True, True, False, False]
+    assert "no layer" in refused("one", loss="mse", init=first, freeze=("hiden",))
+
+
 def metrics_over_the_ranks_are_those_of_one_process():
     values = ("mae", "mse", "RootMeanSquaredError", "R2Score", "PearsonCorrelation", "ConcordanceCorrelation")
     values += ("CosineSimilarity", "LogCoshError", "mape")
@@ -212,7 +223,17 @@ def what_does_not_fit_is_refused_before_the_first_step():
         "gan": refused("evaluated_gan", monitor="critic_loss"),
         "patience": refused("evaluated_gan", patience=1),
         "unevaluated": refused("gan", monitor="critic_loss:min"),
+        "list": refused("losses_in_a_list", ("y=y", "k=k")),
+        "lists": refused("metrics_in_lists", ("y=y", "k=k")),
+        "name": refused("one", "a=y", loss="mse"),
+        "first": refused("transposed", "map", loss="mse"),
+        "float16": refused("gan", precision="float16"),
+        "accumulate": refused("gan", accumulate=2),
+        "float16 of options": refused("uncompiled_gan", precision="float16"),
+        "accumulate of options": refused("uncompiled_gan", accumulate=2),
     }
+    # Not float16, which --precision sets for the whole process.
+    keras.config.set_dtype_policy("float32")
     expected = {
         "y": "no class numbers (float32 ()), so there is no default loss: name one with --loss, such as mse",
         "sparse on floats": "takes class numbers, and the targets are float32",
@@ -242,6 +263,14 @@ def what_does_not_fit_is_refused_before_the_first_step():
         "gan": "write --monitor critic_loss:min or critic_loss:max",
         "patience": "--patience needs --monitor: validation reports no loss, only critic_loss",
         "unevaluated": "--monitor: this model is not evaluated",
+        "list": "loss mse of k compares values one by one",
+        "lists": "metric mae of k compares values one by one",
+        "name": "the network has one output, without a name, and the targets are called a",
+        "first": "end the network with keras.layers.Permute((3, 1, 2))",
+        "float16": "--precision float16 scales the loss of Keras's own train_step",
+        "accumulate": "--accumulate is for Keras's own train_step",
+        "float16 of options": "--precision float16 scales the loss of Keras's own train_step",
+        "accumulate of options": "--accumulate is for Keras's own train_step",
     }
     wrong = {name: said[name] for name in expected if expected[name] not in said[name]}
     assert not wrong, wrong
@@ -264,6 +293,7 @@ CHECKS += [a_vae_with_its_own_step_keeps_equal_replicas_and_reports_its_losses]
 MORE = [a_compiled_model_keeps_its_loss_metrics_and_optimizer, rates_of_a_compiled_model_are_multiplied_where_asked_for]
 MORE += [metrics_over_the_ranks_are_those_of_one_process, the_best_model_has_the_least_error_and_the_largest_score]
 MORE += [what_does_not_fit_is_refused_before_the_first_step, a_model_without_weights_and_a_loss_of_ones_own]
+MORE += [a_run_begins_with_the_weights_of_another_and_trains_what_is_not_frozen]
 MORE += [gradients_applied_by_hand_end_in_one_line]
 
 if __name__ == "__main__":

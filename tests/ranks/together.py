@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 import tempfile
 from pathlib import Path
 
@@ -297,6 +298,61 @@ def a_data_set_that_ends_counts_as_no_step_of_the_check():
     step()
     with pytest.raises(tf.errors.OutOfRangeError):
         step()
+
+
+class OwnStep(keras.Sequential):
+    def train_step(self, data):
+        return super().train_step(data)
+
+
+def warned_of(data, model=None, epochs=1):
+    """What `fit` prints of the samples in `data`, of rank 0."""
+    said, rows = io.StringIO(), np.random.default_rng(5).normal(size=(400, 6)).astype("float32")
+    data = data(tf.data.Dataset.from_tensor_slices((rows, rows[:, :1]))).batch(BATCH)
+    with contextlib.redirect_stderr(said):
+        (model or network()).fit(data, epochs=epochs, verbose=0, shuffle=False, callbacks=parallel.callbacks())
+    told = gather_objects("".join(line for line in said.getvalue().splitlines() if "first epoch" in line))
+    assert not any(told[1:]), told
+    return told[0]
+
+
+def samples_that_ranks_share_in_the_first_epoch_are_noticed():
+    def apart(data, seed=3):
+        return data.shard(world.size, world.rank).shuffle(400, seed=seed)
+
+    def overlapping(data):
+        return data.shuffle(400, seed=world.rank).shard(world.size, world.rank)
+
+    others = {
+        "unbuilt": keras.Sequential([keras.layers.Dense(1)]),
+        "own step": OwnStep([keras.Input((6,)), keras.layers.Dense(1)]),
+        "eager": keras.Sequential([keras.Input((6,)), keras.layers.Dense(1)]),
+    }
+    for name, model in others.items():
+        optimizer = parallel.DistributedOptimizer(keras.optimizers.SGD(0.01))
+        model.compile(optimizer, "mse", run_eagerly=name == "eager")
+    told = {name: warned_of(overlapping, model) for name, model in others.items()}
+    told |= {"plain": warned_of(overlapping), "two epochs": warned_of(overlapping, epochs=2)}
+    told["several steps"] = warned_of(overlapping, network(steps_per_execution=5))
+    assert all(told.values()), told
+    for name, said in told.items():
+        # Each rank sees half of the samples, and of its half the other rank sees a half.
+        assert re.search(r"in the first epoch (4|5)\d% of a rank's samples were on other ranks too", said), (name, said)
+        assert said.count("warning") == 1, (name, said)
+    assert "same samples in the same order" in warned_of(lambda data: data)
+    assert "every rank trained on all samples" in warned_of(lambda data: data.shuffle(400, seed=world.rank))
+
+    assert not warned_of(apart)
+    assert not warned_of(lambda data: data.shuffle(400, seed=7).shard(world.size, world.rank))
+    assert not warned_of(lambda data: apart(data).repeat(3))
+    # Rows that are alike by nature: numbers of three values.
+    assert not warned_of(lambda data: apart(data.map(lambda x, y: (tf.round(x[:2]), y))), narrow())
+
+
+def narrow():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile(parallel.DistributedOptimizer(keras.optimizers.SGD(0.01)), "mse")
+    return model
 
 
 CHECKS = [

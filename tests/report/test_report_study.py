@@ -136,6 +136,9 @@ def test_the_prediction_goes_on_to_the_largest_published_size_within_its_band(pa
     for row in rows:
         low, middle, high = (float(row[name].rstrip(" %")) for name in ("low", "efficiency", "high"))
         assert low <= middle <= high
+    # All sizes ran on one machine.
+    assert "no forecast for a cluster" in page.text
+    assert page.table("hpc-train, weak scaling: predicted from one machine alone") == rows
     # In strong scaling there is no rank without a sample.
     assert page.table("hpc-train, strong scaling: predicted")[-1]["ranks"] == "10"
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 
+import own_models
 import pytest
 from cluster_daemons import own_hostnames
 from launch import REPOSITORY
@@ -143,6 +144,20 @@ def test_mnist_goes_from_submission_to_accuracy(cluster, project, digits, resour
     assert (start["slurm_job"], start["slurm_restart_count"]) == (number, 0)
     if own_hostnames():
         assert start["hosts"] == {"node1": ranks // 2, "node2": ranks // 2}
+
+
+def test_a_model_of_ones_own_goes_from_submission_to_its_error(cluster, project, tmp_path):
+    data = own_models.write(tmp_path / "data")
+    words = (f"{REPOSITORY}/tests/own_models.py:one", "--data", data, "--inputs", "x", "--targets", "y")
+    words += ("--loss", "mse", "--metrics", "mae", "--epochs", "2", "--batch-size", "8", "--no-histograms")
+    number = cluster.submit("--ntasks-per-node=1", "--gpus-per-node=1", "slurm/fit.sh", *words, cwd=project)
+    job = cluster.wait(number, 300)
+    output = cluster.output(number)
+    assert (job.state, job.status) == ("COMPLETED", 0), output
+    run = project / "runs" / f"{job.fields['JobName']}-{number}"
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["val_mae"] < lines[0]["val_mae"]
+    assert json.loads((run / "run.json").read_text())["starts"][0]["world_size"] == 2
 
 
 def not_requeued(cluster, number):

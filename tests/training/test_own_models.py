@@ -1,9 +1,12 @@
 """Models that users bring, on real ranks: one launch a world size."""
 
+import re
+
 import pytest
-from launch import RANKS, launch, outcomes_of
+from launch import RANKS, REPOSITORY, launch, outcomes_of
 
 SCRIPT = RANKS / "own_models.py"
+FILE = REPOSITORY / "tests" / "own_models.py"
 ON_TWO = (
     "a_compiled_model_keeps_its_loss_metrics_and_optimizer",
     "rates_of_a_compiled_model_are_multiplied_where_asked_for",
@@ -11,6 +14,7 @@ ON_TWO = (
     "the_best_model_has_the_least_error_and_the_largest_score",
     "what_does_not_fit_is_refused_before_the_first_step",
     "a_model_without_weights_and_a_loss_of_ones_own",
+    "a_run_begins_with_the_weights_of_another_and_trains_what_is_not_frozen",
     "gradients_applied_by_hand_end_in_one_line",
 )
 ON_ANY = (
@@ -57,12 +61,17 @@ def test_on_two_ranks(outcomes_on, check):
     assert not outcome, outcome
 
 
-def test_the_row_of_a_target_that_is_not_a_number_is_named(data, tmp_path):
-    from launch import REPOSITORY
+def test_the_throughput_of_a_model_with_its_own_step_is_measured(data):
+    words = ("--data", str(data), "--inputs", "x", "--targets", "y", "--batch-size", "8", "--no-timeline")
+    words += ("--ways", "fit", "device", "--steps", "3", "--rounds", "1")
+    ended = launch(2, "-m", "hpc_train.cli", "bench", "throughput", "fit", f"{FILE}:gan", *words)
+    assert ended.status == 0, ended.output
+    assert re.search(r"fit / device\s+\d", ended.output), ended.output
 
-    file = REPOSITORY / "tests" / "own_models.py"
+
+def test_the_row_of_a_target_that_is_not_a_number_is_named(data, tmp_path):
     words = ("--data", str(data), "--inputs", "x", "--targets", "nan", "--loss", "mse", "--run", str(tmp_path / "run"))
-    ended = launch(2, "-m", "hpc_train.fit", f"{file}:one", *words, "--epochs", "1", "--batch-size", "8")
+    ended = launch(2, "-m", "hpc_train.fit", f"{FILE}:one", *words, "--epochs", "1", "--batch-size", "8")
     assert ended.status != 0
     errors = [line for line in ended.output.splitlines() if "error: " in line]
     assert len(errors) == 1

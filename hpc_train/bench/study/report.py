@@ -6,6 +6,7 @@ from hpc_train.bench.study.measurements import OURS
 from hpc_train.bench.study.tables import FIT
 from hpc_train.console import say
 
+DISTURBED = "other programs ran, or the rounds were short: measure again with more --rounds or --repeats"
 _HEAD = f"{'ranks':>6}{'nodes':>7}{'threads':>9}{'batch':>7}{'jobs':>6}{'samples/s':>18}{'efficiency':>17}"
 _HEAD += f"{'fit / alone':>17}{'ceiling':>9}{'communication':>17}{'input wait':>12}"
 
@@ -63,8 +64,9 @@ def _row(row: dict) -> str:
     return (
         f"{row['ranks']:5}{'*' if row['shared'] else ' '}{row['nodes']:7}{threads:>9}{row['batch_size']:7}"
         f"{row['jobs']:6}{_rate(row['samples_per_s'].get(FIT)):>18}{_share(row['efficiency'].get(FIT)):>17}"
-        f"{_share(row['alone']):>17}{_share(row['ceiling'], False):>9}{_percent(row['communication']):>17}"
-        f"{_percent(row['input_wait'], 2):>12}" + (f"{_share(compared):>18}" if compared else "")
+        f"{_share(row['alone']) + '!' * bool(row['doubt']):>17}{_share(row['ceiling'], False):>9}"
+        f"{_percent(row['communication']):>17}{_percent(row['input_wait'], 2):>12}"
+        + (f"{_share(compared):>18}" if compared else "")
     )
 
 
@@ -73,6 +75,8 @@ def _notes(rows: list[dict]) -> None:
     say(f"efficiency: samples/s of a rank over those of {_listed(against)} rank{'s' * (against != {1})}")
     if any(row["ceiling"] for row in rows):
         say("ceiling: what fit / alone would be if ranks lost time only by waiting for the slowest one in each step")
+    if doubts := dict.fromkeys(row["doubt"] for row in rows if row["doubt"]):
+        say(f"! fit / alone is not to be believed: {' or '.join(doubts)}; {DISTURBED}")
     if any(row["jobs"] > 1 for row in rows):
         say("±: standard error over jobs" + ("; of one job, over its rounds" * any(row["jobs"] == 1 for row in rows)))
     else:

@@ -21,6 +21,7 @@ def tables(measurements: list[Measurement]) -> list[dict]:
         samples_per_s    {way: over all ranks}
         efficiency       {way: samples/s of a rank over those of the same variant's smallest size, of `against` ranks}
         alone            fit / fit alone: relative to ranks that train independently on the same nodes
+        doubt            why `alone` cannot be, or says little (`doubt`), or None
         ceiling          what `alone` would be if ranks lost time only by waiting for the slowest one in each step
         communication    share of a step that the all-reduce adds to computing
         input_wait       share of a step spent waiting for data, in fit
@@ -76,7 +77,7 @@ def _row(same: list[Measurement], smallest: list[Measurement]) -> dict:
     efficiency = {way: ratio(_a_rank(same, way), _a_rank(smallest, way)) for way in ways}
     if same is smallest:
         efficiency = dict.fromkeys(ways, Estimate(1.0, None))
-    paired = [(one.repeat, _quotients(one.rates)) for one in same]
+    alone = _plain(of_jobs([(one.repeat, _quotients(one.rates)) for one in same]))
     return {
         "place": same[0].place,
         "ranks": same[0].ranks,
@@ -88,12 +89,27 @@ def _row(same: list[Measurement], smallest: list[Measurement]) -> dict:
         "samples_per_s": {way: _plain(of_jobs(_rates(same, way))) for way in ways},
         "efficiency": {way: _plain(estimate) for way, estimate in efficiency.items()},
         "against": smallest[0].ranks,
-        "alone": _plain(of_jobs(paired)),
+        "alone": alone,
+        "doubt": doubt(alone),
         "ceiling": _plain(of_jobs([(one.repeat, _ceiling(one)) for one in same])),
         "communication": _plain(of_jobs([(one.repeat, _communication(one)) for one in same])),
         "input_wait": _plain(of_jobs([(one.repeat, _input_wait(one)) for one in same])),
         "shared": any(one.shared for one in same),
     }
+
+
+def doubt(share: dict | None) -> str | None:
+    """Why a share of what ranks reach alone is not to be believed; None where it is.
+
+    Args:
+        share: its mean and error.
+    """
+    if share is None:
+        return None
+    mean, error = share["mean"], share["error"]
+    if mean > 1 + (0.02 if error is None else error):
+        return "above 1 by more than its error"
+    return "its error is more than a tenth" if error is not None and error > 0.1 * mean else None
 
 
 def _compared(above: list[Measurement], below: list[Measurement]) -> dict | None:

@@ -17,6 +17,7 @@ from hpc_train.data.catalogue.layout import (
     PAPER,
     SHARDS,
     Layout,
+    data_folder,
     find_files,
     recognise,
 )
@@ -61,6 +62,9 @@ class Catalogue:
         labels: stored labels of the classes, which are read as their numbers 0, 1, 2, ...; empty where they are these.
         forms: kinds of the parts, of files that differ in types, packing or missing values; empty where all are alike.
         form_of: int64 (files,), place in `forms` of each file's kinds; empty where all are alike.
+        ignore_label: label whose pixels do not count, as shards record it, or None.
+        geometry: "globe", "region" or "picture" as shards record it, "" where they do not.
+        sources: paths of other files that hold bytes of the samples.
     """
 
     directory: str
@@ -80,6 +84,9 @@ class Catalogue:
     labels: tuple[int, ...] = ()
     forms: tuple[tuple[Kind, ...], ...] = ()
     form_of: tuple[int, ...] = ()
+    geometry: str = ""
+    ignore_label: int | None = None
+    sources: tuple[str, ...] = ()
 
     @classmethod
     def open(
@@ -91,6 +98,7 @@ class Catalogue:
         comm=None,
         labels: tuple[int, ...] = (),
         mixed: bool = False,
+        follow_external: bool = False,
     ) -> "Catalogue":
         """Find the files of `split` in `data` and look into each; collective over `comm`.
 
@@ -103,6 +111,7 @@ class Catalogue:
             comm: the ranks that share the work, by default this process alone.
             labels: stored labels of the classes, if they are not 0, 1, 2, ....
             mixed: allow files that differ in types, packing or missing values; the parts are then those of the first.
+            follow_external: read what links, virtual data sets and external storage take from files outside `data`.
 
         Raises:
             UserError: the same on every rank, when the folder or a file is missing, damaged, of another format, or
@@ -110,12 +119,14 @@ class Catalogue:
         """
         comm = comm or Alone()
         files, layout = on_root(comm, lambda: _find(data, split, layout))
-        infos, sizes = survey(files, layout, split, comm)
+        infos, sizes = survey(files, layout, split, comm, None if follow_external else data_folder(data))
         head = infos[0].common
         parts = tuple(map(Part.of, layout.places, head.kinds))
         if head.encoding:
             parts = (parts[0]._replace(shape=(IMAGE_SIZE, IMAGE_SIZE, 3)), *parts[1:])
         parts = _padded(parts, [max(longest) for longest in zip(*(info.longest for info in infos), strict=True)])
+        if layout.channels == "none":
+            parts = tuple(part.with_channel() if part.role == "input" else part for part in parts)
         if classes is None:
             classes, class_names = head.classes, head.class_names
         else:
@@ -144,6 +155,9 @@ class Catalogue:
             fingerprint=head.fingerprint,
             encoding=head.encoding,
             labels=labels,
+            geometry=head.geometry,
+            ignore_label=head.ignore_label,
+            sources=tuple(dict.fromkeys(source for info in infos for source in info.sources)),
             channel_names=head.channel_names or _channel_names(layout, head.kinds[0].shape),
             forms=tuple(forms) if len(forms) > 1 else (),
             form_of=tuple(numbers[info.common.kinds] for info in infos) if len(forms) > 1 else (),

@@ -10,6 +10,16 @@ from hpc_train.errors import UserError
 IGNORED = -1
 
 
+def number_of(label: int | None, labels: tuple[int, ...]) -> int | None:
+    """The number with which an ignored label is delivered, where stored `labels` are read as 0, 1, 2, ....
+
+    It may be none of these labels; without any, labels are delivered as they are stored.
+    """
+    if label is None or not labels:
+        return label
+    return labels.index(label) if label in labels else len(labels)
+
+
 @dataclass(frozen=True)
 class ClassMap:
     """From stored labels to classes.

@@ -1,5 +1,6 @@
 """What one data file holds, read with HDF5 once and then kept in the catalogue."""
 
+import os
 from contextlib import suppress
 from itertools import islice
 from typing import NamedTuple
@@ -8,11 +9,15 @@ import h5py
 import numpy as np
 
 from hpc_train.data.catalogue.conventions import Missing, numbers_of
-from hpc_train.data.catalogue.layout import SHARDS, Layout, Place, layout_of_shard, unreadable
+from hpc_train.data.catalogue.layout import SHARDS, Layout, Place, layout_of_shard
 from hpc_train.data.catalogue.part import Kind
-from hpc_train.data.hdf5.access import lies_in, open_hdf5
-from hpc_train.data.hdf5.contents import dataset_at, datasets_of, not_opened, shown, split_name
+from hpc_train.data.hdf5.access import elsewhere, open_hdf5
+from hpc_train.data.hdf5.contents import dataset_at, datasets_of, not_opened, path_at, shown, split_name
+from hpc_train.data.hdf5.filters import missing_filter
+from hpc_train.data.hdf5.number_types import is_plain, not_numbers
+from hpc_train.data.hdf5.open_errors import unreadable
 from hpc_train.data.hdf5.ragged import read_lengths
+from hpc_train.data.hdf5.sources import MissingSource, broken_link, outside, sources
 from hpc_train.data.shards.format import ENCODED_VERSION, FORMAT, PARTS_VERSION
 from hpc_train.data.shards.names import parse_shard_name
 from hpc_train.errors import UserError
@@ -32,6 +37,8 @@ class Common(NamedTuple):
         kinds: of the layout's places, in their order.
         encoding: "jpeg" where the inputs are JPEG files, which have no common shape: that of the input is then ().
         channel_names: as recorded in a shard, else ().
+        geometry: as recorded in a shard, else "".
+        ignore_label: likewise, else None.
     """
 
     kinds: tuple[Kind, ...]
@@ -42,6 +49,8 @@ class Common(NamedTuple):
     channels: str
     encoding: str = ""
     channel_names: tuple[str, ...] = ()
+    geometry: str = ""
+    ignore_label: int | None = None
 
 
 class FileInfo(NamedTuple):
@@ -57,6 +66,7 @@ class FileInfo(NamedTuple):
             there are none.
         longest: steps of the longest sequence of each place with lengths, in the order of the places.
         common: what all files of the split have in common.
+        sources: paths of other files that hold bytes of the data sets.
     """
 
     samples: int
@@ -66,18 +76,50 @@ class FileInfo(NamedTuple):
     at: tuple[int, ...]
     common: Common
     longest: tuple[int, ...] = ()
+    sources: tuple[str, ...] = ()
 
 
-def inspect_file(path: str, layout: Layout, split: str | None) -> FileInfo:
-    """Look into the file at `path`; UserError where it does not fit `layout`."""
+def inspect_file(path: str, layout: Layout, split: str | None, within: str | None = None) -> FileInfo:
+    """Look into the file at `path`.
+
+    Args:
+        path: of the file.
+        layout: of the data.
+        split: name of the split.
+        within: the folder of the data: bytes in other files must be there, or beside the file; None: anywhere.
+
+    Raises:
+        UserError: the file does not fit `layout`, or lacks a part of its data.
+    """
     try:
         with open_hdf5(path) as file:
             shard = layout.name == SHARDS.name
-            return _inspect_shard(file, path, split, layout) if shard else _inspect(file, path, layout)
+            info = _inspect_shard(file, path, split, layout) if shard else _inspect(file, path, layout)
+            return info._replace(sources=_sources(file, path, layout, info.at, within))
     # h5py raises many kinds of errors for damaged metadata.
     except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
         text = unreadable(path, error)
         raise UserError(f"{text}, or {PREPARE}" if layout.name == SHARDS.name else text) from error
+
+
+def _sources(file: h5py.File, path: str, layout: Layout, at: tuple[int, ...], within: str | None) -> tuple[str, ...]:
+    """Paths of the other files that hold bytes of the layout's data sets, which are at `at`."""
+    # Opening a data set takes a while: those that are contiguous are in this file.
+    names = [name for name, start in zip(layout.datasets, at, strict=False) if start == NOT_CONTIGUOUS]
+    names += [place.lengths for place in layout.places if place.lengths]
+    found: dict[str, None] = {}
+    for name in dict.fromkeys(names):
+        if elsewhere(file, dataset_at(file, name)[0]):
+            try:
+                found |= dict.fromkeys(sources(file, path_at(file, name)))
+            except MissingSource as missing:
+                raise UserError(f"{path}: {missing}") from missing
+    if within is not None and (stranger := outside(found, (within, os.path.dirname(os.path.realpath(path))))):
+        raise UserError(
+            f"{path}: takes numbers from {stranger}, outside the folder of the data; copy that file there, or give "
+            "--follow-external if you trust it"
+        )
+    return tuple(found)
 
 
 def shard_layout(path: str) -> Layout:
@@ -129,7 +171,7 @@ def _inspect(file: h5py.File, path: str, layout: Layout) -> FileInfo:
         classes=0,
         class_names=(),
         fingerprint="",
-        channels=layout.channels,
+        channels="first" if layout.channels == "first" else "last",
     )
     at = tuple(_byte_offset(file, dataset) for dataset in datasets)
     return FileInfo(samples, -1, 0, -1, at, common, tuple(int(lengths.max()) for lengths in sequences))
@@ -155,6 +197,8 @@ def _dataset(file: h5py.File, path: str, name: str) -> h5py.Dataset:
     dataset, _ = dataset_at(file, name)
     if dataset is None:
         base = split_name(name)[0]
+        if link := broken_link(file, base):
+            raise UserError(f"{path}: {link}")
         if why := not_opened(file, base):
             raise UserError(
                 f"{path}: {base} cannot be opened ({why}); choose another data set, or write the file again"
@@ -163,8 +207,8 @@ def _dataset(file: h5py.File, path: str, name: str) -> h5py.Dataset:
         raise UserError(f"{path}: has no data set {base!r}; it has {there}")
     if dataset.shape is None:
         raise UserError(f"{path}: {name} is empty; choose another data set")
-    if dataset.dtype.kind not in "uifb":
-        raise UserError(f"{path}: {name} holds {dataset.dtype}, not numbers; choose another data set")
+    if why := not_numbers(dataset) or missing_filter(dataset):
+        raise UserError(f"{path}: {name} {why}")
     return dataset
 
 
@@ -233,9 +277,9 @@ def _inspect_shard(file: h5py.File, path: str, split: str | None, layout: Layout
     if not all(dataset.shape and dataset.size for dataset in arrays) or len({len(dataset) for dataset in arrays}) > 1:
         shapes = _all(["(n, ...)"] * len(arrays))
         raise UserError(f"{path}: {shown} are not {shapes}, n > 0; {PREPARE}")
-    if any(dataset.dtype.kind not in "uif" for dataset in arrays):
-        shown = ", ".join(f"{name} {dataset.dtype}" for name, dataset in zip(layout.datasets, arrays, strict=True))
-        raise UserError(f"{path}: holds {shown}, not numbers; {PREPARE}")
+    for name, dataset in zip(layout.datasets, arrays, strict=True):
+        if why := not_numbers(dataset):
+            raise UserError(f"{path}: {name} {why.split(';')[0]}; {PREPARE}")
     common = _shard_common(attributes, path, [Kind(dataset.shape[1:], dataset.dtype.str) for dataset in arrays])
     _check_channel_names(path, common)
     at = tuple(_byte_offset(file, dataset) for dataset in arrays)
@@ -290,6 +334,8 @@ def _shard_common(attributes, path: str, kinds: list[Kind], encoding="") -> Comm
         channels=_text(attributes.get("channels", "last")),
         encoding=encoding,
         channel_names=tuple(map(_text, attributes.get("channel_names", ()))),
+        geometry=_text(attributes.get("geometry", "")),
+        ignore_label=_integer(attributes, "ignore_label", path) if "ignore_label" in attributes else None,
     )
 
 
@@ -321,7 +367,8 @@ def _text(value) -> str:
 
 
 def _byte_offset(file: h5py.File, dataset: h5py.Dataset) -> int:
-    if not lies_in(file, dataset) or dataset.chunks or dataset.external or dataset.is_virtual:
+    # Without storage, the offset that HDF5 gives in a file with a user block is no place of data.
+    if elsewhere(file, dataset) or dataset.chunks or not dataset.id.get_storage_size() or not is_plain(dataset):
         return NOT_CONTIGUOUS
     offset = dataset.id.get_offset()
     return NOT_CONTIGUOUS if offset is None else offset

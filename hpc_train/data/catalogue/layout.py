@@ -2,9 +2,10 @@
 
 import glob
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,9 +14,11 @@ import numpy as np
 
 from hpc_train.data.hdf5.access import open_hdf5, reason
 from hpc_train.data.hdf5.contents import UNREADABLE, datasets_of, member, shown, text_attribute
+from hpc_train.data.hdf5.open_errors import unreadable
 from hpc_train.data.shards.format import FORMAT
 from hpc_train.data.shards.names import parse_shard_name
 from hpc_train.errors import UserError
+from hpc_train.words import split_word
 
 # The classes of the published climate data, in the order that Kurth et al. (2018) and DeepCAM number them.
 CLIMATE_CLASSES = ("background", "tc", "ar")
@@ -62,7 +65,7 @@ class Layout:
             set that ends in [k] takes index k of the first axis of a sample.
         targets: data sets of the targets, likewise; without any, the inputs are the targets too.
         rows: the first axis of the data sets counts the samples; else a file is one sample.
-        channels: "first" or "last" axis of an input sample.
+        channels: "first" or "last" axis of an input sample; "none": it has none, and the last one is added.
         input_names: Keras's name of the input of each of `inputs`, or none; those with the same name are stacked.
         target_names: of the targets, likewise.
         weights: data set of the sample weights, or "".
@@ -79,12 +82,12 @@ class Layout:
     weights: str = ""
     lengths: tuple[tuple[str, str], ...] = ()
 
-    @property
+    @cached_property
     def datasets(self) -> tuple[str, ...]:
         """Data sets of the places, in their order."""
         return tuple(dataset for place in self.places for dataset in place.datasets)
 
-    @property
+    @cached_property
     def places(self) -> tuple[Place, ...]:
         """Where the arrays of a sample are: inputs, then targets, then weights."""
         inputs = _grouped("input", self.inputs, self.input_names)
@@ -107,12 +110,12 @@ def named(option: str, words: Sequence[str]) -> tuple[tuple[str, ...], tuple[str
     Raises:
         UserError: some words have names and others none.
     """
-    pairs = [word.partition("=") if re.match(r"\w[\w.-]*=.", word) else ("", "", word) for word in words]
-    names = tuple(name for name, _, _ in pairs)
+    pairs = list(map(split_word, words))
+    names = tuple(name for name, _ in pairs)
     if any(names) and not all(names):
-        bare = next(word for name, _, word in pairs if not name)
+        bare = next(word for name, word in pairs if not name)
         raise UserError(f"{option} {bare}: has no name, but others have one; write NAME={bare}, or leave all names out")
-    return tuple(dataset for _, _, dataset in pairs), names if any(names) else ()
+    return tuple(dataset for _, dataset in pairs), names if any(names) else ()
 
 
 SHARDS = Layout("shards", ("inputs",), ("targets",), rows=True, channels="last")
@@ -171,6 +174,16 @@ def find_files(data, split: str | None) -> list[str]:
     )
 
 
+def data_folder(data) -> str:
+    """The folder of the data: that of a file, and of a pattern the folders ahead of its first wildcard."""
+    path = Path(data)
+    if path.is_dir():
+        return str(path)
+    if path.is_file():
+        return str(path.parent)
+    return str(Path(*takewhile(lambda name: not glob.has_magic(name), path.parent.parts)))
+
+
 def list_files(data) -> list[str]:
     """All data files in `data`, in every split and sub-folder: those that staging copies."""
     path = Path(data)
@@ -190,20 +203,6 @@ def recognise(path: str) -> Layout:
             return _recognise(file, path)
     except UNREADABLE as error:
         raise UserError(unreadable(path, error)) from error
-
-
-def unreadable(path: str, error: Exception) -> str:
-    """Why a file could not be opened as HDF5, in one line."""
-    if getattr(error, "errno", None):
-        return f"{path}: cannot be read ({reason(error)}); check the path and its permissions"
-    try:
-        with open(path, "rb") as file:
-            start = file.read(4)
-    except OSError:
-        start = b""
-    if start[:3] == b"CDF":
-        return f"{path}: classic NetCDF, not HDF5; convert it with `nccopy -k nc4 in.nc out.nc`"
-    return f"{path}: truncated, damaged or not an HDF5 file; fetch or write it again"
 
 
 def _recognise(file: h5py.File, path: str) -> Layout:

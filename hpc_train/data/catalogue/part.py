@@ -55,6 +55,7 @@ class Part(NamedTuple):
         lengths: of sequences of different lengths, the data set of their lengths; the first axis of the shape is then
             the length to which they are padded with zeros.
         missing: which stored numbers of each data set stand for no value; empty where none of any does.
+        added: the last axis, of length 1, is not stored.
     """
 
     role: str
@@ -65,6 +66,7 @@ class Part(NamedTuple):
     packing: tuple[tuple[float, float], ...] = (UNPACKED,)
     lengths: str = ""
     missing: tuple[Missing, ...] = ()
+    added: bool = False
 
     @classmethod
     def of(cls, place: Place, kind: Kind) -> "Part":
@@ -87,6 +89,16 @@ class Part(NamedTuple):
         else:
             found = np.stack([each.find(stored[:, n], strict) for n, each in enumerate(self.missing)], axis=1)
         return found if found.any() else None
+
+    def with_channel(self) -> "Part":
+        """The same with an axis of one channel, where samples are stored without one; itself for stacked data sets."""
+        plain = len(self.datasets) == 1 and not self.lengths and not self.added
+        return self._replace(shape=(*self.shape, 1), added=True) if plain else self
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """Of one sample, without an axis that is added."""
+        return self.shape[:-1] if self.added else self.shape
 
     @property
     def label(self) -> str:

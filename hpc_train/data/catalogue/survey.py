@@ -20,21 +20,36 @@ from hpc_train.errors import UserError
 from hpc_train.files import atomic_path
 
 _VERSION = 3
+# The fields of `Common` that are always stored, and what the others are in most files.
+_ALWAYS = Common._fields.index("geometry")
+_SELDOM = tuple(Common._field_defaults[name] for name in Common._fields[_ALWAYS:])
 # Of a layout; left out where they are empty, as in version 1.
 _RARE = ("input_names", "target_names", "weights", "lengths")
 # Fewer files open so fast that a cache is not worth it.
 LEAST_CACHED = 64
-_REPORT_SECONDS = 10
+# Seconds until the first line about progress, and between two.
+_FIRST_REPORT, _REPORT_SECONDS = 2, 10
+# Seconds after which what was found is kept, and the share of all time since the start that passes until the next time.
+_KEEP_SECONDS, _KEEP_SHARE = 5, 0.25
 # Size in bytes, mtime in ns, what the file holds.
 _Entry = tuple[int, int, FileInfo]
 
 
-def survey(files: list[str], layout: Layout, split: str | None, comm) -> tuple[list[FileInfo], np.ndarray]:
+def survey(
+    files: list[str], layout: Layout, split: str | None, comm, within: str | None = None
+) -> tuple[list[FileInfo], np.ndarray]:
     """What every file holds, and its size; collective.
 
     Rank r takes files r, r + size, ...: it asks the file system for size and time, and opens only the files whose size
-    and time are not in the cache. The cache is in the folder of the data, or in the user's cache folder where that
-    cannot be written.
+    and time are not in the cache, or that have bytes in other files. The cache is in the folder of the data, or in the
+    user's cache folder where that cannot be written. What a survey that is interrupted has found is kept there too.
+
+    Args:
+        files: their paths.
+        layout: of the data.
+        split: name of the split.
+        comm: the ranks.
+        within: as in `inspect_file`.
 
     Returns:
         What the files hold, and their sizes in bytes, int64 (files,); the same on every rank.
@@ -44,7 +59,7 @@ def survey(files: list[str], layout: Layout, split: str | None, comm) -> tuple[l
     """
     cache = _Cache(files, layout, split)
     known = comm.bcast(cache.read() if comm.rank == 0 and len(files) >= LEAST_CACHED else {})
-    gathered = comm.allgather(_survey_share(files, cache, known, layout, split, comm))
+    gathered = comm.allgather(_survey_share(files, cache, known, (layout, split, within), comm))
     failures = [failure for _, failure, _ in gathered if failure]
     if failures:
         raise UserError(min(failures)[1]).agreed()
@@ -55,28 +70,38 @@ def survey(files: list[str], layout: Layout, split: str | None, comm) -> tuple[l
     return [info for _, _, info in entries], np.array([size for size, _, _ in entries], np.int64)
 
 
-def _survey_share(files: list[str], cache: "_Cache", known: dict[str, _Entry], layout: Layout, split, comm):
+def _survey_share(files: list[str], cache: "_Cache", known: dict[str, _Entry], how, comm):
     """(entries of this rank's files, (number, message) of the first bad file or None, number of opened files)."""
     mine: list[_Entry] = []
-    opened, shown = 0, time.monotonic()
-    for number in range(comm.rank, len(files), comm.size):
-        path = files[number]
-        try:
-            status = os.stat(path)
-            found = known.get(os.path.basename(path) if cache.flat else path)
-            if found is None or found[:2] != (status.st_size, status.st_mtime_ns):
-                found = (status.st_size, status.st_mtime_ns, inspect_file(path, layout, split))
-                opened += 1
-        except OSError as error:
-            message = f"{path}: cannot be read ({reason(error)}); check the path and its permissions"
-            return mine, (number, message), opened
-        except UserError as error:
-            return mine, (number, str(error)), opened
-        mine.append(found)
-        if comm.rank == 0 and time.monotonic() - shown > _REPORT_SECONDS:
-            shown = time.monotonic()
-            say(f"looking into the files of {cache.folder}: {number + 1} of {len(files)}")
-    return mine, None, opened
+    fresh: dict[str, _Entry] = {}
+    began = time.monotonic()
+    show, keep = began + _FIRST_REPORT, began + _KEEP_SECONDS
+    try:
+        for number in range(comm.rank, len(files), comm.size):
+            path = files[number]
+            try:
+                status = os.stat(path)
+                name = cache.key(path)
+                found = known.get(name)
+                if found is None or found[:2] != (status.st_size, status.st_mtime_ns):
+                    found = fresh[name] = status.st_size, status.st_mtime_ns, inspect_file(path, *how)
+            except OSError as error:
+                message = f"{path}: cannot be read ({reason(error)}); check the path and its permissions"
+                return mine, (number, message), len(fresh)
+            except UserError as error:
+                return mine, (number, str(error)), len(fresh)
+            mine.append(found)
+            now = time.monotonic()
+            if comm.rank == 0 and now > show:
+                show = now + _REPORT_SECONDS
+                say(f"looking into the files of {cache.folder}: {number + 1} of {len(files)}")
+            if now > keep:
+                cache.keep(comm.rank, fresh)
+                keep = now + max(_KEEP_SECONDS, _KEEP_SHARE * (now - began))
+        return mine, None, len(fresh)
+    finally:
+        if len(mine) < len(range(comm.rank, len(files), comm.size)):
+            cache.keep(comm.rank, fresh)
 
 
 class _Cache:
@@ -98,25 +123,36 @@ class _Cache:
         place = hashlib.sha256(os.path.realpath(self.folder).encode()).hexdigest()[:16]
         self.elsewhere = Path(platformdirs.user_cache_dir("hpc-train"), "catalogues", place)
 
+    def key(self, path: str) -> str:
+        """The name of a file in the cache."""
+        return os.path.basename(path) if self.flat else path
+
     def read(self) -> dict[str, _Entry]:
-        """The cached entries by file; empty where there is no usable cache."""
+        """The cached entries by file, also those of a survey that was interrupted; empty where there are none."""
+        found: dict[str, _Entry] = {}
         for folder in (Path(self.folder), self.elsewhere):
-            with suppress(OSError, ValueError, TypeError, KeyError, IndexError):
-                held = json.loads((folder / self.name).read_text())
-                # Earlier versions did not look at the attributes, which shards do not have.
-                known = (1, 2, _VERSION) if self.layout["name"] == SHARDS.name else (_VERSION,)
-                if held["version"] in known and held["layout"] == self.layout:
-                    common = self._earlier if held["version"] == 1 else _common
-                    commons = [common(*map(_tuples, values)) for values in held["commons"]]
-                    return {
-                        name: (
-                            size,
-                            mtime,
-                            FileInfo(samples, first, low, high, tuple(at), commons[kind], *map(tuple, more)),
-                        )
-                        for name, (size, mtime, samples, first, low, high, at, kind, *more) in held["files"].items()
-                    }
-        return {}
+            for path in (folder / self.name, *self._parts(folder)):
+                with suppress(OSError, ValueError, TypeError, KeyError, IndexError):
+                    found |= self._parsed(path.read_text())
+            if found:
+                break
+        return found
+
+    def _parts(self, folder: Path) -> list[Path]:
+        return sorted(folder.glob(f"{self.name}.rank-*"))
+
+    def _parsed(self, text: str) -> dict[str, _Entry]:
+        held = json.loads(text)
+        # Earlier versions did not look at the attributes, which shards do not have.
+        known = (1, 2, _VERSION) if self.layout["name"] == SHARDS.name else (_VERSION,)
+        if held["version"] not in known or held["layout"] != self.layout:
+            return {}
+        common = self._earlier if held["version"] == 1 else _common
+        commons = [common(*map(_tuples, values)) for values in held["commons"]]
+        return {
+            name: (size, mtime, FileInfo(samples, first, low, high, tuple(at), commons[kind], *map(tuple, more)))
+            for name, (size, mtime, samples, first, low, high, at, kind, *more) in held["files"].items()
+        }
 
     def _earlier(self, shape, dtype, target_shape, target_dtype, packing, *rest) -> Common:
         """What version 1 held, of one input and at most one target."""
@@ -125,23 +161,37 @@ class _Cache:
 
     def write(self, entries: list[_Entry]) -> None:
         """Store the entries, in the order of the files; where that fails, there is no cache."""
-        commons = {info.common: None for _, _, info in entries}
+        self._store(self.name, dict(zip(map(self.key, self.files), entries, strict=True)))
+        for folder in (Path(self.folder), self.elsewhere):
+            for path in self._parts(folder):
+                with suppress(OSError):
+                    path.unlink()
+
+    def keep(self, rank: int, entries: dict[str, _Entry]) -> None:
+        """Store what a rank has found so far, for a survey that is interrupted."""
+        if entries and len(self.files) >= LEAST_CACHED:
+            self._store(f"{self.name}.rank-{rank}", entries)
+
+    def _store(self, file: str, entries: dict[str, _Entry]) -> None:
+        commons = {info.common: None for _, _, info in entries.values()}
         number = {common: place for place, common in enumerate(commons)}
-        names = map(os.path.basename, self.files) if self.flat else self.files
         held = {
             "version": _VERSION,
             "layout": self.layout,
-            "commons": list(commons),
+            # Without what few shards record, as before there was any of it.
+            "commons": [common[:_ALWAYS] if common[_ALWAYS:] == _SELDOM else common for common in commons],
             "files": {
                 name: [size, mtime, *info[:4], info.at, number[info.common], info.longest]
-                for name, (size, mtime, info) in zip(names, entries, strict=True)
+                for name, (size, mtime, info) in entries.items()
+                # Other files may change while this one does not.
+                if not info.sources
             },
         }
         for folder in (Path(self.folder), self.elsewhere):
             with suppress(OSError):
                 if folder == self.elsewhere:
                     folder.mkdir(parents=True, exist_ok=True)
-                with atomic_path(folder / self.name) as temporary:
+                with atomic_path(folder / file) as temporary:
                     temporary.write_text(json.dumps(held))
                 return
 

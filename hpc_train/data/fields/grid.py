@@ -1,7 +1,7 @@
 """Where on the Earth the rows and columns of a data set's maps are, and the times of its samples."""
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import h5py
 import numpy as np
@@ -12,6 +12,8 @@ from hpc_train.data.hdf5.contents import UNREADABLE, member, name_of, text_attri
 from hpc_train.errors import UserError
 
 _LATITUDES, _LONGITUDES = ("latitude", "lat"), ("longitude", "lon")
+# Of WRF, and of ocean models.
+_CURVED = ("XLAT", "nav_lat", "TLAT")
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,11 +25,18 @@ class Grid:
         longitudes: float64 (width,), degrees east, rising or falling; they continue beyond 180 or 360 where the map
             crosses that meridian.
         assumed: the files hold none, so these are those of a global grid of equal angles, such as CAM5's.
+        geometry: "globe", "region" or "picture"; "" where nothing says it.
+        numbered: rows and columns have no degrees: latitudes and longitudes are their numbers, counted from the top
+            left.
+        upwards: of numbered rows, whether the first one is the lowest.
     """
 
     latitudes: np.ndarray
     longitudes: np.ndarray
     assumed: bool = False
+    geometry: str = "globe"
+    numbered: bool = False
+    upwards: bool = False
 
     @property
     def goes_round(self) -> bool:
@@ -54,8 +63,16 @@ class Grid:
             most 360; y rises too.
 
         Raises:
-            UserError: for a region that holds fewer than two rows or columns.
+            UserError: for a region that holds fewer than two rows or columns, or of a grid without degrees.
         """
+        if self.numbered:
+            if region:
+                raise UserError("--region is in degrees, which these maps do not have; leave it out")
+            return (
+                *(np.arange(len(axis)) for axis in (self.latitudes, self.longitudes)),
+                self.longitudes,
+                self.latitudes,
+            )
         west, east, south, north = region or (float(self.longitudes.min()), np.inf, -90.0, 90.0)
         span = (east - west) % 360.0 if east - west < 360 else 360.0
         offsets = (self.longitudes - west) % 360.0
@@ -78,6 +95,11 @@ def global_grid(height: int, width: int) -> Grid:
     return Grid(np.linspace(-90.0, 90.0, height), np.arange(width) * (360.0 / width), assumed=True)
 
 
+def numbered_grid(height: int, width: int, geometry: str, upwards: bool = False) -> Grid:
+    """The grid of maps whose rows and columns only have numbers."""
+    return Grid(np.arange(float(height)), np.arange(float(width)), False, geometry, True, upwards)
+
+
 def read_grid(path: str, height: int, width: int) -> Grid:
     """The grid of the maps in a file, or `global_grid` where the file has none.
 
@@ -97,7 +119,21 @@ def read_grid(path: str, height: int, width: int) -> Grid:
             raise UserError(
                 f"{path}: {name} has {len(axis)} values for maps of {height} rows and {width} columns; fix it"
             )
-    return Grid(*in_order(path, axes))
+    latitudes, longitudes = in_order(path, axes)
+    grid = Grid(latitudes, longitudes)
+    return grid if grid.goes_round else replace(grid, geometry="region")
+
+
+def curved_grid(path: str, height: int, width: int) -> Grid | None:
+    """The grid of maps whose file has a latitude for each pixel (..., height, width); None for other files."""
+    with open_hdf5(path) as file:
+        found = (file.get(group + name) for group in ("", "climate/") for name in (*_LATITUDES, *_CURVED))
+        held = (item for item in found if isinstance(item, h5py.Dataset) and item.dtype.kind == "f")
+        latitudes = next((item for item in held if item.ndim > 1 and item.shape[-2:] == (height, width)), None)
+        if latitudes is None:
+            return None
+        first, last = (latitudes[(0,) * (latitudes.ndim - 2) + (row, width // 2)] for row in (0, height - 1))
+    return numbered_grid(height, width, "region", bool(first < last))
 
 
 def in_order(path: str, axes: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

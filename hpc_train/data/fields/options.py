@@ -5,19 +5,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from hpc_train.data.catalogue.class_map import IGNORED, ClassMap
+from hpc_train.data.catalogue.class_map import IGNORED, ClassMap, number_of
 from hpc_train.data.catalogue.layout import CLIMATE_CLASSES, STATISTICS_FILES
+from hpc_train.data.fields.geometry import GeometryOptions, geometry_of, grid_of, recorded
 from hpc_train.data.options import LabelOptions, is_synthetic
 from hpc_train.errors import UserError
 
 # Winds to the north (v, va, vas, vwnd, vgrd, VBOT), currents (vo), stress (tauy) and vorticity (vo, vor, vort), with
 # a level after (V850, v@850, v10m, va_500hPa) or before them (10v), or without.
 _SHORT = re.compile(r"(v|va|vas|vbot|vwnd|vgrd|vo|vor|vort|tauy)([_@]?\d+(\.\d+)?(m|hpa|mb)?)?|\d+v", re.IGNORECASE)
+# Kinds of --augment.
+_AUGMENT = ("roll", "flip", "mirror")
 _LONG = re.compile(r"northward|meridional|v[-_]component|vorticity", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class FieldOptions(LabelOptions):
+class FieldOptions(GeometryOptions, LabelOptions):
     """Which channels and classes of the fields to use, and how to normalise and vary them."""
 
     GROUP = "field"
@@ -32,12 +35,13 @@ class FieldOptions(LabelOptions):
     scale."""
     statistics: Path | None = None
     """File from `hpc-train stats`, or the stats.h5 published with the data; by default the one beside the data."""
-    augment: tuple[Literal["roll", "flip"], ...] = ()
-    """How training varies global maps. roll: turn each map in longitude by a random number of columns; flip: mirror a
-    map at the equator half of the time, and change the sign of its northward winds (--meridional)."""
+    augment: tuple[Literal["roll", "flip", "mirror"], ...] = ()
+    """How training varies maps. roll: turn each global map in longitude by a random number of columns; flip: mirror a
+    map at the equator half of the time, and change the sign of its northward winds (--meridional), or turn a plain
+    picture upside down half of the time; mirror: swap left and right of a plain picture half of the time."""
     random_crop: tuple[int, int] | None = None
     """Train on a random part of each map, of this height and width; it may cross the left and right edge of a global
-    map. Validation takes whole maps."""
+    map (--geometry globe). Validation takes whole maps."""
     meridional: tuple[str, ...] = ()
     """Channels whose sign --augment flip changes; by default northward winds and vorticity, by their usual names: V850,
     VBOT, v10, v@850, va, vo, ..."""
@@ -91,25 +95,34 @@ class FieldOptions(LabelOptions):
         """
         mapped = bool(self.class_map) or self.ignore_label is not None
         # Labels that the map does not cover are reported at the first sample that has one.
-        plain = replace(self, classes=None) if mapped else self
+        plain = replace(self, classes=None if mapped else self.classes, class_names=())
         found = super(FieldOptions, plain).catalogue(split, comm, data, None if mapped else classes)
         found.stored_only("a trainer on fields")
-        found = self.one_label_map(found, comm)
+        found = self.with_channels(self.one_label_map(found, comm))
         _check_maps(found)
         published = found.layout.name in ("cam5", "paper", "climatenet")
-        stored = classes or self.classes or found.classes or len(CLIMATE_CLASSES) * published
+        names = len(self.class_names)
+        stored = classes or self.classes or (names if mapped else 0) or found.classes or names
+        stored = stored or len(CLIMATE_CLASSES) * published
         if not (stored or self.class_map):
-            raise UserError(f"{found.files[0]}: does not give the number of classes; give --classes").agreed()
+            raise UserError(
+                f"{found.files[0]}: does not give the number of classes; give --classes or --class-names"
+            ).agreed()
         try:
-            stored = ClassMap.of(found.files[0], stored, self.class_map, self.ignore_label).stored
+            stored = ClassMap.of(found.files[0], stored, self.class_map, self._ignored_number(found)).stored
         except UserError as error:
             raise error.agreed() from None
+        if names:
+            return self.named(found, stored)
         named = published and found.layout.name != "climatenet" and stored == len(CLIMATE_CLASSES)
         return replace(found, classes=stored, class_names=CLIMATE_CLASSES if named else found.class_names)
 
     def classes_of(self, stored) -> ClassMap:
         """The map from the labels of a catalogue that `catalogue` returned to classes."""
-        return ClassMap.of(stored.files[0], stored.classes, self.class_map, self.ignore_label)
+        return ClassMap.of(stored.files[0], stored.classes, self.class_map, self._ignored_number(stored))
+
+    def _ignored_number(self, catalogue) -> int | None:
+        return number_of(self.ignored_label(catalogue), catalogue.labels)
 
     def transform(self, stored, comm=None):
         """The `FieldTransform` of a catalogue that `catalogue` returned; None where samples stay as stored.
@@ -122,11 +135,25 @@ class FieldOptions(LabelOptions):
         from hpc_train.data.tensors.field_transform import FieldTransform
 
         grid = self._grid(stored, comm) if self.augment or self.random_crop else None
-        classes, flip = self.classes_of(stored), "flip" in self.augment
-        turned = self._turned(stored) if flip else ()
-        wraps = grid is None or grid.goes_round
-        made = FieldTransform(stored, classes, "roll" in self.augment, flip, self.random_crop, turned, wraps)
+        classes, (roll, flip, mirror) = self.classes_of(stored), (kind in self.augment for kind in _AUGMENT)
+        picture = grid is not None and grid.geometry == "picture"
+        turned = self._turned(stored) if flip and not picture else ()
+        wraps = grid is None or (grid.geometry == "globe" and grid.goes_round)
+        made = FieldTransform(stored, classes, roll, flip, self.random_crop, turned, wraps, mirror, picture)
         return made if made.varies or classes.changes else None
+
+    def recorded_geometry(self, stored) -> dict:
+        """What run.json keeps of the maps, so that `hpc-train predict` knows it of data that do not say it.
+
+        Returns:
+            `geometry`, and where the maps have degrees `latitudes` and `longitudes`: the first and last one of even
+            steps, else all.
+        """
+        try:
+            grid = grid_of(stored, self.geometry)
+        except UserError:
+            return {"geometry": geometry_of(stored, self.geometry)}
+        return recorded(grid)
 
     def load_statistics(self, comm=None):
         """The `data.statistics.Statistics` of the stored channels and classes, read by rank 0; collective.
@@ -173,11 +200,18 @@ class FieldOptions(LabelOptions):
 
     def _grid(self, stored, comm):
         """Where the maps are; UserError where they do not allow --augment."""
-        from hpc_train.data.fields.grid import read_grid
         from hpc_train.parallel.mpi import Alone, on_root
 
         path = stored.files[0]
-        grid = on_root(comm or Alone(), lambda: read_grid(path, *stored.target_shape))
+        grid = on_root(comm or Alone(), lambda: grid_of(stored, self.geometry))
+        if grid.numbered:
+            self._check_numbered(stored, grid.geometry)
+            return grid
+        if "mirror" in self.augment:
+            raise UserError(
+                f"{path}: holds maps with latitudes and longitudes, in which east and west cannot be swapped; leave "
+                "--augment mirror out, or give --geometry picture"
+            ).agreed()
         for option, fits, axis, what in (
             ("roll", grid.goes_round, grid.longitudes, "longitudes, which do not go around the globe in even steps"),
             ("flip", grid.mirrored, grid.latitudes, "latitudes, which are not symmetric about the equator"),
@@ -187,6 +221,19 @@ class FieldOptions(LabelOptions):
                     f"{path}: has {len(axis)} {what} ({axis[0]:g} to {axis[-1]:g}); leave --augment {option} out"
                 ).agreed()
         return grid
+
+    def _check_numbered(self, stored, geometry: str) -> None:
+        """Refuse an --augment that maps without degrees do not allow."""
+        path = stored.files[0]
+        if "flip" in self.augment and not geometry:
+            # Says what the channels lack before what the maps lack.
+            self._turned(stored)
+        allowed = ("flip", "mirror") if geometry == "picture" else ()
+        if wrong := [kind for kind in self.augment if kind not in allowed]:
+            what = f"holds a {geometry}" if geometry == "picture" else "does not say where its maps lie"
+            remedy = "for maps of the whole Earth give --geometry globe"
+            remedy += "" if geometry == "picture" else ", for photographs and the like --geometry picture"
+            raise UserError(f"{path}: {what}, and so takes no --augment {wrong[0]}; leave it out, or {remedy}").agreed()
 
     def _turned(self, stored) -> tuple[int, ...]:
         """Numbers of the channels whose sign changes in a mirrored map."""

@@ -43,3 +43,8 @@ def fixed_length(text):
 def lies_in(file, dataset):
     """Whether the data set is in this file, not in another one that an external link points to."""
     return dataset.file.filename == file.filename
+
+
+def elsewhere(file, dataset):
+    """Whether bytes of a data set may be in other files: by a link, as a virtual data set, or as external storage."""
+    return not lies_in(file, dataset) or dataset.is_virtual or bool(dataset.external)

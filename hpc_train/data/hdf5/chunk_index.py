@@ -3,6 +3,9 @@
 H5Pset_chunk_opts: https://support.hdfgroup.org/documentation/hdf5/latest/group___d_c_p_l.html
 """
 
+from array import array
+from math import prod
+
 import h5py
 import numpy as np
 
@@ -12,6 +15,11 @@ from hpc_train.data.hdf5.contents import name_of
 NEVER_WRITTEN = -1
 # A filter mask that skips every filter.
 _NO_FILTER = 2**32 - 1
+_UNPLACED = "HDF5 does not say where its chunks belong"
+
+
+class Unclear(Exception):
+    """HDF5 lists the chunks of a data set, but not for certain where each belongs."""
 
 
 def read_index(dataset: h5py.Dataset, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -25,15 +33,15 @@ def read_index(dataset: h5py.Dataset, size: int) -> tuple[np.ndarray, np.ndarray
         stored bytes, int64; filter masks, uint32.
 
     Raises:
+        Unclear: where HDF5 lists the chunks, but not for certain where each belongs.
         OSError: where the index is damaged.
     """
     grid = tuple(-(-extent // step) for extent, step in zip(dataset.shape, dataset.chunks, strict=True))
-    addresses = np.full(grid, NEVER_WRITTEN, np.int64)
-    sizes, masks = np.zeros(grid, np.int64), np.zeros(grid, np.uint32)
+    # Of each chunk its offset, filter mask, address and size.
+    listed = array("q")
 
     def add(info):
-        cell = tuple(at // step for at, step in zip(info.chunk_offset, dataset.chunks, strict=True))
-        addresses[cell], sizes[cell], masks[cell] = info.byte_offset, info.size, info.filter_mask
+        listed.extend((*info.chunk_offset, info.filter_mask, info.byte_offset, info.size))
 
     try:
         if hasattr(dataset.id, "chunk_iter"):
@@ -41,14 +49,42 @@ def read_index(dataset: h5py.Dataset, size: int) -> tuple[np.ndarray, np.ndarray
         else:
             for number in range(dataset.id.get_num_chunks()):
                 add(dataset.id.get_chunk_info(number))
-    except (OSError, RuntimeError, ValueError, IndexError) as error:
+    except (OSError, RuntimeError, ValueError, IndexError, OverflowError) as error:
         name = name_of(dataset)
         raise OSError(f"data set {name!r}: its chunk index cannot be read ({reason(error)})") from error
+    addresses = np.full(grid, NEVER_WRITTEN, np.int64)
+    sizes, masks = np.zeros(grid, np.int64), np.zeros(grid, np.uint32)
+    if listed:
+        table = np.array(listed).reshape(-1, len(grid) + 3)
+        cells = _cells(dataset, table[:, :-3], grid)
+        masks[cells], addresses[cells], sizes[cells] = table[:, -3:].T
+        if np.count_nonzero(addresses + 1) < len(table):
+            raise Unclear(_UNPLACED)
     if has_edge(dataset) and dataset.id.get_create_plist().get_nfilters():
         edge = _edge(dataset, grid)
         if _not_filtered(dataset, np.argwhere(edge & (masks == 0) & (sizes == size))):
             masks[edge] = _NO_FILTER
     return addresses, sizes, masks
+
+
+def _cells(dataset, offsets: np.ndarray, grid: tuple[int, ...]) -> tuple[np.ndarray, ...]:
+    """Places in the grid of the chunks at these offsets (chunks, axes).
+
+    HDF5 numbers the chunks of an extensible array with the one axis that grows without limit first, but lists them
+    (to 2.0.0) as if that axis had kept its place: every chunk then seems to lie at 0 of the axes ahead of it.
+    """
+    cells, beyond = np.divmod(offsets, dataset.chunks)
+    if beyond.any() or (cells >= grid).any():
+        raise Unclear(_UNPLACED)
+    if prod(grid) == 1:
+        return tuple(cells.T)
+    growing = [axis for axis, most in enumerate(dataset.maxshape) if most is None]
+    if len(growing) == 1:
+        ahead = growing[0]
+        several = any(most > step for most, step in zip(dataset.maxshape[:ahead], dataset.chunks, strict=False))
+        if several and not cells[:, :ahead].any():
+            raise Unclear("HDF5 may list its chunks in another order")
+    return tuple(cells.T)
 
 
 def has_edge(dataset: h5py.Dataset) -> bool:

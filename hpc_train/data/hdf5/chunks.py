@@ -14,6 +14,7 @@ from hpc_train.data.hdf5.chunk_request import Request
 from hpc_train.data.hdf5.codec_buffers import ROOM, Damaged, expect_size, scratch
 from hpc_train.data.hdf5.contents import name_of
 from hpc_train.data.hdf5.filters import filter_names
+from hpc_train.data.hdf5.number_types import is_plain
 from hpc_train.data.hdf5.raw_file import File
 
 _SHUFFLE, _BITSHUFFLE = 2, 32008
@@ -43,13 +44,13 @@ def reason_not(dataset: h5py.Dataset) -> str | None:
         return "a virtual data set"
     if dataset.external:
         return "its bytes are in external files"
-    if not dataset.chunks:
-        return "not chunked"
     dtype = dataset.dtype
     if dtype.kind not in "uif" or dtype.itemsize > 8:
         return f"its type is {dtype}"
-    if not h5py.h5t.py_create(dtype).equal(dataset.id.get_type()):
+    if not is_plain(dataset):
         return f"its type is not a plain {dtype}"
+    if not dataset.chunks:
+        return "not chunked"
     # HDF5 releases differ in whether the addresses of chunks include it.
     if dataset.file.userblock_size:
         return "its file has a user block"
@@ -79,7 +80,8 @@ class ChunkedArray:
 
     Raises:
         ValueError: when there is no such index.
-        ChunkError: when the chunk index is damaged.
+        Unclear: when HDF5 does not say for certain where the chunks are; it can read them itself.
+        OSError: when the chunk index is damaged.
     """
 
     def __init__(self, dataset: h5py.Dataset, file: File, rows: bool, select: int | None, dtype=None):

@@ -55,6 +55,11 @@ def dataset_at(file: h5py.File, name: str) -> tuple[h5py.Dataset | None, int | N
     return (part, index) if isinstance(part, h5py.Dataset) else (None, index)
 
 
+def path_at(file: h5py.File, name: str) -> str:
+    """The path of the data set that a name means, without an index."""
+    return name if dataset_at(file, name)[1] is None else split_name(name)[0]
+
+
 def shown(name: str) -> str:
     r"""A name as messages show it, in one line: what cannot be printed as \x.., as in the shell's $'...'."""
 
@@ -95,6 +100,15 @@ def text_attribute(item, name: str) -> str | None:
         if isinstance(value, str | bytes):
             return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
     return None
+
+
+def texts_attribute(item, name: str) -> tuple[str, ...]:
+    """An attribute that is several texts; none where there is none, or it is anything else."""
+    with suppress(*UNREADABLE):
+        values = np.ravel(item.attrs.get(name, ()))
+        if all(isinstance(value, str | bytes) for value in values):
+            return tuple(v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in values)
+    return ()
 
 
 def _members(group: h5py.Group):

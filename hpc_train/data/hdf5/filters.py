@@ -34,3 +34,31 @@ def filter_names(dataset: h5py.Dataset) -> list[str]:
 def load_plugins() -> None:
     """Register the filters of hdf5plugin with HDF5."""
     import hdf5plugin  # noqa: F401
+
+
+def missing_filter(dataset: h5py.Dataset) -> str | None:
+    """What a data set needs and HDF5 lacks: the filter, and the package that brings it; None where it has all.
+
+    Filters that its first chunk was written without are not needed.
+    """
+    plist = dataset.id.get_create_plist() if dataset.chunks else None
+    for place in range(plist.get_nfilters() if plist else 0):
+        number, _, _, stored = plist.get_filter(place)
+        if h5py.h5z.filter_avail(number):
+            continue
+        load_plugins()
+        if h5py.h5z.filter_avail(number) or not dataset.id.get_num_chunks():
+            continue
+        if dataset.id.get_chunk_info(0).filter_mask >> place & 1:
+            continue
+        name = _NAMES.get(number) or stored.decode(errors="replace").strip("\0") or "unknown"
+        package = (
+            "`pip install -U hdf5plugin` brings it"
+            if number in _NAMES
+            else (
+                "install the plugin that its writer used, and name its folder in HDF5_PLUGIN_PATH "
+                "(https://github.com/HDFGroup/hdf5_plugins lists them)"
+            )
+        )
+        return f"needs filter {number} ({name}), which is not installed; {package}"
+    return None

@@ -6,6 +6,9 @@ from collections.abc import Callable
 import h5py
 import numpy as np
 
+from hpc_train.data.hdf5.access import reason
+from hpc_train.data.hdf5.filters import missing_filter
+
 
 class Hdf5Array:
     """Rows read with h5py, one thread at a time, since HDF5 has one lock.
@@ -39,7 +42,11 @@ class Hdf5Array:
             unique, inverse = np.unique(rows, return_inverse=True)
             part = () if self._select is None else (self._select,)
             with self._lock:
-                values = self._dataset[(unique, *part)][inverse] if self._rows else self._dataset[part or ()]
+                try:
+                    values = self._dataset[(unique, *part)][inverse] if self._rows else self._dataset[part or ()]
+                except OSError as error:
+                    why = missing_filter(self._dataset) or f"cannot be read: {reason(error)}"
+                    raise OSError(f"data set {self._dataset.name.lstrip('/')!r} {why}") from error
             out[places] = values
             look(out[places])
 

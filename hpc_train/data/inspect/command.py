@@ -8,6 +8,8 @@ from hpc_train.data.options import DataOptions
 from hpc_train.errors import UserError
 from hpc_train.units import size
 
+_MOST_SOURCES = 8
+
 
 @dataclass(frozen=True)
 class Inspect(DataOptions):
@@ -68,13 +70,25 @@ def inspect(options: Inspect, split: str) -> dict:
         "labelled": catalogue.labelled,
         "classes": catalogue.classes,
         "class_names": list(catalogue.class_names),
+        "geometry": _geometry(catalogue),
         "fingerprint": catalogue.fingerprint,
         "encoding": catalogue.encoding or None,
         "image_bytes": round(int(catalogue.sizes.sum()) / catalogue.samples) if catalogue.encoding else None,
+        "sources": list(catalogue.sources),
         "first_file": catalogue.files[0],
         "datasets": datasets,
     }
-    return report | {"advice": _advice(catalogue, datasets)}
+    from hpc_train.data.catalogue.axes import axes_note
+
+    return report | {"axes": axes_note(catalogue), "advice": _advice(catalogue, datasets)}
+
+
+def _geometry(catalogue) -> str | None:
+    """What label maps show; None where the targets are no maps or nothing says it."""
+    from hpc_train.data.fields.geometry import geometry_of
+
+    maps = len(catalogue.targets) == 1 and len(catalogue.target_shape) == 2
+    return (geometry_of(catalogue) or None) if maps and not catalogue.encoding else None
 
 
 def _side(parts) -> dict | None:
@@ -156,10 +170,13 @@ def _lines(report: dict) -> list[str]:
         f"{size(report['bytes'])}",
         f"  a sample: inputs {inputs}{channels}{decoded}; targets {targets}",
     ]
+    lines += [f"  axes: {report['axes']}"] if report["axes"] else []
     if report["classes"]:
         lines.append(f"  classes: {report['classes']}{names}")
     elif report["labelled"]:
         lines.append("  classes: not known; give --classes")
+    if report["geometry"]:
+        lines.append(f"  geometry: {report['geometry']}")
     if report["channel_names"]:
         lines.append(f"  channels: {' '.join(report['channel_names'])}")
     if report["encoding"]:
@@ -167,12 +184,19 @@ def _lines(report: dict) -> list[str]:
             f"  encoding: {report['encoding']}, {size(report['image_bytes'])} an image on average; training decodes a "
             "random part of each and resizes it, validation its centre; in threads, ahead of the step (--read-threads)"
         )
+    lines += _source_lines(report["sources"])
     lines.append(f"  in {report['first_file']}:")
     for entry in report["datasets"]:
         lines += [f"    {entry['name']}: {_storage(entry)}", f"      is read: {entry['reading']}"]
         if entry["differs"]:
             lines.append(f"      stored differently in {', '.join(entry['differs'])}")
     return lines + [f"  advice: {text}" for text in report["advice"]]
+
+
+def _source_lines(sources: list[str]) -> list[str]:
+    more = len(sources) - _MOST_SOURCES
+    shown = ", ".join(sources[:_MOST_SOURCES]) + (f" and {more} more" if more > 0 else "")
+    return [f"  takes numbers from other files: {shown}"] if sources else []
 
 
 def _side_text(side: dict | None) -> str:
@@ -211,6 +235,7 @@ def _foreign_lines(report: dict) -> list[str]:
     for name, entry in zip(names, report["datasets"], strict=True):
         packed = " (packed: scale_factor, add_offset)" if entry["packed"] else ""
         lines.append(f"  {name:{width}}  {_storage(entry)}{packed}")
+        lines += _source_lines(entry["sources"])
     return [*lines, *suggestion(report)]
 
 

@@ -9,9 +9,10 @@ import h5py
 import numpy as np
 
 from hpc_train.data.catalogue.conventions import UNPACKED, Missing, Numbers, numbers_of
-from hpc_train.data.hdf5.access import open_hdf5, reason
-from hpc_train.data.hdf5.contents import UNREADABLE, dataset_at, datasets_of, shown
+from hpc_train.data.hdf5.access import elsewhere, open_hdf5, reason
+from hpc_train.data.hdf5.contents import UNREADABLE, dataset_at, datasets_of, path_at, shown
 from hpc_train.data.hdf5.filters import NOT_COMPRESSING, filter_names, load_plugins
+from hpc_train.data.hdf5.sources import MissingSource, sources
 from hpc_train.errors import UserError
 
 # Opening more files would take long, and the files of a data set are mostly stored alike.
@@ -50,7 +51,10 @@ def foreign(files: list[str]) -> dict | None:
     for path in files:
         try:
             with open_hdf5(path) as file:
-                entries = [{"name": name, **_entry_or_none(dataset)} for name, dataset in datasets_of(file).items()]
+                entries = [
+                    {"name": name, **_entry_or_none(dataset), "sources": _taken_from(file, name)}
+                    for name, dataset in datasets_of(file).items()
+                ]
         except UNREADABLE:
             continue
         return {"files": len(files), "file": path, "datasets": entries} if entries else None
@@ -105,6 +109,14 @@ def entry(dataset: h5py.Dataset) -> dict:
         "packed": list(meant.packing) if meant.packing != UNPACKED else None,
         "scale_of_dimension": bool(dataset.is_scale),
     }
+
+
+def _taken_from(file: h5py.File, name: str) -> list[str]:
+    """Paths of the other files that hold bytes of a data set, or what is wrong with them."""
+    try:
+        return list(sources(file, path_at(file, name))) if elsewhere(file, dataset_at(file, name)[0]) else []
+    except MissingSource as missing:
+        return [str(missing)]
 
 
 def suggestion(report: dict) -> list[str]:

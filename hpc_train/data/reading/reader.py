@@ -8,16 +8,19 @@ from typing import Literal
 
 import numpy as np
 
+from hpc_train.data.catalogue.class_map import number_of
 from hpc_train.data.catalogue.conventions import Missing
 from hpc_train.data.catalogue.file_info import NOT_CONTIGUOUS
 from hpc_train.data.catalogue.part import Part
-from hpc_train.data.hdf5.access import lies_in, open_hdf5, reason
+from hpc_train.data.hdf5.access import elsewhere, lies_in, open_hdf5, reason
+from hpc_train.data.hdf5.chunk_index import Unclear
 from hpc_train.data.hdf5.chunks import ChunkedArray, reason_not
-from hpc_train.data.hdf5.contents import dataset_at, member, split_name
+from hpc_train.data.hdf5.contents import dataset_at, member, path_at, split_name
 from hpc_train.data.hdf5.contiguous import LARGE_SAMPLE, ContiguousArray
 from hpc_train.data.hdf5.filters import load_plugins
 from hpc_train.data.hdf5.ragged import RaggedArray, read_lengths
 from hpc_train.data.hdf5.raw_file import File
+from hpc_train.data.hdf5.sources import sources
 from hpc_train.data.hdf5.through_h5py import Hdf5Array
 from hpc_train.data.sample_checks import all_finite, first_problem
 from hpc_train.errors import UserError
@@ -40,7 +43,7 @@ class Reader:
             where they are large, decodes chunks outside HDF5 where it can, and reads the rest with h5py; "map" and
             "read" choose one way for contiguous data; "h5py" reads everything with h5py.
         open_file: opens a path as a `raw_file.File`.
-        ignore: a label that is allowed besides the classes.
+        ignore: a stored label that is allowed besides the classes.
 
     Raises:
         UserError: for encoded images, which `encoded_reader.EncodedReader` reads.
@@ -52,7 +55,8 @@ class Reader:
         if catalogue.encoding != self.encoding:
             catalogue.stored_only("this command")
         self.catalogue, self.check, self.how, self._open_storage = catalogue, check, how, open_file
-        self._ignore, self._labelled = ignore, catalogue.labelled
+        self._ignore, self._ignored = ignore, number_of(ignore, catalogue.labels)
+        self._labelled = catalogue.labelled
         # A file that the cache drops while a thread reads from it is closed when that thread releases it.
         self._open = lru_cache(maxsize=_OPEN_FILES)(self._open_file)
         # Checking a sample takes as long as copying it: one bit for each sample records that it has been checked.
@@ -148,7 +152,7 @@ class Reader:
         for number, (part, values) in enumerate(zip(catalogue.parts, request.arrays, strict=True)):
             labels = values if catalogue.classes and part.role == "target" else None
             found = first_problem(
-                values if number in request.suspect else None, labels, catalogue.classes, self._ignore
+                values if number in request.suspect else None, labels, catalogue.classes, self._ignored
             )
             if number in request.suspect and not (self._labelled and part.role == "target"):
                 found = self._first_absent(part, values, request.indices, found)
@@ -186,7 +190,7 @@ class Reader:
             wrong = stored[places] != values
             if self._ignore is not None:
                 wrong &= values != self._ignore
-                places = np.where(values == self._ignore, self._ignore, places)
+                places = np.where(values == self._ignore, self._ignored, places)
             if wrong.any():
                 place = int(np.argmax(wrong.reshape(len(values), -1).any(axis=1)))
                 label = values[place][wrong[place]].ravel()[0] if values.ndim > 1 else values[place]
@@ -268,18 +272,17 @@ class Reader:
             if dataset is None:
                 raise KeyError(f"{name} is not there")
             why = "asked for" if self.how == "h5py" else reason_not(dataset)
-            if not lies_in(hdf5, dataset):
-                why = "a link to another file"
+            if elsewhere(hdf5, dataset):
+                # HDF5 would take what is missing as the fill value.
+                sources(hdf5, path_at(hdf5, name))
+                why = why if lies_in(hdf5, dataset) else "a link to another file"
             if start != NOT_CONTIGUOUS and self.how != "h5py":
                 shape = dataset.shape[1:] if layout.rows else dataset.shape
                 number = len(dataset) if name in of else rows
                 arrays.append(self._contiguous(name, file, int(start), number, shape, dtype, select))
-            elif why is None:
-                arrays.append(ChunkedArray(dataset, file, layout.rows, select, dtype))
             else:
-                load_plugins()
-                through = True
-                arrays.append(Hdf5Array(dataset, layout.rows, select, why))
+                arrays.append(_chunked(dataset, file, layout.rows, select, dtype, why))
+                through |= isinstance(arrays[-1], Hdf5Array)
             if part := of.get(name):
                 arrays[-1] = RaggedArray(arrays[-1], read_lengths(member(hdf5, part.lengths), dataset), part.shape[0])
         if not through:
@@ -291,13 +294,24 @@ class Reader:
         shapes = []
         for part in self.catalogue.parts:
             number = len(part.datasets)
-            shapes += [(part.shape[1:] if number > 1 else part.shape, part.dtype)] * number
+            shapes += [(part.shape[1:] if number > 1 else part.stored_shape, part.dtype)] * number
         return shapes
 
     def _contiguous(self, name, file: File, at: int, rows: int, shape, dtype, select) -> ContiguousArray:
         small = prod(shape) * dtype.itemsize < LARGE_SAMPLE
         mapped = self.how == "map" or (self.how == "auto" and small)
         return ContiguousArray(name, file, at, rows, shape, dtype, select, mapped)
+
+
+def _chunked(dataset, file: File, rows: bool, select: int | None, dtype, why: str | None):
+    """The array of a data set that is not contiguous; why: the reason to read it through h5py, or None."""
+    if why is None:
+        try:
+            return ChunkedArray(dataset, file, rows, select, dtype)
+        except Unclear as unclear:
+            why = str(unclear)
+    load_plugins()
+    return Hdf5Array(dataset, rows, select, why)
 
 
 class _Request:
@@ -314,7 +328,8 @@ class _Request:
         self.suspect: set[int] = set()
         for number, (part, array) in enumerate(zip(parts, arrays, strict=True)):
             several = len(part.datasets)
-            places = [array] if several == 1 else [array[:, place] for place in range(several)]
+            whole = array[..., 0] if part.added else array
+            places = [whole] if several == 1 else [array[:, place] for place in range(several)]
             # Not a bound method: in a circle the arrays would wait for the garbage collector.
             look = partial(_look, self.suspect, number) if part.dtype.kind == "f" else _nothing
             looks = [look] * several

@@ -1,18 +1,20 @@
 """`hpc-train shard`: repack any data set that the suite reads into shards."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpc_train.console import ProgressLine, say
-from hpc_train.data.options import DataOptions
+from hpc_train.data.catalogue.class_map import number_of
+from hpc_train.data.fields.geometry import GeometryOptions
+from hpc_train.data.options import IgnoreOptions
 from hpc_train.data.shards.compression import Compression, Storage
 from hpc_train.errors import UserError
 from hpc_train.units import MIB, size
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shard(DataOptions):
+class Shard(GeometryOptions, IgnoreOptions):
     """Repack a data set into shards: alone, or over ranks with `mpirun -np 4 hpc-train shard ...`.
 
     To continue after an interruption, give the same command again: shards that are complete are kept.
@@ -79,7 +81,12 @@ def _repack(options: Shard, catalogue, beside: list, comm) -> None:
 
     split = catalogue.split
     catalogue.stored_only("`hpc-train shard`")
-    work = _plan(options, catalogue, beside, on_root(comm, lambda: source_hash(catalogue)))
+    if options.geometry:
+        catalogue = replace(catalogue, geometry=options.geometry)
+    # As recorded in the shards: a number, not a stored label.
+    ignore = options.ignored_label(catalogue)
+    catalogue = replace(catalogue, ignore_label=number_of(ignore, catalogue.labels))
+    work = _plan(options, catalogue, beside, ignore, on_root(comm, lambda: source_hash(catalogue)))
     # Before any rank writes, so that all agree on which shards are complete.
     kept = on_root(comm, work.begin)
     mine = [shard for shard in range(work.shards) if shard not in kept][comm.rank :: comm.size]
@@ -105,7 +112,7 @@ def _repack(options: Shard, catalogue, beside: list, comm) -> None:
             say(f"warning: {split}: {warning}", sys.stderr)
 
 
-def _plan(options: Shard, catalogue, beside: list, source: str):
+def _plan(options: Shard, catalogue, beside: list, ignore: int | None, source: str):
     from hpc_train.data.repack.conversion import Conversion
     from hpc_train.data.repack.split import SplitShards
 
@@ -121,7 +128,7 @@ def _plan(options: Shard, catalogue, beside: list, source: str):
         source,
         f"{len(catalogue.files)} {catalogue.layout.name} files of {options.data.resolve().name}",
         options.output,
-        Conversion(catalogue, options.float16, options.shuffle_seed, beside),
+        Conversion(catalogue, options.float16, options.shuffle_seed, beside, ignore),
         Storage(options.compression, max(1, int(options.chunk_mib * MIB))),
         shards if options.shards or options.shard_mib else None,
     )

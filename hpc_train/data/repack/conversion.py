@@ -25,6 +25,7 @@ class Conversion:
         float16: store floating-point inputs in half precision.
         seed: of a random order; None keeps the catalogue's order.
         beside: catalogues of other splits, whose values shall get the same types; labels keep theirs.
+        ignore: a stored label that is allowed besides the classes.
 
     Attributes:
         kinds: {data set: (shape of a sample, dtype)} of the result, little endian.
@@ -38,12 +39,12 @@ class Conversion:
             holds exactly.
     """
 
-    def __init__(self, catalogue, float16: bool = False, seed: int | None = None, beside=()):
+    def __init__(self, catalogue, float16: bool = False, seed: int | None = None, beside=(), ignore: int | None = None):
         from hpc_train.data.reading.reader import Reader
 
         self.catalogue, self.seed = catalogue, seed
         # Readers check for NaN and for labels outside the classes.
-        self._readers = list(map(Reader, _forms(catalogue)))
+        self._readers = [Reader(form, ignore=ignore) for form in _forms(catalogue)]
         self._form_of = np.array(catalogue.form_of or [0] * len(catalogue.files))
         self._dtypes = [_common_dtype(catalogue, number, beside) for number in range(len(catalogue.parts))]
         self._threads = ThreadPoolExecutor(min(_MOST_THREADS, len(os.sched_getaffinity(0))))

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hpc_train.data.fields.grid import read_grid
+from hpc_train.data.fields.geometry import grid_of
+from hpc_train.data.fields.grid import Grid
 from hpc_train.data.hdf5.access import open_hdf5, reason
 from hpc_train.data.repack.conversion import Conversion
 from hpc_train.data.shards.compression import Storage
@@ -72,7 +73,13 @@ class SplitShards:
             labels += f" {[dtype.str for _, dtype in conversion.kinds.values()]}"
         if catalogue.labels:
             labels += f" {catalogue.labels}"
-        self._coordinates = coordinates_of(catalogue)
+        for given in (catalogue.geometry, catalogue.ignore_label):
+            if given not in ("", None):
+                labels += f" {given}"
+        grid = map_grid(catalogue)
+        degrees = grid and not (grid.assumed or grid.numbered)
+        self._coordinates = {"latitude": grid.latitudes, "longitude": grid.longitudes} if degrees else {}
+        self._geometry = grid.geometry if grid else catalogue.geometry
         self.recipe = _hash(f"{content} {source} {labels} {self.shards} {storage}")
         self._written = [0, 0]
 
@@ -154,6 +161,8 @@ class SplitShards:
             "class_names": list(catalogue.class_names),
             "channels": "first" if catalogue.channel_axis_of(catalogue.inputs[0]) == 0 else "last",
             **({"channel_names": list(catalogue.channel_names)} if catalogue.channel_names else {}),
+            **({"geometry": self._geometry} if self._geometry else {}),
+            **({} if catalogue.ignore_label is None else {"ignore_label": catalogue.ignore_label}),
             "source": self.provenance,
             "fingerprint": self.fingerprint,
             "recipe": self.recipe,
@@ -166,12 +175,10 @@ class SplitShards:
         )
 
 
-def coordinates_of(catalogue) -> dict:
-    """Latitudes and longitudes of the source's maps, if its files have them."""
-    if len(catalogue.targets) != 1 or len(catalogue.target_shape) != 2:
-        return {}
-    grid = read_grid(catalogue.files[0], *catalogue.target_shape)
-    return {} if grid.assumed else {"latitude": grid.latitudes, "longitude": grid.longitudes}
+def map_grid(catalogue) -> Grid | None:
+    """Where the source's maps are; None where its targets are no maps."""
+    maps = len(catalogue.targets) == 1 and len(catalogue.target_shape) == 2
+    return grid_of(catalogue) if maps else None
 
 
 def source_hash(catalogue) -> str:

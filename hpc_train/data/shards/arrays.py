@@ -55,7 +55,8 @@ def write_shards(
         compression: "none", or how the chunks are compressed.
         chunk_bytes: size of a chunk before compression, about.
         coordinates: {"latitude": (h,), "longitude": (w,)} of the samples' grid in degrees, or none.
-        description: the fields of `Description`: classes=N, and if known class_names, channels, channel_names, source.
+        description: the fields of `Description`: classes=N, and if known class_names, channels, channel_names,
+            target_names, source.
 
     Returns:
         The paths of the shards.
@@ -67,7 +68,7 @@ def write_shards(
     described, storage = Description(**description), Storage(compression, chunk_bytes)
     where = described.where(split)
     arrays = _by_dataset(inputs, targets, weights)
-    check_arrays(where, arrays, described.classes, described.class_names)
+    check_arrays(where, arrays, described.classes, described.class_names, described.ignore_label)
     first = next(iter(arrays.values()))
     samples = len(first)
     if shards is None:

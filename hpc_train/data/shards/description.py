@@ -13,14 +13,20 @@ class Description:
         class_names: one for each class, or none.
         channels: the axis of an input sample that counts the channels, "last" or "first".
         channel_names: one for each channel of an input sample, or none.
+        target_names: one for each component of a target, or none.
         source: where the data came from.
+        ignore_label: a label, maybe outside the classes, of pixels that do not count; or None.
+        geometry: what maps show, "globe", "region" or "picture"; "" where it is not known, or follows from coordinates.
     """
 
     classes: int
     class_names: Sequence[str] = ()
     channels: str = "last"
     channel_names: Sequence[str] = ()
+    target_names: Sequence[str] = ()
     source: str = ""
+    geometry: str = ""
+    ignore_label: int | None = None
 
     def __post_init__(self) -> None:
         if self.channels not in ("first", "last"):
@@ -44,5 +50,8 @@ class Description:
             "class_names": list(self.class_names),
             "channels": self.channels,
             **({"channel_names": list(self.channel_names)} if self.channel_names else {}),
+            **({"target_names": list(self.target_names)} if self.target_names else {}),
+            **({"geometry": self.geometry} if self.geometry else {}),
+            **({} if self.ignore_label is None else {"ignore_label": self.ignore_label}),
             "source": " ".join(self.source.split()),
         }

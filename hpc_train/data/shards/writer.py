@@ -44,11 +44,11 @@ class ShardWriter:
     ):
         self.path, self.samples, self.attributes = Path(path), samples, attributes
         self.coordinates = coordinates or {}
-        storage = storage or Storage()
+        storage, ignored = storage or Storage(), attributes.get("ignore_label")
         self._file = open_hdf5(path, "w", **file_options(storage))
         try:
             self._arrays = [
-                _Array(self._file, name, (samples, *shape), np.dtype(dtype).newbyteorder("<"), storage)
+                _Array(self._file, name, (samples, *shape), np.dtype(dtype).newbyteorder("<"), storage, ignored)
                 for name, (shape, dtype) in kinds.items()
             ]
         except BaseException:
@@ -91,7 +91,7 @@ class ShardWriter:
         low, high = 0, -1
         if self.attributes["classes"]:
             (labels,) = (array for array in self._arrays if array.name.split("/")[0] == "targets")
-            low, high = int(labels.low), int(labels.high)
+            low, high = (low, high) if labels.low is None else (int(labels.low), int(labels.high))
         names = [array.name for array in self._arrays]
         version = {"version": VERSION} if names == PAIR else {"version": PARTS_VERSION, "parts": names}
         known = {"format": FORMAT, **version, "target_min": low, "target_max": high}
@@ -99,10 +99,10 @@ class ShardWriter:
 
 
 class _Array:
-    """One data set, its running checksums and its range."""
+    """One data set, its running checksums and, of targets, the range of what is not ignored."""
 
-    def __init__(self, file, name, shape, dtype, storage):
-        self.name, self.dtype = name, dtype
+    def __init__(self, file, name, shape, dtype, storage, ignored=None):
+        self.name, self.dtype, self._ignored = name, dtype, ignored
         self.checksums = Checksums(storage.run(prod(shape[1:]) * dtype.itemsize))
         self.rows, self.low, self.high = 0, None, None
         # Compressing class numbers saves next to nothing, and reading one would decode thousands.
@@ -115,8 +115,9 @@ class _Array:
         if not len(piece):
             return
         self._dataset[self.rows : self.rows + len(piece)] = piece
-        if self.name.startswith("targets"):
-            low, high = piece.min(), piece.max()
+        counted = piece if self._ignored is None else piece[piece != self._ignored]
+        if self.name.startswith("targets") and counted.size:
+            low, high = counted.min(), counted.max()
             self.low = low if self.low is None else min(self.low, low)
             self.high = high if self.high is None else max(self.high, high)
         self.checksums.update(piece)

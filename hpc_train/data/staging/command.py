@@ -1,7 +1,5 @@
 """`hpc-train stage`: copy a data set to every node's own storage."""
 
-import glob
-import itertools
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,16 +44,16 @@ def run(options: Stage) -> None:
 
 def stage_to(options: Stage, comm) -> Path:
     """Stage the data and return the path of their copy on this node. Collective; raises as `run` does."""
+    from hpc_train.data.catalogue.layout import data_folder, list_files
+
     files: list[str] = []
     with agree(comm):
         to = _destination(options)
         if comm.rank == 0:
-            from hpc_train.data.catalogue.layout import list_files
-
             files = list_files(options.data)
     from hpc_train.data.staging.stage import stage
 
-    root = _root(options.data)
+    root = data_folder(options.data)
     staged = stage(files, root, to, comm, options.part, options.verify, options.retries)
     return staged.directory / options.data.relative_to(root)
 
@@ -70,13 +68,3 @@ def _destination(options: Stage) -> Path:
     if options.data.is_dir() and inside.is_relative_to(os.path.realpath(options.data)):
         raise UserError(f"--to {to} lies inside the data {options.data}; stage to a folder outside it")
     return to
-
-
-def _root(data: Path) -> str:
-    if data.is_dir():
-        return str(data)
-    if data.is_file():
-        return str(data.parent)
-    # The root of a pattern is the folders before the first wildcard.
-    plain = itertools.takewhile(lambda name: not glob.has_magic(name), data.parent.parts)
-    return str(Path(*plain))

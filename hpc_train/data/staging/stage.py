@@ -18,6 +18,7 @@ import numpy as np
 
 from hpc_train.console import say
 from hpc_train.data.staging.broadcast import transfer
+from hpc_train.data.staging.complete import check_complete
 from hpc_train.data.staging.copying import UNREADABLE, Copier
 from hpc_train.data.staging.destination import check_place, check_unmixed, clear, names_to_keep, prepare
 from hpc_train.data.staging.manifest import Manifest, Source
@@ -76,10 +77,10 @@ def stage(
         copier: how storage is accessed.
 
     Raises:
-        UserError: a source is missing, changes or cannot be read; a destination cannot be written, is too small or
-            holds data files that no job staged; or a copy still fails after all retries. Errors found before or after
-            the copying are raised on all ranks. A storage error during the copying is raised on one rank, which must
-            then end the others (`parallel.mpi.job`).
+        UserError: a source is missing, changes, cannot be read or has bytes in a file that is not staged; a
+            destination cannot be written, is too small or holds data files that no job staged; or a copy still fails
+            after all retries. Errors found before or after the copying are raised on all ranks. A storage error during
+            the copying is raised on one rank, which must then end the others (`parallel.mpi.job`).
     """
     began = time.perf_counter()
     manifest = Manifest(Path(os.path.abspath(destination)))
@@ -126,6 +127,9 @@ class _Job:
         lacking, damaged = self._inspect(verify)
         _list(self.report, "damaged, staged again", self.comm.gather([(self.nodes.name, name, "") for name in damaged]))
         with agree(self.comm):
+            # One rank looks into each file.
+            mine = range(self.comm.rank, len(self.sources), self.comm.size)
+            check_complete([self.sources[i].path for i in mine if lacking[i]], self.files)
             if self.nodes.local == 0:
                 _check_space(_bytes(self.sources, lacking), self.manifest, self.nodes, self.copier)
         return lacking

@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from hpc_train.console import ProgressLine, say
+from hpc_train.data.catalogue.axes import axes_note
+from hpc_train.data.catalogue.class_map import number_of
 from hpc_train.data.options import LabelOptions
 from hpc_train.errors import UserError
 from hpc_train.parallel.world import threads_per_rank
@@ -47,7 +49,8 @@ def run(options: Stats) -> None:
 
     options.check_annotation()
     with job() as comm:
-        catalogue = options.one_label_map(options.catalogue(options.split, comm), comm)
+        catalogue = options.with_channels(options.one_label_map(options.catalogue(options.split, comm), comm))
+        ignore = options.ignored_label(catalogue)
         with agree(comm):
             folder = _prepare_output(options) if comm.rank == 0 else None
         began = time.perf_counter()
@@ -55,7 +58,7 @@ def run(options: Stats) -> None:
         threads = _threads(comm)
         # Rank 0's share stands for all: the shares are equal.
         with closing(ProgressLine(options.split, last - first, comm.rank == 0)) as progress:
-            mine = count(catalogue, first, last, options.skip_nan, threads, progress.add, options.ignore_label)
+            mine = count(catalogue, first, last, options.skip_nan, threads, progress.add, ignore)
         parts = comm.gather(mine)
         if comm.rank == 0:
             total = parts[0]
@@ -83,7 +86,7 @@ def count(
         skip_nan: leave out NaN, infinite and missing values.
         threads: number of threads that read and count.
         add: called with the samples and bytes of every finished batch.
-        ignore: a label that is not counted.
+        ignore: a stored label that is not counted.
 
     Raises:
         UserError: a sample cannot be read, holds a label that is not a class, or (without `skip_nan`) holds NaN,
@@ -95,8 +98,8 @@ def count(
     total = Statistics.empty(catalogue.channels_of(first_input), catalogue.classes)
     rows = max(1, _BATCH_BYTES // threads // max(1, catalogue.sample_bytes))
     batches = (range(at, min(at + rows, last)) for at in range(first, last, rows))
-    reader = _open_reader(catalogue)
-    how = skip_nan, ignore
+    reader = _open_reader(catalogue, ignore)
+    how = skip_nan, number_of(ignore, catalogue.labels)
     with closing(reader), ThreadPoolExecutor(threads) as pool:
         work = deque(pool.submit(_count_batch, reader, batch, *how) for batch in islice(batches, threads + 1))
         # In the order of the samples: the first bad one is reported.
@@ -115,11 +118,11 @@ def _unpacked(statistics, part):
     return statistics.unpacked(scale, offset) if part.packed else statistics
 
 
-def _open_reader(catalogue):
+def _open_reader(catalogue, ignore: int | None):
     from hpc_train.data.reading.encoded_reader import open_reader
 
     if not catalogue.encoding:
-        return open_reader(catalogue, check=False)
+        return open_reader(catalogue, check=False, ignore=ignore)
     from hpc_train.parallel.quiet import quiet_import
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -206,6 +209,8 @@ def _finish(options: Stats, catalogue, total, folder: Path, ranks: int, seconds:
         fingerprint=catalogue.fingerprint,
     )
     what = catalogue.inputs[0].label if catalogue.inputs[0].name else "channel"
+    if note := axes_note(catalogue):
+        say(f"note: {note}")
     rate = f"{size(total.samples * catalogue.sample_bytes / seconds)}/s"
     say(
         f"{options.split}: {total.samples} samples of {catalogue.sample_text}, {rate} in "

@@ -1,7 +1,7 @@
-"""Transform maps of a sphere between the reader and the network: crop, turn and mirror them, and map their labels.
+"""Transform maps between the reader and the network: crop, turn and mirror them, and map their labels.
 
-A map that is turned is global: its last column is beside the first. The rows of a map that is mirrored are symmetric
-about the equator.
+A map that is turned is global: its last column is beside the first. The rows of a map that is mirrored at the equator
+are symmetric about it. Plain pictures are turned upside down, and left and right are swapped.
 """
 
 import numpy as np
@@ -21,16 +21,18 @@ class FieldTransform:
             with labels (height, width).
         classes: the map from stored labels to classes.
         roll: turn each map in longitude by a random number of columns.
-        flip: mirror a map at the equator half of the time.
+        flip: mirror a map at the equator, or a picture at its middle row, half of the time.
         crop: (height, width) of the random part to take of each map.
         turned: numbers of the channels whose sign changes in a mirrored map.
         wraps: the random part may cross the left and right edge.
+        mirror: swap left and right half of the time.
+        picture: the maps are plain pictures, which `describe` calls so.
 
     Raises:
         UserError: on every rank, for a part that is larger than the map, or a sign that the data cannot hold.
     """
 
-    # Random numbers of a sample: first row, first column, whether it is mirrored.
+    # Random numbers of a sample: first row, first column, and 1 if it is flipped plus 2 if it is mirrored.
     NUMBERS = 3
 
     def __init__(
@@ -42,11 +44,14 @@ class FieldTransform:
         crop: tuple[int, int] | None = None,
         turned: tuple[int, ...] = (),
         wraps: bool = True,
+        mirror: bool = False,
+        picture: bool = False,
     ):
         self._first = stored.channel_axis == 0
         self._channels = stored.input_shape[stored.channel_axis]
         self._map, self._part = stored.target_shape, tuple(crop or stored.target_shape)
         self._roll, self._flip, self._crop, self._wraps = roll, flip, crop, wraps
+        self._mirror, self._picture = mirror, picture
         self._classes = classes
         if any(part > whole for part, whole in zip(self._part, self._map, strict=True)):
             sizes = (" x ".join(map(str, size)) for size in (self._part, self._map))
@@ -57,7 +62,7 @@ class FieldTransform:
     @property
     def varies(self) -> bool:
         """Whether training changes the maps."""
-        return bool(self._roll or self._flip or self._crop)
+        return bool(self._roll or self._flip or self._crop or self._mirror)
 
     def draw(self, seed: int, epoch: int, samples: np.ndarray) -> np.ndarray:
         """Random numbers, int32 (samples, NUMBERS), of the samples of these numbers, int64 (samples,), in an epoch."""
@@ -67,7 +72,9 @@ class FieldTransform:
         for row, sample in zip(drawn, samples, strict=True):
             random = np.random.default_rng([seed % 2**64, epoch, int(sample)])
             top, left, flip = random.integers(0, (height - self._part[0] + 1, lefts, 2))
-            row[:] = top, left if moves else 0, flip if self._flip else 0
+            # The last number is drawn only where it is used: others get the same numbers without it.
+            mirror = random.integers(0, 2) if self._mirror else 0
+            row[:] = top, left if moves else 0, (flip if self._flip else 0) + 2 * mirror
         return drawn
 
     def describe(self) -> list[str]:
@@ -75,10 +82,14 @@ class FieldTransform:
         lines = []
         if self._roll:
             lines.append("turned in longitude by any number of columns")
-        if self._flip:
+        if self._flip and self._picture:
+            lines.append("turned upside down half of the time")
+        elif self._flip:
             lines.append(
                 f"mirrored at the equator half of the time, with the sign of {self._named or 'no channel'} changed"
             )
+        if self._mirror:
+            lines.append("left and right swapped half of the time")
         if self._crop:
             lines.append("a random part of {2} x {3} of each map of {0} x {1}".format(*self._map, *self._part))
         return [f"training: {'; '.join(lines)}"] if lines else []
@@ -106,7 +117,7 @@ class FieldTransform:
         inputs = self._window(inputs, int(self._first), top, left, flip)
         targets = self._window(targets, 0, top, left, flip)
         if self._sign:
-            inputs = tf.cond(flip > 0, lambda: self._turn(inputs), lambda: inputs)
+            inputs = tf.cond(flip % 2 > 0, lambda: self._turn(inputs), lambda: inputs)
         return inputs, targets
 
     def _window(self, values: tf.Tensor, axis: int, top, left, flip) -> tf.Tensor:
@@ -114,12 +125,15 @@ class FieldTransform:
         height, width = self._part
         if self._flip or self._crop:
             rows = tf.range(height)
-            values = tf.gather(values, top + tf.where(flip > 0, height - 1 - rows, rows), axis=axis)
+            values = tf.gather(values, top + tf.where(flip % 2 > 0, height - 1 - rows, rows), axis=axis)
         if self._roll or self._crop:
             before = (slice(None),) * (axis + 1)
             beyond = tf.maximum(left + width - self._map[1], 0)
             parts = [values[(*before, part)] for part in (slice(left, left + width), slice(beyond))]
             values = tf.concat(parts, axis + 1)
+        if self._mirror:
+            columns = tf.range(width)
+            values = tf.gather(values, tf.where(flip > 1, width - 1 - columns, columns), axis=axis + 1)
         return values
 
     def _turn(self, inputs: tf.Tensor) -> tf.Tensor:

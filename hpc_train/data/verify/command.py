@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc_train.console import ProgressLine, say
-from hpc_train.data.options import DataOptions
+from hpc_train.data.options import IgnoreOptions
 from hpc_train.errors import UserError
 from hpc_train.units import size
 
 
 @dataclass(frozen=True)
-class Verify(DataOptions):
+class Verify(IgnoreOptions):
     """Read all of a data set and list what is broken; alone, or over ranks with `mpirun -np 4 hpc-train verify ...`.
 
     Opens every file and decodes every chunk and every image. Shapes and types of all files must agree, shards must be
@@ -53,16 +53,17 @@ def run(options: Verify) -> None:
 
 def verify(options: Verify, split: str, comm) -> list[str]:
     """The faults of a split, one line each, the same on every rank; prints one line if there are none. Collective."""
+    from hpc_train.data.catalogue.layout import data_folder
     from hpc_train.data.verify.scan import scan
     from hpc_train.parallel.mpi import on_root
 
     began = time.perf_counter()
     files, layout, problems = on_root(comm, lambda: _files(options, split))
-    mine = files[comm.rank :: comm.size]
+    mine, classes = files[comm.rank :: comm.size], options.classes or len(options.class_names)
     progress = ProgressLine(f"{split}:", max(1, len(mine)), comm.rank == 0, "files")
-    scans = []
+    scans, within = [], None if options.follow_external else data_folder(options.data)
     for path in mine:
-        scans.append(scan(path, layout, split, options.classes or 0, options.labels()))
+        scans.append(scan(path, layout, split, classes, options.labels(), options.ignore_label, within))
         progress.add(1, scans[-1].bytes)
     progress.close()
     parts = comm.allgather(scans)
@@ -140,7 +141,7 @@ def _summary(options: Verify, split: str, layout, scans, seconds: float) -> None
     samples = sum(found.info.samples for found in scans)
     from hpc_train.data.catalogue.part import Part, labelled
 
-    classes = scans[0].info.common.classes or options.classes or options.labels()
+    classes = scans[0].info.common.classes or options.classes or options.class_names or options.labels()
     parts = map(Part.of, layout.places, scans[0].info.common.kinds)
     labels = labelled(layout, 0, [part for part in parts if part.role == "target"])
     unchecked = "; label values are not checked, because --classes is not given" if labels and not classes else ""

@@ -36,7 +36,15 @@ class Scan:
     """Bytes that were read, uncompressed."""
 
 
-def scan(path: str, layout: Layout, split: str | None, classes: int = 0, labels: tuple[int, ...] = ()) -> Scan:
+def scan(
+    path: str,
+    layout: Layout,
+    split: str | None,
+    classes: int = 0,
+    labels: tuple[int, ...] = (),
+    ignore: int | None = None,
+    within: str | None = None,
+) -> Scan:
     """Read all of a file with HDF5: decode every chunk and image, check every value, compute every checksum.
 
     Args:
@@ -45,6 +53,8 @@ def scan(path: str, layout: Layout, split: str | None, classes: int = 0, labels:
         split: name of the split.
         classes: labels must lie in [0, classes); 0 if unknown. Shards store the number themselves.
         labels: the stored labels, where these are other numbers.
+        ignore: a label that is allowed besides these; by default the one that a shard records.
+        within: as in `inspect_file`.
 
     Returns:
         What was found; a broken file raises no error, its faults are in the result.
@@ -52,22 +62,23 @@ def scan(path: str, layout: Layout, split: str | None, classes: int = 0, labels:
     found = Scan(path)
     load_plugins()
     try:
-        found.info = inspect_file(path, layout, split)
+        found.info = inspect_file(path, layout, split, within)
     except UserError as error:
         found.problems.append(str(error))
         return found
-    classes = found.info.common.classes or classes
+    common = found.info.common
+    classes, ignore = common.classes or classes, common.ignore_label if ignore is None else ignore
     try:
         with open_hdf5(path) as file:
             roles = [(place.role, name) for place in layout.places for name in place.datasets]
             # A data set that is input and target is read once.
             for role, name in {name: (role, name) for role, name in roles}.values():
-                if found.info.common.encoding and role == "input":
+                if common.encoding and role == "input":
                     found.bytes += file[name].size
                     texts = scan_images(file, found.info, ranges)
                 else:
                     known = (labels or range(classes)) if role == "target" else range(0)
-                    texts = _scan_array(file, layout, name, known, found)
+                    texts = _scan_array(file, layout, name, known, ignore, found)
                 found.problems += [f"{path}: {name}: {text}" for text in texts]
     # h5py raises many kinds of errors for damaged metadata.
     except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
@@ -75,7 +86,9 @@ def scan(path: str, layout: Layout, split: str | None, classes: int = 0, labels:
     return found
 
 
-def _scan_array(file: h5py.File, layout: Layout, name: str, labels: Sequence[int], found: Scan) -> list[str]:
+def _scan_array(
+    file: h5py.File, layout: Layout, name: str, labels: Sequence[int], ignore: int | None, found: Scan
+) -> list[str]:
     dataset, select = dataset_at(file, name)
     stored = file.get(f"checksums/{split_name(name)[0]}") if layout.name == SHARDS.name else None
     checksums = None if stored is None else Checksums(int(stored.attrs["rows"]))
@@ -100,9 +113,10 @@ def _scan_array(file: h5py.File, layout: Layout, name: str, labels: Sequence[int
         if bad:
             unreadable.append(block)
         not_finite += (block.start + rows_not_finite(values)).tolist()
-        rows = _outside(values, labels) if labels else ()
+        counted = values if not labels or ignore is None else np.where(values == ignore, labels[0], values)
+        rows = _outside(counted, labels) if labels else ()
         if len(rows) and label is None:
-            label = bad_label(values[rows[0]], len(labels))
+            label = bad_label(counted[rows[0]], len(labels))
         outside += [block.start + int(row) for row in rows]
         if checksums:
             checksums.update(np.ascontiguousarray(values, dataset.dtype.newbyteorder("<")))

@@ -6,12 +6,14 @@ from hpc_train.parallel.metrics import ExactMetrics
 from hpc_train.parallel.sync.broadcast import Broadcast, broadcast_variables
 from hpc_train.parallel.sync.equal import EqualReplicas
 from hpc_train.parallel.sync.local_state import AverageStatistics, average_local_state
+from hpc_train.parallel.sync.samples_seen import SamplesSeen
 from hpc_train.parallel.sync.stops import StopTogether
 
 __all__ = [
     "AverageStatistics",
     "Broadcast",
     "EqualReplicas",
+    "SamplesSeen",
     "StopTogether",
     "average_local_state",
     "broadcast_variables",
@@ -20,7 +22,10 @@ __all__ = [
 
 
 def callbacks(
-    check_every: int = 500, validation_steps: int | None = None, local_state: str = "average"
+    check_every: int = 500,
+    validation_steps: int | None = None,
+    local_state: str = "average",
+    check_samples: bool = True,
 ) -> list[keras.callbacks.Callback]:
     """The callbacks that every distributed `fit` needs.
 
@@ -28,6 +33,13 @@ def callbacks(
         check_every: steps between two checks that replicas are equal; 0 checks at the end only.
         validation_steps: see `ExactMetrics`.
         local_state: see `AverageStatistics`.
+        check_samples: warn after the first epoch where ranks have seen the same samples; see `SamplesSeen`.
     """
-    exact = [ExactMetrics(validation_steps), Broadcast(), AverageStatistics(local_state), EqualReplicas(check_every)]
+    exact: list[keras.callbacks.Callback] = [
+        ExactMetrics(validation_steps),
+        Broadcast(),
+        AverageStatistics(local_state),
+        EqualReplicas(check_every),
+    ]
+    exact += [SamplesSeen()] if check_samples else []
     return [StopTogether(exact), *exact]

@@ -9,7 +9,7 @@ import numpy as np
 from hpc_train.data.catalogue.layout import find_files
 from hpc_train.data.catalogue.part import Part
 from hpc_train.data.hdf5.access import open_hdf5
-from hpc_train.data.hdf5.contents import dataset_at, text_attribute
+from hpc_train.data.hdf5.contents import dataset_at, text_attribute, texts_attribute
 from hpc_train.predict.map_source import places
 from hpc_train.predict.run_data import without_targets
 from hpc_train.predict.samples import RunSamples
@@ -136,5 +136,7 @@ def _targets(catalogue, parts: tuple[Part, ...]) -> tuple[Target, ...]:
             plain = "inputs" if part.role == "input" else "target"
             name = part.name or (plain if several else short[0])
             channels = tuple(catalogue.channel_names) if part is catalogue.inputs[0] else ()
+            if part.role == "target" and len(parts) == 1:
+                channels = texts_attribute(file, "target_names")
             found.append(Target(name, part.shape, short if several and not channels else (), units, channels))
     return tuple(found)

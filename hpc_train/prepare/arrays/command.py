@@ -1,7 +1,7 @@
 """`hpc-train prepare arrays`: NumPy arrays of any shape as shards."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -37,8 +37,15 @@ class Arrays:
     """The .npy file, or array, of the test inputs, instead of --test-fraction."""
     test_targets: str | None = None
     """The .npy file, or array, of the test targets."""
-    channels: Literal["last", "first"] = "last"
-    """The axis of an input sample that counts its channels."""
+    class_names: tuple[str, ...] = ()
+    """Names of the classes, such as glaze crack hole, instead of --classes."""
+    geometry: Literal["globe", "region", "picture"] | None = None
+    """What maps show, if the samples are maps: the whole Earth, a part of it, or no map, such as photographs."""
+    ignore_label: int | None = None
+    """With --classes or --class-names: a target, such as 255, of pixels that do not count."""
+    channels: Literal["last", "first", "none"] = "last"
+    """The axis of an input sample that counts its channels; none: samples are maps (height, width) of one channel, for
+    which an axis is added."""
     channel_names: tuple[str, ...] = ()
     """Names of the channels."""
     shards: int | None = None
@@ -54,6 +61,8 @@ def run(options: Arrays) -> None:
         UserError: an option or an array is wrong, or the shards cannot be written.
     """
     _check_options(options)
+    if options.class_names:
+        options = replace(options, classes=len(options.class_names))
     from hpc_train.prepare.arrays.samples import read_splits
     from hpc_train.prepare.splits import write_splits
 
@@ -68,7 +77,10 @@ def run(options: Arrays) -> None:
         options.output,
         splits,
         classes=options.classes or 0,
-        channels=options.channels,
+        class_names=options.class_names,
+        geometry=options.geometry or "",
+        ignore_label=options.ignore_label,
+        channels="first" if options.channels == "first" else "last",
         channel_names=options.channel_names,
         source=f"arrays {options.inputs} and {options.targets}" + (f" of {options.data}" if options.data else ""),
         shards=options.shards,
@@ -91,5 +103,11 @@ def _check_options(options: Arrays) -> None:
         )
     if options.test_fraction is not None and not 0 <= options.test_fraction < 1:
         raise UserError(f"--test-fraction is {options.test_fraction}; give at least 0, and less than 1")
+    if options.ignore_label is not None and not (options.classes or options.class_names):
+        raise UserError("--ignore-label is for class numbers; give --classes or --class-names too")
+    if options.class_names and options.classes not in (None, len(options.class_names)):
+        raise UserError(
+            f"--class-names has {len(options.class_names)} names, but --classes is {options.classes}; leave it out"
+        )
     if options.classes is not None and options.classes < 1:
         raise UserError(f"--classes is {options.classes}; give at least 1")

@@ -39,19 +39,21 @@ def read_splits(options, names: dict[str, tuple[str, str]]) -> dict[str, tuple[R
             targets = _labels(shown[split][1], targets, options.classes)
             splits[split] = inputs, targets
         _check_values(shown[split][0], inputs)
-        _check_values(shown[split][1], targets, options.classes)
+        _check_values(shown[split][1], targets, options.classes, options.ignore_label)
+        if options.channels == "none":
+            splits[split] = inputs[..., np.newaxis], targets
     _check_channels(options, splits["train"][0])
     _check_same(shown, splits)
     if not options.test_fraction:
-        return {split: _rows(*pair, slice(None), options.classes) for split, pair in splits.items()}
+        return {split: _rows(*pair, slice(None), options) for split, pair in splits.items()}
     inputs, targets = splits["train"]
     groups = np.asarray(targets) if options.classes and targets.ndim == 1 else np.zeros(len(targets), int)
     testing = held_out(groups, options.test_fraction, options.seed)
     chosen = {"train": np.flatnonzero(~testing), "test": np.flatnonzero(testing)}
-    return {split: _rows(inputs, targets, numbers, options.classes) for split, numbers in chosen.items()}
+    return {split: _rows(inputs, targets, numbers, options) for split, numbers in chosen.items()}
 
 
-def _rows(inputs, targets, chosen, classes: int | None) -> tuple[Rows, Rows]:
+def _rows(inputs, targets, chosen, options) -> tuple[Rows, Rows]:
     """The chosen rows, an array of their numbers or slice(None), of both arrays."""
     samples = len(inputs) if isinstance(chosen, slice) else len(chosen)
 
@@ -60,8 +62,11 @@ def _rows(inputs, targets, chosen, classes: int | None) -> tuple[Rows, Rows]:
         # Masks of truth values are numbers.
         return Rows(samples, array.shape[1:], np.uint8 if dtype.kind == "b" else dtype, take)
 
-    whole = classes and targets.dtype.kind == "f"
-    return rows(inputs, inputs.dtype), rows(targets, np.min_scalar_type(classes - 1) if whole else targets.dtype)
+    dtype = targets.dtype
+    if options.classes and dtype.kind == "f":
+        numbers = options.classes - 1, options.ignore_label or 0
+        dtype = np.result_type(*map(np.min_scalar_type, numbers))
+    return rows(inputs, inputs.dtype), rows(targets, dtype)
 
 
 def _of_npy(name: str) -> np.ndarray:
@@ -94,11 +99,11 @@ def _check_kind(name: str, array: np.ndarray) -> None:
         raise UserError(f"{name}: has no samples (its shape is {array.shape}); give an array (samples, ...)")
 
 
-def _check_values(name: str, array: np.ndarray, classes: int | None = None) -> None:
+def _check_values(name: str, array: np.ndarray, classes: int | None = None, ignore: int | None = None) -> None:
     """Check all values, piece by piece, so that messages have the rows of the file."""
     for rows in pieces(array, 0, len(array)):
         block = np.ascontiguousarray(array[rows], array.dtype.newbyteorder("="))
-        row, problem = first_problem(None, block, classes) if classes else first_problem(block, None, 0)
+        row, problem = first_problem(None, block, classes, ignore) if classes else first_problem(block, None, 0)
         if row is not None:
             remedy = "class numbers count from 0: fix them, or --classes" if classes else "fix it, or leave the row out"
             raise UserError(f"{name}: row {rows.start + row} {problem}; {remedy}")

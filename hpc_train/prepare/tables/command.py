@@ -98,6 +98,7 @@ def _write(options: TableOptions, table, first_test: int | None) -> None:
         classes=encoding.classes,
         class_names=encoding.class_names,
         channel_names=encoding.names,
+        target_names=[] if encoding.classes else table.roles.targets,
         source=f"columns of {table.paths[0]}" + (f", missing values filled with {filled}" if filled else ""),
         shards=options.shards,
         compression=options.compression,

@@ -62,15 +62,20 @@ def check(judge, name: str, target, output, classes: int = 0, where: str = "") -
     if kind == "classes":
         _check_classes(name, wanted, given, floating, dtype, classes)
     elif kind == "values" and not _same(wanted, given):
-        hint = (
-            "; for class numbers use sparse_categorical_crossentropy"
-            if not floating and _numbers_of_classes(wanted, given)
-            else ""
-        )
         raise UserError(
-            f"{name} compares values one by one, and targets have shape {wanted}, the network's output {given}{hint}"
-            f"{'' if hint else '; give the last layer the shape of the targets'}"
+            f"{name} compares values one by one, and targets have shape {wanted}, the network's output {given}; "
+            f"{_remedy(wanted, given, floating)}"
         )
+
+
+def _remedy(wanted: tuple, given: tuple, floating: bool) -> str:
+    """What makes values of these shapes comparable."""
+    if not floating and len(given) == len(wanted) + 1 and given[-1] != 1:
+        return "for class numbers use sparse_categorical_crossentropy"
+    if len(given) > 2 and wanted == (given[-1], *given[:-1]):
+        axes = ", ".join(map(str, (len(given), *range(1, len(given)))))
+        return f"where targets have their channels first, end the network with keras.layers.Permute(({axes}))"
+    return "give the last layer the shape of the targets"
 
 
 def _check_classes(name: str, wanted: tuple, given: tuple, floating: bool, dtype: str, classes: int) -> None:
@@ -95,7 +100,3 @@ def _same(wanted: tuple, given: tuple) -> bool:
     """Whether shapes are the same; one value may have an axis of its own or not."""
     pairs = [(wanted, given), ((*wanted, 1), given), (wanted, (*given, 1))]
     return any(len(a) == len(b) and all(None in (m, n) or m == n for m, n in zip(a, b, strict=True)) for a, b in pairs)
-
-
-def _numbers_of_classes(wanted: tuple, given: tuple) -> bool:
-    return len(given) == len(wanted) + 1 and given[-1] != 1

@@ -9,6 +9,7 @@ from typing import Any
 
 from hpc_train.errors import UserError
 from hpc_train.training.own_model import script
+from hpc_train.words import split_word
 
 # Short names that Keras takes for classes.
 _SHORT = {
@@ -29,14 +30,14 @@ _BASES = ("Loss", "Metric", "MeanMetricWrapper")
 def check(losses: tuple[str, ...], metrics: tuple[str, ...]) -> None:
     """UserError, before anything is imported, for what names no file."""
     for option, words in (("--loss", losses), ("--metrics", metrics)):
-        for _, name in map(_split, words):
+        for _, name in map(split_word, words):
             if script.is_reference(name):
                 script.check(name, option)
 
 
 def absolute(word: str) -> str:
     """A word of --loss or --metrics with the absolute path of its file, if it names one."""
-    output, name = _split(word)
+    output, name = split_word(word)
     return f"{output}={script.absolute(name)}" if output else script.absolute(name)
 
 
@@ -52,7 +53,7 @@ def of_outputs(option: str, words: Sequence[str], outputs: Sequence[str]) -> dic
         UserError: there is no such output.
     """
     found: dict[str, list[str]] = {output: [] for output in outputs}
-    for output, name in map(_split, words):
+    for output, name in map(split_word, words):
         if output and output not in found:
             there = ", ".join(filter(None, outputs))
             remedy = f"there are {there}" if there else "name targets, as in --targets y=DATASET, or leave it out"
@@ -60,11 +61,6 @@ def of_outputs(option: str, words: Sequence[str], outputs: Sequence[str]) -> dic
         for chosen in [output] if output else outputs:
             found[chosen].append(name)
     return found
-
-
-def _split(word: str) -> tuple[str, str]:
-    match = re.fullmatch(r"(\w[\w-]*)=(.+)", word)
-    return (match[1], match[2]) if match else ("", word)
 
 
 def loss(name: str, logits: Callable[[], bool]):

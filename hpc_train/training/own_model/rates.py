@@ -81,7 +81,7 @@ def of_model(model, options: Options, global_batch: int, wrap: "Callable") -> Ra
 
     found = {id(optimizer): (name, optimizer) for name, optimizer in reversed(named_optimizers(model))}
     optimizers = dict(reversed(list(found.values())))
-    _check(model, options, optimizers)
+    _check(options, optimizers)
     for optimizer in optimizers.values():
         if not isinstance(optimizer, DistributedOptimizer):
             wrap(optimizer)
@@ -109,7 +109,7 @@ def describe(rates: Rates, options: Options) -> str:
     return f"rates as compiled: {', '.join(parts)}; {how}"
 
 
-def _check(model, options: Options, optimizers: dict) -> None:
+def _check(options: Options, optimizers: dict) -> None:
     of_recipe = [field.name for field in fields(RecipeOptions) if field.name not in _OF_RUNS]
     if wrong := _asked(options, *of_recipe, "lr", "head_lr"):
         names = ", ".join(f"{name} {type(one).__name__}" for name, one in optimizers.items()) or "no optimizer"
@@ -117,11 +117,13 @@ def _check(model, options: Options, optimizers: dict) -> None:
             f"--{_typed(wrong[0])}: the model is compiled already, with {names}; set it there, or return the model "
             "uncompiled"
         )
-    from hpc_train.training.own_model.rehearsal import has_own_step
 
-    if options.accumulate > 1 and has_own_step(model, "train_step"):
+
+def check_own_step(options: Options) -> None:
+    """UserError for what only Keras's own `train_step` does: where a model has its own, the numbers would be wrong."""
+    if options.accumulate > 1:
         raise UserError("--accumulate is for Keras's own train_step, not for a model's own; leave it out")
-    if options.precision == "float16" and has_own_step(model, "train_step"):
+    if options.precision == "float16":
         raise UserError(
             "--precision float16 scales the loss of Keras's own train_step, not of a model's own; use bfloat16"
         )

@@ -129,24 +129,38 @@ def _traced(step: Callable, batch, what: str):
 @contextmanager
 def _judged(model, classes: int) -> Iterator[None]:
     """In the `with` block, look at the targets and outputs that the model's losses and metrics get."""
-    compute_loss, compute_metrics = model.compute_loss, model.compute_metrics
+    compute_loss, compute_metrics, call = model.compute_loss, model.compute_metrics, keras.losses.Loss.__call__
 
     def looked_loss(*args, **kwargs):
         given = inspect.signature(compute_loss).bind(*args, **kwargs).arguments
-        for name, target, output in _pairs(given.get("y"), given.get("y_pred")):
-            loss = model.loss.get(name) if isinstance(model.loss, Mapping) else model.loss
-            if loss is not None and not isinstance(loss, (list, tuple)):
-                made = keras.losses.get(loss)
-                fitting.check(made, f"loss {_name(made)}", target, output, classes, name)
-        return compute_loss(*args, **kwargs)
+        outputs = given.get("y_pred")
+        if isinstance(given.get("y"), Mapping) and not keras.tree.is_nested(outputs):
+            raise UserError(
+                f"the network has one output, without a name, and the targets are called {', '.join(given['y'])}: "
+                "leave the name out of --targets, or let the network return a dict by these names"
+            )
+
+        def looked(loss, y_true, y_pred, *more, **also):
+            fitting.check(loss, f"loss {loss.name}", y_true, y_pred, classes, _name(model, outputs, y_pred))
+            return call(loss, y_true, y_pred, *more, **also)
+
+        keras.losses.Loss.__call__ = looked
+        try:
+            return compute_loss(*args, **kwargs)
+        finally:
+            keras.losses.Loss.__call__ = call
 
     def looked_metrics(x, y, y_pred, *args, **kwargs):
+        # Called once, the model has them all.
         results = compute_metrics(x, y, y_pred, *args, **kwargs)
-        pairs = _pairs(y, y_pred)
-        if len(pairs) == 1:
-            _, target, output = pairs[0]
-            for metric in leaves(model):
-                fitting.check(metric, f"metric {metric.name}", target, output, classes)
+        looked = [metric for metric in leaves(model) if "update_state" not in vars(metric)]
+        for metric in looked:
+            metric.update_state = _looked_update(model, y_pred, metric, classes)
+        try:
+            compute_metrics(x, y, y_pred, *args, **kwargs)
+        finally:
+            for metric in looked:
+                del metric.update_state
         return results
 
     model.compute_loss, model.compute_metrics = looked_loss, looked_metrics
@@ -156,17 +170,28 @@ def _judged(model, classes: int) -> Iterator[None]:
         del model.compute_loss, model.compute_metrics
 
 
-def _name(loss) -> str:
-    return str(getattr(loss, "name", None) or getattr(loss, "__name__", type(loss).__name__))
+def _looked_update(model, outputs, metric, classes: int) -> Callable:
+    """The metric's `update_state`, which checks first that what it gets fits."""
+    update = metric.update_state
+
+    def looked(*given, **kwargs):
+        if len(given) > 1:
+            target, output, *_ = given
+            fitting.check(metric, f"metric {metric.name}", target, output, classes, _name(model, outputs, output))
+        return update(*given, **kwargs)
+
+    return looked
 
 
-def _pairs(targets, outputs) -> list[tuple]:
-    """(name, target, output) of each output that has a target; the name of a single one is empty."""
-    if isinstance(targets, Mapping) and isinstance(outputs, Mapping):
-        return [(name, targets[name], outputs[name]) for name in outputs if name in targets]
-    both = keras.tree.flatten(targets), keras.tree.flatten(outputs)
-    single = all(len(part) == 1 and part[0] is not None for part in both)
-    return [("", both[0][0], both[1][0])] if single else []
+def _name(model, outputs, output) -> str:
+    """The name of one of several outputs; empty for the only one, and for what is none of them."""
+    if isinstance(outputs, Mapping):
+        named = dict(outputs)
+    else:
+        flat = keras.tree.flatten(outputs)
+        names = getattr(model, "output_names", None) or map(str, range(len(flat)))
+        named = dict(zip(names, flat, strict=False))
+    return next((str(name) for name, one in named.items() if one is output), "") if len(named) > 1 else ""
 
 
 def _flat(logs) -> Iterator[str]:

@@ -98,6 +98,26 @@ def test_efficiency_is_samples_of_a_rank_over_those_of_the_smallest_size(tmp_pat
     assert "2 1 4 64 1 170 ± 10 0.850 ± 0.070 0.850 ± 0.050 - - -" in lines(capsys, study)
 
 
+@pytest.mark.parametrize(
+    ("together", "alone", "shown", "why"),
+    [
+        ([122, 125, 121], [100, 100, 100], "1.227 ± 0.012!", "above 1 by more than its error"),
+        ([190, 100, 80], [100, 100, 100], "1.233 ± 0.338!", "its error is more than a tenth"),
+        ([103], [100], "1.030!", "above 1 by more than its error"),
+        ([99, 101, 100], [100, 100, 100], "1.000 ± 0.006", None),
+        ([101], [100], "1.010", None),
+    ],
+)
+def test_a_share_that_cannot_be_is_flagged(tmp_path, capsys, together, alone, shown, why):
+    measured(tmp_path / "study/a.json", [node(1)], together, alone)
+    (table,) = tables(capsys, tmp_path / "study")
+    assert table["rows"][0]["doubt"] == why
+    text = lines(capsys, tmp_path / "study")
+    assert any(f" {shown} " in line for line in text), text
+    flagged = [line for line in text if line.startswith("! fit / alone is not to be believed")]
+    assert [why in line for line in flagged] == ([True] if why else [])
+
+
 def test_the_ceiling_is_the_efficiency_that_waiting_for_the_slowest_rank_leaves(tmp_path, capsys):
     for repeat, slowest in enumerate(([0.12, 0.16], [0.12, 0.12]), 1):
         steps = {"fit alone": {"mean": [0.10, 0.11], "slowest": slowest}}

@@ -210,6 +210,7 @@ def test_only_the_wanted_bytes_of_uncompressed_chunks_are_fetched(tmp_path):
     data = values((8, 2, 200, 200), ">f4", 0, smooth=False)
     with h5py.File(tmp_path / "a.h5", "w") as hdf5:
         dataset = hdf5.create_dataset("x", data=data, chunks=data.shape)
+        hdf5.flush()
         file = Counting(str(tmp_path / "a.h5"))
         array = ChunkedArray(dataset, file, True, 1)
     out = read(array, [6, 1], [0, 1], 2)

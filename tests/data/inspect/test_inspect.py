@@ -166,7 +166,7 @@ def test_data_that_cannot_be_opened_are_refused_in_one_line(tmp_path, capsys):
     (tmp_path / "text.h5").write_text("no HDF5")
     for name, expected in (
         ("old.nc", "classic NetCDF, not HDF5; convert it with `nccopy -k nc4 in.nc out.nc`"),
-        ("text.h5", "truncated, damaged or not an HDF5 file"),
+        ("text.h5", "not an HDF5 file; fetch or write it again"),
         ("none.h5", "no such file or folder"),
     ):
         with pytest.raises(UserError, match=r"^[^\n]*$") as caught:

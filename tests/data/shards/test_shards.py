@@ -233,11 +233,11 @@ def rewrite(path, *, attributes=None, datasets=None):
 
 
 DAMAGE = {
-    "not HDF5": (lambda path: path.write_bytes(b"plain text"), "truncated, damaged or not an HDF5 file"),
-    "empty file": (lambda path: path.write_bytes(b""), "truncated, damaged or not an HDF5 file"),
+    "not HDF5": (lambda path: path.write_bytes(b"plain text"), "not an HDF5 file; fetch or write it again"),
+    "empty file": (lambda path: path.write_bytes(b""), "an empty file; fetch or write it again"),
     "truncated": (
         lambda path: os.truncate(path, path.stat().st_size - 1),
-        "truncated, damaged or not an HDF5 file",
+        "truncated: ",
     ),
     "missing": (lambda path: path.unlink(), "missing; 'train' has 4 shards"),
     "unreadable": (lambda path: (path.unlink(), path.mkdir()), "cannot be read (Is a directory)"),
@@ -265,7 +265,7 @@ DAMAGE = {
     ),
     "targets that are no numbers": (
         lambda path: rewrite(path, datasets={"targets": np.zeros(6, complex)}),
-        "targets complex128, not numbers",
+        "targets holds complex128, not numbers; run",
     ),
     "targets of another shape": (
         lambda path: rewrite(path, datasets={"targets": np.zeros((6, 3), np.int32)}),

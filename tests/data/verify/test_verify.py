@@ -136,8 +136,8 @@ def test_broken_files_do_not_hide_the_others(folder, capsys):
     (folder / SHARD).write_bytes(b"no HDF5")
     rewrite(folder / "train-00002-of-00003.h5", "inputs", (4, 3, 3, 1), np.nan)
     problems = broken(capsys, "--data", folder)
-    for number in (0, 1):
-        assert problems[number].startswith(f"{folder / f'train-0000{number}-of-00003.h5'}: truncated, damaged or not")
+    for number, text in ((0, "truncated: "), (1, "not an HDF5 file")):
+        assert problems[number].startswith(f"{folder / f'train-0000{number}-of-00003.h5'}: {text}")
     assert problems[2] == f"{folder / 'train-00002-of-00003.h5'}: inputs: NaN or infinity in row 4"
 
 
@@ -222,7 +222,7 @@ def test_other_layouts_are_checked_as_well(tmp_path, capsys):
     problems = broken(capsys, "--data", tmp_path, "--classes", 3)
     folder = tmp_path / "train"
     assert len(problems) == 5
-    assert problems[0].startswith(f"{folder / 'data-0.h5'}: truncated, damaged or not an HDF5 file")
+    assert problems[0].startswith(f"{folder / 'data-0.h5'}: an empty file; fetch or write it again")
     assert problems[1].startswith(
         f"{folder / 'data-1.h5'}: climate/data: the chunk at (16, 0, 0), of rows 16 to 23, cannot"
     )
