@@ -16,7 +16,6 @@ REFUSED = {
     "float128": lambda: h5t.NATIVE_LDOUBLE,
     "complex64": lambda: h5t.py_create(np.dtype("c8"), logical=True),
     "complex128": lambda: h5t.py_create(np.dtype(">c16"), logical=True),
-    "bool": lambda: h5t.py_create(np.dtype(bool), logical=True),
     "text": lambda: h5t.py_create(np.dtype("S7"), logical=True),
     "compound": lambda: h5t.py_create(np.dtype([("a", "<i4"), ("b", "<f8")]), logical=True),
     "references": lambda: h5t.STD_REF_OBJ,

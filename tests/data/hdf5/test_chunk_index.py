@@ -105,7 +105,6 @@ def test_what_was_never_written_behind_a_user_block_is_the_fill_value(tmp_path):
     ("dtype", "text"),
     [
         (np.longdouble, "x holds float128, numbers beyond 64 bits; store it as float64"),
-        (bool, "x holds bool, not numbers; choose another data set, or store it as uint8"),
         ("c8", "x holds complex64, not numbers; choose another data set, or store the real and the imaginary parts"),
         (h5py.string_dtype(), "x holds text, not numbers; choose another data set"),
         ("S4", "x holds text, not numbers; choose another data set"),
