@@ -184,7 +184,9 @@ def test_what_is_no_file_is_named_and_not_waited_for(tmp_path, kind):
     {"a pipe": os.mkfifo, "a device": lambda path: path.symlink_to("/dev/zero"), "a folder": os.mkdir}[kind](odd)
     with h5py.File(tmp_path / "b.h5", "w") as file:
         file["x"] = MAPS
-    line = f"{odd}: is no file but a pipe, a device or a folder; leave it out"
+    line = f"{odd}: is no file but a pipe or a device; leave it out"
+    if kind == "a folder":
+        line = f"{odd}: cannot be read (Is a directory); check the path and its permissions"
     for options in (DataOptions(tmp_path), DataOptions(tmp_path, inputs=("x",))):
         assert refusal(options.catalogue, "train") == line
     if kind != "a folder":

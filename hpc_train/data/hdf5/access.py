@@ -15,11 +15,13 @@ def open_hdf5(path, mode="r", **options):
     Locks fail on read-only and on many parallel file systems, and data files are never changed in place.
 
     Raises:
-        UserError: for what is no file but a pipe, a device or a folder, from which HDF5 might wait to read.
+        UserError: for what is no file but a pipe or a device, from which HDF5 might wait to read.
     """
     # A Python file that HDF5 reads through has no path.
-    if mode == "r" and isinstance(path, str | os.PathLike) and not stat.S_ISREG(os.stat(path).st_mode):
-        raise UserError(f"{path}: is no file but a pipe, a device or a folder; leave it out")
+    if mode == "r" and isinstance(path, str | os.PathLike):
+        kind = stat.S_IFMT(os.stat(path).st_mode)
+        if kind not in (stat.S_IFREG, stat.S_IFDIR):
+            raise UserError(f"{path}: is no file but a pipe or a device; leave it out")
     version = h5py.version.hdf5_version_tuple
     if version >= (1, 12, 1) or (1, 10, 7) <= version < (1, 11):
         options["locking"] = False
