@@ -201,3 +201,16 @@ def test_files_without_labels_are_predicted_without_scores(trained, capsys):
         assert "truth" not in file.variables
         assert file["predicted"].flag_meanings.split() == list(NAMES)
     assert "accuracy" not in capsys.readouterr().out
+
+
+def test_what_is_predicted_where_nothing_is_labelled_is_not_painted(tmp_path, figures):
+    from hpc_train.predict.maps import Panel
+    from hpc_train.predict.pictures import draw_pictures
+
+    predicted, truth = np.ones(SHAPE, int), np.ones(SHAPE, int)
+    truth[:2] = -1
+    draw_pictures(tmp_path / "a.png", "a", [Panel("picture", "", np.zeros(SHAPE))], NAMES, predicted, truth)
+    classes, unknown = (image.get_array().mask for image in figures[0].axes[2].images[1:])
+    np.testing.assert_array_equal(classes, truth < 0)
+    np.testing.assert_array_equal(unknown, truth >= 0)
+    assert [text.get_text() for text in figures[0].legends[0].get_texts()] == ["crack", "hole", "not labelled"]
