@@ -2,18 +2,23 @@
 
 import csv
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 
+from hpc_train.data.catalogue.layout import CAM5_CHANNELS, datasets_of, find_files, find_splits
 from hpc_train.data.catalogue.part import Part
 from hpc_train.data.fields.geometry import grid_of, grid_of_record, is_climate
 from hpc_train.data.fields.grid import Grid, global_grid, read_time
 from hpc_train.data.fields.options import FieldOptions
+from hpc_train.data.hdf5.access import open_hdf5
+from hpc_train.data.options import DataOptions
+from hpc_train.data.reading.encoded_reader import open_reader
 from hpc_train.errors import UserError
-from hpc_train.predict.run_data import RunDataOptions
+from hpc_train.predict.run_data import RunDataOptions, without_targets
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,13 +86,13 @@ def open_data(
     Raises:
         UserError: the data cannot be read as label maps.
     """
-    from hpc_train.data.reading.encoded_reader import open_reader
-
     facts = facts or {}
     options = (given or RunDataOptions()).of_run(recorded, data, FieldOptions)
     if options.inputs and not (options.classes or options.class_map or options.class_names):
         # Named data sets do not say it themselves.
         options = replace(options, classes=facts.get("classes"))
+    if (bare := _unlabelled(options, split)) is not None:
+        return _open_unlabelled(bare, options, split, facts)
     catalogue = options.catalogue(split)
     class_map = options.classes_of(catalogue)
     reader = open_reader(catalogue, ignore=options.ignored_label(catalogue))
@@ -116,12 +121,62 @@ def open_data(
     )
 
 
-def _grid(catalogue, asked, facts: dict) -> Grid:
+def _grid(catalogue, asked, facts: dict, size: tuple[int, int] | None = None) -> Grid:
     """The grid that the files say, else that of training."""
-    found = grid_of(catalogue, asked)
+    found = grid_of(catalogue, asked, size)
     if found.geometry:
         return found
-    return grid_of_record(facts, *catalogue.target_shape, asked) or found
+    return grid_of_record(facts, *(size or catalogue.target_shape), asked) or found
+
+
+def _unlabelled(options: FieldOptions, split: str) -> DataOptions | None:
+    """The options that read files without labels; None where they have them, or are shards, which always do."""
+    if not options.inputs and find_splits(options.data) and not options.data.is_file():
+        folder = options.data / split
+        if not folder.is_dir():
+            return None
+    first = find_files(options.data, split)[0]
+    names = {name: getattr(options, name) for name in ("data", "samples", "channels", "classes", "class_names")}
+    if options.inputs:
+        kept = without_targets(options, first) if options.targets else options
+        return None if kept.targets else DataOptions(**names, inputs=options.inputs)
+    with suppress(OSError, RuntimeError), open_hdf5(first) as file:
+        held = datasets_of(file)
+        if "climate/data" in held and not any(name.startswith("climate/labels") for name in held):
+            return DataOptions(**names | {"samples": "files", "channels": "last"}, inputs=("climate/data",))
+    return None
+
+
+def _open_unlabelled(bare: DataOptions, options: FieldOptions, split: str, facts: dict) -> MapSource:
+    # Names of classes are those of labels, which are not here.
+    catalogue = replace(bare, class_names=(), classes=None).catalogue(split)
+    catalogue.one_pair("`hpc-train predict` of label maps")
+    if len(catalogue.input_shape) == 2:
+        catalogue = replace(catalogue, parts=(catalogue.inputs[0].with_channel(),))
+    axis, shape = catalogue.channel_axis, catalogue.input_shape
+    if len(shape) != 3:
+        raise UserError(f"{catalogue.files[0]}: a sample has inputs {shape}; give maps (height, width, channels)")
+    climate = bare.inputs == ("climate/data",) and shape[axis] == len(CAM5_CHANNELS)
+    catalogue = replace(catalogue, channel_names=CAM5_CHANNELS) if climate else catalogue
+    reader = open_reader(catalogue)
+    place, time, storms = places(catalogue, bare.data, split)
+    return MapSource(
+        samples=catalogue.samples,
+        shape=tuple(shape),
+        dtype=catalogue.input_dtype.newbyteorder("="),
+        channel_axis=axis,
+        packing=catalogue.packing,
+        channel_names=tuple(catalogue.channel_names),
+        classes=0,
+        class_names=tuple(options.class_names),
+        grid=_grid(catalogue, options.geometry, facts, shape[1:] if axis == 0 else shape[:2]),
+        climate=is_climate(catalogue),
+        labelled=False,
+        read=lambda numbers: (reader.read(numbers)[0], None),
+        place=place,
+        time=time,
+        storms=storms,
+    )
 
 
 def places(catalogue, data: Path, split: str) -> tuple[Callable, Callable, Callable]:

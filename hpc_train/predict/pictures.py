@@ -29,16 +29,18 @@ def draw_pictures(
     Raises:
         UserError: matplotlib is missing, or the file cannot be written.
     """
-    maps = [("", None), *([("true", truth)] if truth is not None else []), ("predicted", predicted)]
+    # Pixels without a label, such as padding, do not count: what is predicted there only distracts.
+    shown = predicted if truth is None else np.where(truth < 0, truth, predicted)
+    maps = [("", None), *([("true", truth)] if truth is not None else []), ("predicted", shown)]
     rows, columns = predicted.shape
     width = min(_WIDEST, max(1.0, _HEIGHT * columns / rows))
     lines = len(title.splitlines())
     figure = new_figure(len(maps) * width + 0.4, len(panels) * (width * rows / columns + 0.35) + 0.5 + 0.2 * lines)
     figure.suptitle(title, fontsize=11)
     for line, panel in zip(figure.subplots(len(panels), len(maps), squeeze=False), panels, strict=True):
-        shown = _shown(panel.values)
+        picture = _shown(panel.values)
         for axes, (what, classes) in zip(line, maps, strict=True):
-            axes.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             if classes is not None:
                 _paint(axes, classes, len(class_names))
             axes.set_title(what or panel.title, fontsize=9)

@@ -229,6 +229,19 @@ def test_maps_without_labels_come_from_a_numpy_file(trained, tmp_path, capsys):
     assert "confusion" not in capsys.readouterr().out
 
 
+def test_climate_files_without_labels_are_predicted_without_scores(trained, tmp_path, capsys):
+    netCDF4 = pytest.importorskip("netCDF4")
+    fields, _ = cam5_sample(7)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["climate/data"] = fields
+    predict.run(predict.Predict(run=trained / "run", data=tmp_path / "a.h5", output=tmp_path / "masks.nc"))
+    with netCDF4.Dataset(tmp_path / "masks.nc") as file:
+        np.testing.assert_array_equal(file["predicted"][0], expected_class(fields))
+        assert "truth" not in file.variables
+        np.testing.assert_array_equal(file["lat"][:], np.linspace(-90, 90, HEIGHT))
+    assert "confusion" not in capsys.readouterr().out
+
+
 def test_shards_give_coordinates_times_and_storms(tmp_path):
     pytest.importorskip("cftime")
     from hpc_train.predict.map_source import open_data

@@ -185,3 +185,32 @@ def test_a_class_that_is_never_predicted_is_said_by_predict_and_report_with_the_
     assert line in capsys.readouterr().out
     command.run(command.ReportRuns((folder,)))
     assert line in capsys.readouterr().out
+
+
+def test_files_without_labels_are_predicted_without_scores(trained, capsys):
+    netCDF4 = pytest.importorskip("netCDF4")
+    folder, inputs = trained
+    record = json.loads((folder / "run.json").read_text())
+    record["options"] |= {"inputs": ["x"], "targets": ["y"], "class_names": list(NAMES)}
+    (folder / "run.json").write_text(json.dumps(record))
+    with h5py.File(folder / "new.h5", "w") as file:
+        file["x"] = inputs[..., 0] if inputs.shape[-1] == 1 else inputs
+    predict.run(predict.Predict(run=folder, data=folder / "new.h5", output=folder / "masks.nc"))
+    with netCDF4.Dataset(folder / "masks.nc") as file:
+        np.testing.assert_array_equal(file["predicted"][:], expected(inputs))
+        assert "truth" not in file.variables
+        assert file["predicted"].flag_meanings.split() == list(NAMES)
+    assert "accuracy" not in capsys.readouterr().out
+
+
+def test_what_is_predicted_where_nothing_is_labelled_is_not_painted(tmp_path, figures):
+    from hpc_train.predict.maps import Panel
+    from hpc_train.predict.pictures import draw_pictures
+
+    predicted, truth = np.ones(SHAPE, int), np.ones(SHAPE, int)
+    truth[:2] = -1
+    draw_pictures(tmp_path / "a.png", "a", [Panel("picture", "", np.zeros(SHAPE))], NAMES, predicted, truth)
+    classes, unknown = (image.get_array().mask for image in figures[0].axes[2].images[1:])
+    np.testing.assert_array_equal(classes, truth < 0)
+    np.testing.assert_array_equal(unknown, truth >= 0)
+    assert [text.get_text() for text in figures[0].legends[0].get_texts()] == ["crack", "hole", "not labelled"]
