@@ -7,6 +7,7 @@ import tarfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -175,7 +176,7 @@ class _ArrayUnpickler(pickle._Unpickler):
     """
 
     # One allocates what it claims, the other has no buffers here.
-    dispatch = {
+    dispatch: ClassVar = {
         code: load
         for code, load in pickle._Unpickler.dispatch.items()
         if bytes([code]) not in (pickle.BYTEARRAY8, pickle.NEXT_BUFFER)

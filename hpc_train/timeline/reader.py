@@ -22,10 +22,13 @@ from hpc_train.errors import UserError
 _BLOCK = 2**18
 # An event takes about 100 bytes. A text without an end within this many bytes is no event.
 _LONGEST = 2**22
+# us: three thousand years. Larger numbers are damage, and no longer exact in a float.
+_MOST = 10**17
 _NEXT = re.compile(rb"\}(?=\s*,\s*\{)")
 _PARTS = re.compile(
     # an event as Horovod writes it, which need not be parsed as JSON;
-    r'\{"ph": "([BEXi])"(?:, "name": "([^"]*)")?, "ts": (\d+)(?:, "pid": (\d+))?(?:, "dur": 0)?(?:, "s": "g")?'
+    r'\{"ph": "([BEXi])"(?:, "name": "([^"]*)")?, "ts": (\d{1,17})(?:, "pid": (\d{1,17}))?(?:, "dur": 0)?'
+    r'(?:, "s": "g")?'
     r"(?:, \"args\": \{([^{}]*)\})?\}"
     # any other object, with at most one object in it;
     r"|(\{[^{}]*(?:\{[^{}]*\}[^{}]*)?\})"
@@ -137,6 +140,9 @@ class Timeline:
                     self.start = args["start_time_since_epoch_in_micros"] / 1e6
                 return "M", str(args.get("name", "")), 0, int(event["pid"]), ""
             rest = json.dumps(args)[1:-1] if args else ""
-            return str(event["ph"]), str(event.get("name", "")), int(event["ts"]), int(event.get("pid", -1)), rest
-        except (ValueError, OverflowError, TypeError, KeyError, AttributeError):
+            time, tensor = int(event["ts"]), int(event.get("pid", -1))
+            if max(abs(time), abs(tensor)) > _MOST:
+                return _DAMAGED
+            return str(event["ph"]), str(event.get("name", "")), time, tensor, rest
+        except (ValueError, OverflowError, TypeError, KeyError, AttributeError, RecursionError):
             return _DAMAGED

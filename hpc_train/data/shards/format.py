@@ -9,4 +9,6 @@ PARTS_VERSION = 4
 PAIR = ["inputs", "targets"]
 # With the units by which programs for CF's NetCDF recognise them.
 COORDINATES = {"latitude": "degrees_north", "longitude": "degrees_east", "time": "seconds since 1970-01-01 00:00:00"}
+# Of an image in a shard; a header of a few bytes may claim 65,535 x 65,535.
+MOST_PIXELS = 2**27
 JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"

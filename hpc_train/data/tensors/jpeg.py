@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from hpc_train.data.reading.encoded_reader import EncodedReader, damaged
+from hpc_train.data.shards.format import MOST_PIXELS
 from hpc_train.errors import UserError
 
 # Szegedy et al. 2015 (Going deeper with convolutions), section 6: share of the area, and width / height.
@@ -145,7 +146,11 @@ class DecodedReader:
 
 
 def _shape(jpeg: tf.Tensor) -> tf.Tensor:
-    return tf.io.extract_jpeg_shape(jpeg)[:2]
+    """(height, width), int32; an error of TensorFlow before it decodes more pixels than an image may have."""
+    shape = tf.io.extract_jpeg_shape(jpeg)[:2]
+    pixels = tf.reduce_prod(tf.cast(shape, tf.int64))
+    with tf.control_dependencies([tf.debugging.assert_less_equal(pixels, np.int64(MOST_PIXELS))]):
+        return tf.identity(shape)
 
 
 def _place(draw: tf.Tensor, room: tf.Tensor) -> tf.Tensor:

@@ -10,6 +10,7 @@ import xxhash
 
 from hpc_train.data.catalogue.file_info import NOT_CONTIGUOUS, FileInfo
 from hpc_train.data.reading.encoded_reader import misshapen
+from hpc_train.data.shards.format import MOST_PIXELS
 
 _BLOCK_BYTES = 16 * 2**20
 
@@ -59,6 +60,8 @@ def problem_of(image: bytes) -> str | None:
 
     try:
         with Image.open(io.BytesIO(image), formats=["JPEG"]) as opened:
+            if opened.width * opened.height > MOST_PIXELS:
+                return f"{opened.width} x {opened.height}, more than {MOST_PIXELS} pixels"
             opened.load()
     except UnidentifiedImageError:
         return "not a JPEG file"

@@ -63,6 +63,12 @@ class Prepared(NamedTuple):
     """What was changed, in a few words each. Cutting off bytes after a JPEG file's end does not count."""
 
 
+def limit_pixels(most: int) -> None:
+    """Let Pillow refuse images of more pixels by their headers, in this process."""
+    # Pillow refuses twice the number that it warns of.
+    Image.MAX_IMAGE_PIXELS = -(-most // 2)
+
+
 def prepare_image(path: str, treatment: Treatment) -> Prepared:
     """Turn the file at `path` into a sample; its content decides what it is, not its name.
 
@@ -81,7 +87,7 @@ def prepare_image(path: str, treatment: Treatment) -> Prepared:
     except UnidentifiedImageError as error:
         raise BadImage("damaged" if raw.startswith(JPEG_START) else "not an image") from error
     except Image.DecompressionBombError as error:
-        raise BadImage(f"more than {2 * Image.MAX_IMAGE_PIXELS} pixels") from error
+        raise BadImage(f"more than {2 * Image.MAX_IMAGE_PIXELS} pixels (--max-pixels)") from error
     # Pillow raises many kinds of errors for damaged files.
     except Exception as error:
         if "truncated" in str(error).lower():

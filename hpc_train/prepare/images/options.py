@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
+from hpc_train.data.shards.format import MOST_PIXELS
 from hpc_train.errors import UserError
 
 
@@ -26,6 +27,8 @@ class ImageOptions:
     """Without --size: shrink images whose longer side is above this, and encode them again; by default no limit."""
     quality: int = 95
     """Without --size: JPEG quality, 1 to 100, of images that must be encoded again."""
+    max_pixels: int = 2**26
+    """Images of more pixels are bad: a small file may claim any size, and is decoded whole."""
     bad: Literal["error", "skip"] = "error"
     """What to do with files that are damaged, not images or too small. error: print their names and stop; skip: leave
     them out and list them in left-out.txt beside the shards."""
@@ -46,10 +49,14 @@ class ImageOptions:
         for field in fields(ImageOptions):
             if not wanted and getattr(self, field.name) != field.default:
                 raise UserError(f"--{field.name.replace('_', '-')} is for image-folder; leave it out")
-        for name in ("size", "max_side", "min_side"):
+        for name in ("size", "max_side", "min_side", "max_pixels"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"--{name.replace('_', '-')} is {value}; give at least 1")
+        if self.max_pixels > MOST_PIXELS and self.size is None and self.max_side is None:
+            raise UserError(
+                f"--max-pixels is {self.max_pixels}, but shards hold images of at most {MOST_PIXELS}; add --max-side"
+            )
         if not 1 <= self.quality <= 100:
             raise UserError(f"--quality is {self.quality}; give 1 to 100")
         for name in ("max_side", "quality"):

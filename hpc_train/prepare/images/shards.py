@@ -21,7 +21,7 @@ from hpc_train.data.shards.spooled import SpooledWriter
 from hpc_train.data.shards.streamed import StreamedSplit
 from hpc_train.errors import UserError
 from hpc_train.files import atomic_path
-from hpc_train.prepare.images.files import BadImage, Treatment, prepare_image
+from hpc_train.prepare.images.files import BadImage, Treatment, limit_pixels, prepare_image
 from hpc_train.prepare.images.folder import find_images
 from hpc_train.prepare.images.lists import shown
 from hpc_train.units import size
@@ -47,6 +47,7 @@ def prepare_images(options, output: Path) -> list[str]:
     """
     # Otherwise several threads would load Pillow's formats at once.
     Image.init()
+    limit_pixels(options.max_pixels)
     found = find_images(options.input, options.lists, options.class_names, options.test_fraction)
     if found.asides:
         say(f"skipped, because they are not named like images or have no class: {_some(found.asides)}")

@@ -3,6 +3,7 @@
 import glob
 import os
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 
@@ -10,11 +11,15 @@ from hpc_train.data.fields.grid import in_order
 from hpc_train.data.hdf5.access import reason
 from hpc_train.data.hdf5.open_errors import GRIB, is_grib
 from hpc_train.errors import UserError
+from hpc_train.limits import most_bytes
+from hpc_train.prepare.storm_tracks.classic import problem_of
 
 _NORTH = ("degrees_north", "degree_north", "degree_n", "degrees_n", "degreen", "degreesn")
 _EAST = ("degrees_east", "degree_east", "degree_e", "degrees_e", "degreee", "degreese")
 _PASCALS = {"pa": 0.01, "hpa": 1.0, "mbar": 1.0, "millibar": 1.0, "millibars": 1.0, "mb": 1.0}
 _MOST_NAMES = 20
+# Along one dimension of a file: a century of hours.
+_MOST_PLACES = 2**20
 
 
 def find_fields(patterns: Sequence[str]) -> list[str]:
@@ -54,8 +59,10 @@ class FieldFile:
 
         self.path, self.variables = path, tuple(variables)
         try:
+            if problem := problem_of(path):
+                raise self._problem(f"{problem}; fetch the file again")
             self._file = netCDF4.Dataset(path)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
             if is_grib(path):
                 raise UserError(f"{path}: {GRIB}") from error
             raise UserError(f"{path}: cannot be read as NetCDF ({reason(error)}); check or fetch it again") from error
@@ -112,6 +119,15 @@ class FieldFile:
                     f"{name}{array.dimensions} has no 1-D {kind} in degrees among its dimensions; put it on a regular "
                     "grid of latitudes and longitudes first"
                 )
+        for dimension in array.dimensions:
+            if len(self._file.dimensions[dimension]) > _MOST_PLACES:
+                raise self._problem(
+                    f"{name} has {len(self._file.dimensions[dimension])} places along {dimension}, more than "
+                    f"{_MOST_PLACES}; divide the file"
+                )
+        map_bytes = 4 * len(self.variables) * prod(array.shape[axes[kind]] for kind in ("latitude", "longitude"))
+        if map_bytes > (most := most_bytes(os.path.getsize(self.path))):
+            raise self._problem(f"a map takes {map_bytes} bytes, more than {most}, which the file can hardly hold")
         others = [axis for axis, kind in enumerate(kinds) if kind is None]
         chosen = {axis: self._level(name, array.dimensions[axis], level) for axis in others}
         if level and not chosen:

@@ -1,8 +1,11 @@
 """Best tracks of tropical cyclones, and the positions of their storms at given times."""
 
 import csv
-import gzip
+import io
+import lzma
 import math
+import os
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -12,6 +15,7 @@ import numpy as np
 
 from hpc_train.data.hdf5.access import reason
 from hpc_train.errors import UserError
+from hpc_train.limits import lines, most_text, open_packed
 from hpc_train.prepare.storm_tracks.great_circle import along_great_circle
 
 # The columns of each value in IBTrACS (Knapp et al. 2010) and in extracts of it; the first that is not blank counts.
@@ -27,6 +31,8 @@ _COLUMNS = {
     "kind": ("track_type",),
 }
 _NEEDED = ("track", "time", "latitude", "longitude")
+# More than IBTrACS holds since 1842. Of a packed file, few bytes may be many rows.
+_ROWS = 1_000_000
 _UNKNOWN = ("", "NR")
 _UNNAMED = ("UNNAMED", "NOT_NAMED")
 
@@ -143,32 +149,34 @@ def read_tracks(path: Path, selection: Selection, window=(datetime.min, datetime
     Raises:
         UserError: the file cannot be read, or a row is wrong; the message names file and line.
     """
-    rows, times = {}, []
+    rows, first, last = {}, datetime.max, datetime.min
     try:
-        with open(path, "rb") as file:
-            zipped = file.read(2) == b"\x1f\x8b"
-        with (gzip.open if zipped else open)(path, "rt", encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
+        most = max(_ROWS, os.path.getsize(path) // 10)
+        with open_packed(path, most_text) as file:
+            reader = csv.reader(lines(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), path))
             columns = _find_columns(path, next(reader, []), selection)
             for line, row in enumerate(reader, 2):
                 # The second line of IBTrACS's files has the units instead of values, and no time.
                 if not row or (line == 2 and not _first(row, columns["time"])):
                     continue
-                times.append(_time(path, line, _first(row, columns["time"])))
-                if not window[0] <= times[-1] <= window[1]:
+                if line > most:
+                    raise UserError(f"{path}: unpacks to more than {most} rows; keep the years that are needed")
+                time = _time(path, line, _first(row, columns["time"]))
+                first, last = min(first, time), max(last, time)
+                if not window[0] <= time <= window[1]:
                     continue
                 value = {what: _first(row, places) for what, places in columns.items()}
                 fix = _fix(path, line, value, selection)
                 if fix and "spur" not in value.get("kind", ""):
                     name = value.get("name", "")
                     named = "" if name in _UNNAMED else name
-                    rows.setdefault(value["track"], ({}, named))[0].setdefault(times[-1], (times[-1], *fix))
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+                    rows.setdefault(value["track"], ({}, named))[0].setdefault(time, (time, *fix))
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error, lzma.LZMAError) as error:
         raise UserError(f"{path}: cannot be read as csv ({reason(error)}); give best tracks such as IBTrACS") from error
-    if not times:
+    if first > last:
         raise UserError(f"{path}: has no rows; give best tracks such as IBTrACS")
     tracks = [_track(track, name, sorted(fixes.values())) for track, (fixes, name) in rows.items()]
-    return Tracks(path, tracks, np.datetime64(min(times), "s"), np.datetime64(max(times), "s"))
+    return Tracks(path, tracks, np.datetime64(first, "s"), np.datetime64(last, "s"))
 
 
 def _find_columns(path, header: list[str], selection: Selection) -> dict[str, list[int]]:

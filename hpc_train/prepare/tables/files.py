@@ -13,11 +13,14 @@ import pyarrow.parquet
 
 from hpc_train.data.hdf5.access import reason
 from hpc_train.errors import UserError
+from hpc_train.limits import limited, lines, most_text
 from hpc_train.units import MIB
 
 # A row must fit into one block.
 _BLOCK = 16 * MIB
 _VALUES = 2**21
+# PyArrow takes 9 kB for a column, whatever it holds.
+_COLUMNS = 50_000
 
 
 class CsvFiles:
@@ -40,12 +43,12 @@ class CsvFiles:
         first = self._first_line(path)
         place = {name: number for number, name in enumerate(self.header(path))}
         row = 1 if self.columns else 2
-        with _reading(path, "CSV"):
+        with _reading(path, "CSV"), _open(path) as file:
             if _quotes(path) % 2:
                 raise UserError(f"{path}: has an odd number of quotation marks; close the one that is open")
             raw = list(self.columns or first)
             reader = pyarrow.csv.open_csv(
-                path,
+                file,
                 read_options=pyarrow.csv.ReadOptions(
                     # Otherwise errors have no row.
                     use_threads=False,
@@ -62,8 +65,8 @@ class CsvFiles:
                 row += batch.num_rows
 
     def _first_line(self, path: str) -> list[str]:
-        with _reading(path, "CSV"), pa.input_stream(path, compression="detect") as raw:
-            text = io.TextIOWrapper(raw, "utf-8-sig", newline="")
+        with _reading(path, "CSV"), _open(path) as raw:
+            text = lines(io.TextIOWrapper(raw, "utf-8-sig", newline=""), path)
             line = next((line for line in csv.reader(text, delimiter=self.delimiter) if line), None)
         if line is None:
             raise UserError(f"{path}: is empty; give a file with a line of column names and rows")
@@ -71,6 +74,10 @@ class CsvFiles:
         if other:
             shown = "tab" if other == "\t" else f"'{other}'"
             raise UserError(f"{path}: its columns seem to be separated by {shown}: give --delimiter {shown}")
+        if len(line) > max(_COLUMNS, os.path.getsize(path) // 16):
+            raise UserError(
+                f"{path}: names {len(line)} columns, more than its size allows; give a file of rows, unpacked"
+            )
         return line
 
 
@@ -118,8 +125,12 @@ def check_distinct(paths: list[str]) -> None:
         raise UserError(f"{twice}: is given twice; each row may be used once")
 
 
+def _open(path: str):
+    return limited(pa.input_stream(path, compression="detect"), path, most_text)
+
+
 def _quotes(path: str) -> int:
-    with pa.input_stream(path, compression="detect") as raw:
+    with _open(path) as raw:
         return sum(block.count(b'"') for block in iter(lambda: raw.read(_BLOCK), b""))
 
 
