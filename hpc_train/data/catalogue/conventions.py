@@ -106,7 +106,8 @@ class _Attributes:
     def __init__(self, dataset: h5py.Dataset, where: str):
         self.dataset, self._where = dataset, where
         # One look at each file of 63,000: by far the most have none of these.
-        self.names = {name for name in _NAMES if h5py.h5a.exists(dataset.id, name.encode())}
+        some = h5py.h5a.get_num_attrs(dataset.id)
+        self.names = {name for name in _NAMES if h5py.h5a.exists(dataset.id, name.encode())} if some else set()
 
     def get(self, name: str):
         """The value as h5py gives it, None where there is none."""

@@ -118,7 +118,7 @@ def _sources(file: h5py.File, path: str, layout: Layout, at: tuple[int, ...], wi
                 found |= dict.fromkeys(sources(file, path_at(file, name)))
             except MissingSource as missing:
                 raise UserError(f"{path}: {missing}") from missing
-    if within is not None and (stranger := outside(found, (within, os.path.dirname(os.path.realpath(path))))):
+    if found and within is not None and (stranger := outside(found, (within, os.path.dirname(os.path.realpath(path))))):
         raise UserError(
             f"{path}: takes numbers from {stranger}, outside the folder of the data; copy that file there, or give "
             "--follow-external if you trust it"

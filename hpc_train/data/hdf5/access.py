@@ -2,11 +2,15 @@
 
 import os
 import stat
+from functools import cache
 
 import h5py
 import numpy as np
 
 from hpc_train.errors import UserError
+
+_VERSION = h5py.version.hdf5_version_tuple
+_LOCKS_CAN_BE_LEFT = _VERSION >= (1, 12, 1) or (1, 10, 7) <= _VERSION < (1, 11)
 
 
 def open_hdf5(path, mode="r", **options):
@@ -22,10 +26,21 @@ def open_hdf5(path, mode="r", **options):
         kind = stat.S_IFMT(os.stat(path).st_mode)
         if kind not in (stat.S_IFREG, stat.S_IFDIR):
             raise UserError(f"{path}: is no file but a pipe or a device; leave it out")
-    version = h5py.version.hdf5_version_tuple
-    if version >= (1, 12, 1) or (1, 10, 7) <= version < (1, 11):
+    if _LOCKS_CAN_BE_LEFT and mode == "r" and not options and isinstance(path, str):
+        # As h5py.File does it, with one access list for all files.
+        return h5py.File(h5py.h5f.open(os.fsencode(path), h5py.h5f.ACC_RDONLY, _access()))
+    if _LOCKS_CAN_BE_LEFT:
         options["locking"] = False
     return h5py.File(path, mode, **options)
+
+
+@cache
+def _access():
+    """How files are opened: without locks."""
+    plist = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    plist.set_libver_bounds(h5py.h5f.LIBVER_EARLIEST, h5py.h5f.LIBVER_LATEST)
+    plist.set_file_locking(False, ignore_when_disabled=False)
+    return plist
 
 
 def reason(error):
