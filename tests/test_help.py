@@ -203,7 +203,7 @@ def test_a_trainer_prints_its_help_at_once_on_rank_0_alone():
         ("prepare s", "storm-tracks"),
         ("prepare i", "idx image-folder"),
         ("prepare storm-tracks --ra", "--radius-km --radius-degrees"),
-        ("inspect --data x --no-", "--no-json"),
+        ("inspect --data x --no-", "--no-follow-external --no-json"),
         ("inspect --data ", ""),
         ("completion ", "bash"),
     ],
