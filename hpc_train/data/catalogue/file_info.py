@@ -11,6 +11,7 @@ from hpc_train.data.catalogue.conventions import Missing, numbers_of
 from hpc_train.data.catalogue.layout import SHARDS, Layout, Place, layout_of_shard, unreadable
 from hpc_train.data.catalogue.part import Kind
 from hpc_train.data.hdf5.access import lies_in, open_hdf5
+from hpc_train.data.hdf5.claims import claim_of
 from hpc_train.data.hdf5.contents import dataset_at, datasets_of, not_opened, shown, split_name
 from hpc_train.data.hdf5.ragged import read_lengths
 from hpc_train.data.shards.format import ENCODED_VERSION, FORMAT, PARTS_VERSION
@@ -105,6 +106,7 @@ def _plain(missing: tuple[Missing, ...]) -> tuple:
 
 def _inspect(file: h5py.File, path: str, layout: Layout) -> FileInfo:
     datasets = [_dataset(file, path, name) for name in layout.datasets]
+    _check_claims(path, layout, datasets)
     sequences = _sequences(file, path, layout)
     flat = {place.datasets[0] for place in layout.places if place.lengths}
     held = dict(zip(layout.datasets, datasets, strict=True)) | {
@@ -133,6 +135,12 @@ def _inspect(file: h5py.File, path: str, layout: Layout) -> FileInfo:
     )
     at = tuple(_byte_offset(file, dataset) for dataset in datasets)
     return FileInfo(samples, -1, 0, -1, at, common, tuple(int(lengths.max()) for lengths in sequences))
+
+
+def _check_claims(path: str, layout: Layout, datasets: list[h5py.Dataset]) -> None:
+    for name, dataset in zip(layout.datasets, datasets, strict=True):
+        if claim := claim_of(dataset, layout.rows):
+            raise UserError(f"{path}: {name} {dataset.shape}: {claim}; fetch or write the file again")
 
 
 def _sequences(file: h5py.File, path: str, layout: Layout) -> list[np.ndarray]:
@@ -233,6 +241,7 @@ def _inspect_shard(file: h5py.File, path: str, split: str | None, layout: Layout
     if not all(dataset.shape and dataset.size for dataset in arrays) or len({len(dataset) for dataset in arrays}) > 1:
         shapes = _all(["(n, ...)"] * len(arrays))
         raise UserError(f"{path}: {shown} are not {shapes}, n > 0; {PREPARE}")
+    _check_claims(path, layout, arrays)
     if any(dataset.dtype.kind not in "uif" for dataset in arrays):
         shown = ", ".join(f"{name} {dataset.dtype}" for name, dataset in zip(layout.datasets, arrays, strict=True))
         raise UserError(f"{path}: holds {shown}, not numbers; {PREPARE}")
