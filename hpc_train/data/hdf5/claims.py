@@ -10,7 +10,7 @@ from hpc_train.units import size
 _RATIO = 1032
 _AT_ONCE, _IN_ALL = 2**28, 2**33
 # Of chunks: what HDF5 looks up in some seconds. Each that was written has its place and size in the file.
-_CHUNKS, _CHUNK_ENTRY = 2**22, 16
+_CHUNKS, _CHUNK_ENTRY = 2**20, 16
 
 
 def claim_of(dataset: h5py.Dataset, rows: bool) -> str | None:
