@@ -1,5 +1,8 @@
 """The exception whose message is for the user."""
 
+# What is wrong stands at the beginning of a message, and what to do at its end.
+_BEGINNING, _END = 1200, 700
+
 
 class UserError(Exception):
     """A mistake that the user can fix: one line that says what is wrong, where, and what to do.
@@ -9,7 +12,21 @@ class UserError(Exception):
 
     every_rank = False
 
+    def __init__(self, message: object = ""):
+        super().__init__(_one_line(str(message)))
+
     def agreed(self) -> "UserError":
         """Mark that every rank raises this same error, so that only one of them prints it."""
         self.every_rank = True
         return self
+
+
+def _one_line(text: str) -> str:
+    """The text, shortened in its middle; what files hold that cannot be printed is escaped."""
+    if len(text) > _BEGINNING + _END + 5:
+        text = f"{text[:_BEGINNING]} ... {text[-_END:]}"
+    return text if text.isprintable() else "".join(map(_shown, text))
+
+
+def _shown(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape", "surrogatepass").decode()

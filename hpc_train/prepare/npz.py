@@ -2,7 +2,6 @@
 
 import os
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
@@ -66,6 +65,8 @@ def reading_npz(path, option="--input") -> Iterator[Npz]:
             yield Npz(path, file)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; give the npz file with {option}") from error
-    # Zip's errors: NotImplementedError for what it does not know, RuntimeError for what is encrypted.
-    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except UserError:
+        raise
+    # Zip and NumPy's parser of headers raise many kinds of errors for damaged files.
+    except Exception as error:
         raise UserError(f"{path}: not a readable npz file ({reason(error)}); {remedy}") from error

@@ -12,6 +12,7 @@ from hpc_train.data.catalogue.conventions import Missing, numbers_of
 from hpc_train.data.catalogue.layout import SHARDS, Layout, Place, layout_of_shard
 from hpc_train.data.catalogue.part import Kind
 from hpc_train.data.hdf5.access import elsewhere, open_hdf5
+from hpc_train.data.hdf5.claims import claim_of
 from hpc_train.data.hdf5.contents import dataset_at, datasets_of, not_opened, path_at, shown, split_name
 from hpc_train.data.hdf5.filters import missing_filter
 from hpc_train.data.hdf5.number_types import is_plain, not_numbers
@@ -151,6 +152,7 @@ def _plain(missing: tuple[Missing, ...]) -> tuple:
 
 def _inspect(file: h5py.File, path: str, layout: Layout) -> FileInfo:
     datasets = [_dataset(file, path, name) for name in layout.datasets]
+    _check_claims(path, layout, datasets)
     sequences = _sequences(file, path, layout)
     flat = {place.datasets[0] for place in layout.places if place.lengths}
     held = dict(zip(layout.datasets, datasets, strict=True)) | {
@@ -179,6 +181,12 @@ def _inspect(file: h5py.File, path: str, layout: Layout) -> FileInfo:
     )
     at = tuple(_byte_offset(file, dataset) for dataset in datasets)
     return FileInfo(samples, -1, 0, -1, at, common, tuple(int(lengths.max()) for lengths in sequences))
+
+
+def _check_claims(path: str, layout: Layout, datasets: list[h5py.Dataset]) -> None:
+    for name, dataset in zip(layout.datasets, datasets, strict=True):
+        if claim := claim_of(dataset, layout.rows):
+            raise UserError(f"{path}: {name} {dataset.shape}: {claim}; fetch or write the file again")
 
 
 def _sequences(file: h5py.File, path: str, layout: Layout) -> list[np.ndarray]:
@@ -284,6 +292,7 @@ def _inspect_shard(file: h5py.File, path: str, split: str | None, layout: Layout
     for name, dataset in zip(layout.datasets, arrays, strict=True):
         if why := not_numbers(dataset):
             raise UserError(f"{path}: {name} {why.split(';')[0]}; {PREPARE}")
+    _check_claims(path, layout, arrays)
     common = _shard_common(attributes, path, [Kind(dataset.shape[1:], dataset.dtype.str) for dataset in arrays])
     _check_channel_names(path, common)
     at = tuple(_byte_offset(file, dataset) for dataset in arrays)

@@ -20,6 +20,8 @@ from hpc_train.errors import UserError
 from hpc_train.units import MIB
 
 _BLOCK_BYTES = 16 * MIB
+# HDF5 takes 6 kB for each chunk of a read, whatever it holds.
+_BLOCK_CHUNKS = 2**10
 _MOST_RANGES = 8
 
 
@@ -147,6 +149,10 @@ def _blocks(dataset: h5py.Dataset, axis: int, run: int):
     row = max(1, prod(dataset.shape[axis + 1 :]) * dataset.dtype.itemsize)
     whole = run or (dataset.chunks[axis] if dataset.chunks else 1)
     step = whole * (_BLOCK_BYTES // (whole * row)) or max(1, _BLOCK_BYTES // row)
+    if dataset.chunks:
+        grid = [-(-extent // size) for extent, size in zip(dataset.shape, dataset.chunks, strict=True)]
+        across = prod(grid) // grid[axis]
+        step = min(step, whole * max(1, _BLOCK_CHUNKS * dataset.chunks[axis] // (across * whole)))
     for start in range(0, dataset.shape[axis], step):
         yield slice(start, min(start + step, dataset.shape[axis]))
 

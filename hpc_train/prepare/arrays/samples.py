@@ -74,7 +74,8 @@ def _of_npy(name: str) -> np.ndarray:
         array = np.load(name, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise UserError(f"{name}: no such file; give a .npy file, or the npz file of the arrays with --data") from error
-    except (OSError, EOFError, ValueError) as error:
+    # NumPy's parser of headers raises many kinds of errors.
+    except Exception as error:
         # NumPy takes what it does not know for a pickle.
         why = "not in NumPy's format" if "pickled" in str(error) else reason(error)
         raise UserError(f"{name}: not a readable .npy file of numbers ({why}); write it with numpy.save") from error

@@ -62,16 +62,21 @@ class FieldFile:
             if problem := problem_of(path):
                 raise self._problem(f"{problem}; fetch the file again")
             self._file = netCDF4.Dataset(path)
-        except (OSError, RuntimeError) as error:
+        except UserError:
+            raise
+        # NetCDF4 raises many kinds of errors for damaged files.
+        except Exception as error:
             if is_grib(path):
                 raise UserError(f"{path}: {GRIB}") from error
             raise UserError(f"{path}: cannot be read as NetCDF ({reason(error)}); check or fetch it again") from error
         try:
             self._places = [self._place(variable) for variable in variables]
             self.times, self.latitudes, self.longitudes = self._common_grid()
-        except BaseException:
+        except BaseException as error:
             self._file.close()
-            raise
+            if isinstance(error, UserError) or not isinstance(error, Exception):
+                raise
+            raise self._problem(f"cannot be read ({reason(error)}); check or fetch it again") from error
 
     def __enter__(self):
         return self
@@ -90,7 +95,7 @@ class FieldFile:
             chosen = chosen | ({axes["time"]: index} if "time" in axes else {})
             try:
                 values = array[tuple(chosen.get(axis, slice(None)) for axis in range(array.ndim))]
-            except (OSError, RuntimeError) as error:
+            except Exception as error:
                 raise self._problem(f"{variable} cannot be read ({reason(error)}); fetch the file again") from error
             values = np.ma.asarray(values, np.float32)
             # Chunks that are missing in the file, and masked values, are not winds.

@@ -1,0 +1,26 @@
+"""The message of a UserError is one line that can be printed, whatever a file holds."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpc_train.errors import UserError
+
+
+@given(st.text(st.characters(), max_size=50))
+def test_what_cannot_be_printed_is_escaped(text):
+    message = str(UserError(f"a.csv: has no column {text}; fix it"))
+    assert message.isprintable()
+    assert len(message.splitlines()) == 1
+    if text.isprintable():
+        assert message == f"a.csv: has no column {text}; fix it"
+
+
+def test_names_of_files_that_are_no_utf8_can_be_written_anywhere():
+    assert str(UserError("\udcff.h5: broken")).encode("ascii") == rb"\udcff.h5: broken"
+
+
+def test_a_long_message_keeps_what_is_wrong_and_what_to_do():
+    message = str(UserError("a.csv: line 3 " + "x" * 10**6 + "; fix the line"))
+    assert message.startswith("a.csv: line 3 xxx")
+    assert message.endswith("xxx; fix the line")
+    assert len(message) < 2000
