@@ -97,10 +97,6 @@ def inspect_file(path: str, layout: Layout, split: str | None, within: str | Non
             shard = layout.name == SHARDS.name
             info = _inspect_shard(file, path, split, layout) if shard else _inspect(file, path, layout)
             return info._replace(sources=_sources(file, path, layout, info.at, within))
-    except UserError as error:
-        if layout.name != SHARDS.name or PREPARE in str(error):
-            raise
-        raise UserError(f"{error}, or {PREPARE}") from error
     # h5py raises many kinds of errors for damaged metadata.
     except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
         text = unreadable(path, error)

@@ -12,7 +12,7 @@ ROWS = Layout("named", ("x",), ("y",), rows=True, channels="last")
 FILES = Layout("named", ("x",), ("x",), rows=False, channels="last")
 CLAIMS = {
     "sparse chunks": ((10**9,), (16,), ROWS, r"it has 62500000 chunks, but its whole file has [\d.]+ kB"),
-    "a sample": ((4, 2**31), (1, 2**10), ROWS, "a sample takes 8.59 GB, but its whole file has"),
+    "a sample": ((4, 2**31), (1, 2**14), ROWS, "a sample takes 8.59 GB, but its whole file has"),
     "a chunk": ((4, 2**29), (4, 2**27), FILES, "a sample takes 8.59 GB"),
     "all": ((2**34,), (2**20,), ROWS, "all of it takes 68.7 GB"),
 }

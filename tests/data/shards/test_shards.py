@@ -240,7 +240,7 @@ DAMAGE = {
         "truncated: ",
     ),
     "missing": (lambda path: path.unlink(), "missing; 'train' has 4 shards"),
-    "unreadable": (lambda path: (path.unlink(), path.mkdir()), "is no file but a pipe, a device or a folder"),
+    "unreadable": (lambda path: (path.unlink(), path.mkdir()), "cannot be read (Is a directory)"),
     "another kind of file": (
         lambda path: rewrite(path, attributes={"format": None}),
         "not a shard of the suite (attribute format)",
