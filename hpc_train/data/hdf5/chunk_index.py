@@ -41,7 +41,7 @@ def read_index(dataset: h5py.Dataset, size: int) -> tuple[np.ndarray, np.ndarray
         else:
             for number in range(dataset.id.get_num_chunks()):
                 add(dataset.id.get_chunk_info(number))
-    except (OSError, RuntimeError, ValueError, IndexError) as error:
+    except (OSError, RuntimeError, ValueError, IndexError, OverflowError) as error:
         name = name_of(dataset)
         raise OSError(f"data set {name!r}: its chunk index cannot be read ({reason(error)})") from error
     if has_edge(dataset) and dataset.id.get_create_plist().get_nfilters():
