@@ -22,6 +22,9 @@ def claim_of(dataset: h5py.Dataset, rows: bool) -> str | None:
     """
     if dataset.is_virtual or dataset.external or not dataset.shape:
         return None
+    # HDF5 opens such a file.
+    if dataset.chunks and len(dataset.chunks) != len(dataset.shape):
+        return f"its chunks {dataset.chunks} have another number of axes"
     held = dataset.file.id.get_filesize()
     item = dataset.dtype.itemsize
     sample = prod(dataset.shape[1:] if rows else dataset.shape) * item
@@ -30,7 +33,9 @@ def claim_of(dataset: h5py.Dataset, rows: bool) -> str | None:
         "a chunk": (prod(dataset.chunks or ()) * item, _AT_ONCE),
         "all of it": (prod(dataset.shape) * item, _IN_ALL),
     }
-    chunks = prod(-(-extent // step) for extent, step in zip(dataset.shape, dataset.chunks or (), strict=False))
+    chunks = prod(
+        -(-extent // step) for extent, step in zip(dataset.shape, dataset.chunks or dataset.shape, strict=True)
+    )
     if chunks > max(_CHUNKS, held // _CHUNK_ENTRY):
         return f"it has {chunks} chunks, but its whole file has {size(held)}"
     for what, (claimed, allowed) in claims.items():
