@@ -33,9 +33,8 @@ def claim_of(dataset: h5py.Dataset, rows: bool) -> str | None:
         "a chunk": (prod(dataset.chunks or ()) * item, _AT_ONCE),
         "all of it": (prod(dataset.shape) * item, _IN_ALL),
     }
-    chunks = prod(
-        -(-extent // step) for extent, step in zip(dataset.shape, dataset.chunks or dataset.shape, strict=True)
-    )
+    pairs = zip(dataset.shape, dataset.chunks, strict=True) if dataset.chunks else ()
+    chunks = prod(-(-extent // step) for extent, step in pairs)
     if chunks > max(_CHUNKS, held // _CHUNK_ENTRY):
         return f"it has {chunks} chunks, but its whole file has {size(held)}"
     for what, (claimed, allowed) in claims.items():
