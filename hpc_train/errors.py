@@ -23,9 +23,9 @@ class UserError(Exception):
 
 def _one_line(text: str) -> str:
     """The text, shortened in its middle; what files hold that cannot be printed is escaped."""
-    if len(text) > _BEGINNING + _END + 5:
-        text = f"{text[:_BEGINNING]} ... {text[-_END:]}"
-    return text if text.isprintable() else "".join(map(_shown, text))
+    if not text.isprintable():
+        text = "".join(map(_shown, text))
+    return text if len(text) <= _BEGINNING + _END else f"{text[:_BEGINNING]} ... {text[-_END:]}"
 
 
 def _shown(character: str) -> str:

@@ -110,11 +110,13 @@ def test_a_container_shows_only_the_folders_on_the_tasks_line(cluster, submit, t
         ([SWEEP, "hpc_train.mnist", "options.txt"], "this job is not an array: sbatch --array=1-6 slurm/sweep.sh"),
         (["--array=1", SWEEP, "hpc_train.mnist", "none.txt"], "no file none.txt"),
         (["--array=1", SWEEP, "hpc_train.mnist"], "no file given"),
+        (["--array=1", SWEEP, "hpc_train.mnist", "nul.txt"], "nul.txt holds NUL characters: it is no text"),
         (["--array=1", SWEEP, "hpc_train.mnist", "options.txt", "--run", "x"], "leave --run out"),
     ],
 )
 def test_an_impossible_sweep_ends_with_a_message_and_status_2(cluster, submit, tmp_path, arguments, said):
     (tmp_path / "options.txt").write_text("--lr 0.1\n")
+    (tmp_path / "nul.txt").write_text("--lr 0.1\0\n")
     job = submit(*arguments)
     assert cluster.wait(job, 30).status == 2
     output = cluster.output(job)

@@ -20,13 +20,16 @@ def claim_of(dataset: h5py.Dataset, rows: bool) -> str | None:
         dataset: the open data set.
         rows: the first axis counts samples.
     """
-    shape, steps, item = dataset.shape, dataset.chunks or (), dataset.dtype.itemsize
+    shape, steps, item = dataset.shape or (), dataset.chunks or (), dataset.dtype.itemsize
+    # HDF5 opens such a file.
+    if steps and len(steps) != len(shape):
+        return f"its chunks {steps} have another number of axes"
     claims = {
         "a sample": (prod(shape[1:] if rows else shape) * item, _AT_ONCE),
         "a chunk": (prod(steps) * item if steps else 0, _AT_ONCE),
         "all of it": (prod(shape) * item, _IN_ALL),
     }
-    chunks = prod(-(-extent // step) for extent, step in zip(shape, steps, strict=False))
+    chunks = prod(-(-extent // step) for extent, step in zip(shape, steps or shape, strict=True))
     # Of most files no more needs to be asked.
     if chunks <= _CHUNKS and all(claimed <= allowed for claimed, allowed in claims.values()):
         return None
