@@ -63,7 +63,8 @@ def expected(stored, attributes, turned):
     missing = np.zeros(SHAPE, bool)
     for name in ("_FillValue", "missing_value"):
         if name in attributes:
-            missing |= np.isin(numbers, meant(np.ravel(np.array(attributes[name], stored.dtype)), turned))
+            values = meant(np.ravel(np.array(attributes[name], stored.dtype)), turned)
+            missing |= (numbers[..., None] == values).any(axis=-1)
     ends = attributes.get("valid_range")
     ends = [attributes["valid_min"][0], attributes["valid_max"]] if "valid_min" in attributes else ends
     if ends is not None:
