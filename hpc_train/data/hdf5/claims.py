@@ -20,24 +20,23 @@ def claim_of(dataset: h5py.Dataset, rows: bool) -> str | None:
         dataset: the open data set.
         rows: the first axis counts samples.
     """
-    if dataset.is_virtual or dataset.external or not dataset.shape:
+    shape, plist = dataset.shape, dataset.id.get_create_plist()
+    if not shape or plist.get_layout() == h5py.h5d.VIRTUAL or plist.get_external_count():
         return None
+    chunk = plist.get_chunk() if plist.get_layout() == h5py.h5d.CHUNKED else ()
     # HDF5 opens such a file.
-    if dataset.chunks and len(dataset.chunks) != len(dataset.shape):
-        return f"its chunks {dataset.chunks} have another number of axes"
-    held = dataset.file.id.get_filesize()
+    if chunk and len(chunk) != len(shape):
+        return f"its chunks {chunk} have another number of axes"
     item = dataset.dtype.itemsize
-    sample = prod(dataset.shape[1:] if rows else dataset.shape) * item
+    chunks = prod(-(-extent // step) for extent, step in zip(shape, chunk, strict=True)) if chunk else 0
     claims = {
-        "a sample": (sample, _AT_ONCE),
-        "a chunk": (prod(dataset.chunks or ()) * item, _AT_ONCE),
-        "all of it": (prod(dataset.shape) * item, _IN_ALL),
+        f"an index of {chunks} chunks": (chunks * _CHUNK_ENTRY, _CHUNKS * _CHUNK_ENTRY, 1),
+        "a sample": (prod(shape[1:] if rows else shape) * item, _AT_ONCE, _RATIO),
+        "a chunk": (prod(chunk) * item, _AT_ONCE, _RATIO),
+        "all of it": (prod(shape) * item, _IN_ALL, _RATIO),
     }
-    pairs = zip(dataset.shape, dataset.chunks, strict=True) if dataset.chunks else ()
-    chunks = prod(-(-extent // step) for extent, step in pairs)
-    if chunks > max(_CHUNKS, held // _CHUNK_ENTRY):
-        return f"it has {chunks} chunks, but its whole file has {size(held)}"
-    for what, (claimed, allowed) in claims.items():
-        if claimed > max(allowed, _RATIO * held):
+    for what, (claimed, allowed, ratio) in claims.items():
+        # The file's size is asked for only where it matters.
+        if claimed > allowed and claimed > ratio * (held := dataset.file.id.get_filesize()):
             return f"{what} takes {size(claimed)}, but its whole file has {size(held)}"
     return None
