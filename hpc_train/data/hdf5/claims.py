@@ -20,25 +20,23 @@ def claim_of(dataset: h5py.Dataset, rows: bool) -> str | None:
         dataset: the open data set.
         rows: the first axis counts samples.
     """
-    shape, steps, item = dataset.shape or (), dataset.chunks or (), dataset.dtype.itemsize
+    shape, plist = dataset.shape, dataset.id.get_create_plist()
+    if not shape or plist.get_layout() == h5py.h5d.VIRTUAL or plist.get_external_count():
+        return None
+    chunk = plist.get_chunk() if plist.get_layout() == h5py.h5d.CHUNKED else ()
     # HDF5 opens such a file.
-    if steps and len(steps) != len(shape):
-        return f"its chunks {steps} have another number of axes"
+    if chunk and len(chunk) != len(shape):
+        return f"its chunks {chunk} have another number of axes"
+    item = dataset.dtype.itemsize
+    chunks = prod(-(-extent // step) for extent, step in zip(shape, chunk, strict=True)) if chunk else 0
     claims = {
-        "a sample": (prod(shape[1:] if rows else shape) * item, _AT_ONCE),
-        "a chunk": (prod(steps) * item if steps else 0, _AT_ONCE),
-        "all of it": (prod(shape) * item, _IN_ALL),
+        f"an index of {chunks} chunks": (chunks * _CHUNK_ENTRY, _CHUNKS * _CHUNK_ENTRY, 1),
+        "a sample": (prod(shape[1:] if rows else shape) * item, _AT_ONCE, _RATIO),
+        "a chunk": (prod(chunk) * item, _AT_ONCE, _RATIO),
+        "all of it": (prod(shape) * item, _IN_ALL, _RATIO),
     }
-    chunks = prod(-(-extent // step) for extent, step in zip(shape, steps or shape, strict=True))
-    # Of most files no more needs to be asked.
-    if chunks <= _CHUNKS and all(claimed <= allowed for claimed, allowed in claims.values()):
-        return None
-    if dataset.is_virtual or dataset.external:
-        return None
-    held = dataset.file.id.get_filesize()
-    if chunks > max(_CHUNKS, held // _CHUNK_ENTRY):
-        return f"it has {chunks} chunks, but its whole file has {size(held)}"
-    for what, (claimed, allowed) in claims.items():
-        if claimed > max(allowed, _RATIO * held):
+    for what, (claimed, allowed, ratio) in claims.items():
+        # The file's size is asked for only where it matters.
+        if claimed > allowed and claimed > ratio * (held := dataset.file.id.get_filesize()):
             return f"{what} takes {size(claimed)}, but its whole file has {size(held)}"
     return None
