@@ -7,13 +7,17 @@ _BEGINNING, _END = 1200, 700
 class UserError(Exception):
     """A mistake that the user can fix: one line that says what is wrong, where, and what to do.
 
+    Args:
+        message: the line.
+        output: lines of another program, to print below it.
+
     Entry points print it without a traceback and exit non-zero on every rank.
     """
 
     every_rank = False
 
-    def __init__(self, message: object = ""):
-        super().__init__(_one_line(str(message)))
+    def __init__(self, message: object = "", output: str = ""):
+        super().__init__("\n".join([_one_line(str(message)), *output.splitlines()]))
 
     def agreed(self) -> "UserError":
         """Mark that every rank raises this same error, so that only one of them prints it."""

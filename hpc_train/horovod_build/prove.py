@@ -68,7 +68,8 @@ def _run_ranks(options: tuple[str, ...], timeout: float) -> dict:
         except subprocess.TimeoutExpired:
             text = _end(process)
             raise UserError(
-                f"Horovod is installed, but `{name}` hung for {timeout:.0f} s; its last lines:\n{last_lines(text)}"
+                f"Horovod is installed, but `{name}` hung for {timeout:.0f} s; its last lines:",
+                last_lines(text),
             ) from None
     found = text.partition(allreduce.MARK)[2].partition("\n")[0]
     if process.returncode or not found:
@@ -77,8 +78,8 @@ def _run_ranks(options: tuple[str, ...], timeout: float) -> dict:
             # The launcher does not show why the library does not load.
             raise UserError(f"Horovod is installed, but does not load: {last_lines(reason, 1)}")
         raise UserError(
-            f"Horovod is installed, but `{name}` failed (exit code {process.returncode}); its last lines:\n"
-            f"{last_lines(text)}"
+            f"Horovod is installed, but `{name}` failed (exit code {process.returncode}); its last lines:",
+            last_lines(text),
         )
     # The launcher's tag of the next line may follow on the same line.
     return json.JSONDecoder().raw_decode(found)[0]

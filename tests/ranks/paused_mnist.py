@@ -8,7 +8,7 @@ from pathlib import Path
 from hpc_train import command_line, mnist, parallel
 
 
-def callbacks_with_pause(*arguments):
+def callbacks_with_pause(*arguments, **named):
     import keras
 
     from hpc_train.parallel import sync
@@ -16,7 +16,7 @@ def callbacks_with_pause(*arguments):
     def pause(batch, logs):
         time.sleep(float(os.environ["PAUSE"]))
 
-    return [*sync.callbacks(*arguments), keras.callbacks.LambdaCallback(on_train_batch_end=pause)]
+    return [*sync.callbacks(*arguments, **named), keras.callbacks.LambdaCallback(on_train_batch_end=pause)]
 
 
 if __name__ == "__main__":

@@ -88,7 +88,9 @@ def images(shape=(32, 32, 3), dtype="uint8", classes=10):
     return SimpleNamespace(
         input_shape=shape,
         input_dtype=np.dtype(dtype),
+        targets=("k",),
         target_shape=(),
+        target_dtype=np.dtype("int64"),
         classes=classes,
         channel_axis=2,
         packing=((1.0, 0.0),),

@@ -57,7 +57,7 @@ def fixed_length(text):
 
 def lies_in(file, dataset):
     """Whether the data set is in this file, not in another one that an external link points to."""
-    return h5py.h5o.get_info(dataset.id).fileno == h5py.h5o.get_info(file.id).fileno
+    return h5py.h5f.get_name(dataset.id) == h5py.h5f.get_name(file.id)
 
 
 def elsewhere(file, dataset):

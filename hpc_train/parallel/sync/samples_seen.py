@@ -47,9 +47,9 @@ class SamplesSeen(keras.callbacks.Callback):
         self._marks, self._held, self._ours = marks, held, train_step
         model.train_step = train_step
 
-    def on_train_batch_end(self, batch, logs=None):
-        # Once it is traced, a step shows its samples by itself.
-        if not self.model.run_eagerly:
+    def on_train_batch_begin(self, batch, logs=None):
+        # Once it is traced, a step shows its samples by itself. Not at a batch's end, where Keras would wait for logs.
+        if batch and not self.model.run_eagerly:
             self._leave_step()
 
     def on_epoch_end(self, epoch, logs=None):
