@@ -29,8 +29,8 @@ _RARE = ("input_names", "target_names", "weights", "lengths")
 LEAST_CACHED = 64
 # Seconds until the first line about progress, and between two.
 _FIRST_REPORT, _REPORT_SECONDS = 2, 10
-# Seconds after which what was found is kept, and the share of all time since the start that passes until the next time.
-_KEEP_SECONDS, _KEEP_SHARE = 5, 0.25
+# Seconds between two times at which what was found is kept.
+_KEEP_SECONDS = 5
 # Size in bytes, mtime in ns, what the file holds.
 _Entry = tuple[int, int, FileInfo]
 
@@ -65,7 +65,7 @@ def survey(
         raise UserError(min(failures)[1]).agreed()
     entries = [gathered[number % comm.size][0][number // comm.size] for number in range(len(files))]
     changed = any(opened for _, _, opened in gathered) or len(known) != len(files)
-    if comm.rank == 0 and len(files) >= LEAST_CACHED and changed:
+    if comm.rank == 0 and len(files) >= LEAST_CACHED and (changed or cache.in_parts()):
         cache.write(entries)
     return [info for _, _, info in entries], np.array([size for size, _, _ in entries], np.int64)
 
@@ -74,7 +74,7 @@ def _survey_share(files: list[str], cache: "_Cache", known: dict[str, _Entry], h
     """(entries of this rank's files, (number, message) of the first bad file or None, number of opened files)."""
     mine: list[_Entry] = []
     fresh: dict[str, _Entry] = {}
-    began = time.monotonic()
+    opened, began = 0, time.monotonic()
     show, keep = began + _FIRST_REPORT, began + _KEEP_SECONDS
     try:
         for number in range(comm.rank, len(files), comm.size):
@@ -85,11 +85,12 @@ def _survey_share(files: list[str], cache: "_Cache", known: dict[str, _Entry], h
                 found = known.get(name)
                 if found is None or found[:2] != (status.st_size, status.st_mtime_ns):
                     found = fresh[name] = status.st_size, status.st_mtime_ns, inspect_file(path, *how)
+                    opened += 1
             except OSError as error:
                 message = f"{path}: cannot be read ({reason(error)}); check the path and its permissions"
-                return mine, (number, message), len(fresh)
+                return mine, (number, message), opened
             except UserError as error:
-                return mine, (number, str(error)), len(fresh)
+                return mine, (number, str(error)), opened
             mine.append(found)
             now = time.monotonic()
             if comm.rank == 0 and now > show:
@@ -97,8 +98,8 @@ def _survey_share(files: list[str], cache: "_Cache", known: dict[str, _Entry], h
                 say(f"looking into the files of {cache.folder}: {number + 1} of {len(files)}")
             if now > keep:
                 cache.keep(comm.rank, fresh)
-                keep = now + max(_KEEP_SECONDS, _KEEP_SHARE * (now - began))
-        return mine, None, len(fresh)
+                fresh, keep = {}, now + _KEEP_SECONDS
+        return mine, None, opened
     finally:
         if len(mine) < len(range(comm.rank, len(files), comm.size)):
             cache.keep(comm.rank, fresh)
@@ -138,6 +139,10 @@ class _Cache:
                 break
         return found
 
+    def in_parts(self) -> bool:
+        """Whether something is there of a survey that was interrupted."""
+        return any(self._parts(folder) for folder in (Path(self.folder), self.elsewhere))
+
     def _parts(self, folder: Path) -> list[Path]:
         return sorted(folder.glob(f"{self.name}.rank-*"))
 
@@ -168,9 +173,9 @@ class _Cache:
                     path.unlink()
 
     def keep(self, rank: int, entries: dict[str, _Entry]) -> None:
-        """Store what a rank has found so far, for a survey that is interrupted."""
+        """Store what a rank has found since it last did so, for a survey that is interrupted."""
         if entries and len(self.files) >= LEAST_CACHED:
-            self._store(f"{self.name}.rank-{rank}", entries)
+            self._store(f"{self.name}.rank-{rank}-{time.time_ns()}", entries)
 
     def _store(self, file: str, entries: dict[str, _Entry]) -> None:
         commons = {info.common: None for _, _, info in entries.values()}
