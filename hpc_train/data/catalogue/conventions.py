@@ -9,6 +9,7 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
+from hpc_train.data.hdf5.contents import UNREADABLE
 from hpc_train.errors import UserError
 
 UNPACKED = (1.0, 0.0)
@@ -114,7 +115,7 @@ class _Attributes:
         try:
             return self.dataset.attrs[name] if name in self.names else None
         # h5py raises many kinds of errors for types and text that it cannot read.
-        except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        except UNREADABLE as error:
             why = " ".join(str(error).split())
             raise UserError(f"{self._where}: attribute {name} cannot be read ({why}); {self._remedy(name)}") from error
 

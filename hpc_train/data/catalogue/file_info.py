@@ -13,7 +13,15 @@ from hpc_train.data.catalogue.layout import SHARDS, Layout, Place, layout_of_sha
 from hpc_train.data.catalogue.part import Kind
 from hpc_train.data.hdf5.access import elsewhere, open_hdf5
 from hpc_train.data.hdf5.claims import claim_of
-from hpc_train.data.hdf5.contents import dataset_at, datasets_of, not_opened, path_at, shown, split_name
+from hpc_train.data.hdf5.contents import (
+    UNREADABLE,
+    dataset_at,
+    datasets_of,
+    not_opened,
+    path_at,
+    shown,
+    split_name,
+)
 from hpc_train.data.hdf5.filters import missing_filter
 from hpc_train.data.hdf5.number_types import is_plain, not_numbers
 from hpc_train.data.hdf5.open_errors import unreadable
@@ -98,7 +106,7 @@ def inspect_file(path: str, layout: Layout, split: str | None, within: str | Non
             info = _inspect_shard(file, path, split, layout) if shard else _inspect(file, path, layout)
             return info._replace(sources=_sources(file, path, layout, info.at, within))
     # h5py raises many kinds of errors for damaged metadata.
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+    except UNREADABLE as error:
         text = unreadable(path, error)
         raise UserError(f"{text}, or {PREPARE}" if layout.name == SHARDS.name else text) from error
 

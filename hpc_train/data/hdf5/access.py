@@ -62,6 +62,9 @@ def lies_in(file, dataset):
 
 def elsewhere(file, dataset):
     """Whether bytes of a data set may be in other files: by a link, as a virtual data set, or as external storage."""
-    plist = dataset.id.get_create_plist()
-    own = plist.get_layout() != h5py.h5d.VIRTUAL and not plist.get_external_count()
-    return not (own and lies_in(file, dataset))
+    return in_other_files(dataset.id.get_create_plist()) or not lies_in(file, dataset)
+
+
+def in_other_files(plist):
+    """Whether a data set with this creation list is virtual, or has its bytes in external storage."""
+    return plist.get_layout() == h5py.h5d.VIRTUAL or bool(plist.get_external_count())

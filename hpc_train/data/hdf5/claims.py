@@ -4,6 +4,7 @@ from math import prod
 
 import h5py
 
+from hpc_train.data.hdf5.access import in_other_files
 from hpc_train.units import size
 
 # Deflate makes at most 1032 bytes of one; values that were never written take none.
@@ -21,7 +22,7 @@ def claim_of(dataset: h5py.Dataset, rows: bool) -> str | None:
         rows: the first axis counts samples.
     """
     shape, plist = dataset.shape, dataset.id.get_create_plist()
-    if not shape or plist.get_layout() == h5py.h5d.VIRTUAL or plist.get_external_count():
+    if not shape or in_other_files(plist):
         return None
     chunk = plist.get_chunk() if plist.get_layout() == h5py.h5d.CHUNKED else ()
     # HDF5 opens such a file.

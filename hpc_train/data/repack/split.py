@@ -10,6 +10,7 @@ import numpy as np
 from hpc_train.data.fields.geometry import grid_of
 from hpc_train.data.fields.grid import Grid
 from hpc_train.data.hdf5.access import open_hdf5, reason
+from hpc_train.data.hdf5.contents import UNREADABLE
 from hpc_train.data.repack.conversion import Conversion
 from hpc_train.data.shards.compression import Storage
 from hpc_train.data.shards.format import PAIR
@@ -145,7 +146,7 @@ class SplitShards:
                 lengths = {len(file[name]) for name in self.conversion.kinds}
                 found = file.attrs["recipe"], file.attrs["shard"], lengths
         # h5py raises many kinds of errors for damaged metadata.
-        except (OSError, RuntimeError, KeyError, TypeError, ValueError):
+        except UNREADABLE:
             return False
         return found == (self.recipe.encode(), shard, {self.samples(shard)})
 

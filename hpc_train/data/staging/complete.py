@@ -17,6 +17,7 @@ def check_complete(paths: Sequence[str], files: Sequence[str]) -> None:
     Raises:
         UserError: one of them leads to a file that is not staged, or by an absolute name to the original.
     """
+    from hpc_train.data.hdf5.contents import UNREADABLE
     from hpc_train.data.hdf5.sources import other_files
 
     staged: set[str] = set()
@@ -26,7 +27,7 @@ def check_complete(paths: Sequence[str], files: Sequence[str]) -> None:
         try:
             others = list(other_files(path))
         # Staged as bytes all the same.
-        except (OSError, RuntimeError, KeyError, TypeError, ValueError):
+        except UNREADABLE:
             continue
         staged = staged or set(map(os.path.realpath, files)) if others else staged
         for what, written, place in others:

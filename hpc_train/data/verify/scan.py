@@ -11,7 +11,7 @@ from hpc_train.data.catalogue.conventions import numbers_of
 from hpc_train.data.catalogue.file_info import FileInfo, inspect_file
 from hpc_train.data.catalogue.layout import SHARDS, Layout
 from hpc_train.data.hdf5.access import open_hdf5, reason
-from hpc_train.data.hdf5.contents import dataset_at, split_name
+from hpc_train.data.hdf5.contents import UNREADABLE, dataset_at, split_name
 from hpc_train.data.hdf5.filters import load_plugins
 from hpc_train.data.sample_checks import bad_label, rows_not_finite, rows_outside
 from hpc_train.data.shards.writer import Checksums
@@ -83,7 +83,7 @@ def scan(
                     texts = _scan_array(file, layout, name, known, ignore, found)
                 found.problems += [f"{path}: {name}: {text}" for text in texts]
     # h5py raises many kinds of errors for damaged metadata.
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+    except UNREADABLE as error:
         found.problems.append(f"{path}: cannot be read further ({reason(error)})")
     return found
 
