@@ -101,14 +101,19 @@ def numbers_of(dataset: h5py.Dataset, where: str) -> Numbers:
     return Numbers(dtype, packing, Missing(tuple(dict.fromkeys(values)), low, high, unwritten))
 
 
+def conventions_of(dataset: h5py.h5d.DatasetID) -> set[str]:
+    """Names of the attributes of a data set that say what its numbers mean."""
+    # By far the most have none at all.
+    some = h5py.h5a.get_num_attrs(dataset)
+    return {name for name in _NAMES if h5py.h5a.exists(dataset, name.encode())} if some else set()
+
+
 class _Attributes:
     """The attributes of a data set, checked."""
 
     def __init__(self, dataset: h5py.Dataset, where: str):
         self.dataset, self._where = dataset, where
-        # One look at each file of 63,000: by far the most have none of these.
-        some = h5py.h5a.get_num_attrs(dataset.id)
-        self.names = {name for name in _NAMES if h5py.h5a.exists(dataset.id, name.encode())} if some else set()
+        self.names = conventions_of(dataset.id)
 
     def get(self, name: str):
         """The value as h5py gives it, None where there is none."""

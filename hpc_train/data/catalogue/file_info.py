@@ -1,7 +1,8 @@
 """What one data file holds, read with HDF5 once and then kept in the catalogue."""
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import islice
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ import h5py
 import numpy as np
 
 from hpc_train.data.catalogue.conventions import Missing, numbers_of
+from hpc_train.data.catalogue.headers import Header, headers_of
 from hpc_train.data.catalogue.layout import SHARDS, Layout, Place, layout_of_shard
 from hpc_train.data.catalogue.part import Kind
 from hpc_train.data.hdf5.access import elsewhere, open_hdf5
@@ -37,6 +39,8 @@ JPEG = "jpeg"
 # How the differences end that `hpc-train shard` converts.
 CONVERTED = ("dtype", "packing", "missing values")
 PREPARE = "run `hpc-train prepare` again"
+
+_MOST_KNOWN = 1000
 
 
 class Common(NamedTuple):
@@ -88,6 +92,10 @@ class FileInfo(NamedTuple):
     sources: tuple[str, ...] = ()
 
 
+# Of files whose headers say all, one of each kind.
+_known: dict[tuple[Layout, tuple[Header, ...]], FileInfo] = {}
+
+
 def inspect_file(path: str, layout: Layout, split: str | None, within: str | None = None) -> FileInfo:
     """Look into the file at `path`.
 
@@ -100,15 +108,43 @@ def inspect_file(path: str, layout: Layout, split: str | None, within: str | Non
     Raises:
         UserError: the file does not fit `layout`, or lacks a part of its data.
     """
-    try:
-        with open_hdf5(path) as file:
-            shard = layout.name == SHARDS.name
-            info = _inspect_shard(file, path, split, layout) if shard else _inspect(file, path, layout)
-            return info._replace(sources=_sources(file, path, layout, info.at, within))
-    # h5py raises many kinds of errors for damaged metadata.
-    except UNREADABLE as error:
-        text = unreadable(path, error)
-        raise UserError(f"{text}, or {PREPARE}" if layout.name == SHARDS.name else text) from error
+    with opened_file(path, layout, split, within) as (_, info):
+        return info
+
+
+@contextmanager
+def opened_file(
+    path: str, layout: Layout, split: str | None, within: str | None = None
+) -> Iterator[tuple[h5py.File, FileInfo]]:
+    """The open file and what it holds, as `inspect_file` finds it; the file is closed at the end."""
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(open_hdf5(path))
+            info = _look(file, path, layout, split, within)
+        # h5py raises many kinds of errors for damaged metadata.
+        except UNREADABLE as error:
+            text = unreadable(path, error)
+            raise UserError(f"{text}, or {PREPARE}" if layout.name == SHARDS.name else text) from error
+        yield file, info
+
+
+def _look(file: h5py.File, path: str, layout: Layout, split: str | None, within: str | None) -> FileInfo:
+    if layout.name == SHARDS.name:
+        info = _inspect_shard(file, path, split, layout)
+        return info._replace(sources=_sources(file, path, layout, info.at, within))
+    found = headers_of(file, layout)
+    if found is None:
+        info = _inspect(file, path, layout)
+        return info._replace(sources=_sources(file, path, layout, info.at, within))
+    headers, offsets = found
+    known = _known.get((layout, headers))
+    if known is None:
+        known = _inspect(file, path, layout)
+        if len(_known) < _MOST_KNOWN:
+            _known[layout, headers] = known
+        return known
+    places = zip(known.at, offsets, strict=True)
+    return known._replace(at=tuple(at if at == NOT_CONTIGUOUS else offset for at, offset in places))
 
 
 def _sources(file: h5py.File, path: str, layout: Layout, at: tuple[int, ...], within: str | None) -> tuple[str, ...]:
@@ -170,7 +206,7 @@ def _inspect(file: h5py.File, path: str, layout: Layout) -> FileInfo:
             f"{path}: the data sets differ in their number of samples, the first axis ({shapes}); choose others"
         )
     (samples,) = rows
-    if samples == 0 or any(dataset.size == 0 for dataset in (*datasets, *held.values())):
+    if samples == 0 or any(0 in dataset.shape for dataset in (*datasets, *held.values())):
         raise UserError(f"{path}: holds no samples; leave the file out")
     kinds, left = [], iter(datasets)
     for place in layout.places:

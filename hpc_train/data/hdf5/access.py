@@ -62,9 +62,9 @@ def lies_in(file, dataset):
 
 def elsewhere(file, dataset):
     """Whether bytes of a data set may be in other files: by a link, as a virtual data set, or as external storage."""
-    return in_other_files(dataset.id.get_create_plist()) or not lies_in(file, dataset)
+    return in_other_files(dataset) or not lies_in(file, dataset)
 
 
-def in_other_files(plist):
-    """Whether a data set with this creation list is virtual, or has its bytes in external storage."""
-    return plist.get_layout() == h5py.h5d.VIRTUAL or bool(plist.get_external_count())
+def in_other_files(dataset):
+    """Whether a data set is virtual, or has its bytes in external storage."""
+    return dataset.is_virtual or bool(dataset.external)

@@ -21,23 +21,32 @@ def claim_of(dataset: h5py.Dataset, rows: bool) -> str | None:
         dataset: the open data set.
         rows: the first axis counts samples.
     """
-    shape, plist = dataset.shape, dataset.id.get_create_plist()
-    if not shape or in_other_files(plist):
+    shape, chunks = dataset.shape, dataset.chunks or ()
+    if not shape or in_other_files(dataset):
         return None
-    chunk = plist.get_chunk() if plist.get_layout() == h5py.h5d.CHUNKED else ()
     # HDF5 opens such a file.
-    if chunk and len(chunk) != len(shape):
-        return f"its chunks {chunk} have another number of axes"
-    item = dataset.dtype.itemsize
-    chunks = prod(-(-extent // step) for extent, step in zip(shape, chunk, strict=True)) if chunk else 0
-    claims = {
-        f"an index of {chunks} chunks": (chunks * _CHUNK_ENTRY, _CHUNKS * _CHUNK_ENTRY, 1),
-        "a sample": (prod(shape[1:] if rows else shape) * item, _AT_ONCE, _RATIO),
-        "a chunk": (prod(chunk) * item, _AT_ONCE, _RATIO),
-        "all of it": (prod(shape) * item, _IN_ALL, _RATIO),
-    }
-    for what, (claimed, allowed, ratio) in claims.items():
-        # The file's size is asked for only where it matters.
-        if claimed > allowed and claimed > ratio * (held := dataset.file.id.get_filesize()):
+    if chunks and len(chunks) != len(shape):
+        return f"its chunks {chunks} have another number of axes"
+    for what, claimed, ratio in excessive(shape, chunks, dataset.dtype.itemsize, rows):
+        if claimed > ratio * (held := dataset.file.id.get_filesize()):
             return f"{what} takes {size(claimed)}, but its whole file has {size(held)}"
     return None
+
+
+def excessive(shape: tuple[int, ...], chunks: tuple[int, ...], item: int, rows: bool) -> list[tuple[str, int, int]]:
+    """(what, bytes, most bytes for one of the file) that a shape claims and that no small file can hold.
+
+    Args:
+        shape: of the data set.
+        chunks: of as many axes, or () for none.
+        item: bytes of a number.
+        rows: the first axis counts samples.
+    """
+    count = prod(-(-extent // step) for extent, step in zip(shape, chunks, strict=True)) if chunks else 0
+    claims = (
+        (f"an index of {count} chunks", count * _CHUNK_ENTRY, _CHUNKS * _CHUNK_ENTRY, 1),
+        ("a sample", prod(shape[1:] if rows else shape) * item, _AT_ONCE, _RATIO),
+        ("a chunk", prod(chunks) * item, _AT_ONCE, _RATIO),
+        ("all of it", prod(shape) * item, _IN_ALL, _RATIO),
+    )
+    return [(what, claimed, ratio) for what, claimed, allowed, ratio in claims if claimed > allowed]

@@ -47,6 +47,12 @@ def name_of(dataset: h5py.Dataset) -> str:
 
 def dataset_at(file: h5py.File, name: str) -> tuple[h5py.Dataset | None, int | None]:
     """(data set, index of a sample's first axis or None) that a name means: x[0] is index 0 of x, if no x[0] exists."""
+    held, index = id_at(file, name)
+    return None if held is None else h5py.Dataset(held, readonly=True), index
+
+
+def id_at(file: h5py.File, name: str) -> tuple[h5py.h5d.DatasetID | None, int | None]:
+    """`dataset_at` as HDF5's own data set."""
     base, index = split_name(name)
     whole = _opened(file, name)
     if whole is not None or index is None:
@@ -54,11 +60,11 @@ def dataset_at(file: h5py.File, name: str) -> tuple[h5py.Dataset | None, int | N
     return _opened(file, base), index
 
 
-def _opened(file: h5py.File, name: str) -> h5py.Dataset | None:
+def _opened(file: h5py.File, name: str) -> h5py.h5d.DatasetID | None:
     """The data set of this name, of a file that is read; None where there is none, or it cannot be opened."""
     with suppress(*UNREADABLE):
         # In half the time of `file[name]`, which also looks at what else it might be.
-        return h5py.Dataset(h5py.h5d.open(file.id, name.encode("utf-8", "surrogateescape")), readonly=True)
+        return h5py.h5d.open(file.id, name.encode("utf-8", "surrogateescape"))
     return None
 
 

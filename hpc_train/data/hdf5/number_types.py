@@ -1,5 +1,7 @@
 """Which HDF5 types are numbers as NumPy stores them: HDF5's own description decides, not NumPy's name of the type."""
 
+from functools import lru_cache
+
 import h5py
 
 # The largest numbers that are read, in bytes: NumPy's longer ones differ from machine to machine.
@@ -46,4 +48,11 @@ def not_numbers(dataset: h5py.Dataset) -> str | None:
 
 def is_plain(dataset: h5py.Dataset) -> bool:
     """Whether the stored bytes are those of the NumPy type: order, precision, offset, padding, sign, exponent alike."""
-    return bool(h5py.h5t.py_create(dataset.dtype, logical=True).equal(dataset.id.get_type()))
+    return _is_plain(dataset.id.get_type().encode())
+
+
+# The files of a data set have few types.
+@lru_cache(maxsize=256)
+def _is_plain(encoded: bytes) -> bool:
+    stored = h5py.h5t.decode(encoded)
+    return bool(h5py.h5t.py_create(stored.dtype, logical=True).equal(stored))

@@ -8,9 +8,9 @@ import h5py
 import numpy as np
 
 from hpc_train.data.catalogue.conventions import numbers_of
-from hpc_train.data.catalogue.file_info import FileInfo, inspect_file
+from hpc_train.data.catalogue.file_info import FileInfo, opened_file
 from hpc_train.data.catalogue.layout import SHARDS, Layout
-from hpc_train.data.hdf5.access import open_hdf5, reason
+from hpc_train.data.hdf5.access import reason
 from hpc_train.data.hdf5.contents import UNREADABLE, dataset_at, split_name
 from hpc_train.data.hdf5.filters import load_plugins
 from hpc_train.data.sample_checks import bad_label, rows_not_finite, rows_outside
@@ -64,24 +64,21 @@ def scan(
     found = Scan(path)
     load_plugins()
     try:
-        found.info = inspect_file(path, layout, split, within)
-    except UserError as error:
-        found.problems.append(str(error))
-        return found
-    common = found.info.common
-    classes, ignore = common.classes or classes, common.ignore_label if ignore is None else ignore
-    try:
-        with open_hdf5(path) as file:
+        with opened_file(path, layout, split, within) as (file, info):
+            found.info, common = info, info.common
+            known = labels or range(common.classes or classes)
+            ignore = common.ignore_label if ignore is None else ignore
             roles = [(place.role, name) for place in layout.places for name in place.datasets]
             # A data set that is input and target is read once.
             for role, name in {name: (role, name) for role, name in roles}.values():
                 if common.encoding and role == "input":
                     found.bytes += file[name].size
-                    texts = scan_images(file, found.info, ranges)
+                    texts = scan_images(file, info, ranges)
                 else:
-                    known = (labels or range(classes)) if role == "target" else range(0)
-                    texts = _scan_array(file, layout, name, known, ignore, found)
+                    texts = _scan_array(file, layout, name, known if role == "target" else range(0), ignore, found)
                 found.problems += [f"{path}: {name}: {text}" for text in texts]
+    except UserError as error:
+        found.problems.append(str(error))
     # h5py raises many kinds of errors for damaged metadata.
     except UNREADABLE as error:
         found.problems.append(f"{path}: cannot be read further ({reason(error)})")
