@@ -26,7 +26,7 @@ from hpc_train.data.hdf5.contents import (
 )
 from hpc_train.data.hdf5.filters import missing_filter
 from hpc_train.data.hdf5.number_types import is_plain, not_numbers
-from hpc_train.data.hdf5.open_errors import unreadable
+from hpc_train.data.hdf5.open_errors import of_newer, unreadable
 from hpc_train.data.hdf5.ragged import read_lengths
 from hpc_train.data.hdf5.sources import MissingSource, broken_link, outside, sources
 from hpc_train.data.shards.format import ENCODED_VERSION, FORMAT, PARTS_VERSION
@@ -252,9 +252,8 @@ def _dataset(file: h5py.File, path: str, name: str) -> h5py.Dataset:
         if link := broken_link(file, base):
             raise UserError(f"{path}: {link}")
         if why := not_opened(file, base):
-            raise UserError(
-                f"{path}: {base} cannot be opened ({why}); choose another data set, or write the file again"
-            )
+            remedy = of_newer(why) or "choose another data set, or write the file again"
+            raise UserError(f"{path}: {base} cannot be opened ({why}); {remedy}")
         there = ", ".join(map(shown, list(datasets_of(file))[:12])) or "none"
         raise UserError(f"{path}: has no data set {base!r}; it has {there}")
     if dataset.shape is None:

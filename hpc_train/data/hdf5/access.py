@@ -46,7 +46,9 @@ def _access():
 def reason(error):
     """Why a file operation failed, in one line; HDF5's own messages have several."""
     code = getattr(error, "errno", None)
-    return os.strerror(code) if code else " ".join(str(error).split())
+    # The text of a KeyError is quoted.
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    return os.strerror(code) if code else " ".join(str(text).split())
 
 
 def fixed_length(text):

@@ -4,6 +4,8 @@ import glob
 import re
 from contextlib import suppress
 
+import h5py
+
 from hpc_train.data.hdf5.access import reason
 
 _AGAIN = "fetch or write it again"
@@ -69,7 +71,15 @@ def _why(path: str, said: str) -> str:
         return f"truncated: {sizes[1]} of {sizes[2]} bytes; {_AGAIN}"
     if "signature not found" in said:
         return next((text for mark, text in _OTHERS.items() if start.startswith(mark)), f"not an HDF5 file; {_AGAIN}")
-    return f"damaged, or beyond this version of HDF5 ({said}); {_AGAIN}"
+    return f"damaged, or beyond this version of HDF5 ({said}); {of_newer(said) or _AGAIN}"
+
+
+def of_newer(said: str) -> str | None:
+    """What to do about what HDF5 said of a version that it does not know; None where it said something else."""
+    if "version number" not in said:
+        return None
+    ours = h5py.version.hdf5_version
+    return f"if an HDF5 newer than {ours} wrote it, write it there with h5py's libver='v114'; else {_AGAIN}"
 
 
 def _head(path: str) -> bytes:
