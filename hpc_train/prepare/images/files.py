@@ -4,6 +4,7 @@ import io
 import os
 import re
 import stat
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -67,6 +68,7 @@ def limit_pixels(most: int) -> None:
     """Let Pillow refuse images of more pixels by their headers, in this process."""
     # Pillow refuses twice the number that it warns of.
     Image.MAX_IMAGE_PIXELS = -(-most // 2)
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
 def prepare_image(path: str, treatment: Treatment) -> Prepared:

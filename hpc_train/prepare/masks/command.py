@@ -43,6 +43,8 @@ class Masks:
     """Without {split}: the share of the pictures to use for testing, such as 0.2; 0: no test part."""
     size: tuple[int, int] | None = None
     """Height and width to which pictures are scaled (masks by their nearest pixel); by default all have one size."""
+    max_pixels: int = 2**26
+    """Pictures of more pixels are refused: a small file may claim any size, and is decoded whole."""
     shards: int | None = None
     """Number of files of each split; by default at least 4, of about 256 MiB each."""
     compression: Compression = "none"
@@ -55,10 +57,12 @@ def run(options: Masks) -> None:
     Raises:
         UserError: an option or a picture is wrong, or the shards cannot be written.
     """
+    from hpc_train.prepare.images.files import limit_pixels
     from hpc_train.prepare.masks.pairs import Pairs, find_pairs
     from hpc_train.prepare.splits import held_out, write_splits
 
     labels = _check_options(options)
+    limit_pixels(options.max_pixels)
     found = {}
     for split, (images, masks) in _folders(options).items():
         found[split] = find_pairs(images, masks, options.mask_suffix)
@@ -96,8 +100,9 @@ def _check_options(options: Masks) -> tuple[int, ...]:
         )
     if options.test_fraction is not None and not 0 <= options.test_fraction < 1:
         raise UserError(f"--test-fraction is {options.test_fraction}; give at least 0, and less than 1")
-    if options.classes is not None and options.classes < 1:
-        raise UserError(f"--classes is {options.classes}; give at least 1")
+    for name in ("classes", "max_pixels"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            raise UserError(f"--{name.replace('_', '-')} is {value}; give at least 1")
     if options.size and min(options.size) < 1:
         raise UserError(f"--size {options.size[0]} {options.size[1]}: give a height and width of 1 or more")
     labels = DataOptions(Path(), label_values=options.label_values, classes=options.classes).labels()

@@ -170,6 +170,11 @@ def _opened(path: str) -> Image.Image:
         raise UserError(f"{path}: is not an image, or damaged; fix it or move it away") from error
     except MemoryError:
         raise
+    except Image.DecompressionBombError as error:
+        most = 2 * Image.MAX_IMAGE_PIXELS
+        raise UserError(
+            f"{path}: has more than {most} pixels by its header; shrink it, or allow that with --max-pixels"
+        ) from error
     # Pillow raises many kinds of errors for damaged files.
     except Exception as error:
         raise UserError(f"{path}: cannot be read as an image ({reason(error)}); fix it or move it away") from error

@@ -92,6 +92,16 @@ def test_splits_are_folders_or_a_share(tmp_path):
             prepare(tmp_path / "c", *whole, *more)
 
 
+def test_pictures_that_claim_too_many_pixels_are_refused_by_their_headers(tmp_path, monkeypatch, recwarn):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+    make(tmp_path, labels=(0, 1))
+    folders = "--images", tmp_path / "images", "--masks", tmp_path / "masks", "--test-fraction", 0
+    prepare(tmp_path / "shards", *folders, "--max-pixels", 80)
+    assert not recwarn
+    with pytest.raises(UserError, match=r"images/tile0\.png: has more than 78 pixels by its header; .*--max-pixels"):
+        prepare(tmp_path / "shards", *folders, "--max-pixels", 78)
+
+
 def test_pictures_of_several_sizes_are_scaled_and_masks_by_their_nearest_pixel(tmp_path):
     make(tmp_path, labels=(0, 3))
     for folder in ("images", "masks"):
