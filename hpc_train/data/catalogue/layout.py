@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,7 +19,6 @@ from hpc_train.data.hdf5.open_errors import GRIB, is_grib, unreadable
 from hpc_train.data.shards.format import FORMAT
 from hpc_train.data.shards.names import parse_shard_name
 from hpc_train.errors import UserError
-from hpc_train.words import split_word
 
 # The classes of the published climate data, in the order that Kurth et al. (2018) and DeepCAM number them.
 CLIMATE_CLASSES = ("background", "tc", "ar")
@@ -102,6 +102,12 @@ def _grouped(role: str, datasets: tuple[str, ...], names: tuple[str, ...]) -> tu
     for dataset, name in zip(datasets, names or ("",) * len(datasets), strict=True):
         groups.setdefault(name, []).append(dataset)
     return tuple(Place(role, name, tuple(held)) for name, held in groups.items())
+
+
+def split_word(word: str) -> tuple[str, str]:
+    """("images", "a/b") of "images=a/b"; ("", word) of a word without a name."""
+    match = re.fullmatch(r"(\w[\w.-]*)=(.+)", word, re.DOTALL)
+    return (match[1], match[2]) if match else ("", word)
 
 
 def named(option: str, words: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:

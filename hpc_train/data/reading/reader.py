@@ -13,8 +13,8 @@ from hpc_train.data.catalogue.conventions import Missing
 from hpc_train.data.catalogue.file_info import NOT_CONTIGUOUS
 from hpc_train.data.catalogue.part import Part
 from hpc_train.data.hdf5.access import elsewhere, lies_in, open_hdf5, reason
-from hpc_train.data.hdf5.chunk_index import Unclear
-from hpc_train.data.hdf5.chunks import ChunkedArray, reason_not
+from hpc_train.data.hdf5.chunked.array import ChunkedArray, reason_not
+from hpc_train.data.hdf5.chunked.index import Unclear
 from hpc_train.data.hdf5.contents import dataset_at, member, path_at, split_name
 from hpc_train.data.hdf5.contiguous import LARGE_SAMPLE, ContiguousArray
 from hpc_train.data.hdf5.filters import load_plugins

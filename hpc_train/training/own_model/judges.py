@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from hpc_train.data.catalogue.layout import split_word
 from hpc_train.errors import UserError
 from hpc_train.training.own_model import script
-from hpc_train.words import split_word
 
 # Short names that Keras takes for classes.
 _SHORT = {

@@ -12,7 +12,7 @@ from chunked import FILTERS, datasets, read, values
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hpc_train.data.hdf5.chunks import ChunkedArray, ChunkError, reason_not
+from hpc_train.data.hdf5.chunked.array import ChunkedArray, ChunkError, reason_not
 from hpc_train.data.hdf5.raw_file import File
 
 UNCLEAR = "its chunks at the edge may be unfiltered"

@@ -9,7 +9,7 @@ from chunked import FILTERS, read, values
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hpc_train.data.hdf5.chunks import ChunkedArray, ChunkError
+from hpc_train.data.hdf5.chunked.array import ChunkedArray, ChunkError
 from hpc_train.data.hdf5.raw_file import File
 
 

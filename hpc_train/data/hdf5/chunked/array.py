@@ -9,9 +9,9 @@ import h5py
 import numpy as np
 
 from hpc_train.data.hdf5.access import reason
-from hpc_train.data.hdf5.chunk_index import NEVER_WRITTEN, has_edge, read_index
-from hpc_train.data.hdf5.chunk_request import Request
-from hpc_train.data.hdf5.codec_buffers import ROOM, Damaged, expect_size, scratch
+from hpc_train.data.hdf5.chunked.codec_buffers import ROOM, Damaged, expect_size, scratch
+from hpc_train.data.hdf5.chunked.index import NEVER_WRITTEN, has_edge, read_index
+from hpc_train.data.hdf5.chunked.request import Request
 from hpc_train.data.hdf5.contents import name_of
 from hpc_train.data.hdf5.filters import filter_names
 from hpc_train.data.hdf5.number_types import is_plain
@@ -57,7 +57,7 @@ def reason_not(dataset: h5py.Dataset) -> str | None:
     filters = _filters(dataset)
     if not filters:
         return None
-    from hpc_train.data.hdf5.codecs import unsupported
+    from hpc_train.data.hdf5.chunked.codecs import unsupported
 
     place = unsupported(filters)
     if place is not None:
@@ -104,7 +104,7 @@ class ChunkedArray:
         filters = _filters(dataset)
         self._pipeline = None
         if filters:
-            from hpc_train.data.hdf5.codecs import Pipeline
+            from hpc_train.data.hdf5.chunked.codecs import Pipeline
 
             self._pipeline = Pipeline(filters, self._bytes)
         # Rows that are decoded together, whether they were requested or not.

@@ -10,7 +10,7 @@ from math import prod
 import imagecodecs
 import numpy as np
 
-from hpc_train.data.hdf5.codec_buffers import ROOM, Damaged, big_endian, expect_size, scratch
+from hpc_train.data.hdf5.chunked.codec_buffers import ROOM, Damaged, big_endian, expect_size, scratch
 
 # Blosc's sizes are signed 32-bit numbers.
 BLOSC_LIMIT = 2**31 - 17

@@ -9,8 +9,14 @@ from functools import partial
 import imagecodecs
 import numpy as np
 
-from hpc_train.data.hdf5.block_codecs import BLOSC_LIMIT, blosc_header, decode_bitshuffle, decode_blosc, decode_blosc2
-from hpc_train.data.hdf5.codec_buffers import ROOM, Damaged, big_endian, expect_size, scratch
+from hpc_train.data.hdf5.chunked.block_codecs import (
+    BLOSC_LIMIT,
+    blosc_header,
+    decode_bitshuffle,
+    decode_blosc,
+    decode_blosc2,
+)
+from hpc_train.data.hdf5.chunked.codec_buffers import ROOM, Damaged, big_endian, expect_size, scratch
 
 _SHUFFLE, _FLETCHER32, _BLOSC, _BITSHUFFLE, _BLOSC2 = 2, 3, 32001, 32008, 32026
 _BLOSC_CODECS = (0, 1, 2, 4, 5)
