@@ -1,6 +1,5 @@
 """Writing files whole or not at all."""
 
-import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -24,12 +23,6 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-
-
-def write_json(path: Path, value) -> None:
-    """Write `value` to `path` as indented JSON, whole or not at all."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, default=str) + "\n")
 
 
 def _umask() -> int:

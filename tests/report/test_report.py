@@ -130,7 +130,7 @@ def test_mistakes_end_with_one_line(make, tmp_path):
         with pytest.raises(UserError, match=said):
             command.run(command.ReportRuns(runs))
     (run / "predictions.json").write_text("{}")
-    with pytest.raises(UserError, match=r"predictions\.json cannot be read"):
+    with pytest.raises(UserError, match=r"predictions\.json: 'confusion_matrix' is wrong"):
         command.run(command.ReportRuns((run,)))
     with pytest.raises(UserError, match="given twice"):
         command.run(command.ReportRuns((run, run), tmp_path / "out"))

@@ -107,7 +107,7 @@ def test_a_peer_gets_its_ratio_at_each_size(page):
 
 def test_the_page_says_what_is_missing_what_is_damaged_and_what_says_nothing(page):
     assert "not measured: ranks-8-repeat-1" in page.text
-    assert "ranks-16.json is left out: it is damaged" in page.text
+    assert "ranks-16.json: is not JSON" in page.text
     assert "share cores or GPUs" in page.text
 
 

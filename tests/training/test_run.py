@@ -1,14 +1,14 @@
 """Run folders and the files in them: whole or absent, and never mixed up."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from hpc_train.errors import UserError
-from hpc_train.files import atomic_path, write_json
+from hpc_train.files import atomic_path
 from hpc_train.parallel import World
+from hpc_train.records.json_file import read_json, write_json
 from hpc_train.training.run_folder import Run
 
 
@@ -32,7 +32,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 
     with pytest.raises(InterruptedError):
         fail()
-    assert json.loads(path.read_text()) == {"a": 1}
+    assert read_json(path, {}, "") == {"a": 1}
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -63,11 +63,11 @@ def test_another_model_cannot_resume(tmp_path):
 def test_metrics_of_steps_to_be_made_again_are_dropped_with_a_half_written_line(tmp_path):
     run = Run(tmp_path)
     for step in (10, 20, 30):
-        run.add_metrics({"step": step})
+        run.add_metrics({"epoch": step // 10, "step": step})
     with open(run.metrics_file, "a") as file:
         file.write('{"step": 4')
     run.forget_metrics_after(20)
-    assert run.metrics() == [{"step": 10}, {"step": 20}]
+    assert run.metrics() == [{"epoch": 1, "step": 10}, {"epoch": 2, "step": 20}]
 
 
 def test_new_runs_never_share_a_folder(tmp_path, monkeypatch):

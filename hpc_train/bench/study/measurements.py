@@ -4,15 +4,18 @@ The plan (study.json) gives the repeat, modes and variant of the files that it n
 job that was submitted by hand, counts as weak scaling without a variant.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hpc_train.bench.hardware import shared
 from hpc_train.bench.throughput import FORMAT
 from hpc_train.errors import UserError
+from hpc_train.records.json_file import read_json
 
 PLAN = "study.json"
+# What the plan must hold, and each of its jobs.
+SCHEMA = {"settings": dict[str, Any], "jobs": list[dict[str, Any]]}
 OURS = "hpc-train"
 # Options that do not change what a step does. The content identifies the data.
 _FREE = ("data", "steps", "warmup", "rounds", "threads", "output", "ways")
@@ -112,8 +115,10 @@ def read(study: Path) -> tuple[list[Measurement], list[str]]:
             figures = _figures(path)
             if figures:
                 measurements.append(_placed(path.name, figures, planned.get(path.name, {})))
-        except (OSError, ValueError) as error:
-            left_out.append(f"{path} is left out: {error}")
+        except UserError as error:
+            left_out.append(f"left out: {error}")
+        except ValueError as error:
+            left_out.append(f"left out: {path}: {error}")
     if not measurements:
         why = f"; {left_out[0]}" if left_out else ""
         raise UserError(
@@ -127,7 +132,7 @@ def load(path: Path) -> dict | None:
     """The figures of one measurement; None if there is none that `read` would accept."""
     try:
         return _figures(path)
-    except (OSError, ValueError):
+    except (UserError, ValueError):
         return None
 
 
@@ -135,9 +140,9 @@ def _planned(path: Path) -> tuple[dict[str, dict], list[str]]:
     if not path.exists():
         return {}, []
     try:
-        return {job["file"]: job for job in json.loads(path.read_bytes())["jobs"]}, []
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return {}, [f"{path} is left out: the plan is damaged ({error})"]
+        return {str(job.get("file")): job for job in read_json(path, SCHEMA, "write it again")["jobs"]}, []
+    except UserError as error:
+        return {}, [f"left out: {error}"]
 
 
 def _placed(name: str, figures: dict, job: dict) -> Measurement:
@@ -148,11 +153,8 @@ def _placed(name: str, figures: dict, job: dict) -> Measurement:
 
 def _figures(path: Path) -> dict | None:
     """The content of a measurement; None if the file comes from another benchmark."""
-    try:
-        figures = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"it is damaged ({error}); measure this size again") from error
-    if isinstance(figures, dict) and figures.get("benchmark", "throughput") != "throughput":
+    figures = read_json(path, {}, "measure this size again")
+    if figures.get("benchmark", "throughput") != "throughput":
         return None
     try:
         if "rates" in figures and figures.get("format", 1) != FORMAT:

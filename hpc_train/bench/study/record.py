@@ -6,10 +6,10 @@ import sys
 import time
 from pathlib import Path
 
-from hpc_train.bench.study.measurements import PLAN
+from hpc_train.bench.study.measurements import PLAN, SCHEMA
 from hpc_train.bench.study.plan import Job
 from hpc_train.errors import UserError
-from hpc_train.files import write_json
+from hpc_train.records.json_file import read_json, write_json
 
 
 def record(study: Path, jobs: list[Job], settings: dict, growing: dict) -> dict:
@@ -63,11 +63,7 @@ def recorded(study: Path) -> dict | None:
     path = study / PLAN
     if not path.exists():
         return None
-    try:
-        plan = json.loads(path.read_bytes())
-        return {**plan, "settings": dict(plan["settings"]), "jobs": [dict(job) for job in plan["jobs"]]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}); remove it, and the same command writes it again") from error
+    return read_json(path, SCHEMA, "remove it, and the same command writes it again")
 
 
 def _as_dict(job: Job) -> dict:

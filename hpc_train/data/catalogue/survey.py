@@ -18,8 +18,10 @@ from hpc_train.data.catalogue.part import Kind
 from hpc_train.data.hdf5.access import reason
 from hpc_train.errors import UserError
 from hpc_train.files import atomic_path
+from hpc_train.records.seal import Damaged, seal, sealed_text
 
-_VERSION = 3
+# From version 4 on it is sealed.
+_VERSION = 4
 # The fields of `Common` that are always stored, and what the others are in most files.
 _ALWAYS = Common._fields.index("geometry")
 _SELDOM = tuple(Common._field_defaults[name] for name in Common._fields[_ALWAYS:])
@@ -133,8 +135,8 @@ class _Cache:
         found: dict[str, _Entry] = {}
         for folder in (Path(self.folder), self.elsewhere):
             for path in (folder / self.name, *self._parts(folder)):
-                with suppress(OSError, ValueError, TypeError, KeyError, IndexError):
-                    found |= self._parsed(path.read_text())
+                with suppress(OSError, Damaged, ValueError, TypeError, KeyError, IndexError):
+                    found |= self._parsed(*sealed_text(path))
             if found:
                 break
         return found
@@ -146,11 +148,11 @@ class _Cache:
     def _parts(self, folder: Path) -> list[Path]:
         return sorted(folder.glob(f"{self.name}.rank-*"))
 
-    def _parsed(self, text: str) -> dict[str, _Entry]:
+    def _parsed(self, text: str, sealed: bool) -> dict[str, _Entry]:
         held = json.loads(text)
-        # Earlier versions did not look at the attributes, which shards do not have.
-        known = (1, 2, _VERSION) if self.layout["name"] == SHARDS.name else (_VERSION,)
-        if held["version"] not in known or held["layout"] != self.layout:
+        # Versions 1 and 2 did not look at the attributes, which shards do not have.
+        unsealed = (1, 2, 3) if self.layout["name"] == SHARDS.name else (3,)
+        if held["version"] not in ((_VERSION,) if sealed else unsealed) or held["layout"] != self.layout:
             return {}
         common = self._earlier if held["version"] == 1 else _common
         commons = [common(*map(_tuples, values)) for values in held["commons"]]
@@ -198,6 +200,7 @@ class _Cache:
                     folder.mkdir(parents=True, exist_ok=True)
                 with atomic_path(folder / file) as temporary:
                     temporary.write_text(json.dumps(held))
+                    seal(temporary)
                 return
 
 

@@ -28,9 +28,11 @@ from hpc_train.data.hdf5.contents import text_attribute
 from hpc_train.data.statistics.moments import WEIGHT_POWERS, Statistics, class_weights
 from hpc_train.errors import UserError
 from hpc_train.files import atomic_path
+from hpc_train.records.seal import Damaged, check_seal, seal
 
 FORMAT = "hpc-train statistics"
-VERSION = 1
+# From version 2 on it is sealed.
+UNSEALED, VERSION = 1, 2
 _MOMENTS = ("mean", "std", "min", "max")
 _DEEPCAM = ("mean", "sqmean", "minval", "maxval")
 # Below this share of sqmean, the rounding of sqmean and mean to float32 is a tenth of the variance or more.
@@ -46,10 +48,12 @@ def write_all(folder: Path, statistics: Statistics) -> list[Path]:
     paths = check_replaceable(folder, statistics.split)
     for path, write in zip(paths, _WRITERS, strict=True):
         try:
-            with atomic_path(path) as temporary, open_hdf5(temporary, "w") as file:
-                # This tells the next run that the file did not come with the data.
-                file.attrs.update(format=FORMAT, version=VERSION, split=statistics.split)
-                write(file, statistics)
+            with atomic_path(path) as temporary:
+                with open_hdf5(temporary, "w") as file:
+                    # This tells the next run that the file did not come with the data.
+                    file.attrs.update(format=FORMAT, version=VERSION, split=statistics.split)
+                    write(file, statistics)
+                seal(temporary)
         except OSError as error:
             raise UserError(f"{path} cannot be written ({reason(error)}); give another folder with --output") from error
     return paths
@@ -81,20 +85,23 @@ def load_statistics(path: str | Path) -> Statistics:
         UserError: the file cannot be read, is of none of the kinds, or is not consistent.
     """
     try:
+        sealed = check_seal(Path(path))
         with open_hdf5(path) as file:
+            if not sealed and text_attribute(file, "format") == FORMAT and file.attrs["version"] == VERSION:
+                raise ValueError("it was cut or changed; if that is meant, set its attribute version to 1")
             return _checked(path, _read(file, path))
     # h5py raises many kinds of errors for damaged files and missing parts.
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (OSError, Damaged, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
         remedy = "give a statistics.h5 or stats.h5, or make one with `hpc-train stats`"
         raise UserError(f"{path}: statistics cannot be read ({reason(error)}); {remedy}") from error
 
 
 def _read(file, path) -> Statistics:
     if "channels" in file and text_attribute(file, "format") == FORMAT:
-        if file.attrs["version"] != VERSION:
-            version = file.attrs["version"]
+        version = file.attrs["version"]
+        if version not in (UNSEALED, VERSION):
             raise UserError(
-                f"{path}: version {version}, but this hpc-train reads version {VERSION}; use a newer hpc-train"
+                f"{path}: version {version}, but this hpc-train reads up to version {VERSION}; use a newer hpc-train"
             )
         return _read_own(file)
     if all(f"climate/{name}" in file for name in ("count", *_DEEPCAM)):

@@ -1,6 +1,5 @@
 """`hpc-train prepare climate-synthetic`: makes synthetic CAM5 data with cyclones and rivers that can be learned."""
 
-import json
 import os
 import sys
 import time
@@ -159,7 +158,7 @@ def _begin(options: ClimateSynthetic) -> dict[str, set[str]]:
                     left.unlink()
         check_space(options.output, missing * options.size[0] * options.size[1] * 17 * 4)
         if not same:
-            from hpc_train.files import write_json
+            from hpc_train.records.json_file import write_json
 
             write_json(options.output / RECIPE, recipe)
     except OSError as error:
@@ -174,12 +173,11 @@ def _same_recipe(folder: Path, recipe: dict) -> bool:
     path = folder / RECIPE
     if not path.exists():
         return False
-    try:
-        held = json.loads(path.read_text())
-    except ValueError:
-        held = None
+    from hpc_train.records.json_file import read_json
+
+    held = read_json(path, {}, "empty the folder, or give another --output")
     if held != recipe:
-        other = " ".join(f"{name} {held.get(name)}" for name in recipe) if isinstance(held, dict) else "unreadable"
+        other = " ".join(f"{name} {held.get(name)}" for name in recipe)
         raise UserError(
             f"{path}: the folder holds another set ({other}); give the options of that set, empty the folder, or give "
             "another --output"

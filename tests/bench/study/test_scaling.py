@@ -277,11 +277,11 @@ def test_a_damaged_or_foreign_file_is_one_line_and_the_rest_is_reported(tmp_path
     measured(study / "empty.json", [], [100])
     measured(study / "old.json", [node(1)], [100], format=1)
     found = printed(capsys, study).err.splitlines()
-    assert [line.split()[1].rpartition("/")[2] for line in found] == [
-        f"{name}.json" for name in ("binary", "cut", "empty", "foreign", "list", "old", "stopped")
+    assert [line.split()[3].rpartition("/")[2] for line in found] == [
+        f"{name}.json:" for name in ("binary", "cut", "empty", "foreign", "list", "old", "stopped")
     ]
-    assert "cut.json is left out: it is damaged" in found[1]
-    assert "foreign.json is left out: it is not a measurement of `bench throughput` (no 'rates')" in found[3]
+    assert "cut.json: is not JSON" in found[1]
+    assert "foreign.json: it is not a measurement of `bench throughput` (no 'rates')" in found[3]
     assert "format 1, and this reads 2: measure again" in found[5]
     (table,) = tables(capsys, study)
     assert [row["files"] for row in table["rows"]] == [["good.json"]]
@@ -292,14 +292,14 @@ def test_a_damaged_plan_is_one_line_and_the_measurements_count_as_weak_scaling(t
     (tmp_path / "study.json").write_text("{")
     (measurement,), left_out = read(tmp_path)
     assert (measurement.modes, measurement.repeat) == (("weak",), None)
-    assert ["the plan is damaged" in line for line in left_out] == [True]
+    assert ["left out: " in line and "study.json: is not JSON" in line for line in left_out] == [True]
 
 
 def test_a_study_without_measurements_is_one_line(tmp_path):
     with pytest.raises(UserError, match="is not a folder"):
         run(Scaling(tmp_path / "none"))
     (tmp_path / "cut.json").write_text("{")
-    with pytest.raises(UserError, match=r"holds no measurement; .*cut\.json is left out: it is damaged") as refused:
+    with pytest.raises(UserError, match=r"holds no measurement; left out: .*cut\.json: is not JSON") as refused:
         run(Scaling(tmp_path))
     assert "\n" not in str(refused.value)
 

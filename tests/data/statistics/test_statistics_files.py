@@ -42,7 +42,7 @@ def test_the_suites_file_says_what_its_page_says(tmp_path, counted):
     write_all(tmp_path, counted)
     with h5py.File(tmp_path / "statistics.h5") as file:
         assert dict(file.attrs) == {
-            **{"format": "hpc-train statistics", "version": 1, "split": "train", "fingerprint": "abc", "samples": 7}
+            **{"format": "hpc-train statistics", "version": 2, "split": "train", "fingerprint": "abc", "samples": 7}
         }
         assert sorted(file["channels"]) == ["count", "max", "mean", "min", "names", "not_finite", "std"]
         np.testing.assert_array_equal(file["channels/std"], counted.std)
@@ -142,10 +142,13 @@ def test_files_that_are_not_statistics_are_reported_in_one_line(tmp_path, counte
     (own, deepcam, _) = write_all(tmp_path, counted)
     with h5py.File(deepcam, "r+") as file:
         file["climate/minval"][1] = 1e9
+    assert "it was cut or changed" in refusal(load_statistics, deepcam)
+    with h5py.File(deepcam, "r+") as file:
+        file.attrs["version"] = 1
     assert "channel 1: min 1000000000.0 exceeds max" in refusal(load_statistics, deepcam)
     with h5py.File(own, "r+") as file:
-        file.attrs["version"] = 2
-    assert "version 2" in refusal(load_statistics, own)
+        file.attrs["version"] = 3
+    assert "version 3" in refusal(load_statistics, own)
 
 
 def test_a_file_that_came_with_the_data_or_belongs_to_another_split_is_kept(tmp_path, counted):

@@ -110,7 +110,7 @@ def test_another_set_in_the_folder_is_refused_and_kept(tmp_path):
     assert "holds another set (version 1 seed 0 size [32, 48]" in refusal(tmp_path, seed=4)
     assert "data-1996-03-29-02-1.h5, which is not one of the 1 samples" in refusal(tmp_path, train=1)
     (folder / "synthetic-climate.json").write_text("[]")
-    assert "holds another set (unreadable)" in refusal(tmp_path)
+    assert "synthetic-climate.json: holds no JSON object; empty the folder" in refusal(tmp_path)
     (folder / "synthetic-climate.json").unlink()
     assert "give another --output" in refusal(tmp_path)
     assert contents(folder) == {name: held for name, held in before.items() if name != "synthetic-climate.json"}
