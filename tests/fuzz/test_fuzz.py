@@ -1,4 +1,4 @@
-"""Readers of bytes that are not ours, given damaged files: what was asked for, or one line; never a crash or a hang.
+"""Readers of files, given damaged ones: what was asked for, or one line; never a crash or a hang.
 
 `make fuzz` runs as many cases as HPC_TRAIN_FUZZ says, over all readers, by chance. A file that once failed is kept in
 failed/.
@@ -16,12 +16,13 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from own_readers import OWN_READERS
 from readers import READERS
 
 HERE = Path(__file__).parent
 CASES = int(os.environ.get("HPC_TRAIN_FUZZ", 0)) // len(READERS)
 # In CI: about four seconds of each.
-FEW = {"hdf5": 1000, "jpeg": 500, "fields": 1000}
+FEW = {"hdf5": 1000, "jpeg": 500, "fields": 1000, **dict.fromkeys(OWN_READERS, 500)}
 SECONDS, MEGABYTES = 10, 1000
 NUMBERS = [0, 1, 2, 127, 128, 255, 2**15, 2**16 - 1, 2**28, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1, 2**64 - 1]
 

@@ -169,7 +169,7 @@ def _sources(file: h5py.File, path: str, layout: Layout, at: tuple[int, ...], wi
 
 def shard_layout(path: str) -> Layout:
     """The layout of the shard at `path`; that of plain shards where it cannot be opened, which `inspect_file` says."""
-    with suppress(OSError, RuntimeError, ValueError, UnicodeDecodeError), open_hdf5(path) as file:
+    with suppress(*UNREADABLE), open_hdf5(path) as file:
         return layout_of_shard(file)
     return SHARDS
 
