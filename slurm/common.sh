@@ -11,7 +11,7 @@ fail() { echo "error: $*" >&2; exit 1; }
 whole() { # whether $1 is a whole number. Bash runs commands that stand in the text that it calculates with
   case $1 in
     0) ;;
-    '' | *[!0123456789]* | 0* | ??????????*) return 1 ;;
+    '' | *[!0123456789]* | 0* | ????????????????*) return 1 ;; # 16 digits, and bash might lose the first
   esac
 }
 
