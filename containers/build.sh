@@ -71,7 +71,7 @@ words=()
 while [ $# -gt 0 ]; do
   case $1 in
     -h | --help) usage; exit 0 ;;
-    --mpi | --mirror) [ $# -gt 1 ] || wrong "$1 needs a value"; declare "${1#--}=$2"; shift ;;
+    --mpi | --mirror) [ $# -gt 1 ] || wrong "$1 needs a value"; if [ "$1" = --mpi ]; then mpi=$2; else mirror=$2; fi; shift ;;
     --force) force=yes ;;
     --check) only_check=yes ;;
     -*) wrong "unknown option $1" ;;
@@ -105,7 +105,6 @@ fakeroot=()
 # Absolute names, since the build runs in the project's folder: %files in the recipe is relative to it.
 recipe=$(realpath "$recipe") image=$(realpath "$image")
 cd "$project"
-began=$SECONDS
 export APPTAINER_TMPDIR=$temporary SINGULARITY_TMPDIR=$temporary
 # Level 15 would take seven times as long for 6 % less. In a variable, since versions before 1.4 have no option for it;
 # they compress with gzip.
@@ -121,4 +120,4 @@ if ! cp "$temporary/image.sif" "$image.part" || ! mv -fT "$image.part" "$image";
   trap - EXIT
   fail "the image is built, but cannot be put into $(dirname "$image"): move it yourself from $temporary/image.sif"
 fi
-echo "$image: $(($(stat -c %s "$image") / 1000000)) MB, in $(((SECONDS - began + 59) / 60)) min"
+echo "$image: $(du --apparent-size -BMB "$image" | cut -f1), in $(((SECONDS + 59) / 60)) min"

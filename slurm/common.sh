@@ -8,6 +8,20 @@ again=75 # the ranks' status if they stopped at a checkpoint and want to run aga
 say() { echo "[$SLURM_JOB_NAME $job] $*"; }
 fail() { echo "error: $*" >&2; exit 1; }
 
+whole() { # whether $1 is a whole number. Bash runs commands that stand in the text that it calculates with
+  case $1 in
+    0) ;;
+    '' | *[!0123456789]* | 0* | ????????????????*) return 1 ;; # 16 digits, and bash might lose the first
+  esac
+}
+
+number() { # ends the job unless the variables named here hold whole numbers
+  local name
+  for name; do
+    whole "${!name-}" || fail "$name is '${!name-}', which is not a whole number"
+  done
+}
+
 explain() { # --help prints the template's own comment block; outside of a job nothing else can be done
   case ${1:-} in
     -h | --help) sed -n '1,/^#$/d; /^#/!q; s/^# \{0,1\}//p' "$0"; exit 0 ;;
@@ -58,6 +72,7 @@ activate_environment() { # modules, then the container or the virtual environmen
 
 set_threads_and_binding() { # GPUs are not bound here: each rank takes one of those that it sees
   ranks=${SLURM_NTASKS:-$SLURM_JOB_NUM_NODES}
+  number ranks SLURM_JOB_NUM_NODES SLURM_CPUS_ON_NODE
   ranks_a_node=$(((ranks + SLURM_JOB_NUM_NODES - 1) / SLURM_JOB_NUM_NODES))
   local share=$((SLURM_CPUS_ON_NODE / ranks_a_node))
   export OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-$((share > 1 ? share : 1))}}
@@ -144,25 +159,39 @@ choose_run_folder() { # sets run: the user's --run, or a new folder for this job
 }
 
 check_progress() { # RESTARTS restarts in a row without a newer checkpoint end the job
-  local checkpoints=("$run"/checkpoints/*) newest stale=0 before=''
+  local checkpoints=("$run"/checkpoints/*) newest stale=0 before='' most=${RESTARTS:-3}
+  number most
   newest=${checkpoints[-1]##*/}
   if [ "$restart" -gt 0 ] && [ -f "$run/restarts" ]; then
     read -r stale before <"$run/restarts"
-    [ "$newest" = "$before" ] && stale=$((stale + 1)) || stale=0
+    if ! whole "$stale"; then
+      say "note: $run/restarts is damaged: counting restarts from 0"
+      stale=0
+    elif [ "$newest" = "$before" ]; then
+      number stale
+      stale=$((stale + 1))
+    else
+      stale=0
+    fi
   fi
+  # A new file: a link in its place would lead elsewhere, and a pipe would wait.
+  rm -f "$run/restarts"
   echo "$stale $newest" >"$run/restarts"
   say "run folder: $run, restart $restart, newest checkpoint: ${newest/#'*'/none}"
-  [ "$stale" -lt "${RESTARTS:-3}" ] || fail "$stale restarts in a row without a newer checkpoint: not requeued; give" \
+  [ "$stale" -lt "$most" ] || fail "$stale restarts in a row without a newer checkpoint: not requeued; give" \
     "the job more time (--time, --signal=B:USR1@SECONDS), or write checkpoints more often (--checkpoint-every)"
 }
 
 pass_signal() { # USR1: the time limit is near. TERM: scancel or a pre-emption. The ranks shall stop at a checkpoint.
-  local end left
+  local end now left=0
   if [ -n "$ranks_pid" ] && kill -USR1 "$ranks_pid" && [ "$1$heard" = USR1 ]; then
     # If they cannot (for example while they stage data), the job ends them when 1/8 of the time left remains.
-    end=$(ask squeue -h -j "$job" -o %e) && end=$(date -d "${end:-unknown}" +%s 2>/dev/null) &&
-      left=$((end - $(date +%s)))
-    if [ "${left:-0}" -gt 8 ]; then # else there is no limit, or it is unknown
+    end=$(ask squeue -h -j "$job" -o %e) && end=$(date -d "${end:-unknown}" +%s 2>/dev/null)
+    now=$(date +%s)
+    if whole "$end" && whole "$now"; then
+      left=$((end - now))
+    fi
+    if [ "$left" -gt 8 ]; then # else there is no limit, or it is unknown
       { timeout $((left * 7 / 8)) tail --pid="$ranks_pid" -f /dev/null; [ $? != 124 ] || kill -ALRM $$; } &
     fi
   fi
@@ -256,6 +285,7 @@ run_job() { # starts or resumes a trainer in its run folder, and requeues the jo
 source "$HPC_TRAIN/slurm/container.sh"
 explain "$@"
 job=$SLURM_JOB_ID restart=${SLURM_RESTART_COUNT:-0} heard='' ranks_pid='' launcher=()
+number restart
 # Signals that come before the ranks have started are for them, too.
 trap 'heard+=USR1' USR1
 trap 'heard+=TERM' TERM

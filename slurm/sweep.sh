@@ -30,6 +30,7 @@ wrong() { echo "error: sweep.sh: $*" >&2 && exit 2; }
 
 trainer=${1:-} file=${2:-} task=${SLURM_ARRAY_TASK_ID:-}
 [ -n "$task" ] || wrong "this job is not an array: sbatch --array=1-6 slurm/sweep.sh TRAINER FILE [OPTIONS]"
+number task
 [ -f "$file" ] || wrong "no file ${file:-given}: give the trainer, then a file with a line of options for each task"
 [ "$(tr -d '\0' <"$file" | wc -c)" -eq "$(wc -c <"$file")" ] || wrong "$file holds NUL characters: it is no text"
 shift 2

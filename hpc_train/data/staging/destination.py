@@ -18,9 +18,11 @@ def check_place(root: str, directory: Path) -> None:
 
 
 def prepare(manifest: Manifest, nodes: Nodes) -> None:
-    """Make the folder; UserError where it is not writable."""
+    """Make the folder, for this user alone; UserError where it is not writable, or in another user's hands."""
     try:
         manifest.prepare()
+    except UserError as error:
+        raise UserError(f"node {nodes.name}: {error}") from error
     except OSError as error:
         raise UserError(
             f"cannot write to {manifest.directory} on node {nodes.name}: {error.strerror}; "

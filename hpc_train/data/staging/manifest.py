@@ -10,6 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpc_train.data.staging.ownership import claim
 from hpc_train.errors import UserError
 
 _FOLDER = ".hpc-train-stage"
@@ -39,6 +40,11 @@ def checksum(descriptor: int) -> bytes:
     return total.digest()
 
 
+def _state(copy: os.stat_result) -> list[int]:
+    """What a write, or another file in its place, changes: nobody can set the time of the last change (ctime)."""
+    return [copy.st_ino, copy.st_ctime_ns]
+
+
 class Manifest:
     """Records and temporary copies of a destination, in a hidden folder inside it.
 
@@ -52,8 +58,16 @@ class Manifest:
         self._records = self._folder / "manifest.jsonl"
 
     def prepare(self) -> None:
-        """Make the folders and remove temporary copies whose writers have ended; OSError where that fails."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        """Make the folders and remove temporary copies whose writers have ended.
+
+        Raises:
+            UserError: others may write there, or have written there.
+            OSError: that fails.
+        """
+        if not claim(self.directory):
+            # Whoever could write may still hold these files open: all are copied again.
+            self._records.unlink(missing_ok=True)
+        self._folder.mkdir(mode=0o700, exist_ok=True)
         for path in self._folder.glob("*.part"):
             with contextlib.suppress(OSError), open(path, "rb") as file:
                 # The writer holds this lock until it ends.
@@ -66,7 +80,7 @@ class Manifest:
     def temporary(self) -> tuple[Path, int]:
         """Make an empty file below the destination for one writer; return its path and descriptor (read, write)."""
         path = self._folder / f"{uuid.uuid4().hex}.part"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         with contextlib.suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         return path, descriptor
@@ -74,17 +88,29 @@ class Manifest:
     def accept(self, temporary: Path, source: Source, digest: str) -> None:
         """Give a verified copy its name and record it."""
         path = self.directory / source.name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        for folder in reversed(path.relative_to(self.directory).parents[:-1]):
+            (self.directory / folder).mkdir(mode=0o700, exist_ok=True)
         temporary.replace(path)
         record = {
             "file": source.name,
             "source": source.path,
             "size": source.size,
             "mtime_ns": source.mtime_ns,
-            "copy_mtime_ns": path.stat().st_mtime_ns,
             "xxh3_128": digest,
         }
-        self._append(record)
+        self.confirm(record)
+
+    def confirm(self, record: dict) -> None:
+        """Record how a verified copy is now: it is believed as long as it stays so."""
+        copy = os.lstat(self.directory / record["file"])
+        self._append(record | {"copy_mtime_ns": copy.st_mtime_ns, "copy": _state(copy)})
+
+    def untouched(self, record: dict) -> bool:
+        """Whether nobody has written or moved a copy since it was verified: then it need not be read again."""
+        try:
+            return record.get("copy") == _state(os.lstat(self.directory / record["file"]))
+        except OSError:
+            return False
 
     def strangers(self, kept: Collection[str]) -> tuple[list[str], list[str]]:
         """Names that are not in `kept`, sorted: recorded copies, and data files that others put there."""
@@ -130,7 +156,7 @@ class Manifest:
     def sound(self, source: Source, record: dict) -> bool:
         """Whether the copy's bytes have the recorded checksum; reads all of them."""
         try:
-            descriptor = os.open(self.directory / source.name, os.O_RDONLY)
+            descriptor = os.open(self.directory / source.name, os.O_RDONLY | os.O_NOFOLLOW)
         except OSError:
             return False
         try:
@@ -143,13 +169,13 @@ class Manifest:
     def _unchanged(self, name: str, record: dict) -> bool:
         """Whether the copy is there and still has its recorded size and time."""
         try:
-            copy = os.stat(self.directory / name)
+            copy = os.lstat(self.directory / name)
         except OSError:
             return False
         return (copy.st_size, copy.st_mtime_ns) == (record.get("size"), record.get("copy_mtime_ns"))
 
     def _append(self, record: dict) -> None:
-        descriptor = os.open(self._records, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        descriptor = os.open(self._records, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
         try:
             # The line break comes first: a job may have been killed in the middle of the previous line.
             os.write(descriptor, b"\n" + json.dumps(record).encode())

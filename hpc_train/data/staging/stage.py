@@ -62,8 +62,9 @@ def stage(
 
     One rank of one node reads each file, in pieces of 16 MiB, and broadcasts it to one rank of each node that lacks a
     file. A copy gets its name when its bytes, read back, have the source's checksum. Complete copies of an earlier job,
-    which the destination's manifest lists, are kept; its copies that are no longer in the data are removed. A rank
-    holds about 6 pieces.
+    which the destination's manifest lists, are kept: those that were written or moved since are read first, and kept if
+    they still have that checksum. Its copies that are no longer in the data are removed. Nobody but this user may write
+    in the destination. A rank holds about 6 pieces.
 
     Args:
         files: paths of the source; those of rank 0 are used.
@@ -78,9 +79,10 @@ def stage(
 
     Raises:
         UserError: a source is missing, changes, cannot be read or has bytes in a file that is not staged; a
-            destination cannot be written, is too small or holds data files that no job staged; or a copy still fails
-            after all retries. Errors found before or after the copying are raised on all ranks. A storage error during
-            the copying is raised on one rank, which must then end the others (`parallel.mpi.job`).
+            destination is another user's, cannot be written, is too small or holds data files that no job staged; or
+            a copy still fails after all retries. Errors found before or after the copying are raised on all ranks. A
+            storage error during the copying is raised on one rank, which must then end the others
+            (`parallel.mpi.job`).
     """
     began = time.perf_counter()
     manifest = Manifest(Path(os.path.abspath(destination)))
@@ -143,9 +145,12 @@ class _Job:
             source, record = self.sources[i], records.get(self.sources[i].name)
             if not self.manifest.whole(source, record):
                 lacking.append(i)
-            elif verify and not self.manifest.sound(source, record):
-                lacking.append(i)
-                damaged.append(source.name)
+            elif verify or not self.manifest.untouched(record):
+                if not self.manifest.sound(source, record):
+                    lacking.append(i)
+                    damaged.append(source.name)
+                elif not self.manifest.untouched(record):
+                    self.manifest.confirm(record)
         result = np.zeros(len(self.sources), bool)
         result[[i for rank in neighbours.allgather(lacking) for i in rank]] = True
         neighbours.Free()

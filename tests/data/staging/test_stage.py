@@ -65,6 +65,15 @@ class Job:
         lines = manifest.read_text().splitlines() if manifest.exists() else []
         return {json.loads(line)["file"] for line in lines if line.endswith("}")}
 
+    def believe(self, node, name):
+        """Make the node's manifest list a copy as it is now."""
+        manifest = self.storage / node / ".hpc-train-stage" / "manifest.jsonl"
+        records = [json.loads(line) for line in manifest.read_text().splitlines() if line]
+        copy = (self.storage / node / name).stat()
+        record = [record for record in records if record["file"] == name][-1]
+        with open(manifest, "a") as file:
+            file.write("\n" + json.dumps(record | {"copy": [copy.st_ino, copy.st_ctime_ns]}))
+
     def leftovers(self):
         return list(self.storage.rglob("*.part"))
 
@@ -96,16 +105,22 @@ def test_every_file_is_read_once_and_reaches_both_nodes_and_later_jobs_copy_only
     assert "staged 12 files" in output
     assert "on 2 nodes" in output
 
-    # A changed source, a lost copy, and a damaged copy that only its checksum shows.
+    # A changed source, a lost copy, and a damaged copy of the same size and time.
     changed, lost, damaged = (source / name for name in ("test/10.h5", "train/05.h5", "train/07.h5"))
     changed.write_bytes(b"longer" * 30_000)
     (job.storage / "b" / lost.relative_to(source)).unlink()
     damage(job.storage / "a" / damaged.relative_to(source))
     reports, output = job.done()
-    assert job.reads() == {"10.h5": 1, "05.h5": 1}
-    assert reports[0][1:3] == [2 * 180_000 + 300_000, 2 * len(SIZES) - 3]
-    assert job.whole("b") == everything
+    assert job.reads() == {"10.h5": 1, "05.h5": 1, "07.h5": 1}
+    assert reports[0][1:3] == [2 * 180_000 + 300_000 + 1_000_000, 2 * len(SIZES) - 4]
+    assert "damaged, staged again: train/07.h5 on node a" in output
+    assert job.whole("a") == job.whole("b") == everything
 
+    # A disk that loses bits leaves no other trace: only the checksum shows it.
+    damage(job.storage / "a" / damaged.relative_to(source))
+    job.believe("a", "train/07.h5")
+    job.done()
+    assert not job.reads()
     reports, output = job.done(verify=True)
     assert job.reads() == {"07.h5": 1}
     assert "damaged, staged again: train/07.h5 on node a" in output
