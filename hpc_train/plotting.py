@@ -32,10 +32,24 @@ def save(figure, path: Path) -> None:
         UserError: the file cannot be written.
     """
     try:
+        _plain(figure)
         with atomic_path(path) as temporary:
             figure.savefig(temporary, dpi=_DOTS_PER_INCH, facecolor="white")
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; name another folder with --output") from error
+
+
+def _plain(figure) -> None:
+    """Draw all text as it is: a name with two $ is no formula, and may be none that matplotlib can read."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            # Matplotlib writes powers of ten as formulas.
+            for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()] if axis.get_scale() != "linear" else []:
+                tick.label1.set_parse_math(True)
 
 
 def svg(figure, name: str, description: str) -> str:
@@ -52,6 +66,7 @@ def svg(figure, name: str, description: str) -> str:
 
     from matplotlib import rc_context
 
+    _plain(figure)
     text = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):

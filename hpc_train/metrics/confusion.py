@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from hpc_train.names import label
+
 
 def softmax(logits):
     """Probabilities (..., classes) from logits (..., classes)."""
@@ -60,6 +62,7 @@ def segmentation_table(matrix, names: list[str]) -> str:
 
 
 def _table(matrix, names: list[str], scores: dict) -> str:
+    names = [label(name) for name in names]
     width = max(6, *(len(name) for name in names), len(str(matrix.max())), *map(len, scores)) + 1
     lines = ["confusion matrix: a row for each true class, a column for each predicted one"]
     lines.append(" " * width + "".join(title.rjust(width) for title in [*names, *scores]))

@@ -17,6 +17,7 @@ from hpc_train.parallel.world import World
 
 # What TensorFlow's and Horovod's errors say on ranks whose collective was cut short because another rank ended.
 _ELSEWHERE = ("Horovod has been shut down", "HorovodInternalError", "Connection reset", "Connection closed by peer")
+_PYTHON = "Traceback (most recent call last)"
 # Seconds in which a rank that failed prints why, and those in which the launcher ends the job across nodes.
 _HEAD_START = 1.0
 _ACROSS_NODES = 5.0
@@ -73,7 +74,8 @@ def cut_short(kind, error) -> bool:
     # A user's own connections may be reset too: only these two libraries speak for Horovod, and Gloo through them.
     text = f"{kind.__name__} {error}"
     spoken = kind.__module__.partition(".")[0] in ("tensorflow", "horovod") and re.search("horovod|gloo", text, re.I)
-    return bool(spoken) and any(word in text for word in _ELSEWHERE)
+    # TensorFlow quotes the traceback of Python that it called, such as a generator of the user's.
+    return bool(spoken) and _PYTHON not in text and any(word in text for word in _ELSEWHERE)
 
 
 def message(world: World, kind, error, trace) -> str | None:
@@ -94,7 +96,10 @@ def message(world: World, kind, error, trace) -> str | None:
     for explain in (_compiled_by_xla, *explainers):
         if line := explain(kind, error, trace):
             return f"error: {where}{line}"
-    return f"{''.join(traceback.format_exception(kind, error, trace))}error: {where}{kind.__name__}: {error}"
+    told = f"{kind.__name__}: {error}"
+    if _PYTHON in told:
+        told = told.partition(_PYTHON)[0].strip().splitlines()[-1]
+    return f"{''.join(traceback.format_exception(kind, error, trace))}error: {where}{told}"
 
 
 def _compiled_by_xla(kind, error, trace) -> str | None:

@@ -12,6 +12,7 @@ from hpc_train.data.catalogue.part import Part
 from hpc_train.errors import UserError
 from hpc_train.files import atomic_path
 from hpc_train.metrics.confusion import confusion_matrix, softmax, table
+from hpc_train.names import cell
 from hpc_train.predict.checks import check_inputs
 from hpc_train.predict.samples import RunSamples
 
@@ -114,7 +115,7 @@ def _write_hdf5(path: Path, probabilities, targets, names) -> None:
 def _write_csv(path: Path, probabilities, targets, names) -> None:
     with atomic_path(path) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["sample", *(["target"] if targets is not None else []), "predicted", *names])
+        writer.writerow(["sample", *(["target"] if targets is not None else []), "predicted", *map(cell, names)])
         for i, row in enumerate(probabilities):
             label = [targets[i]] if targets is not None else []
             writer.writerow([i, *label, row.argmax(), *(f"{p:.6g}" for p in row)])

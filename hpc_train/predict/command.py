@@ -115,10 +115,16 @@ def _load(keras, path: Path, script: str | None):
 
         # Also those that are not registered with Keras.
         own = {name: value for name, value in vars(run_once(script)).items() if callable(value)}
+    from hpc_train.models.saved import checked
+
     try:
-        return keras.models.load_model(path, own, compile=False)
-    except (TypeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        with checked(path, own):
+            return keras.models.load_model(path, own, compile=False)
+    except UserError:
+        raise
+    # Keras passes all errors on.
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise UserError(
             f"{path} cannot be loaded ({reason}); classes of your own need "
             "@keras.saving.register_keras_serializable(), and their file: give it with --script"

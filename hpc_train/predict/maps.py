@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from hpc_train.data.fields.grid import Grid
+from hpc_train.names import label
 from hpc_train.plotting import COLOURS, new_figure, save
 from hpc_train.predict.coastlines import coastlines
 
@@ -82,8 +83,8 @@ def frame(axes, x: np.ndarray, y: np.ndarray, shores: np.ndarray | None, middle:
     if shores is not None:
         axes.plot(*shores.T, color="0.25", linewidth=0.5, scalex=False, scaley=False)
     axes.set(xlim=_sides(x)[[0, -1]], ylim=_sides(y)[[0, -1]].clip(-90, 90), aspect=1 / middle)
-    for axis, degrees, label in ((axes.xaxis, x, _longitude), (axes.yaxis, y, _latitude)):
-        axis.set_major_formatter(label)
+    for axis, degrees, written in ((axes.xaxis, x, _longitude), (axes.yaxis, y, _latitude)):
+        axis.set_major_formatter(written)
         axis.set_major_locator(_locator(degrees[-1] - degrees[0]))
 
 
@@ -95,9 +96,9 @@ def _field(figure, axes, panel: Panel, x, y, values) -> None:
     greys = LinearSegmentedColormap.from_list("greys", ["white", "0.35"])
     low, high = np.nanpercentile(values, (0.1, 99.9))
     mesh = axes.pcolormesh(x, y, values, cmap=greys, vmin=low, vmax=high, shading="nearest")
-    label = f"{panel.title} ({panel.units})" if panel.units else panel.title
+    title = f"{panel.title} ({panel.units})" if panel.units else panel.title
     bar = figure.colorbar(mesh, ax=axes, shrink=0.8, aspect=25, pad=0.01, extend="both")
-    bar.set_label(label, fontsize=9)
+    bar.set_label(label(title, 60), fontsize=9)
     bar.ax.tick_params(labelsize=8)
     axes.tick_params(labelsize=8)
 
@@ -137,9 +138,9 @@ def _legend(class_names, truth) -> list:
 
     handles = []
     for i, name in list(enumerate(class_names))[1:]:
-        handles.append(Patch(color=class_colour(i), alpha=0.45, linewidth=0, label=f"{name}, predicted"))
+        handles.append(Patch(color=class_colour(i), alpha=0.45, linewidth=0, label=f"{label(name)}, predicted"))
         if truth is not None:
-            handles.append(Line2D([], [], color=class_colour(i), linewidth=_LINE, label=f"{name}, true"))
+            handles.append(Line2D([], [], color=class_colour(i), linewidth=_LINE, label=f"{label(name)}, true"))
     if truth is not None and (truth < 0).any():
         handles.append(Patch(color="0.5", alpha=0.3, linewidth=0, label="not labelled"))
     return handles

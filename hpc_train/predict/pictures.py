@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hpc_train.names import label
 from hpc_train.plotting import new_figure, save
 from hpc_train.predict.maps import Panel, class_colour
 
@@ -43,7 +44,7 @@ def draw_pictures(
             axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             if classes is not None:
                 _paint(axes, classes, len(class_names))
-            axes.set_title(what or panel.title, fontsize=9)
+            axes.set_title(what or label(panel.title, 60), fontsize=9)
             axes.set_axis_off()
     handles = _legend(class_names, truth is not None and bool((truth < 0).any()))
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
@@ -65,7 +66,7 @@ def _legend(class_names: Sequence[str], unknown: bool) -> list:
 
     known = [(class_colour(i), name) for i, name in list(enumerate(class_names))[1:]]
     known += [(_UNKNOWN, "not labelled")] if unknown else []
-    return [Patch(color=colour, alpha=_ALPHA, linewidth=0, label=name) for colour, name in known]
+    return [Patch(color=colour, alpha=_ALPHA, linewidth=0, label=label(name)) for colour, name in known]
 
 
 def _shown(values: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 
 from hpc_train.errors import UserError
 from hpc_train.metrics import confusion as scores
+from hpc_train.names import label
 from hpc_train.plotting import COLOURS, clean, new_figure, save
 from hpc_train.records.json_file import check, read_json
 
@@ -15,6 +16,7 @@ from hpc_train.records.json_file import check, read_json
 _MOST_WITH_FIGURES = 12
 # Of predictions.json.
 _OF_MAPS = {"confusion_matrix": list[list[int]], "class_names": list[str], "samples": int, "data": str, "split": str}
+_TITLE = 60
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,15 +69,15 @@ def draw_confusion(path: Path, confusion: Confusion, name: str) -> None:
     left, right = figure.subplots(1, 2, width_ratios=(side, 4.0))
     _draw_matrix(figure, left, confusion)
     _draw_scores(right, confusion)
-    title = f"{name}: accuracy {np.trace(confusion.matrix) / max(1, confusion.matrix.sum()):.4f}"
+    title = f"{label(name, _TITLE)}: accuracy {np.trace(confusion.matrix) / max(1, confusion.matrix.sum()):.4f}"
     if confusion.maps:
         title += f", mean IoU {scores.mean_iou(confusion.matrix):.4f}"
-    figure.suptitle(f"{title}\n{confusion.source}", fontsize=10)
+    figure.suptitle(f"{title}\n{label(confusion.source, 2 * _TITLE)}", fontsize=10)
     save(figure, path)
 
 
 def _draw_matrix(figure, axes, confusion: Confusion) -> None:
-    matrix, names = confusion.matrix, confusion.class_names
+    matrix, names = confusion.matrix, [label(name) for name in confusion.class_names]
     shares = matrix / np.maximum(1, matrix.sum(1, keepdims=True))
     image = axes.imshow(shares, cmap="cividis", vmin=0, vmax=1)
     if len(names) <= _MOST_WITH_FIGURES:
@@ -104,7 +106,7 @@ def _draw_scores(axes, confusion: Confusion) -> None:
             if len(places) <= _MOST_WITH_FIGURES:
                 text = "none" if np.isnan(value) else f"{value:.2f}"
                 axes.text(np.nan_to_num(value) + 0.01, y, text, va="center", fontsize=7)
-    axes.set_yticks(places, confusion.class_names, fontsize=8)
+    axes.set_yticks(places, [label(name) for name in confusion.class_names], fontsize=8)
     axes.set_ylim(len(places) - 0.4, -0.6)
     axes.set_xlim(0, 1.12)
     axes.set_xticks(np.linspace(0, 1, 6))

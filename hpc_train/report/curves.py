@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from hpc_train.names import label
 from hpc_train.plotting import COLOURS, clean, new_figure, save
 
 _COLUMNS = 3
+_TITLE = 60
 # What metrics.jsonl has of an epoch besides its metrics.
 _OF_EPOCHS = {"epoch", "step", "samples", "ranks", "input_wait", "loss_scale", "skipped_steps", "samples_per_s"}
 _OF_EPOCHS |= {"tflops_per_s", "utilisation", "seconds"}
@@ -54,7 +56,7 @@ def draw_curves(path: Path, runs: dict[str, list[dict]]) -> None:
     if several:
         _name_runs(figure, runs)
     else:
-        figure.suptitle(next(iter(runs)), fontsize=11)
+        figure.suptitle(label(next(iter(runs)), _TITLE), fontsize=11)
     save(figure, path)
 
 
@@ -99,9 +101,9 @@ def _draw_panel(axes, panel: Panel, runs: dict[str, list[dict]]) -> None:
             points = [(line["epoch"], line[key]) for line in lines if _drawable(line.get(key), panel.scale)]
             style = _style(number, len(runs)) if len(runs) > 1 else {"color": COLOURS[place % len(COLOURS)]}
             marker = "o" if len(points) < 12 else None
-            label = panel.keys[key] if number == 0 else None
-            axes.plot(*zip(*points, strict=True) if points else ((), ()), marker=marker, ms=3, label=label, **style)
-    axes.set_title(panel.title, fontsize=10, loc="left")
+            name = label(panel.keys[key]) if number == 0 else None
+            axes.plot(*zip(*points, strict=True) if points else ((), ()), marker=marker, ms=3, label=name, **style)
+    axes.set_title(label(panel.title, _TITLE), fontsize=10, loc="left")
     axes.set_xlabel("epoch", fontsize=9)
     axes.tick_params(labelsize=8)
     clean(axes)
@@ -126,8 +128,8 @@ def _scale(axes, panel: Panel) -> None:
 def _name_runs(figure, runs: dict[str, list[dict]]) -> None:
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], label=name, **_style(i, len(runs))) for i, name in enumerate(runs)]
-    widest = max(map(len, runs))
+    handles = [Line2D([], [], label=label(name, _TITLE), **_style(i, len(runs))) for i, name in enumerate(runs)]
+    widest = min(_TITLE, max(map(len, runs)))
     figure.legend(
         handles=handles,
         loc="outside lower center",
@@ -145,9 +147,9 @@ def _style(number: int, runs: int) -> dict:
 
 def _one_curve(panel: Panel) -> Panel:
     key = next((key for key in panel.keys if key.startswith("val_")), next(iter(panel.keys)))
-    label = panel.keys[key]
-    title = f"{panel.title}, {label}" if label == "validation" else panel.title
-    return Panel(title, {key: label}, panel.scale, panel.percent)
+    kind = panel.keys[key]
+    title = f"{panel.title}, {kind}" if kind == "validation" else panel.title
+    return Panel(title, {key: kind}, panel.scale, panel.percent)
 
 
 def _rate_scale(runs: dict[str, list[dict]]) -> str:

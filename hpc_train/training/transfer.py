@@ -168,6 +168,7 @@ def begin_with(model, options: TransferOptions) -> None:
     import warnings
 
     from hpc_train.console import say
+    from hpc_train.models.saved import checked
     from hpc_train.parallel.replicas import checksums
     from hpc_train.parallel.variables import named
 
@@ -179,7 +180,10 @@ def begin_with(model, options: TransferOptions) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            model.load_weights(path, skip_mismatch=True)
+            with checked(path, weights_only=True):
+                model.load_weights(path, skip_mismatch=True)
+        except UserError as error:
+            raise UserError(f"--init {error}") from error
         except Exception as error:
             raise UserError(f"--init {path}: Keras cannot load it ({type(error).__name__}: {error})") from error
     kept = [
@@ -208,9 +212,14 @@ def _file(path: Path) -> Path:
 def _load(path: Path):
     import keras
 
+    from hpc_train.models.saved import checked
+
     path = _file(path)
     try:
-        model = keras.models.load_model(path, compile=False)
+        with checked(path):
+            model = keras.models.load_model(path, compile=False)
+    except UserError as error:
+        raise UserError(f"--init {error}") from error
     # Keras passes all errors on: ValueError, TypeError, KeyError, OSError, those of zipfile and h5py.
     except Exception as error:
         # The first sentence only: the others are about other formats.

@@ -34,6 +34,15 @@ class Resets(keras.callbacks.Callback):
             raise ConnectionResetError(104, "Connection reset by peer")
 
 
+def reset_later():
+    """Batches that a server gives, until it resets the connection of one rank."""
+    yield batch
+    if other:
+        # TensorFlow quotes the line, and with it a word that Horovod's errors have.
+        raise ConnectionResetError(104, "Connection reset by peer")  # not by horovod
+    yield from [batch] * 9
+
+
 match case:
     case "fit":
         signature = (tf.TensorSpec((4, 6)), tf.TensorSpec((4, 1)))
@@ -66,6 +75,10 @@ match case:
         step(*batch)
     case "connection":
         model.fit(*batch, callbacks=[*parallel.callbacks(), Resets()], verbose=0)
+    case "server":
+        signature = (tf.TensorSpec((4, 6)), tf.TensorSpec((4, 1)))
+        data = tf.data.Dataset.from_generator(reset_later, output_signature=signature)
+        model.fit(data, steps_per_epoch=9, callbacks=parallel.callbacks(), verbose=0)
     case "weights":
         variable = keras.Variable(np.ones(3, "float32") * (1 + world.rank), name="unequal")
         check = FirstSteps("check").check

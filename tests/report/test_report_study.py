@@ -177,3 +177,12 @@ def test_mistakes_end_with_one_line(tmp_path):
     only = {"rates": {"device": [1.0]}}
     with pytest.raises(UserError, match="--ways fit"):
         report(write(tmp_path / "device", [("ranks-1", {}, measurement(1, 1.0, **only))]))
+
+
+def test_names_in_a_study_are_text_on_the_page(tmp_path):
+    evil = '<script>alert("x")</script>'
+    changed = {"model": evil, "trainer": evil, "data": evil, "command": evil}
+    node = {"host": evil, "processor": evil, "cores": 2, "ranks": 1, "gpus": [evil]}
+    page = report(write(tmp_path / evil.replace("/", "-"), list(weak(**changed, nodes=[node]))))
+    assert "script" not in {name for name, _ in page.tags}
+    assert "&lt;script&gt;" in page.text

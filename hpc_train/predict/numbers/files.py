@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 
 from hpc_train.errors import UserError
+from hpc_train.names import cell
 from hpc_train.predict.netcdf import field_file
 from hpc_train.predict.numbers.quantity import Quantity
 from hpc_train.predict.numbers.source import NumberSource
@@ -81,7 +82,7 @@ def _csv(path: Path, quantities: Sequence[Quantity], labelled: bool) -> Iterator
     names = [name for one in quantities for name in one.channel_names]
     with written(path, lambda temporary: open(temporary, "w", newline="")) as file:
         writer = csv.writer(file)
-        columns = kinds if len(names) == 1 else [f"{name} {kind}" for name in names for kind in kinds]
+        columns = kinds if len(names) == 1 else [cell(f"{name} {kind}") for name in names for kind in kinds]
         writer.writerow(["sample", *columns])
 
         def add(numbers, predicted, targets):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from hpc_train.data.fields.grid import Grid
+from hpc_train.names import label
 from hpc_train.plotting import COLOURS, clean, new_figure, save
 from hpc_train.predict.coastlines import coastlines
 from hpc_train.predict.maps import frame
@@ -25,8 +26,8 @@ class Panel:
 
     @property
     def label(self) -> str:
-        """Name and units."""
-        return f"{self.name} ({self.units})" if self.units else self.name
+        """Name and units, as `names.label`."""
+        return label(f"{self.name} ({self.units})" if self.units else self.name)
 
 
 def draw_maps(path: Path, title: str, panels: Sequence[Panel], grid: Grid | None, region=None) -> None:

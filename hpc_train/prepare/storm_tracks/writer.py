@@ -15,6 +15,7 @@ from hpc_train.data.shards.streamed import StreamedSplit
 from hpc_train.data.shards.writer import ShardWriter
 from hpc_train.errors import UserError
 from hpc_train.files import atomic_path
+from hpc_train.names import cell
 from hpc_train.prepare.storm_tracks.fields import FieldFile
 from hpc_train.prepare.storm_tracks.labels import FileGrid
 from hpc_train.prepare.storm_tracks.tracks import Storm
@@ -118,10 +119,16 @@ class SplitWriter:
             writer = csv.writer(file)
             writer.writerow(["sample", "time", "file", "track", "name", "latitude", "longitude", "wind_kt"])
             for sample, one in enumerate(self.maps):
-                about = [sample, str(one.time), Path(one.path).name]
+                about = [sample, str(one.time), cell(Path(one.path).name)]
                 for storm in one.storms or [None]:
                     place = [""] * 5
                     if storm:
                         wind = "" if np.isnan(storm.wind) else f"{storm.wind:.0f}"
-                        place = [storm.track, storm.name, f"{storm.latitude:.2f}", f"{storm.longitude:.2f}", wind]
+                        place = [
+                            cell(storm.track),
+                            cell(storm.name),
+                            f"{storm.latitude:.2f}",
+                            f"{storm.longitude:.2f}",
+                            wind,
+                        ]
                     writer.writerow(about + place)
