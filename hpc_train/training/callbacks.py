@@ -93,6 +93,7 @@ class Best(keras.callbacks.Callback):
         if self.monitor.better(value, self.memory["value"]):
             self.memory.update(value=value, epoch=epoch + 1)
             if self.world.is_root:
+                self.run.check_owner()
                 with self.averages.in_place():
                     save_model(self.model, self.run.best)
         elif self.exhausted(epoch + 1):
@@ -156,6 +157,7 @@ class Checkpoints(keras.callbacks.Callback):
         self.requests.rest()
         average_local_state(self.model)
         if self.world.is_root:
+            self.run.check_owner()
             self.progress.metrics = metrics
             with self.averages.out_of_place():
                 checkpoint.save(self.run.checkpoints, self.model, self.progress)

