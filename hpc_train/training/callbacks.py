@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from hpc_train.console import say
+from hpc_train.data.catalogue.unchanged import Unchanged
 from hpc_train.errors import UserError
 from hpc_train.flops.work import Work
 from hpc_train.optim.ema import Averages
@@ -65,6 +66,25 @@ class Position(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.progress.epoch, self.progress.position = epoch + 1, 0
+
+
+class DataUnchanged(keras.callbacks.Callback):
+    """Looks after each epoch whether the data's files have changed.
+
+    Args:
+        splits: those of the training.
+
+    Raises:
+        UserError: on the rank that finds a change; nothing of that epoch is saved.
+    """
+
+    def __init__(self, splits: list[Unchanged]):
+        super().__init__()
+        self.splits = splits
+
+    def on_epoch_end(self, epoch, logs=None):
+        for split in self.splits:
+            split.check()
 
 
 class Best(keras.callbacks.Callback):

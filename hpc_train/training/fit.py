@@ -17,6 +17,7 @@ from hpc_train.training.task import Task
 from hpc_train.units import rate
 
 if TYPE_CHECKING:
+    from hpc_train.data.catalogue.unchanged import Unchanged
     from hpc_train.files import NotWritten
     from hpc_train.flops.work import Work
     from hpc_train.optim.ema import Averages
@@ -197,7 +198,7 @@ def _callbacks(training: _Training) -> list:
     """The callbacks of `fit`, in the order in which they need each other."""
     from hpc_train import parallel
     from hpc_train.optim.ema import EvaluateAverages
-    from hpc_train.training.callbacks import Best, Checkpoints, Position, Report
+    from hpc_train.training.callbacks import Best, Checkpoints, DataUnchanged, Position, Report
     from hpc_train.training.input_wait import InputWait
 
     options, task, world, run = training.options, training.task, training.world, training.run
@@ -208,12 +209,26 @@ def _callbacks(training: _Training) -> list:
         EvaluateAverages(averages),
         wait,
         Position(progress, assembly, world),
+        DataUnchanged(_watched(training)),
         Best(run, world, progress, assembly.monitor, options.patience, averages),
     ]
     if world.is_root:
         report = Report(run, world, progress, assembly, options.epochs, task.shown, training.work, wait)
         callbacks += [report, _tensorboard(options, run)]
     return [*callbacks, Checkpoints(run, world, progress, options.checkpoint_every, training.requests, averages)]
+
+
+def _watched(training: _Training) -> "list[Unchanged]":
+    """This rank's share of the files that must not change."""
+    from hpc_train.data.catalogue.unchanged import Unchanged
+    from hpc_train.data.options import is_synthetic
+
+    options, world, feed = training.options, training.world, training.assembly.feed
+    if is_synthetic(options):
+        return []
+    # Each node has copies of its own.
+    share = (world.local_rank, world.local_size) if options.stage else (world.rank, world.size)
+    return [Unchanged(split, *share) for split in (feed.training, feed.held_out)]
 
 
 def _fit_epochs(training: _Training, callbacks: list) -> dict[str, float]:
