@@ -14,9 +14,9 @@ from hpc_train.files import atomic_path
 from hpc_train.metrics.confusion import confusion_matrix, softmax, table
 from hpc_train.predict.checks import check_inputs
 from hpc_train.predict.samples import RunSamples
+from hpc_train.predict.writing import REMEDY
 
 _BATCH_SIZE = 256
-_REMEDY = "give another file with --output"
 
 
 def predict(options, record: dict, path: Path, model, output: Path) -> None:
@@ -104,7 +104,7 @@ def _open_data(options, record: dict, model, classes: int):
 
 
 def _write_hdf5(path: Path, probabilities, targets, names) -> None:
-    with atomic_path(path, _REMEDY) as temporary, open_hdf5(temporary, "w") as file:
+    with atomic_path(path, REMEDY) as temporary, open_hdf5(temporary, "w") as file:
         file["probabilities"] = probabilities
         file["predicted"] = probabilities.argmax(1)
         if targets is not None:
@@ -113,7 +113,7 @@ def _write_hdf5(path: Path, probabilities, targets, names) -> None:
 
 
 def _write_csv(path: Path, probabilities, targets, names) -> None:
-    with atomic_path(path, _REMEDY) as temporary, open(temporary, "w", newline="") as file:
+    with atomic_path(path, REMEDY) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["sample", *(["target"] if targets is not None else []), "predicted", *names])
         for i, row in enumerate(probabilities):
