@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from hpc_train import requirements
 from hpc_train.console import ranks_run, while_read
 from hpc_train.errors import UserError
+from hpc_train.files import explain
 from hpc_train.help import page as help_page
 from hpc_train.parallel.launcher import detect
 from hpc_train.parallel.world import exit_usage, exit_when_read
@@ -65,6 +66,11 @@ def main(options: type, run: Callable, prog: str, args: Sequence[str] | None = N
         if ranks_run():
             raise  # the ranks are running: parallel.failure ends them together
         exit_usage(f"error: {error}")
+    except OSError as error:
+        line = explain(error)
+        if ranks_run() or not line:
+            raise
+        exit_usage(f"error: {line}")
     except ModuleNotFoundError as error:
         if error.name not in ("tensorflow", "keras") or ranks_run():
             raise

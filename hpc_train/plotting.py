@@ -31,12 +31,9 @@ def save(figure, path: Path) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    try:
-        _plain(figure)
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, dpi=_DOTS_PER_INCH, facecolor="white")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; name another folder with --output") from error
+    _plain(figure)
+    with atomic_path(path, "name another folder with --output") as temporary:
+        figure.savefig(temporary, dpi=_DOTS_PER_INCH, facecolor="white")
 
 
 def _plain(figure) -> None:

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from hpc_train import files
 from hpc_train.console import HEARD, say, unread
 from hpc_train.errors import UserError
 from hpc_train.parallel.world import World
@@ -93,7 +94,7 @@ def message(world: World, kind, error, trace) -> str | None:
         return f"error: {where}nothing reads the output any more: the program after the pipe has ended"
     if cut_short(kind, error):
         return None
-    for explain in (_compiled_by_xla, *explainers):
+    for explain in (_compiled_by_xla, _storage, *explainers):
         if line := explain(kind, error, trace):
             return f"error: {where}{line}"
     told = f"{kind.__name__}: {error}"
@@ -110,6 +111,10 @@ def _compiled_by_xla(kind, error, trace) -> str | None:
         "a tf.function with jit_compile=True averages gradients or calls Horovod, whose operations XLA does not know: "
         "leave jit_compile=True out there, or apply the gradients outside that function"
     )
+
+
+def _storage(kind, error, trace) -> str | None:
+    return files.explain(error)
 
 
 def end_together(world: World, status: int) -> None:

@@ -1,14 +1,16 @@
 """Models as plain Keras knows them: nothing of Horovod or of this package in the file."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import keras
+import tensorflow as tf
 
 from hpc_train.console import say
-from hpc_train.files import atomic_path
+from hpc_train.files import NotWritten, atomic_path
 from hpc_train.optim.wrapper import unwrap
 
 _said: WeakKeyDictionary = WeakKeyDictionary()
@@ -73,19 +75,23 @@ def save_model(model, path: Path) -> None:
     """
     say_what_is_left_out(model)
     try:
-        with atomic_path(path) as temporary, plain(model):
+        with atomic_path(path, needed=_bytes(model)) as temporary, plain(model):
             model.save(temporary)
             _say_what_loading_needs(model)
-    except OSError:
+    except (OSError, NotWritten):
         raise
     except Exception as error:
         weights = path.with_name(f"{path.stem}.weights.h5")
-        # Keras wants this ending, so the temporary name differs in its beginning.
-        temporary = weights.with_name(f".{weights.name}")
-        model.save_weights(temporary)
-        temporary.replace(weights)
+        with atomic_path(weights, needed=_bytes(model)) as temporary:
+            model.save_weights(temporary)
         reason = " ".join(str(error).split())
         say(f"warning: {path} was not written, as Keras cannot save this model ({reason:.200}); its weights: {weights}")
+
+
+def _bytes(model) -> int:
+    """Of the variables of a model and its optimizer."""
+    held = [*model.variables, *getattr(getattr(model, "optimizer", None), "variables", [])]
+    return sum(math.prod(variable.shape) * tf.as_dtype(variable.dtype).size for variable in held)
 
 
 def _plain_compile_config(model) -> tuple[dict, list[str]]:

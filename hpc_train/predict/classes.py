@@ -4,17 +4,18 @@ import csv
 from dataclasses import replace
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from hpc_train.console import say
 from hpc_train.data.catalogue.part import Part
+from hpc_train.data.hdf5.access import open_hdf5
 from hpc_train.errors import UserError
 from hpc_train.files import atomic_path
 from hpc_train.metrics.confusion import confusion_matrix, softmax, table
 from hpc_train.names import cell
 from hpc_train.predict.checks import check_inputs
 from hpc_train.predict.samples import RunSamples
+from hpc_train.predict.writing import REMEDY
 
 _BATCH_SIZE = 256
 
@@ -104,7 +105,7 @@ def _open_data(options, record: dict, model, classes: int):
 
 
 def _write_hdf5(path: Path, probabilities, targets, names) -> None:
-    with atomic_path(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
+    with atomic_path(path, REMEDY) as temporary, open_hdf5(temporary, "w") as file:
         file["probabilities"] = probabilities
         file["predicted"] = probabilities.argmax(1)
         if targets is not None:
@@ -113,7 +114,7 @@ def _write_hdf5(path: Path, probabilities, targets, names) -> None:
 
 
 def _write_csv(path: Path, probabilities, targets, names) -> None:
-    with atomic_path(path) as temporary, open(temporary, "w", newline="") as file:
+    with atomic_path(path, REMEDY) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["sample", *(["target"] if targets is not None else []), "predicted", *map(cell, names)])
         for i, row in enumerate(probabilities):

@@ -64,6 +64,7 @@ def run(options: Predict) -> None:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from hpc_train.parallel.quiet import quiet_import
+    from hpc_train.training.ownership import warn_of_others
     from hpc_train.training.run_folder import Run
 
     folder = Run.open(options.run)
@@ -71,6 +72,7 @@ def run(options: Predict) -> None:
     if not path.exists():
         raise UserError(f"{path} does not exist; let the run finish, or give --which {_other(options.which)}")
     _check(options)
+    warn_of_others(folder.path, path)
     with quiet_import():
         import keras
 

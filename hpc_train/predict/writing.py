@@ -1,11 +1,16 @@
 """Output files that appear when they are complete, and errors of writing in one line."""
 
+import errno
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hpc_train.errors import UserError
-from hpc_train.files import atomic_path
+from hpc_train.files import atomic_path, not_written
+from hpc_train.units import MIB
+
+REMEDY = "give another file with --output"
 
 
 @contextmanager
@@ -15,7 +20,7 @@ def written(path: Path, make: Callable[[Path], object]) -> Iterator:
     Raises:
         UserError: it cannot be made or closed.
     """
-    with atomic_path(path) as temporary:
+    with atomic_path(path, REMEDY) as temporary:
         with one_line(path):
             file = make(temporary)
         try:
@@ -35,4 +40,8 @@ def one_line(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
-        raise UserError(f"cannot write {path}: {error}; free space, or give another file with --output") from error
+        # NetCDF's own errors have no number.
+        full = errno.ENOSPC if shutil.disk_usage(path.parent).free < MIB else 0
+        if code := getattr(error, "errno", 0) or full:
+            raise not_written(path, code, REMEDY, getattr(error, "needed", 0)) from error
+        raise UserError(f"cannot write {path}: {error}; free space, or {REMEDY}") from error

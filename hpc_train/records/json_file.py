@@ -17,9 +17,10 @@ _CHECKSUM = "checksum"
 def write_json(path: Path, value: Mapping) -> None:
     """Write `value` to `path` as indented JSON with a checksum, whole or not at all."""
     plain = json.loads(json.dumps(value, default=str))
-    with atomic_path(path) as temporary:
-        # The first line, so that who edits the file can remove it and leaves JSON.
-        temporary.write_text(json.dumps({_CHECKSUM: _digest(plain), **plain}, indent=2) + "\n")
+    # The first line, so that who edits the file can remove it and leaves JSON.
+    text = json.dumps({_CHECKSUM: _digest(plain), **plain}, indent=2) + "\n"
+    with atomic_path(path, needed=len(text)) as temporary:
+        temporary.write_text(text)
 
 
 def read_json(path: Path, schema: Mapping[str, Any], remedy: str) -> dict:

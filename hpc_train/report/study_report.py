@@ -156,11 +156,8 @@ def _chart(name: str, draw: Callable, caption: str, series: Sequence[Series]) ->
 
 
 def _write_text(path: Path, text: str) -> None:
-    try:
-        with atomic_path(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; give another folder with --output") from error
+    with atomic_path(path, "give another folder with --output", len(text)) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _ranks(row: dict) -> str:

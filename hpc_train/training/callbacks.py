@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from hpc_train.console import say
+from hpc_train.data.catalogue.unchanged import Unchanged
 from hpc_train.errors import UserError
 from hpc_train.flops.work import Work
 from hpc_train.optim.ema import Averages
@@ -67,6 +68,25 @@ class Position(keras.callbacks.Callback):
         self.progress.epoch, self.progress.position = epoch + 1, 0
 
 
+class DataUnchanged(keras.callbacks.Callback):
+    """Looks after each epoch whether the data's files have changed.
+
+    Args:
+        splits: those of the training.
+
+    Raises:
+        UserError: on the rank that finds a change; nothing of that epoch is saved.
+    """
+
+    def __init__(self, splits: list[Unchanged]):
+        super().__init__()
+        self.splits = splits
+
+    def on_epoch_end(self, epoch, logs=None):
+        for split in self.splits:
+            split.check()
+
+
 class Best(keras.callbacks.Callback):
     """Saves the best model so far, and stops when it has not improved for `patience` epochs.
 
@@ -93,6 +113,7 @@ class Best(keras.callbacks.Callback):
         if self.monitor.better(value, self.memory["value"]):
             self.memory.update(value=value, epoch=epoch + 1)
             if self.world.is_root:
+                self.run.check_owner()
                 with self.averages.in_place():
                     save_model(self.model, self.run.best)
         elif self.exhausted(epoch + 1):
@@ -156,6 +177,7 @@ class Checkpoints(keras.callbacks.Callback):
         self.requests.rest()
         average_local_state(self.model)
         if self.world.is_root:
+            self.run.check_owner()
             self.progress.metrics = metrics
             with self.averages.out_of_place():
                 checkpoint.save(self.run.checkpoints, self.model, self.progress)

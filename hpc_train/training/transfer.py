@@ -198,14 +198,19 @@ def begin_with(model, options: TransferOptions) -> None:
 
 def _file(path: Path) -> Path:
     """The file of a run folder's best model, or of its last one; any other path as it is."""
+    from hpc_train.parallel.launcher import detect
+    from hpc_train.training.ownership import warn_of_others
     from hpc_train.training.run_folder import Run
 
+    given = path
     if path.is_dir():
         run = Run.open(path)
         files = [run.best, run.best.with_suffix(".weights.h5"), run.model, run.model.with_suffix(".weights.h5")]
         path = next((file for file in files if file.exists()), run.model)
     if not path.is_file():
         raise UserError(f"--init {path}: does not exist; give a run folder with a saved model, or a .keras file")
+    if detect().rank == 0:
+        warn_of_others(given, path)
     return path
 
 

@@ -7,6 +7,7 @@ from functools import cache
 import h5py
 import numpy as np
 
+from hpc_train.data.hdf5.guarded import GuardedFile
 from hpc_train.errors import UserError
 
 _VERSION = h5py.version.hdf5_version_tuple
@@ -14,19 +15,21 @@ _LOCKS_CAN_BE_LEFT = _VERSION >= (1, 12, 1) or (1, 10, 7) <= _VERSION < (1, 11)
 
 
 def open_hdf5(path, mode="r", **options):
-    """Open an h5py.File without file locking, where the HDF5 library allows it.
+    """Open an h5py.File without file locking, where the HDF5 library allows it; to write, a `GuardedFile`.
 
     Locks fail on read-only and on many parallel file systems, and data files are never changed in place.
 
     Raises:
         UserError: for what is no file but a pipe or a device, from which HDF5 might wait to read.
     """
+    if mode != "r":
+        return GuardedFile(path, mode, **options)
     # A Python file that HDF5 reads through has no path.
-    if mode == "r" and isinstance(path, str | os.PathLike):
+    if isinstance(path, str | os.PathLike):
         kind = stat.S_IFMT(os.stat(path).st_mode)
         if kind not in (stat.S_IFREG, stat.S_IFDIR):
             raise UserError(f"{path}: is no file but a pipe or a device; leave it out")
-    if _LOCKS_CAN_BE_LEFT and mode == "r" and not options and isinstance(path, str):
+    if _LOCKS_CAN_BE_LEFT and not options and isinstance(path, str):
         # As h5py.File does it, with one access list for all files.
         return h5py.File(h5py.h5f.open(os.fsencode(path), h5py.h5f.ACC_RDONLY, _access()))
     if _LOCKS_CAN_BE_LEFT:

@@ -30,7 +30,7 @@ class ShardWriter:
             in UTC.
 
     Raises:
-        OSError: from h5py, as RuntimeError, where the file cannot be written.
+        OSError: the file cannot be written.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class ShardWriter:
             raise ValueError(numbers)
         for array, piece in zip(self._arrays, pieces, strict=True):
             array.append(piece)
+        self._file.check()
 
     def __exit__(self, kind, error, traceback):
         try:

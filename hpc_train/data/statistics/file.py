@@ -47,15 +47,12 @@ def write_all(folder: Path, statistics: Statistics) -> list[Path]:
     """
     paths = check_replaceable(folder, statistics.split)
     for path, write in zip(paths, _WRITERS, strict=True):
-        try:
-            with atomic_path(path) as temporary:
-                with open_hdf5(temporary, "w") as file:
-                    # This tells the next run that the file did not come with the data.
-                    file.attrs.update(format=FORMAT, version=VERSION, split=statistics.split)
-                    write(file, statistics)
-                seal(temporary)
-        except OSError as error:
-            raise UserError(f"{path} cannot be written ({reason(error)}); give another folder with --output") from error
+        with atomic_path(path, "give another folder with --output") as temporary:
+            with open_hdf5(temporary, "w") as file:
+                # This tells the next run that the file did not come with the data.
+                file.attrs.update(format=FORMAT, version=VERSION, split=statistics.split)
+                write(file, statistics)
+            seal(temporary)
     return paths
 
 

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import h5py
 import numpy as np
 
+from hpc_train.data.hdf5.access import open_hdf5
 from hpc_train.errors import UserError
 from hpc_train.names import cell
 from hpc_train.predict.netcdf import field_file
@@ -55,7 +55,7 @@ def number_file(
 
 @contextmanager
 def _hdf5(path: Path, quantities: Sequence[Quantity], samples: int, attributes: dict[str, str]) -> Iterator[Add]:
-    with written(path, lambda temporary: h5py.File(temporary, "w", locking=False)) as file:
+    with written(path, lambda temporary: open_hdf5(temporary, "w")) as file:
         file.attrs.update(attributes)
 
         def put(kind: str, numbers, quantity: Quantity, values: np.ndarray) -> None:

@@ -129,6 +129,7 @@ def _begin(options: ClimateSynthetic) -> dict[str, set[str]]:
     """Make the folders, and return the names of the samples that are already there; UserError for other data there."""
     from hpc_train.data.hdf5.access import reason
     from hpc_train.data.shards.names import check_space
+    from hpc_train.files import leftovers, remove
     from hpc_train.prepare.synthetic_climate.writer import file_name
 
     recipe = {
@@ -154,8 +155,8 @@ def _begin(options: ClimateSynthetic) -> dict[str, set[str]]:
             missing += samples - len(names)
             if samples:
                 folder.mkdir(parents=True, exist_ok=True)
-                for left in folder.glob(".data-*"):
-                    left.unlink()
+                # The second are those of 0.2.0 and before.
+                remove([*leftovers(folder), *folder.glob(".data-*.h5")])
         check_space(options.output, missing * options.size[0] * options.size[1] * 17 * 4)
         if not same:
             from hpc_train.records.json_file import write_json

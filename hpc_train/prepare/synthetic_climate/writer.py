@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-import h5py
 import numpy as np
 
-from hpc_train.data.hdf5.access import reason
-from hpc_train.errors import UserError
+from hpc_train.data.hdf5.access import open_hdf5
 from hpc_train.files import atomic_path
 from hpc_train.prepare.synthetic_climate.grid import EvenGrid
 from hpc_train.prepare.synthetic_climate.weather import Moment, Weather
@@ -34,21 +32,14 @@ def write(path: Path, grid: EvenGrid, weather: Weather) -> int:
     """
     flat = weather.data.reshape(-1, weather.data.shape[-1])
     stats = np.stack([flat.mean(0, np.float64), flat.max(0), flat.min(0), flat.std(0, np.float64)], dtype=np.float32)
-    try:
-        with atomic_path(path) as temporary:
-            with h5py.File(temporary, "w") as file:
-                climate = file.create_group("climate")
-                climate["data"] = weather.data
-                climate["labels_0"] = weather.labels
-                climate["data_stats"] = stats
-                climate["latitude"] = grid.latitude
-                climate["longitude"] = grid.longitude
-                for name, unit in (("latitude", "degrees_north"), ("longitude", "degrees_east")):
-                    climate[name].attrs.update(units=unit, standard_name=name)
-            return temporary.stat().st_size
-    # h5py raises RuntimeError if HDF5 cannot flush a file.
-    except (OSError, RuntimeError) as error:
-        raise UserError(
-            f"{path}: cannot be written ({reason(error)}); free space or choose another --output, then give the same "
-            "command again"
-        ) from error
+    with atomic_path(path, "choose another --output, then give the same command again") as temporary:
+        with open_hdf5(temporary, "w") as file:
+            climate = file.create_group("climate")
+            climate["data"] = weather.data
+            climate["labels_0"] = weather.labels
+            climate["data_stats"] = stats
+            climate["latitude"] = grid.latitude
+            climate["longitude"] = grid.longitude
+            for name, unit in (("latitude", "degrees_north"), ("longitude", "degrees_east")):
+                climate[name].attrs.update(units=unit, standard_name=name)
+        return temporary.stat().st_size

@@ -1,0 +1,328 @@
+"""The owner of a run folder: one training writes in it, and others wait for it or are told who it is.
+
+The lock is a file that is linked into place, which works on NFS and Lustre as on a disk. Its owner changes its time of
+modification every few seconds; others believe that the owner has ended only for a reason that no clock decides: its
+process is gone from their own machine, Slurm no longer knows its job, or that time has stood still while they looked.
+"""
+
+import contextlib
+import errno
+import grp
+import json
+import os
+import pwd
+import socket
+import stat
+import subprocess
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from hpc_train.console import say
+from hpc_train.errors import UserError
+from hpc_train.files import temporary_file
+
+NAME = "owner.lock"
+# Seconds between two signs of life; how long others wait for a living owner; the silence after which it counts as dead.
+_BEAT, _PATIENCE, _SILENCE = 5.0, 15.0, 150.0
+_POLL = 0.3
+_JOB_LIVES = {"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"}
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The process that owns a run folder, as its lock says."""
+
+    host: str = "?"
+    pid: int = 0
+    started: str = ""
+    """When the process started, in ticks since its machine did."""
+    machine: str = ""
+    """The machine's start, and the space of its process numbers."""
+    job: str = ""
+    restarts: str = ""
+    cluster: str = ""
+    since: str = "?"
+    token: str = ""
+
+    @classmethod
+    def this(cls) -> "Owner":
+        """This process."""
+        job, restarts, cluster = (
+            os.environ.get(f"SLURM_{name}", "") for name in ("JOB_ID", "RESTART_COUNT", "CLUSTER_NAME")
+        )
+        pid, since = os.getpid(), time.strftime("%Y-%m-%d %H:%M:%S")
+        own = _started(pid), _machine(), job, restarts, cluster, since
+        return cls(socket.gethostname(), pid, *own, uuid.uuid4().hex)
+
+    def __str__(self) -> str:
+        job = f"job {self.job} on " if self.job else ""
+        return f"{job}node {self.host} (pid {self.pid}) since {self.since}"
+
+    def here(self) -> bool:
+        """Whether it is a process of this machine, by numbers that mean the same to this process."""
+        return bool(self.machine) and self.machine == _machine()
+
+    def runs(self) -> bool:
+        """Whether the process still runs; only for one that is `here`."""
+        return _started(self.pid) == self.started != ""
+
+    def job_has_ended(self) -> bool:
+        """Whether Slurm says that its job no longer runs; False where Slurm cannot be asked."""
+        if not self.job.isdigit() or self.cluster != os.environ.get("SLURM_CLUSTER_NAME", self.cluster):
+            return False
+        ask = ["squeue", "--noheader", f"--jobs={self.job}", "--format=%T"]
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            said = subprocess.run(ask, capture_output=True, text=True, timeout=10)
+            if said.returncode:
+                return "Invalid job id" in said.stderr
+            return not _JOB_LIVES & set(said.stdout.split())
+        return False
+
+
+class Lock:
+    """The lock of a run folder, held by this process.
+
+    Args:
+        path: of the lock's file.
+        owner: this process.
+    """
+
+    def __init__(self, path: Path, owner: Owner):
+        self.path, self.owner = path, owner
+        self._ended = threading.Event()
+        self._heart = threading.Thread(target=self._beat, daemon=True)
+
+    @classmethod
+    def take(cls, folder: Path) -> "Lock":
+        """Take the lock of an existing folder.
+
+        Raises:
+            UserError: another process owns it and lives.
+            OSError: the folder cannot be written.
+        """
+        lock = cls(folder / NAME, Owner.this())
+        watch, removed = _Watch(folder, lock.owner), False
+        while not lock._link() or (removed and not lock._stays()):
+            found = _read(lock.path)
+            if found and watch.ended(*found):
+                lock._remove_that_of(found[0])
+                removed = True
+            else:
+                time.sleep(_POLL)
+        lock._heart.start()
+        return lock
+
+    def check(self) -> None:
+        """Make sure that this process still owns the folder.
+
+        Raises:
+            UserError: another one took it, as this one gave no sign of life.
+        """
+        found = _read(self.path)
+        if found and found[0].token not in ("", self.owner.token):
+            raise UserError(
+                f"{self.path.parent} was taken over by {found[0]}, as this process gave no sign of life for some "
+                "minutes; that one goes on, and this one ends"
+            )
+
+    def release(self) -> None:
+        """Give the folder up."""
+        self._ended.set()
+        found = _read(self.path)
+        if found and found[0].token == self.owner.token:
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+
+    def _link(self) -> bool:
+        """Put the lock's file in its place, unless there is one."""
+        own = temporary_file(self.path)
+        try:
+            own.write_text(json.dumps(asdict(self.owner)))
+            own.chmod(0o644)
+            try:
+                os.link(own, self.path)
+            except FileExistsError:
+                # NFS may say so although its own first try succeeded.
+                return own.stat().st_nlink == 2
+            except OSError as error:
+                if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
+                    raise
+                return self._create(own.read_bytes())
+            return True
+        finally:
+            own.unlink(missing_ok=True)
+
+    def _stays(self) -> bool:
+        """Whether the lock is still this process's after a moment: others may try to remove the same dead owner's."""
+        time.sleep(_POLL)
+        found = _read(self.path)
+        return found is not None and found[0].token == self.owner.token
+
+    def _create(self, text: bytes) -> bool:
+        """As `_link`, where the file system has no links."""
+        try:
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        except FileExistsError:
+            return False
+        with open(descriptor, "wb") as file:
+            file.write(text)
+        return True
+
+    def _remove_that_of(self, dead: Owner) -> None:
+        """Remove the lock of an owner that has ended, and no other's: several may try at the same time."""
+        aside = temporary_file(self.path)
+        try:
+            self.path.rename(aside)
+            moved = _read(aside)
+            if moved and moved[0] != dead:
+                # Another process was faster, and this is its lock: it goes back, unless a third one came in between.
+                # Then the other one finds out at its next check.
+                with contextlib.suppress(FileExistsError):
+                    os.link(aside, self.path)
+        except FileNotFoundError:
+            pass
+        finally:
+            aside.unlink(missing_ok=True)
+
+    def _beat(self) -> None:
+        while not self._ended.wait(_BEAT):
+            # Storage that fails for a while ends the run where it writes, not here.
+            with contextlib.suppress(OSError):
+                found = _read(self.path)
+                if found and found[0].token == self.owner.token:
+                    os.utime(self.path)
+
+
+class _Watch:
+    """Judges, by looking again and again, whether the owner of a folder has ended."""
+
+    def __init__(self, folder: Path, mine: Owner):
+        self.folder, self.mine = folder, mine
+        self.seen: tuple[Owner, int] | None = None
+        self.began = self.changed = time.monotonic()
+        self.asked, self.said, self.signs = -60.0, False, 0
+
+    def ended(self, owner: Owner, beat: int) -> bool:
+        """Whether this owner has ended.
+
+        Args:
+            owner: as read just now.
+            beat: the time of the lock's last change, in any clock.
+
+        Raises:
+            UserError: it lives, and has not ended in the time that is given to it.
+        """
+        now = time.monotonic()
+        if self.seen is None or self.seen[0] != owner:
+            self.began = self.changed = now
+            self.asked, self.said, self.signs = -60.0, False, 0
+        elif self.seen[1] != beat:
+            self.changed, self.signs = now, self.signs + 1
+        self.seen = owner, beat
+        here = owner.here()
+        if (here and not owner.runs()) or (not here and self._silent(owner, now)):
+            return True
+        lives = here or self.signs
+        if lives and now - self.began > _PATIENCE:
+            raise UserError(f"{self.folder} is being written by {owner}; wait for it, or give another --run")
+        if not self.said:
+            self.said = True
+            say(f"{self.folder} belongs to {owner}: waiting for it to end")
+        return False
+
+    def _silent(self, owner: Owner, now: float) -> bool:
+        """Whether a process elsewhere has ended, by Slurm's word or by its silence."""
+        if now - self.asked > 10:
+            self.asked = now
+            if owner.job != self.mine.job and owner.job_has_ended():
+                return True
+        # Slurm starts a job again only after it has ended the job's processes.
+        before = owner.job and owner.job == self.mine.job and owner.restarts != self.mine.restarts
+        return now - self.changed > (_PATIENCE if before else _SILENCE)
+
+
+@contextmanager
+def owned(folder: Path) -> Iterator[Lock]:
+    """Own a run folder in the block; it is made where it is missing.
+
+    Raises:
+        UserError: another process owns it, or it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = Lock.take(folder)
+    except OSError as error:
+        raise UserError(f"cannot write the run folder {folder}: {error.strerror or error}") from error
+    try:
+        yield lock
+    finally:
+        lock.release()
+
+
+def warn_of_others(*paths: Path) -> None:
+    """Print one line if others than this user and the administrator may change what models are loaded from."""
+    for path in paths:
+        if why := _open_to(path):
+            say(
+                f"warning: {path} {why}: whoever can write there decides what is loaded from it; "
+                f"`chmod go-w {path}` closes it"
+            )
+            return
+
+
+def _open_to(path: Path) -> str:
+    try:
+        status = path.stat()
+    except OSError:
+        return ""
+    me = os.geteuid()
+    if status.st_uid not in (me, 0):
+        return f"belongs to {_name(pwd.getpwuid, status.st_uid)}"
+    if status.st_mode & stat.S_IWOTH:
+        return "can be written by every user"
+    group = _name(grp.getgrgid, status.st_gid)
+    # Many systems give each user a group of that name, alone.
+    private = me and group == _name(pwd.getpwuid, me)
+    return f"can be written by the group {group}" if status.st_mode & stat.S_IWGRP and not private else ""
+
+
+def _name(find: Callable, number: int) -> str:
+    try:
+        return find(number)[0]
+    except KeyError:
+        return str(number)
+
+
+def _read(path: Path) -> tuple[Owner, int] | None:
+    """The owner that a lock names, and the time of its last sign of life in ns; None where there is no lock."""
+    try:
+        # Opening makes NFS look at the file anew.
+        with open(path, "rb") as file:
+            text, beat = file.read(), os.fstat(file.fileno()).st_mtime_ns
+    except FileNotFoundError:
+        return None
+    try:
+        held = json.loads(text)
+        return Owner(**{name: type(getattr(Owner, name))(held[name]) for name in Owner.__dataclass_fields__}), beat
+    except (ValueError, TypeError, KeyError, OverflowError):
+        return Owner(), beat
+
+
+def _started(pid: int) -> str:
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    # What has ended, and waits for its parent to notice, writes no more.
+    return "" if state in "ZX" else fields[18]
+
+
+def _machine() -> str:
+    with contextlib.suppress(OSError):
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+    return ""
