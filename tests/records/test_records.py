@@ -216,7 +216,7 @@ def test_a_damaged_record_is_set_aside_for_its_copy_when_the_run_is_resumed(tmp_
     run.record_file.write_text('{"facts": {}')
     with pytest.raises(UserError, match=r"run\.json: is not JSON"):
         run.record()
-    with pytest.raises(UserError, match=r"run\.json: is not JSON"):
+    with pytest.raises(UserError, match="already holds a run"):
         run.start(Options(), World(), {"seed": 1}, resume=False)
     run.start(Options(), World(), {"seed": 1}, resume=True)
     assert len(run.record()["starts"]) == 2
