@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from hpc_train.console import say
+from hpc_train.errors import UserError
 from hpc_train.training import transfer
 from hpc_train.training.options import Options, check
 from hpc_train.training.task import Task
@@ -117,7 +118,7 @@ def _what_stands(training: _Training) -> Iterator[None]:
         if failed is None:
             raise
         newest = None
-        with suppress(OSError):
+        with suppress(OSError, UserError):
             newest = checkpoint.newest(run.checkpoints)
         adding = [f"--run {run.path}"] * (not options.run) + ["--resume"] * (not options.resume)
         again = f"the same command{' with ' * bool(adding)}{' '.join(adding)}"
