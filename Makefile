@@ -5,7 +5,8 @@
 # make test-container [IMAGE=x.sif]    build the CPU image, or take one, and test it (6 minutes)
 # make test-upstream HOROVOD=.. KERAS=..   tests of Horovod and of Keras, from clones of theirs (30 minutes)
 # make test-files [FILES=10000]        HDF5 files of every kind against h5py, that many (5 minutes)
-# make fuzz [CASES=1000000]            damaged files for every reader of foreign bytes, that many (an hour)
+# make fuzz [CASES=1000000]            damaged files for every reader, that many (two hours)
+# make test-kills [KILLS=500]          trainings killed at random moments under each launcher (two hours)
 # make docs                           the site of the pages in docs/, in build/docs
 # make venv | lint | clean             GPU=1 takes TensorFlow with CUDA and Horovod with NCCL
 
@@ -21,7 +22,7 @@ EXTRA := $(if $(GPU),gpu,cpu)
 
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: mnist test test-versions test-container test-upstream test-files fuzz docs lint venv clean
+.PHONY: mnist test test-versions test-container test-upstream test-files test-kills fuzz docs lint venv clean
 
 mnist: venv $(if $(filter shards/digits,$(DATA)),shards/digits/.done)
 	horovodrun -np $(NP) python -m hpc_train.mnist --data $(DATA) --model $(MODEL) $(ARGS)
@@ -31,6 +32,9 @@ test: lint
 	pytest --numprocesses 2 --no-loadscope-reorder
 
 # The same tests as in CI, with cases by chance. -s: the counts of each reader are printed.
+test-kills: venv
+	$(VENV)/bin/python tests/kills.py --kills $(or $(KILLS),500)
+
 fuzz: venv
 	HPC_TRAIN_FUZZ=$(or $(CASES),1000000) pytest -s --timeout 0 tests/fuzz
 
