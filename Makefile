@@ -31,10 +31,11 @@ mnist: venv $(if $(filter shards/digits,$(DATA)),shards/digits/.done)
 test: lint
 	pytest --numprocesses 2 --no-loadscope-reorder
 
-# The same tests as in CI, with cases by chance. -s: the counts of each reader are printed.
+# Several calls add to one tally, build/kills.jsonl.
 test-kills: venv
-	$(VENV)/bin/python tests/kills.py --kills $(or $(KILLS),500)
+	python tests/kills.py --kills $(or $(KILLS),500)
 
+# The same tests as in CI, with cases by chance. -s: the counts of each reader are printed.
 fuzz: venv
 	HPC_TRAIN_FUZZ=$(or $(CASES),1000000) pytest -s --timeout 0 tests/fuzz
 
