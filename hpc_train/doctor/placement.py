@@ -6,14 +6,18 @@ from collections.abc import Mapping
 
 from hpc_train.doctor.facts import Facts
 from hpc_train.doctor.findings import Finding, plural, some
-from hpc_train.parallel.launcher import Launcher, wrong_size
+from hpc_train.parallel.launcher import GLOO, Launcher, wrong_size
+from hpc_train.requirements import BUILD
 
 
-def launcher_finding(launcher: Launcher) -> Finding:
-    """The launcher that started this process."""
+def launcher_finding(launcher: Launcher, env: Mapping[str, str] = os.environ) -> Finding:
+    """The launcher that started this process, and whether others may talk to it."""
     if not launcher.name:
         return Finding("launcher", "ok", "none: one process")
     size = plural(launcher.size, "rank") if launcher.size else "which does not say how many ranks it started"
+    if launcher.name == GLOO and "/" not in env.get("HOROVOD_GLOO_RENDEZVOUS_ADDR", "/"):
+        value = f"{launcher.name}, {size}; anybody on its network can end this job: Horovod's build is an old one"
+        return Finding("launcher", "note", value, f"run `{BUILD}`, or start with srun or mpirun")
     return Finding("launcher", "ok", f"{launcher.name}, {size}")
 
 

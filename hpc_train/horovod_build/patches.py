@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc_train.errors import UserError
-from hpc_train.horovod_build import names
+from hpc_train.horovod_build import names, rendezvous
 
 
 @dataclass(frozen=True)
@@ -413,6 +413,7 @@ PATCHES = (
         "            super().handle_error(request, client_address)\n\n",
         "a rank that ends while it waits for the launcher's answer is no bug of the launcher: no traceback",
     ),
+    *(Patch(*change) for change in rendezvous.CHANGES),
 )
 
 HEADER = "compat/tensorflow/compiler/xla/client/xla_builder.h"
@@ -491,7 +492,7 @@ def gloo_built(verbose=False):
 def digest() -> str:
     """A hash of every text that this module changes or adds."""
     changes = [(patch.file, patch.old, patch.new) for patch in PATCHES]
-    texts = (changes, HEADER_TEXT, LLVM_HEADER_TEXT, BUILD_MODULE_TEXT, names.files())
+    texts = (changes, HEADER_TEXT, LLVM_HEADER_TEXT, BUILD_MODULE_TEXT, rendezvous.TEXT, names.files())
     return hashlib.sha256(repr(texts).encode()).hexdigest()[:16]
 
 
@@ -522,6 +523,7 @@ def apply(source: Path, key: str, mpirun: Path | None, files: tuple[str, ...] = 
         HEADER: HEADER_TEXT,
         **dict.fromkeys(LLVM_HEADERS, LLVM_HEADER_TEXT),
         BUILD_MODULE: BUILD_MODULE_TEXT.format(key=key, mpirun=mpirun and str(mpirun)),
+        rendezvous.MODULE: rendezvous.TEXT,
         **({} if files else names.files()),
     }
     for name, text in added.items():

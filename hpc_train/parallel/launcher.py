@@ -1,11 +1,13 @@
-"""Which launcher started this process, and what it announced: read from the environment alone.
+"""Which launcher started this process, and what it announced: read from the environment alone; what it left open.
 
 Inside a Slurm step the step's variables do not always describe the ranks. MPICH's and Open MPI's mpirun start one proxy
 a node through srun, and the ranks inherit SLURM_NTASKS, SLURM_STEP_NUM_TASKS and SLURM_PROCID of their proxy. So the
 variables of the innermost launcher come first, and Slurm's step counts only where srun itself started the ranks.
 """
 
+import contextlib
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -55,6 +57,15 @@ def detect(env: Mapping[str, str] = os.environ) -> Launcher:
     if rank is not None:
         return Launcher("a PMIx launcher", None, 0, rank, None)
     return Launcher("", None, 1, 0, 0)
+
+
+def keep_sockets() -> None:
+    """Keep this process's sockets from the programs that it starts: a launcher's own, and MPI's, are open for them."""
+    for name in os.listdir("/proc/self/fd"):
+        # One of them is the list itself, which is closed by now.
+        with contextlib.suppress(OSError):
+            if int(name) > 2 and stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                os.set_inheritable(int(name), False)
 
 
 def right_launch(family: str | None) -> str:

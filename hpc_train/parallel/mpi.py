@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from hpc_train.console import HEARD, say
 from hpc_train.errors import UserError
 from hpc_train.parallel.failure import first_of_node
-from hpc_train.parallel.launcher import GLOO, detect, wrong_size
+from hpc_train.parallel.launcher import GLOO, detect, keep_sockets, wrong_size
 
 # Seconds in which ranks with the same error find each other before one of them ends the job.
 _MEETING = 1.0
@@ -75,6 +75,7 @@ def communicator():
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         raise UserError(f"mpi4py finds no MPI here ({error}); load your site's MPI, or pip install mpich") from error
+    keep_sockets()
     if MPI.COMM_WORLD.size == 1 and not launcher.size:
         return Alone()
     if problem := wrong_size(launcher, MPI.COMM_WORLD.size):

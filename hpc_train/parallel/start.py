@@ -12,7 +12,7 @@ from hpc_train.parallel import failure
 from hpc_train.parallel.agreement import keras_settings
 from hpc_train.parallel.agreement.watch import watch_horovod
 from hpc_train.parallel.cuda import list_gpus, offered
-from hpc_train.parallel.launcher import detect, wrong_size
+from hpc_train.parallel.launcher import detect, keep_sockets, wrong_size
 from hpc_train.parallel.quiet import quiet_import
 from hpc_train.parallel.world import World, choose_gpu, shared_gpus, threads_per_rank
 from hpc_train.requirements import BUILD, check_keras
@@ -63,6 +63,7 @@ def init(
         os.environ.setdefault(name, value)
     keras, tf, hvd = _import()
     hvd.mpi_ops.init()
+    keep_sockets()
     watch_horovod()
     world = World(
         rank=hvd.rank(),

@@ -251,3 +251,13 @@ def test_each_rank_has_a_gpu_of_its_own_or_it_is_wrong():
     assert (idle.verdict, "3 idle on node1" in idle.value) == ("note", True)
     # A workstation, where no variable says how many GPUs there are.
     assert gpus.judge([rank(0, seen=1, takes="0", bus="a")], True, True, "").value.startswith("1 seen by TensorFlow")
+
+
+def test_a_rendezvous_that_answers_everybody_is_noted():
+    job = {**GLOO, "HOROVOD_GLOO_RENDEZVOUS_ADDR": "10.0.0.1"}
+    found = placement.launcher_finding(detect(job), job)
+    assert (found.verdict, "build-horovod" in found.remedy) == ("note", True)
+    assert "anybody on its network can end this job" in found.line
+    closed = {**job, "HOROVOD_GLOO_RENDEZVOUS_ADDR": "10.0.0.1:4711/token"}
+    assert placement.launcher_finding(detect(closed), closed).verdict == "ok"
+    assert placement.launcher_finding(detect(HYDRA), HYDRA).verdict == "ok"

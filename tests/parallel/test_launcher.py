@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from hpc_train.errors import UserError
-from hpc_train.horovod_build import patches, source
+from hpc_train.horovod_build import patches, rendezvous, source
 from hpc_train.horovod_build.shell import first_on_path, output
 
 ALL_MPIS = os.environ.get("HPC_TRAIN_TEST_MPIS") == "all"
@@ -82,7 +82,7 @@ def launcher(request, tmp_path_factory):
     for part in ("runner", "common"):
         shutil.copytree(unpacked() / "horovod" / part, tree / "horovod" / part)
     shutil.copy(unpacked() / "horovod" / "__init__.py", tree / "horovod")
-    patches.apply(tree, "test", mpirun, files=(patches.MPI_RUN, "horovod/runner/launch.py"))
+    patches.apply(tree, "test", mpirun, files=(patches.MPI_RUN, *rendezvous.FILES))
     (tree / "horovod" / "tensorflow").mkdir()
     (tree / "horovod" / "tensorflow" / "__init__.py").write_text(
         "def mpi_built(): return True\ndef gloo_built(): return True\n"

@@ -2,10 +2,13 @@
 
 import os
 import subprocess
+import tempfile
+from pathlib import Path
 
 import pytest
 from launch import REPOSITORY
 from shell_scan import unchecked
+from strangers import needs_root, stranger
 
 SHELL = sorted(path for folder in ("slurm", "containers") for path in (REPOSITORY / folder).glob("*.sh"))
 # Lines that evaluate text which nobody else can choose, and why.
@@ -143,6 +146,22 @@ def test_a_file_of_restarts_runs_nothing(job, tmp_path):
     job("train.sh", "hpc_train.mnist", "--run", run)
     assert (run / "restarts").read_text() == "1 step-9\n"
     assert "2 restarts in a row" in job("train.sh", "hpc_train.mnist", "--run", run, RESTARTS="2")
+
+
+@needs_root
+def test_a_stranger_cannot_use_a_run_folder_that_he_may_write_in(job):
+    with tempfile.TemporaryDirectory(dir="/tmp") as open_folder:
+        run, mark = Path(open_folder) / "run", Path(open_folder) / "mark"
+        for folder in (run.parent, run):
+            folder.mkdir(exist_ok=True)
+            folder.chmod(0o777)
+        for text in attacks(mark):
+            told = stranger("import sys; open(sys.argv[1], 'w').write(sys.argv[2])", run / "restarts", f"{text} none")
+            assert told.returncode == 0, told.stderr
+            assert "finished" in job("train.sh", "hpc_train.mnist", "--run", run)
+            assert (run / "restarts").stat().st_uid == os.geteuid()
+            assert not mark.exists()
+            run.joinpath("restarts").unlink()
 
 
 def test_a_link_in_the_place_of_restarts_leads_nowhere(job, tmp_path):

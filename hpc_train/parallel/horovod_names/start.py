@@ -13,7 +13,7 @@ from hpc_train.parallel.collectives import equal_on_all_ranks
 from hpc_train.parallel.horovod_names import removed
 from hpc_train.parallel.horovod_names.reduction import Reduction
 from hpc_train.parallel.horovod_names.words import teach
-from hpc_train.parallel.launcher import detect, wrong_size
+from hpc_train.parallel.launcher import detect, keep_sockets, wrong_size
 from hpc_train.parallel.start import settings
 from hpc_train.parallel.world import World, threads_per_rank
 
@@ -37,6 +37,7 @@ def init(*args, **kwargs) -> None:
     for name, value in settings(cpus).items():
         os.environ.setdefault(name, value)
     mpi_ops.init(*args, **kwargs)
+    keep_sockets()
     watch_horovod()
     world = World(
         rank=mpi_ops.rank(),
