@@ -18,7 +18,7 @@ from hpc_train.data.hdf5.chunked.block_codecs import (
 )
 from hpc_train.data.hdf5.chunked.codec_buffers import ROOM, Damaged, big_endian, expect_size, scratch
 
-_SHUFFLE, _FLETCHER32, _BLOSC, _BITSHUFFLE, _BLOSC2 = 2, 3, 32001, 32008, 32026
+_DEFLATE, _SHUFFLE, _FLETCHER32, _BLOSC, _BITSHUFFLE, _BLOSC2 = 1, 2, 3, 32001, 32008, 32026
 _BLOSC_CODECS = (0, 1, 2, 4, 5)
 
 
@@ -30,16 +30,20 @@ def unsupported(filters) -> int | None:
     """
     compressed = False
     for place, (number, values) in enumerate(filters):
-        if number in (_SHUFFLE, _FLETCHER32):
-            continue
         # The size between two compressors is not stored.
-        if number not in _DECODERS or compressed or not _parameters_known(number, values):
+        again = compressed and number not in (_SHUFFLE, _FLETCHER32)
+        if number not in (_FLETCHER32, *_DECODERS) or again or not _parameters_known(number, values):
             return place
-        compressed = True
+        compressed |= number not in (_SHUFFLE, _FLETCHER32)
     return None
 
 
 def _parameters_known(number, values):
+    # As HDF5 itself demands.
+    if number == _SHUFFLE:
+        return len(values) == 1 and values[0] > 0
+    if number == _DEFLATE:
+        return len(values) == 1 and values[0] <= 9
     if number == _BITSHUFFLE:
         return len(values) > 3 and values[2] > 0 and (values[4] if len(values) > 4 else 0) in (0, 2, 3)
     if number in (_BLOSC, _BLOSC2):
@@ -132,7 +136,7 @@ def _checked(framed):
 
 def _unshuffle(values, framed, out):
     """Undo HDF5's shuffle: byte j of element i is at j * n + i."""
-    itemsize, size = (values or (1,))[0], len(framed) - ROOM
+    (itemsize,), size = values, len(framed) - ROOM
     expect_size(size, len(out))
     if 1 < itemsize < 256 and size % itemsize == 0 and size <= BLOSC_LIMIT:
         # As a Blosc container of one stored block: 4 MiB of float32 take 1.2 ms with Blosc's vector instructions,
@@ -174,7 +178,7 @@ def _bzip2(values, framed, out):
 
 
 _DECODERS = {
-    1: partial(_whole, imagecodecs.deflate_decode),
+    _DEFLATE: partial(_whole, imagecodecs.deflate_decode),
     _SHUFFLE: _unshuffle,
     307: _bzip2,
     32000: partial(_whole, imagecodecs.lzf_decode),
