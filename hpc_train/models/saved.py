@@ -138,8 +138,7 @@ def _check_weights(where: str, file: h5py.File) -> int:
                 raise UserError(f"{where}: {shown(here)} is in another file, {shown(link.filename)}; do not use it")
             if not isinstance(link, h5py.HardLink):
                 continue
-            item = group[name]
-            address = h5py.h5o.get_info(item.id).addr
+            item, address = group[name], group.id.links.get_info(name.encode()).u
             if address in seen:
                 continue
             seen.add(address)

@@ -88,15 +88,15 @@ def shown(name: str) -> str:
 def datasets_of(file: h5py.File) -> dict[str, h5py.Dataset]:
     """All data sets of a file that can be opened, by their paths; links to elsewhere are not followed."""
     found: dict[str, h5py.Dataset] = {}
-    seen, left = {h5py.h5o.get_info(file.id).addr}, [("", file)]
+    # The addresses of links: HDF5's own information on an object walks its index, and crashes where that is damaged.
+    seen, left = {h5py.h5g.get_objinfo(file.id).objno[0]}, [("", file)]
     while left:
         path, item = left.pop()
         if isinstance(item, h5py.Dataset):
             found[path] = item
         elif isinstance(item, h5py.Group):
             inside = []
-            for name, member in _members(item):
-                address = h5py.h5o.get_info(member.id).addr
+            for name, member, address in _members(item):
                 if address not in seen:
                     seen.add(address)
                     inside.append((f"{path}/{name}".lstrip("/"), member))
@@ -125,11 +125,12 @@ def texts_attribute(item, name: str) -> tuple[str, ...]:
 
 
 def _members(group: h5py.Group):
-    """(name, object) of a group's own members that can be opened."""
+    """(name, object, address) of a group's own members that can be opened."""
     names: list[bytes] = []
     with suppress(*UNREADABLE):
         names.extend(group.id)
     for name in names:
         with suppress(*UNREADABLE):
-            if group.id.links.get_info(name).type == h5py.h5l.TYPE_HARD:
-                yield name.decode("utf-8", "surrogateescape"), group[name]
+            link = group.id.links.get_info(name)
+            if link.type == h5py.h5l.TYPE_HARD:
+                yield name.decode("utf-8", "surrogateescape"), group[name], link.u
