@@ -27,12 +27,16 @@ def hdf5(path):
 
     from hpc_train.data.catalogue import Catalogue
     from hpc_train.data.catalogue.layout import Layout
+    from hpc_train.data.hdf5.contents import UNREADABLE
     from hpc_train.data.hdf5.filters import filter_names, load_plugins
+    from hpc_train.data.hdf5.sources import other_files
     from hpc_train.data.inspect.storage_report import foreign
     from hpc_train.data.reading.reader import Reader
 
     load_plugins()
     foreign([path])
+    with contextlib.suppress(*UNREADABLE):
+        list(other_files(path))
     catalogue = Catalogue.open(path, None, Layout("named", ("x",), ("y",), rows=True, channels="last"))
     count = min(catalogue.samples, 1 + 2**22 // max(1, catalogue.sample_bytes))
     reader = Reader(catalogue, check=False)

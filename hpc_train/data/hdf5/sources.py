@@ -12,6 +12,7 @@ from typing import Any
 import h5py
 
 from hpc_train.data.hdf5.access import open_hdf5
+from hpc_train.data.hdf5.contents import datasets_of, external_links_of
 from hpc_train.data.hdf5.open_errors import unreadable
 
 # Links that lead to links; more go round in a circle.
@@ -50,23 +51,14 @@ def other_files(path: str) -> Iterator[tuple[str, str, str]]:
     with open_hdf5(path) as file:
         named: list[tuple[str, str, str | None]] = []
 
-        def link(name, item):
-            if isinstance(item, h5py.ExternalLink):
-                named.append(
-                    (f"{name} is a link to {item.path} in", item.filename, _located(item.filename, path, _LINKS))
-                )
-
-        def dataset(name, item):
-            if not isinstance(item, h5py.Dataset):
-                return
+        for name, link in external_links_of(file).items():
+            named.append((f"{name} is a link to {link.path} in", link.filename, _located(link.filename, path, _LINKS)))
+        for name, item in datasets_of(file).items():
             for written, _, _ in item.external or ():
                 named.append((f"{name} has its bytes in", written, _raw_place(written, path)))
             for _, written, _, _ in _mappings(item) if item.is_virtual else ():
                 if written != ".":
                     named.append((f"{name} is virtual, with a part in", written, _located(written, path, _VIRTUAL)))
-
-        file.visititems_links(link)
-        file.visititems(dataset)
     yield from ((what, written, place) for what, written, place in named if place and os.path.isfile(place))
 
 
