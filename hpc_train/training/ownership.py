@@ -69,6 +69,13 @@ class Owner:
 
     def runs(self) -> bool:
         """Whether the process still runs; only for one that is `here`."""
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            # Of another user, which this machine may hide.
+            return _started(self.pid) in ("", self.started)
         return _started(self.pid) == self.started != ""
 
     def job_has_ended(self) -> bool:

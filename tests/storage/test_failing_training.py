@@ -29,6 +29,17 @@ def train(digits, run, *arguments, **variables):
     return ended.returncode, ended.stdout
 
 
+def begin(digits, run):
+    """A long training of one process, when it has written a checkpoint."""
+    command = [sys.executable, *OPTIONS, "--epochs", "1000", "--data", str(digits), "--run", str(run)]
+    env = environment(PYTHONPATH=str(REPOSITORY))
+    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 120
+    while not list(run.glob("checkpoints/step-*.h5")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return process
+
+
 @pytest.fixture(scope="module")
 def whole(digits, tmp_path_factory):
     run = tmp_path_factory.mktemp("whole") / "run"
@@ -117,18 +128,13 @@ def test_two_ranks_on_a_disk_that_fills_up_end_with_one_line(digits, tmp_path):
 
 def test_a_run_that_was_killed_starts_again_at_once_and_two_never_write_together(digits, tmp_path):
     run = tmp_path / "run"
-    command = [sys.executable, *OPTIONS, "--data", str(digits), "--run", str(run)]
-    env = environment(PYTHONPATH=str(REPOSITORY))
-    first = subprocess.Popen([*command, "--epochs", "500"], env=env, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not list(run.glob("checkpoints/step-*.h5")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    first = begin(digits, run)
     status, output = train(digits, run, "--resume")
     assert status == 1
     assert the_line(output).startswith(f"error: {run} is being written by node {os.uname().nodename} (pid {first.pid})")
     assert first.poll() is None
     first.kill()
-    first.wait()
+    first.communicate()
     status, output = train(digits, run, "--resume")
     assert status == 0, output
     assert "waiting" not in output
@@ -136,11 +142,18 @@ def test_a_run_that_was_killed_starts_again_at_once_and_two_never_write_together
     assert not (run / "owner.lock").exists()
 
 
-def test_a_run_folder_that_is_deleted_is_one_line(digits, library, tmp_path):
+def test_a_run_folder_that_is_gone_is_one_line(digits, tmp_path):
     run = tmp_path / "run"
-    status, output = train(digits, run, **failing.environment(library, "open", "*step-*30.h5", "ENOENT"))
-    assert status != 0
-    assert "step-0000000030.h5: No such file or directory" in the_line(output)
+    process = begin(digits, run)
+    run.rename(tmp_path / "elsewhere")
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 1
+    line = the_line(output)
+    assert f"the folder {run}" in line
+    assert "is gone; " in line
+    assert line.endswith(
+        "is gone; choose another folder; no checkpoint yet: the same command with --resume begins again"
+    )
 
 
 def test_what_a_kill_leaves_is_removed_and_the_users_own_files_stay(digits, tmp_path):
