@@ -36,7 +36,7 @@ def claim(folder: Path) -> bool:
     here = _walk(folder)
     status = os.lstat(here)
     if status.st_uid != os.geteuid():
-        own = f"{folder}{'/' if may_write(status) else '-'}{_name(os.geteuid())}"
+        own = f"{folder}{'/' if may_write(status) else '-'}{_name(os.geteuid()).replace(' ', '-')}"
         raise UserError(
             f"{folder} belongs to {_name(status.st_uid)}, not to you: others could change what you train on; "
             f"stage to a folder of your own, such as {own}"
