@@ -1,5 +1,7 @@
 """The exception whose message is for the user."""
 
+from hpc_train.names import printable
+
 # What is wrong stands at the beginning of a message, and what to do at its end.
 _BEGINNING, _END = 1200, 700
 
@@ -27,10 +29,5 @@ class UserError(Exception):
 
 def _one_line(text: str) -> str:
     """The text, shortened in its middle; what files hold that cannot be printed is escaped."""
-    if not text.isprintable():
-        text = "".join(map(_shown, text))
+    text = printable(text)
     return text if len(text) <= _BEGINNING + _END else f"{text[:_BEGINNING]} ... {text[-_END:]}"
-
-
-def _shown(character: str) -> str:
-    return character if character.isprintable() else character.encode("unicode_escape", "surrogatepass").decode()

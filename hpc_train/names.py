@@ -26,12 +26,22 @@ def label(name: str, longest: int = 40) -> str:
         name: any text.
         longest: characters, from which on its middle is left out.
     """
-    text = "".join(map(_shown, str(name)))
+    text = printable(str(name))
     if len(text) > longest:
         text = f"{text[: longest - 13]}...{text[-10:]}"
     # Matplotlib leaves labels that begin with _ out of legends.
     return f" {text}" if text.startswith("_") else text
 
 
-def _shown(character: str) -> str:
-    return character if character.isprintable() else character.encode("unicode_escape", "surrogatepass").decode()
+def printable(text: str) -> str:
+    r"""The text in one line: what cannot be printed is escaped, bytes that are no UTF-8 as the shell's \x.."""
+    return text if text.isprintable() else "".join(map(_escaped, text))
+
+
+def _escaped(character: str) -> str:
+    if character.isprintable():
+        return character
+    # Python's stand-ins for bytes that are no UTF-8.
+    if 0xDC80 <= (code := ord(character)) <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape", "surrogatepass").decode()

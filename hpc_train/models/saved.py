@@ -14,7 +14,6 @@ import h5py
 
 from hpc_train.data.hdf5.access import open_hdf5
 from hpc_train.data.hdf5.claims import claim_of
-from hpc_train.data.hdf5.contents import shown
 from hpc_train.errors import UserError
 from hpc_train.limits import most_bytes
 from hpc_train.units import MIB, size
@@ -108,7 +107,7 @@ def _check_members(path: Path, archive: zipfile.ZipFile, stored: int) -> None:
         name, parts = member.filename, member.filename.replace("\\", "/").split("/")
         link = stat.S_ISLNK(member.external_attr >> 16)
         if name in seen or link or ".." in parts or parts[0] == "" or ":" in parts[0]:
-            raise UserError(f"{path}: its member {shown(name)[:80]!r} leads out of it or is there twice; do not use it")
+            raise UserError(f"{path}: its member {name[:80]!r} leads out of it or is there twice; do not use it")
         seen.add(name)
 
 
@@ -135,7 +134,7 @@ def _check_weights(where: str, file: h5py.File) -> int:
         for name in group:
             link, here = group.get(name, getlink=True), f"{path}/{name}"
             if isinstance(link, h5py.ExternalLink):
-                raise UserError(f"{where}: {shown(here)} is in another file, {shown(link.filename)}; do not use it")
+                raise UserError(f"{where}: {here} is in another file, {link.filename}; do not use it")
             if not isinstance(link, h5py.HardLink):
                 continue
             item, address = group[name], group.id.links.get_info(name.encode()).u
@@ -145,7 +144,7 @@ def _check_weights(where: str, file: h5py.File) -> int:
             if isinstance(item, h5py.Group):
                 left.append((item, here, depth + 1))
             elif isinstance(item, h5py.Dataset):
-                total += _bytes_of(where, shown(here), item)
+                total += _bytes_of(where, here, item)
     if total > most_bytes(held := file.id.get_filesize()):
         raise UserError(f"{where}: {size(held)} claim to be weights of {size(total)}; save the model again")
     return total
@@ -154,7 +153,7 @@ def _check_weights(where: str, file: h5py.File) -> int:
 def _bytes_of(where: str, name: str, dataset: h5py.Dataset) -> int:
     if dataset.is_virtual or dataset.external:
         other = dataset.external[0][0] if dataset.external else dataset.virtual_sources()[0].file_name
-        raise UserError(f"{where}: the values of {name} are in another file, {shown(other)}; do not use it")
+        raise UserError(f"{where}: the values of {name} are in another file, {other}; do not use it")
     if claim := claim_of(dataset, rows=True):
         raise UserError(f"{where}: {name}: {claim}; save the model again")
     return prod(dataset.shape or ()) * dataset.dtype.itemsize

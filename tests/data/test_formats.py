@@ -18,6 +18,7 @@ from hpc_train.data.options import DataOptions
 from hpc_train.data.reading.reader import Reader
 from hpc_train.data.shards.arrays import write_shards
 from hpc_train.errors import UserError
+from hpc_train.records.seal import sealed_text
 
 DTYPES = ["u1", "<i2", ">i2", "<f2", ">f2", "<f4", ">f4", "<f8", ">f8", "<u4", "<i8"]
 
@@ -280,8 +281,11 @@ def test_a_file_that_changed_is_looked_at_again_and_a_damaged_cache_is_made_anew
     Catalogue.open(folder)
     assert opened == [str(folder / "data-1996-06-01-00-1.h5")]
     (cache,) = folder.glob(".hpc-train-catalogue-*.json")
-    held = json.loads(cache.read_text())
-    for damage in ("{", "[]", json.dumps({**held, "version": 0}), json.dumps({**held, "files": {"x": [1]}})):
+    text, sealed = sealed_text(cache)
+    assert sealed
+    held = {**json.loads(text), "version": 3}
+    damages = "{", "[]", text, json.dumps({**held, "version": 0}), json.dumps({**held, "files": {"x": [1]}})
+    for damage in damages:
         cache.write_text(damage)
         opened.clear()
         assert Catalogue.open(folder).samples == 6

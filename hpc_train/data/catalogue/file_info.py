@@ -21,7 +21,6 @@ from hpc_train.data.hdf5.contents import (
     datasets_of,
     not_opened,
     path_at,
-    shown,
     split_name,
 )
 from hpc_train.data.hdf5.filters import missing_filter
@@ -254,7 +253,7 @@ def _dataset(file: h5py.File, path: str, name: str) -> h5py.Dataset:
         if why := not_opened(file, base):
             remedy = of_newer(why) or "choose another data set, or write the file again"
             raise UserError(f"{path}: {base} cannot be opened ({why}); {remedy}")
-        there = ", ".join(map(shown, list(datasets_of(file))[:12])) or "none"
+        there = ", ".join(list(datasets_of(file))[:12]) or "none"
         raise UserError(f"{path}: has no data set {base!r}; it has {there}")
     if dataset.shape is None:
         raise UserError(f"{path}: {name} is empty; choose another data set")

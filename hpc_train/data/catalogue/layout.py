@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from hpc_train.data.hdf5.access import open_hdf5, reason
-from hpc_train.data.hdf5.contents import UNREADABLE, datasets_of, member, shown, text_attribute
+from hpc_train.data.hdf5.contents import UNREADABLE, datasets_of, member, text_attribute
 from hpc_train.data.hdf5.open_errors import GRIB, is_grib, unreadable
 from hpc_train.data.shards.format import FORMAT
 from hpc_train.data.shards.names import parse_shard_name
@@ -221,7 +221,7 @@ def _recognise(file: h5py.File, path: str) -> Layout:
         return PAPER if _has(file, "climate/labels") else CAM5
     if _has(file, "LABELS") and _has(file, "TMQ"):
         return _climatenet(file, path)
-    there = [f"{shown(name)} {dataset.shape}" for name, dataset in datasets_of(file).items()]
+    there = [f"{name} {dataset.shape}" for name, dataset in datasets_of(file).items()]
     more = f" and {len(there) - _MOST_NAMES} more" if len(there) > _MOST_NAMES else ""
     raise UserError(
         f"{path}: the layout is unknown; name its data sets with --inputs and --targets; it has "
@@ -294,7 +294,7 @@ def _some(found: list[str], folder: Path) -> list[str]:
     # MATLAB's .mat, .nxs, .h5ad, .nwb and others are HDF5 as well.
     if other := next((name for name in tried if h5py.is_hdf5(os.path.join(folder, name))), None):
         raise UserError(
-            f"{folder}: no data files ({' '.join(SUFFIXES)}) in this folder, but {shown(other)} is HDF5; give a quoted "
+            f"{folder}: no data files ({' '.join(SUFFIXES)}) in this folder, but {other} is HDF5; give a quoted "
             f"pattern of such names: --data '{folder}/*{os.path.splitext(other)[1]}'"
         )
     raise UserError(

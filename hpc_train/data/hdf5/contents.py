@@ -75,18 +75,6 @@ def path_at(file: h5py.File, name: str) -> str:
     return name if dataset_at(file, name)[1] is None else split_name(name)[0]
 
 
-def shown(name: str) -> str:
-    r"""A name as messages show it, in one line: what cannot be printed as \x.., as in the shell's $'...'."""
-
-    def each(character: str) -> str:
-        if character.isprintable():
-            return character
-        code = ord(character)
-        return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else character.encode("unicode_escape").decode()
-
-    return "".join(map(each, name))
-
-
 def datasets_of(file: h5py.File) -> dict[str, h5py.Dataset]:
     """All data sets of a file that can be opened, by their paths; links to elsewhere are not followed."""
     return {path: item for path, item in _objects(file) if isinstance(item, h5py.Dataset)}

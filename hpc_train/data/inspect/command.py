@@ -226,10 +226,10 @@ def _storage(entry: dict) -> str:
 
 
 def _foreign_lines(report: dict) -> list[str]:
-    from hpc_train.data.hdf5.contents import shown
     from hpc_train.data.inspect.storage_report import suggestion
+    from hpc_train.names import printable
 
-    names = [shown(entry["name"]) for entry in report["datasets"]]
+    names = [printable(entry["name"]) for entry in report["datasets"]]
     width = max(map(len, names))
     lines = [f"{report['split']}: {_files(report)} of unknown layout; {report['file']} holds"]
     for name, entry in zip(names, report["datasets"], strict=True):

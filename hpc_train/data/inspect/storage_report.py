@@ -10,10 +10,11 @@ import numpy as np
 
 from hpc_train.data.catalogue.conventions import UNPACKED, Missing, Numbers, numbers_of
 from hpc_train.data.hdf5.access import elsewhere, open_hdf5, reason
-from hpc_train.data.hdf5.contents import UNREADABLE, dataset_at, datasets_of, path_at, shown
+from hpc_train.data.hdf5.contents import UNREADABLE, dataset_at, datasets_of, path_at
 from hpc_train.data.hdf5.filters import NOT_COMPRESSING, filter_names, load_plugins
 from hpc_train.data.hdf5.sources import MissingSource, sources
 from hpc_train.errors import UserError
+from hpc_train.names import printable
 
 # Opening more files would take long, and the files of a data set are mostly stored alike.
 _LOOKED_AT = 8
@@ -135,7 +136,7 @@ def suggestion(report: dict) -> list[str]:
     if targets:
         names.append(f"--targets {targets[0]['name']}")
     lines = [
-        "Name the data sets to use, for example " + shown(" ".join(names)),
+        "Name the data sets to use, for example " + printable(" ".join(names)),
         f"This uses the first axis as the samples ({largest['shape'][0]} in this file); if the file is one sample, "
         "add --samples files.",
     ]
