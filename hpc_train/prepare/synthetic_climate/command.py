@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 import time
 from contextlib import closing
 from dataclasses import dataclass
@@ -65,9 +64,7 @@ def run(options: ClimateSynthetic) -> None:
         try:
             _write_all(options, comm)
         except KeyboardInterrupt:
-            if comm.rank == 0:
-                say("\ninterrupted: finished samples are kept; give the same command again to continue", sys.stderr)
-            raise
+            raise KeyboardInterrupt("finished samples are kept; give the same command again to continue") from None
 
 
 def _check_options(options: ClimateSynthetic) -> None:
