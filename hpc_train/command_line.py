@@ -75,7 +75,3 @@ def main(options: type, run: Callable, prog: str, args: Sequence[str] | None = N
         if error.name not in ("tensorflow", "keras") or ranks_run():
             raise
         exit_usage(f"error: no usable TensorFlow here ({error}): {requirements.tensorflow_and_horovod()}")
-    except KeyboardInterrupt:
-        if ranks_run():
-            raise
-        sys.exit(130)

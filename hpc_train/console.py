@@ -35,12 +35,17 @@ def ranks_run() -> bool:
     return sys.excepthook is not sys.__excepthook__ and not getattr(sys.excepthook, "early", False)
 
 
+def interrupted(stop: KeyboardInterrupt) -> str:
+    """What a command says when Ctrl-C ends it: its own text says what is kept, if anything is."""
+    return f"\ninterrupted: {str(stop) or 'nothing half-written is left; give the same command again'}"
+
+
 @contextmanager
 def while_read() -> Iterator[None]:
-    """End the program silently when nothing reads its output any more, with the status that shells expect.
+    """End the program when nothing reads its output any more, silently, and at Ctrl-C, with the status of shells.
 
     Raises:
-        BrokenPipeError: where ranks are running: `parallel.failure` ends them together.
+        BrokenPipeError, KeyboardInterrupt: where ranks are running: `parallel.failure` ends them together.
     """
     try:
         try:
@@ -49,6 +54,11 @@ def while_read() -> Iterator[None]:
             sys.stdout.flush()
             raise
         sys.stdout.flush()
+    except KeyboardInterrupt as stop:
+        if ranks_run():
+            raise
+        say(interrupted(stop), sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:
         if ranks_run() or not unread():
             raise

@@ -1,12 +1,13 @@
 """The command line answers at once; errors name the command that was meant."""
 
 import os
+import signal
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from launch import unread
+from launch import environment, unread
 
 from hpc_train.metrics.confusion import confusion_matrix, softmax, table
 
@@ -130,3 +131,31 @@ def test_confusion_matrix_has_true_classes_in_rows():
 
 def test_softmax_of_large_logits_does_not_overflow():
     np.testing.assert_allclose(softmax(np.array([[1000.0, 1000.0, 0.0]])), [[0.5, 0.5, 0.0]])
+
+
+@pytest.mark.parametrize("kept", ["", "finished shards are kept"])
+def test_ctrl_c_ends_a_command_with_one_line(kept):
+    work = "print('ready', flush=True); time.sleep(60)"
+    if kept:
+        work = f"""
+    try:
+        {work}
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt({kept!r}) from None"""
+    code = f"""
+import signal, time
+from dataclasses import make_dataclass
+from hpc_train import command_line
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+def run(options): {work}
+command_line.main(make_dataclass("Nothing", []), run, "hpc-train nothing")
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+    )
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert said == f"\ninterrupted: {kept or 'nothing half-written is left; give the same command again'}\n"

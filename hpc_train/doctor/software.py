@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hpc_train.doctor.container import container
 from hpc_train.doctor.findings import Finding, unless_sealed
+from hpc_train.parallel.agreement.keras_settings import wanted_backend, wrong_backend
 from hpc_train.parallel.cuda import LIBRARIES
 from hpc_train.parallel.quiet import quiet_import
 from hpc_train.requirements import BUILD, TENSORFLOW, pip_install, release, tensorflow_and_horovod
@@ -55,6 +56,8 @@ def tensorflow() -> tuple[Finding, bool]:
             import keras
             import tensorflow as tf
     except Exception as error:
+        if (backend := wanted_backend()) != "tensorflow":
+            return Finding("TensorFlow", "wrong", wrong_backend(backend), "export KERAS_BACKEND=tensorflow"), False
         value = f"does not load: {brief(error)}"
         if isinstance(error, ModuleNotFoundError) and error.name in ("tensorflow", "keras"):
             value = f"{error.name} is not installed"

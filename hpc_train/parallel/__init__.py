@@ -12,6 +12,7 @@ Horovod and TensorFlow are imported with the first name that needs them, so `Wor
 """
 
 from hpc_train.faces import lazy
+from hpc_train.parallel.quiet import quieten
 from hpc_train.parallel.world import World
 
 _HOME = {
@@ -37,3 +38,4 @@ _HOME = {
 
 __all__ = ["World", *sorted(_HOME)]
 __getattr__ = lazy(__name__, _HOME)
+quieten()

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from hpc_train.console import HEARD, say
+from hpc_train.console import HEARD, interrupted, say
 from hpc_train.errors import UserError
 from hpc_train.parallel.failure import first_of_node
 from hpc_train.parallel.launcher import GLOO, detect, keep_sockets, wrong_size
@@ -135,10 +135,10 @@ def job() -> Iterator:
         if prints:
             say(f"error: rank {comm.rank}: {error}", sys.stderr)
         _abort(comm, 2)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         # Launchers pass the signal to every rank.
         if comm.rank == 0:
-            say("interrupted", sys.stderr)
+            say(interrupted(stop), sys.stderr)
         os._exit(130)
     except Exception as error:
         if first_of_node(word):

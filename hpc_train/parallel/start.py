@@ -142,8 +142,7 @@ def _check_launch(world: World, backend: str) -> None:
 
 def _check_backend(backend: str) -> None:
     if backend != "tensorflow":
-        where = "" if "KERAS_BACKEND" in os.environ else f" by {keras_settings.settings_file()}"
-        raise UserError(f"Keras runs on {backend}{where}; Horovod needs KERAS_BACKEND=tensorflow")
+        raise UserError(keras_settings.wrong_backend(backend))
 
 
 def _set_threads(tf, threads: int) -> None:

@@ -11,7 +11,9 @@ from hpc_train.parallel.world import World
 
 # Exit status for the batch script: not finished, start this again (sysexits.h).
 UNFINISHED = os.EX_TEMPFAIL
-_SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
+_SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
+# Seconds in which more SIGINTs are one Ctrl-C: it reaches ranks from the terminal, and again from their launcher.
+_ONE_PRESS = 1.0
 
 
 class Stopped(Exception):
@@ -19,16 +21,18 @@ class Stopped(Exception):
 
 
 class Requests:
-    """The requests to stop that reach this process: SIGUSR1 from now on, SIGTERM while it trains.
+    """The requests to stop that reach this process: SIGUSR1 from now on, SIGTERM and SIGINT while it trains.
 
     Slurm sends SIGUSR1 some time before the time limit, SIGTERM before a pre-emption and by `scancel`. But launchers
-    also send SIGTERM to end ranks that wait for a dead one: so a rank that hangs in a step ends.
+    also send SIGTERM to end ranks that wait for a dead one: so a rank that hangs in a step ends. SIGINT is a user's
+    Ctrl-C; a second one ends the process at once.
     """
 
     def __init__(self):
         self.received: set[int] = set()
         self._step: float | None = None
         self._longest = 5.0
+        self._pressed: float | None = None
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
         # Python's own handlers wait for the main thread, which may hang in a collective; a pipe does not wait.
@@ -37,8 +41,8 @@ class Requests:
         threading.Thread(target=self._listen, args=(reader,), name="hpc-train-signals", daemon=True).start()
 
     def train(self) -> None:
-        """Treat SIGTERM as a request too, from now on."""
-        # Both signals: an MPI that has started in between may have taken SIGUSR1 for itself.
+        """Treat SIGTERM and SIGINT as requests too, from now on."""
+        # All signals: an MPI that has started in between may have taken SIGUSR1 for itself.
         for number in _SIGNALS:
             signal.signal(number, _leave_to_the_pipe)
 
@@ -59,6 +63,11 @@ class Requests:
                 self.received.add(received[0])
             if received[0] == signal.SIGTERM:
                 threading.Thread(target=self._end_in_a_step, daemon=True).start()
+            if received[0] == signal.SIGINT:
+                now = time.monotonic()
+                self._pressed = now if self._pressed is None else self._pressed
+                if now - self._pressed > _ONE_PRESS:
+                    os._exit(128 + signal.SIGINT)
 
     def _end_in_a_step(self) -> None:
         while (step := self._step) is None or time.monotonic() - step < 2 * self._longest:

@@ -59,6 +59,19 @@ def test_a_backend_that_is_not_installed_is_one_line():
     assert ended.stderr == "error: Keras runs on torch; Horovod needs KERAS_BACKEND=tensorflow\n"
 
 
+def test_a_script_that_imports_keras_first_gets_the_same_line():
+    code = "from hpc_train import parallel; import keras; parallel.init()"
+    for backend in ("torch", "no_such"):
+        ended = run(code, KERAS_BACKEND=backend)
+        assert ended.returncode == 1
+        assert ended.stderr == f"error: Keras runs on {backend}; Horovod needs KERAS_BACKEND=tensorflow\n"
+
+
+def test_a_script_that_imports_keras_before_init_prints_none_of_tensorflows_lines():
+    ended = run("from hpc_train import parallel; import keras; parallel.init(); print('ready')")
+    assert (ended.stdout, ended.stderr) == ("ready\n", "")
+
+
 def test_settings_that_a_file_changed_are_named_or_taken_back(tmp_path):
     (tmp_path / "keras.json").write_text(json.dumps({"floatx": "float16", "image_data_format": "channels_first"}))
     code = "from hpc_train import parallel; parallel.init(%s); import keras; print(keras.layers.Dense(1).dtype)"

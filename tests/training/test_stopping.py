@@ -33,7 +33,7 @@ def test_a_run_stopped_in_training_and_in_validation_goes_on_bit_for_bit(digits,
     for name, where, step, epoch in (
         ("SIGUSR1", "train", 30, 2),
         ("SIGTERM", "test", 63, 3),
-        ("SIGUSR1", "test", 84, 4),
+        ("SIGINT", "test", 84, 4),
     ):
         # horovodrun makes a status of its own of the ranks'.
         ended = finish(start_mpi(2, STOPS, name, where, str(step), *rest), 240)
@@ -148,3 +148,14 @@ def test_before_it_trains_a_rank_obeys_sigterm_and_remembers_sigusr1():
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     assert process.wait(5) == -signal.SIGTERM
+
+
+def test_ctrl_c_is_a_request_and_a_second_one_ends_a_rank_at_once():
+    process = child("requests.train()\nprint('ready', flush=True)\ntime.sleep(60)")
+    for _ in range(2):  # from the terminal, and from the launcher
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.1)
+    time.sleep(1.2)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.wait(5) == 128 + signal.SIGINT

@@ -49,9 +49,7 @@ def run(options: Shard) -> None:
             for catalogue in catalogues:
                 _repack(options, catalogue, [other for other in catalogues if other is not catalogue], comm)
         except KeyboardInterrupt:
-            if comm.rank == 0:
-                say("\ninterrupted: complete shards are kept; give the same command again to continue", sys.stderr)
-            raise
+            raise KeyboardInterrupt("complete shards are kept; give the same command again to continue") from None
 
 
 def _check_options(options: Shard) -> None:

@@ -29,6 +29,12 @@ def wanted_backend() -> str:
     return os.environ.get("KERAS_BACKEND") or str(in_file().get("backend", "tensorflow"))
 
 
+def wrong_backend(backend: str) -> str:
+    """The line about a backend other than TensorFlow: who chose it, and what to do."""
+    where = "" if "KERAS_BACKEND" in os.environ else f" by {settings_file()}"
+    return f"Keras runs on {backend}{where}; Horovod needs KERAS_BACKEND=tensorflow"
+
+
 def current(keras) -> dict:
     """The settings in force."""
     return {name: getattr(keras.config, name)() for name in DEFAULTS}

@@ -61,8 +61,7 @@ def prepare_images(options, output: Path) -> list[str]:
                 stack.enter_context(work.stream)
                 work.write()
         except KeyboardInterrupt:
-            say(f"\ninterrupted: nothing in {output} was changed", sys.stderr)
-            raise
+            raise KeyboardInterrupt(f"nothing in {output} was changed; give the same command again") from None
         bad = [(path, error) for work in works for path, error in work.bad]
         if bad and options.bad == "error":
             total = sum(len(images.paths) for images in found.splits.values())

@@ -40,8 +40,7 @@ def convert(options) -> None:
                 stack.enter_context(work.stream)
                 work.write()
         except KeyboardInterrupt:
-            say(f"\ninterrupted: nothing in {options.output} was changed", sys.stderr)
-            raise
+            raise KeyboardInterrupt(f"nothing in {options.output} was changed; give the same command again") from None
         for work in works:
             work.stream.finish()
         for work in works:

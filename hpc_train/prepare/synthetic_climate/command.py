@@ -1,7 +1,6 @@
 """`hpc-train prepare climate-synthetic`: makes synthetic CAM5 data with cyclones and rivers that can be learned."""
 
 import os
-import sys
 import time
 from contextlib import closing
 from dataclasses import dataclass
@@ -64,9 +63,7 @@ def run(options: ClimateSynthetic) -> None:
         try:
             _write_all(options, comm)
         except KeyboardInterrupt:
-            if comm.rank == 0:
-                say("\ninterrupted: finished samples are kept; give the same command again to continue", sys.stderr)
-            raise
+            raise KeyboardInterrupt("finished samples are kept; give the same command again to continue") from None
 
 
 def _check_options(options: ClimateSynthetic) -> None:
