@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from hpc_train import requirements
 from hpc_train.console import ranks_run, while_read
 from hpc_train.errors import UserError
-from hpc_train.files import explain
+from hpc_train.files.whole import explain
 from hpc_train.help import page as help_page
 from hpc_train.parallel.launcher import detect
 from hpc_train.parallel.world import exit_usage, exit_when_read

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from hpc_train.errors import UserError
-from hpc_train.files import atomic_path
+from hpc_train.files.whole import atomic_path
 
 # Okabe and Ito 2008, "Color Universal Design"; yellow, which is faint on white, comes last.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")

@@ -15,7 +15,7 @@ import h5py
 from hpc_train.data.hdf5.access import open_hdf5
 from hpc_train.data.hdf5.claims import claim_of
 from hpc_train.errors import UserError
-from hpc_train.limits import most_bytes
+from hpc_train.files.limits import most_bytes
 from hpc_train.units import MIB, size
 
 _CONFIG, _WEIGHTS, _NPZ = "config.json", "model.weights.h5", "model.weights.npz"

@@ -11,9 +11,9 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from hpc_train import files
 from hpc_train.console import HEARD, say, unread
 from hpc_train.errors import UserError
+from hpc_train.files import whole
 from hpc_train.parallel.world import World
 
 # What TensorFlow's and Horovod's errors say on ranks whose collective was cut short because another rank ended.
@@ -114,7 +114,7 @@ def _compiled_by_xla(kind, error, trace) -> str | None:
 
 
 def _storage(kind, error, trace) -> str | None:
-    return files.explain(error)
+    return whole.explain(error)
 
 
 def end_together(world: World, status: int) -> None:

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from hpc_train.console import say
-from hpc_train.files import NotWritten, atomic_path
+from hpc_train.files.whole import NotWritten, atomic_path
 from hpc_train.optim.wrapper import unwrap
 
 _said: WeakKeyDictionary = WeakKeyDictionary()

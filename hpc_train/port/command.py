@@ -17,7 +17,7 @@ import tyro
 
 from hpc_train.console import say
 from hpc_train.errors import UserError
-from hpc_train.files import atomic_path
+from hpc_train.files.whole import atomic_path
 from hpc_train.requirements import pip_install
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from hpc_train.console import say
 from hpc_train.data.catalogue.part import Part
 from hpc_train.data.hdf5.access import open_hdf5
 from hpc_train.errors import UserError
-from hpc_train.files import atomic_path
+from hpc_train.files.whole import atomic_path
 from hpc_train.metrics.confusion import confusion_matrix, softmax, table
 from hpc_train.names import cell
 from hpc_train.predict.checks import check_inputs

@@ -11,13 +11,13 @@ from hpc_train import __version__
 from hpc_train.console import say
 from hpc_train.data.catalogue.layout import CLIMATE_CLASSES
 from hpc_train.errors import UserError
+from hpc_train.files.json_file import write_json
 from hpc_train.metrics import confusion
 from hpc_train.metrics.unfound import advice, never_predicted
 from hpc_train.predict import coastlines, shown_fields
 from hpc_train.predict.checks import check_inputs, samples_drawn
 from hpc_train.predict.map_source import MapSource, open_data, open_npy
 from hpc_train.predict.netcdf import mask_file
-from hpc_train.records.json_file import write_json
 
 # Longest line above a picture.
 _TITLE = 105

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hpc_train.errors import UserError
-from hpc_train.files import atomic_path, not_written
+from hpc_train.files.whole import atomic_path, not_written
 from hpc_train.units import MIB
 
 REMEDY = "give another file with --output"

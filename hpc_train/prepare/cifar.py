@@ -13,7 +13,7 @@ import numpy as np
 
 from hpc_train.data.hdf5.access import reason
 from hpc_train.errors import UserError
-from hpc_train.limits import open_packed
+from hpc_train.files.limits import open_packed
 from hpc_train.prepare.sources import Source, download
 
 _PIXELS = 3 * 32 * 32

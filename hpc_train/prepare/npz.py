@@ -11,7 +11,7 @@ import numpy as np
 
 from hpc_train.data.hdf5.access import reason
 from hpc_train.errors import UserError
-from hpc_train.limits import most_bytes
+from hpc_train.files.limits import most_bytes
 
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 

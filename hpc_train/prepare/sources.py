@@ -13,7 +13,7 @@ import numpy as np
 
 from hpc_train.data.hdf5.access import reason
 from hpc_train.errors import UserError
-from hpc_train.limits import most_bytes, open_packed
+from hpc_train.files.limits import most_bytes, open_packed
 from hpc_train.prepare.npz import reading_npz
 from hpc_train.prepare.splits import held_out
 

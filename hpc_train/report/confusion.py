@@ -7,10 +7,10 @@ import h5py
 import numpy as np
 
 from hpc_train.errors import UserError
+from hpc_train.files.json_file import check, read_json
 from hpc_train.metrics import confusion as scores
 from hpc_train.names import label
 from hpc_train.plotting import COLOURS, clean, new_figure, save
-from hpc_train.records.json_file import check, read_json
 
 # With more classes, the cells have no room for figures.
 _MOST_WITH_FIGURES = 12

@@ -8,7 +8,7 @@ from pathlib import Path
 from hpc_train.bench.study.measurements import OURS
 from hpc_train.bench.study.report import DISTURBED
 from hpc_train.errors import UserError
-from hpc_train.files import atomic_path
+from hpc_train.files.whole import atomic_path
 from hpc_train.plotting import svg
 from hpc_train.report import charts, page, styles, timelines
 from hpc_train.report import study_tables as tables

@@ -12,7 +12,7 @@ import tyro
 from hpc_train import __version__
 from hpc_train.console import say
 from hpc_train.errors import UserError
-from hpc_train.files import atomic_path
+from hpc_train.files.whole import atomic_path
 
 # Links to the top folders of a clone; a wheel has copies of these files in their place (package_data in setup.cfg).
 _HOME = Path(__file__).parent / "templates"

@@ -11,9 +11,9 @@ import numpy as np
 from hpc_train.console import say
 from hpc_train.data.hdf5.access import open_hdf5
 from hpc_train.errors import UserError
-from hpc_train.files import atomic_path, writing
+from hpc_train.files.seal import Damaged, check_seal, seal
+from hpc_train.files.whole import atomic_path, writing
 from hpc_train.parallel.variables import everything, named
-from hpc_train.records.seal import Damaged, check_seal, seal
 
 # Without the seal of version 2, which may be missing from version 1 only.
 _UNSEALED, _VERSION = 1, 2

@@ -19,7 +19,7 @@ from hpc_train.units import rate
 
 if TYPE_CHECKING:
     from hpc_train.data.catalogue.unchanged import Unchanged
-    from hpc_train.files import NotWritten
+    from hpc_train.files.whole import NotWritten
     from hpc_train.flops.work import Work
     from hpc_train.optim.ema import Averages
     from hpc_train.parallel.world import World
@@ -107,7 +107,7 @@ def _what_stands(training: _Training) -> Iterator[None]:
     """Adds to an error of storage from where the run can be resumed."""
     import tensorflow as tf
 
-    from hpc_train.files import NotWritten
+    from hpc_train.files.whole import NotWritten
     from hpc_train.training import checkpoint
 
     run, options = training.run, training.options
@@ -129,7 +129,7 @@ def _what_stands(training: _Training) -> Iterator[None]:
 
 def _of_tensorboard(run: "Run", error: Exception) -> "NotWritten | None":
     """TensorFlow's error as one of storage, where it is about the run's events."""
-    from hpc_train.files import not_written
+    from hpc_train.files.whole import not_written
 
     text = str(error)
     code = next((code for code in errno.errorcode if f"; {os.strerror(code)}" in text), None)

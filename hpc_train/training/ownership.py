@@ -24,7 +24,7 @@ from pathlib import Path
 
 from hpc_train.console import say
 from hpc_train.errors import UserError
-from hpc_train.files import temporary_file
+from hpc_train.files.whole import temporary_file
 
 NAME = "owner.lock"
 # Seconds between two signs of life; how long others wait for a living owner; the silence after which it counts as dead.

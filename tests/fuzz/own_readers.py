@@ -68,7 +68,7 @@ def run_record(path):
 
 
 def _written(name, value):
-    from hpc_train.records.json_file import write_json
+    from hpc_train.files.json_file import write_json
 
     with tempfile.TemporaryDirectory() as folder:
         write_json(Path(folder, name), value)

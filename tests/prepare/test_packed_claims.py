@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from hpc_train.errors import UserError
-from hpc_train.limits import most_bytes, open_packed
+from hpc_train.files.limits import most_bytes, open_packed
 from hpc_train.prepare.npz import reading_npz
 from hpc_train.prepare.sources import read_idx
 

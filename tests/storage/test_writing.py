@@ -9,13 +9,13 @@ import failing
 import pytest
 from launch import REPOSITORY, environment
 
-from hpc_train.files import leftovers, temporary_file
+from hpc_train.files.whole import leftovers, temporary_file
 
 JSON = """
 import sys
 from pathlib import Path
 from hpc_train.errors import UserError
-from hpc_train.files import append_line, write_json
+from hpc_train.files.whole import append_line, write_json
 write = {"json": lambda path: write_json(path, "new"), "line": lambda path: append_line(path, "new")}[sys.argv[2]]
 try:
     write(Path(sys.argv[1]))
@@ -29,7 +29,7 @@ import numpy as np
 from pathlib import Path
 from hpc_train.data.hdf5.access import open_hdf5
 from hpc_train.errors import UserError
-from hpc_train.files import atomic_path
+from hpc_train.files.whole import atomic_path
 try:
     with atomic_path(Path(sys.argv[1])) as temporary, open_hdf5(temporary, "w") as file:
         for i in range(5):
@@ -94,7 +94,7 @@ def test_temporary_files_are_left_over_once_their_writers_have_ended(tmp_path):
     assert mine.name.endswith(".a.json")
     assert leftovers(tmp_path) == []
     assert leftovers(tmp_path, lambda name: name == "a.json") == [mine]
-    program = "import sys, pathlib, hpc_train.files as files; files.temporary_file(pathlib.Path(sys.argv[1]))"
+    program = "import sys, pathlib, hpc_train.files.whole as whole; whole.temporary_file(pathlib.Path(sys.argv[1]))"
     assert run(program, tmp_path / "b.json").returncode == 0
     (left,) = leftovers(tmp_path)
     assert left.name.endswith(".b.json")

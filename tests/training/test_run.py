@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from hpc_train.errors import UserError
-from hpc_train.files import atomic_path
+from hpc_train.files.json_file import read_json, write_json
+from hpc_train.files.whole import atomic_path
 from hpc_train.parallel import World
-from hpc_train.records.json_file import read_json, write_json
 from hpc_train.training.run_folder import Run
 
 

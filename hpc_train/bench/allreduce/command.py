@@ -27,8 +27,8 @@ from pathlib import Path
 
 from hpc_train.console import say
 from hpc_train.errors import UserError
+from hpc_train.files.json_file import write_json
 from hpc_train.parallel.launcher import detect
-from hpc_train.records.json_file import write_json
 
 # All-reduces of each size in each round, at least, however long they take.
 _FEWEST = 3

@@ -19,7 +19,7 @@ from typing import Literal
 from hpc_train.bench.frameworks import group, networks
 from hpc_train.bench.frameworks.start import FRAMEWORKS, check, interpreter
 from hpc_train.errors import UserError
-from hpc_train.records.json_file import write_json
+from hpc_train.files.json_file import write_json
 
 _SCRIPTS = {"pytorch-ddp": "ddp.py", "tf.distribute": "tf_distribute.py"}
 _MODELS = {"mnist": "deep", "resnet": "resnet20"}

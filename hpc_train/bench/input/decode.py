@@ -26,7 +26,7 @@ import numpy as np
 
 from hpc_train.console import say
 from hpc_train.errors import UserError
-from hpc_train.records.json_file import write_json
+from hpc_train.files.json_file import write_json
 from hpc_train.units import size
 
 _DISTINCT = 64

@@ -12,7 +12,7 @@ from hpc_train.bench.study import launch, peers, submit
 from hpc_train.bench.study.measurements import OURS, PLAN, load
 from hpc_train.bench.study.plan import Job
 from hpc_train.errors import UserError
-from hpc_train.records.json_file import write_json
+from hpc_train.files.json_file import write_json
 
 Show = Callable[[str], None]
 # Seconds to wait for a file that a job on another node has written.

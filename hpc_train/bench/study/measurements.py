@@ -11,7 +11,7 @@ from typing import Any
 from hpc_train.bench.hardware import shared
 from hpc_train.bench.throughput import FORMAT
 from hpc_train.errors import UserError
-from hpc_train.records.json_file import read_json
+from hpc_train.files.json_file import read_json
 
 PLAN = "study.json"
 # What the plan must hold, and each of its jobs.

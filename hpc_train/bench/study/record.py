@@ -9,7 +9,7 @@ from pathlib import Path
 from hpc_train.bench.study.measurements import PLAN, SCHEMA
 from hpc_train.bench.study.plan import Job
 from hpc_train.errors import UserError
-from hpc_train.records.json_file import read_json, write_json
+from hpc_train.files.json_file import read_json, write_json
 
 
 def record(study: Path, jobs: list[Job], settings: dict, growing: dict) -> dict:

@@ -32,7 +32,7 @@ from hpc_train.bench.throughput import FORMAT
 from hpc_train.bench.throughput.options import BenchOptions, Throughput
 from hpc_train.bench.throughput.timeline import record, start_mpi
 from hpc_train.errors import UserError
-from hpc_train.records.json_file import write_json
+from hpc_train.files.json_file import write_json
 from hpc_train.training.options import check
 
 __all__ = ["Throughput", "run"]

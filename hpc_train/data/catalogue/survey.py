@@ -17,8 +17,8 @@ from hpc_train.data.catalogue.layout import SHARDS, Layout
 from hpc_train.data.catalogue.part import Kind
 from hpc_train.data.hdf5.access import reason
 from hpc_train.errors import UserError
-from hpc_train.files import atomic_path
-from hpc_train.records.seal import Damaged, seal, sealed_text
+from hpc_train.files.seal import Damaged, seal, sealed_text
+from hpc_train.files.whole import atomic_path
 
 # From version 4 on it is sealed.
 _VERSION = 4

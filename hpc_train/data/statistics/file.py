@@ -27,8 +27,8 @@ from hpc_train.data.hdf5.access import fixed_length, open_hdf5, reason
 from hpc_train.data.hdf5.contents import text_attribute
 from hpc_train.data.statistics.moments import WEIGHT_POWERS, Statistics, class_weights
 from hpc_train.errors import UserError
-from hpc_train.files import atomic_path
-from hpc_train.records.seal import Damaged, check_seal, seal
+from hpc_train.files.seal import Damaged, check_seal, seal
+from hpc_train.files.whole import atomic_path
 
 FORMAT = "hpc-train statistics"
 # From version 2 on it is sealed.

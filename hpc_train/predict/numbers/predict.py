@@ -13,13 +13,13 @@ from hpc_train import __version__
 from hpc_train.console import say
 from hpc_train.data.sample_checks import rows_not_finite
 from hpc_train.errors import UserError
+from hpc_train.files.json_file import write_json
 from hpc_train.predict.checks import check_inputs, samples_drawn
 from hpc_train.predict.numbers.drawn import Pictures
 from hpc_train.predict.numbers.files import number_file
 from hpc_train.predict.numbers.quantity import Quantity, as_target, describe, outputs, pair
 from hpc_train.predict.numbers.scores import Scores
 from hpc_train.predict.numbers.source import NumberSource
-from hpc_train.records.json_file import write_json
 from hpc_train.units import MIB
 
 _BATCH_SIZE, _BATCH_BYTES = 256, 64 * MIB

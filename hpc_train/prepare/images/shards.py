@@ -20,7 +20,7 @@ from hpc_train.data.shards.names import check_space, default_shards
 from hpc_train.data.shards.spooled import SpooledWriter
 from hpc_train.data.shards.streamed import StreamedSplit
 from hpc_train.errors import UserError
-from hpc_train.files import atomic_path
+from hpc_train.files.whole import atomic_path
 from hpc_train.prepare.images.files import BadImage, Treatment, limit_pixels, prepare_image
 from hpc_train.prepare.images.folder import find_images
 from hpc_train.prepare.images.lists import shown

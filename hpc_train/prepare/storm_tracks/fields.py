@@ -11,7 +11,7 @@ from hpc_train.data.fields.grid import in_order
 from hpc_train.data.hdf5.access import reason
 from hpc_train.data.hdf5.open_errors import GRIB, is_grib
 from hpc_train.errors import UserError
-from hpc_train.limits import most_bytes
+from hpc_train.files.limits import most_bytes
 from hpc_train.prepare.storm_tracks.classic import problem_of
 
 _NORTH = ("degrees_north", "degree_north", "degree_n", "degrees_n", "degreen", "degreesn")

@@ -15,7 +15,7 @@ import numpy as np
 
 from hpc_train.data.hdf5.access import reason
 from hpc_train.errors import UserError
-from hpc_train.limits import lines, most_text, open_packed
+from hpc_train.files.limits import lines, most_text, open_packed
 from hpc_train.prepare.storm_tracks.great_circle import along_great_circle
 
 # The columns of each value in IBTrACS (Knapp et al. 2010) and in extracts of it; the first that is not blank counts.

@@ -14,7 +14,7 @@ from hpc_train.data.shards.names import default_shards, shard_edges
 from hpc_train.data.shards.streamed import StreamedSplit
 from hpc_train.data.shards.writer import ShardWriter
 from hpc_train.errors import UserError
-from hpc_train.files import atomic_path
+from hpc_train.files.whole import atomic_path
 from hpc_train.names import cell
 from hpc_train.prepare.storm_tracks.fields import FieldFile
 from hpc_train.prepare.storm_tracks.labels import FileGrid

@@ -126,7 +126,7 @@ def _begin(options: ClimateSynthetic) -> dict[str, set[str]]:
     """Make the folders, and return the names of the samples that are already there; UserError for other data there."""
     from hpc_train.data.hdf5.access import reason
     from hpc_train.data.shards.names import check_space
-    from hpc_train.files import leftovers, remove
+    from hpc_train.files.whole import leftovers, remove
     from hpc_train.prepare.synthetic_climate.writer import file_name
 
     recipe = {
@@ -156,7 +156,7 @@ def _begin(options: ClimateSynthetic) -> dict[str, set[str]]:
                 remove([*leftovers(folder), *folder.glob(".data-*.h5")])
         check_space(options.output, missing * options.size[0] * options.size[1] * 17 * 4)
         if not same:
-            from hpc_train.records.json_file import write_json
+            from hpc_train.files.json_file import write_json
 
             write_json(options.output / RECIPE, recipe)
     except OSError as error:
@@ -171,7 +171,7 @@ def _same_recipe(folder: Path, recipe: dict) -> bool:
     path = folder / RECIPE
     if not path.exists():
         return False
-    from hpc_train.records.json_file import read_json
+    from hpc_train.files.json_file import read_json
 
     held = read_json(path, {}, "empty the folder, or give another --output")
     if held != recipe:

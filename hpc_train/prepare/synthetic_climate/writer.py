@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from hpc_train.data.hdf5.access import open_hdf5
-from hpc_train.files import atomic_path
+from hpc_train.files.whole import atomic_path
 from hpc_train.prepare.synthetic_climate.grid import EvenGrid
 from hpc_train.prepare.synthetic_climate.weather import Moment, Weather
 

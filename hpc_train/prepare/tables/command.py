@@ -83,9 +83,9 @@ def run(options: TableOptions) -> None:
 
 
 def _write(options: TableOptions, table, first_test: int | None) -> None:
+    from hpc_train.files.json_file import write_json
     from hpc_train.prepare.splits import write_splits
     from hpc_train.prepare.tables.encoding import Encoding, split_rows
-    from hpc_train.records.json_file import write_json
 
     rows = split_rows(table, first_test)
     encoding = Encoding(table, rows["train"])

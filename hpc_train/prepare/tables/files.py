@@ -13,7 +13,7 @@ import pyarrow.parquet
 
 from hpc_train.data.hdf5.access import reason
 from hpc_train.errors import UserError
-from hpc_train.limits import limited, lines, most_text
+from hpc_train.files.limits import limited, lines, most_text
 from hpc_train.units import MIB
 
 # A row must fit into one block.

@@ -9,7 +9,7 @@ import xxhash
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from hpc_train.errors import UserError
-from hpc_train.files import atomic_path
+from hpc_train.files.whole import atomic_path
 
 _CHECKSUM = "checksum"
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpc_train.errors import UserError
+from hpc_train.files.json_file import read_json, write_json
+from hpc_train.files.seal import Damaged, check_seal, seal, sealed_text
 from hpc_train.parallel import World
-from hpc_train.records.json_file import read_json, write_json
-from hpc_train.records.seal import Damaged, check_seal, seal, sealed_text
 from hpc_train.training import checkpoint
 from hpc_train.training.run_folder import Run
 

@@ -1,0 +1,1 @@
+"""Files: written whole or not at all, read as what was written, and believed no further than their size goes."""
