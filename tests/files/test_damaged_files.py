@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpc_train.errors import UserError
@@ -36,6 +36,7 @@ def path(tmp_path_factory):
     return tmp_path_factory.mktemp("records") / "file"
 
 
+@settings(deadline=None)
 @given(content=st.binary(max_size=300))
 def test_a_sealed_file_begins_with_its_bytes_and_is_whole(path, content):
     path.write_bytes(content)
@@ -45,6 +46,7 @@ def test_a_sealed_file_begins_with_its_bytes_and_is_whole(path, content):
     assert check_seal(path)
 
 
+@settings(deadline=None)
 @given(content=st.binary(max_size=100), data=st.data())
 def test_a_changed_or_cut_file_is_not_believed(path, content, data):
     path.write_bytes(content)
@@ -67,6 +69,7 @@ def test_sealed_text_comes_without_its_seal(path):
     assert sealed_text(path) == ("é\n", True)
 
 
+@settings(deadline=None)
 @given(value=OBJECTS)
 def test_json_comes_back_as_it_was_written(path, value):
     write_json(path, value)
@@ -75,6 +78,7 @@ def test_json_comes_back_as_it_was_written(path, value):
     assert json.loads(path.read_text()).items() >= value.items()
 
 
+@settings(deadline=None)
 @given(value=OBJECTS, place=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
 def test_a_flipped_byte_of_json_changes_nothing_in_silence(path, value, place, flip):
     write_json(path, value)
