@@ -76,9 +76,13 @@ class Worker:
         """How reading these bytes ended."""
         self.path.write_bytes(content)
         found = self._ask(alone=False)
+        if _failed(found):
+            # What it took would be counted again.
+            self.close()
         if _failed(found) and READERS[self.name][2]:
             # The library's own fault, which happens without any code of ours.
             alone = self._ask(alone=True)
+            self.close()
             if why := _failed(alone):
                 found = {**alone, "outcome": f"library's own {why}"}
         self.counts[found["outcome"]] += 1
