@@ -94,7 +94,9 @@ def explain(error: BaseException) -> str | None:
     """What a full disk, a used-up quota or failing storage did, in one line; None for every other error."""
     if not isinstance(error, OSError) or error.errno not in (*_FULL, *_FAILING, errno.EROFS):
         return None
-    path = Path(os.fsdecode(error.filename or "the output"))
+    if not error.filename:
+        return f"cannot write the output: {os.strerror(error.errno)}; write it to another place"
+    path = Path(os.fsdecode(error.filename))
     return f"cannot read or write {path}: {_why(path, error.errno, 0, _ELSEWHERE)}"
 
 
@@ -151,10 +153,10 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def temporary_file(path: Path, what: str = "") -> Path:
-    """Make an empty file beside `path`, whose name `leftovers` knows; its own name ends in `what` or that of `path`."""
+def temporary_file(path: Path) -> Path:
+    """Make an empty file beside `path`, whose name `leftovers` knows; it ends in the name of `path`."""
     prefix = f"{_MARK}.{_host()}.{os.getpid()}."
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=f".{what or path.name}")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=f".{path.name}")
     os.close(handle)
     return Path(name)
 

@@ -54,3 +54,12 @@ def test_a_full_disk_is_one_line(arrays, shards, tmp_path, command):
         # `shard` keeps complete shards under a temporary name, and goes on from there.
         left = sorted(path.name for path in disk.rglob("*") if path.is_file() and not path.name.endswith(".whole"))
         assert left == {"shard": [f"test-{shard:05}-of-00004.h5" for shard in range(4)]}.get(command, [])
+
+
+def test_output_that_cannot_be_written_is_one_line(shards):
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "hpc_train", "inspect", "--data", str(shards)]
+        env = environment(PYTHONPATH=str(REPOSITORY))
+        ended = subprocess.run(command, env=env, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert ended.returncode != 0
+    assert ended.stderr == "error: cannot write the output: No space left on device; write it to another place\n"

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import failing
 import h5py
@@ -156,7 +155,7 @@ def test_a_run_folder_that_is_gone_is_one_line(digits, tmp_path):
     )
 
 
-def test_what_a_kill_leaves_is_removed_and_the_users_own_files_stay(digits, tmp_path):
+def test_what_a_kill_leaves_is_removed_and_the_users_own_files_stay_and_open_folders_are_named(digits, tmp_path):
     run = tmp_path / "run"
     (run / "checkpoints").mkdir(parents=True)
     (run / ".notes").mkdir()
@@ -165,8 +164,16 @@ def test_what_a_kill_leaves_is_removed_and_the_users_own_files_stay(digits, tmp_
     left += [run / ".hpc-train.elsewhere.7.abcdefgh.best.keras"]
     for path in (*own, *left):
         path.write_text("half")
+    (run / "checkpoints").chmod(0o777)
     status, output = train(digits, run)
     assert status == 0, output
+    assert output.count(f"warning: {run / 'checkpoints'} can be written by every user") == output.count("warning:") == 1
     assert all(path.exists() for path in own)
     assert not any(path.exists() for path in left)
-    assert Path(run / "model.keras").exists()
+    (run / "best.keras").chmod(0o666)
+    predict = [sys.executable, "-m", "hpc_train", "predict", run, "--data", digits]
+    ended = subprocess.run(predict, env=environment(PYTHONPATH=str(REPOSITORY)), capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count(f"warning: {run / 'best.keras'} can be written by every user") == 1
+    status, output = train(digits, tmp_path / "next", "--init", run / "best.keras", "--epochs", "1")
+    assert output.count(f"warning: {run / 'best.keras'} can be written by every user") == 1, output

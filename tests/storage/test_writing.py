@@ -11,12 +11,19 @@ from launch import REPOSITORY, environment
 
 from hpc_train.files.whole import leftovers, temporary_file
 
-JSON = """
+WRITE = """
 import sys
 from pathlib import Path
 from hpc_train.errors import UserError
-from hpc_train.files.whole import append_line, write_json
-write = {"json": lambda path: write_json(path, "new"), "line": lambda path: append_line(path, "new")}[sys.argv[2]]
+from hpc_train.files.whole import append_line, atomic_path
+
+
+def whole(path):
+    with atomic_path(path) as temporary:
+        temporary.write_text("new")
+
+
+write = {"whole": whole, "line": lambda path: append_line(path, "new")}[sys.argv[2]]
 try:
     write(Path(sys.argv[1]))
 except UserError as error:
@@ -56,9 +63,9 @@ def run(program, *arguments, **variables):
 @pytest.mark.parametrize(
     ("kind", "call", "pattern"),
     [
-        ("json", "rename", "*/run.json"),
-        *(("json", call, "*.run.json") for call in ("open", "write", "fsync")),
-        ("json", "fsync", "*/folder"),
+        ("whole", "rename", "*/run.json"),
+        *(("whole", call, "*.run.json") for call in ("open", "write", "fsync")),
+        ("whole", "fsync", "*/folder"),
         *(("line", call, "*/run.json") for call in ("open", "write", "fsync")),
     ],
 )
@@ -67,13 +74,13 @@ def test_each_call_that_fails_is_one_line(library, tmp_path, kind, call, pattern
     folder = tmp_path / "folder"
     folder.mkdir()
     path = folder / "run.json"
-    path.write_text('"old"\n')
-    ended = run(JSON, path, kind, **failing.environment(library, call, f"{tmp_path}{pattern}", error))
+    path.write_text("old")
+    ended = run(WRITE, path, kind, **failing.environment(library, call, f"{tmp_path}{pattern}", error))
     assert ended.returncode == 1, ended.stderr
     assert ended.stderr.startswith(f"error: cannot write {path}: {os.strerror(getattr(errno, error))}")
     assert ended.stderr.count("\n") == 1
     # Only where the folder's names could not be synced does the new file stand there.
-    assert path.read_text() == ('"new"\n' if pattern == "*/folder" else '"old"\n')
+    assert path.read_text() == ("new" if pattern == "*/folder" else "old")
     assert list(folder.iterdir()) == [path]
 
 
