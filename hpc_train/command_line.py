@@ -66,6 +66,6 @@ def main(options: type, run: Callable, prog: str, args: Sequence[str] | None = N
             raise  # the ranks are running: parallel.failure ends them together
         exit_usage(f"error: {error}")
     except ModuleNotFoundError as error:
-        if error.name not in ("tensorflow", "keras") or ranks_run():
+        if ranks_run() or not (line := requirements.not_installed(error)):
             raise
-        exit_usage(f"error: no usable TensorFlow here ({error}): {requirements.tensorflow_and_horovod()}")
+        exit_usage(f"error: {line}")

@@ -15,7 +15,7 @@ from hpc_train.parallel.cuda import list_gpus, offered
 from hpc_train.parallel.launcher import detect, wrong_size
 from hpc_train.parallel.quiet import quiet_import
 from hpc_train.parallel.world import World, choose_gpu, shared_gpus, threads_per_rank
-from hpc_train.requirements import BUILD, check_keras
+from hpc_train.requirements import BUILD, check_keras, not_installed
 
 # A rank that never joins a collective is reported after a minute; the job ends after half an hour.
 _STALL = {"HOROVOD_STALL_CHECK_TIME_SECONDS": "60", "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": "1800"}
@@ -111,9 +111,11 @@ def _import():
         # Keras imports its backend, which need not be installed.
         _check_backend(keras_settings.wanted_backend())
     with quiet_import():
-        import keras
-        import tensorflow as tf
-
+        try:
+            import keras
+            import tensorflow as tf
+        except ModuleNotFoundError as error:
+            raise UserError(not_installed(error) or str(error)) from error
         try:
             import horovod.tensorflow as hvd
         except ImportError as error:
