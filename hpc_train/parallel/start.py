@@ -8,7 +8,7 @@ import uuid
 
 from hpc_train.console import say
 from hpc_train.errors import UserError
-from hpc_train.parallel import failure
+from hpc_train.parallel import failure, shared_memory
 from hpc_train.parallel.agreement import keras_settings
 from hpc_train.parallel.agreement.watch import watch_horovod
 from hpc_train.parallel.cuda import list_gpus, offered
@@ -61,6 +61,8 @@ def init(
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     for name, value in settings(len(os.sched_getaffinity(0))).items():
         os.environ.setdefault(name, value)
+    if problem := shared_memory.too_small(detect()):
+        raise UserError(f"{problem}: ranks would end with SIGBUS; {shared_memory.REMEDY}").agreed()
     keras, tf, hvd = _import()
     hvd.mpi_ops.init()
     watch_horovod()
