@@ -111,6 +111,17 @@ _COMMANDS = {
 @while_read()
 def main() -> None:
     """Run the command that the command line names."""
+    try:
+        _run()
+    except ModuleNotFoundError as error:
+        from hpc_train.requirements import not_installed
+
+        if not (line := not_installed(error)):
+            raise
+        _wrong(line)
+
+
+def _run() -> None:
     words = sys.argv[1:]
     if words[:1] == ["help"]:
         words = [*words[1:], "--help"]

@@ -72,6 +72,6 @@ def main(options: type, run: Callable, prog: str, args: Sequence[str] | None = N
             raise
         exit_usage(f"error: {line}")
     except ModuleNotFoundError as error:
-        if error.name not in ("tensorflow", "keras") or ranks_run():
+        if ranks_run() or not (line := requirements.not_installed(error)):
             raise
-        exit_usage(f"error: no usable TensorFlow here ({error}): {requirements.tensorflow_and_horovod()}")
+        exit_usage(f"error: {line}")

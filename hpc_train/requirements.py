@@ -75,6 +75,21 @@ def tensorflow_and_horovod() -> str:
     return f"{pip_install('cpu')} && {BUILD} (with GPUs: {pip_install('gpu')} && {BUILD} --gpu)"
 
 
+def not_installed(error: ModuleNotFoundError) -> str | None:
+    """The line about a package that hpc-train needs and that is not installed; None for any other module."""
+    module = (error.name or "").partition(".")[0]
+    if module in ("tensorflow", "keras"):
+        return f"no usable TensorFlow here ({error}): {tensorflow_and_horovod()}"
+    package = {"PIL": "pillow", "yaml": "pyyaml"}.get(module, module)
+    try:
+        needs = importlib.metadata.requires("hpc-train") or ()
+    except importlib.metadata.PackageNotFoundError:  # a clone on PYTHONPATH
+        return None
+    if not any(re.match(r"[\w.-]+", text)[0] == package for text in needs):  # type: ignore[index]
+        return None
+    return f"{module}, which hpc-train needs, is not installed here: pip install {package}"
+
+
 def _belongs(requirement, extra: str) -> bool:
     marker = requirement.marker
     return marker is not None and marker.evaluate({"extra": extra}) and not marker.evaluate({"extra": ""})

@@ -32,6 +32,12 @@ class Examination:
         family, one_mpi = self._mpi()
         self.send(placement.launcher_finding(self.launcher))
         self.send(placement.slurm_finding())
+        if home := placement.home_finding():
+            self.send(home)
+        shared = placement.shared_memory_finding(self.launcher)
+        self.send(shared)
+        if shared.verdict == "wrong" and self.launcher.size > 1:
+            return  # MPI would end this process by a signal
         counted = one_mpi and self.launcher.size > 1
         if counted and self._count(family) == 1 and not self._prints:
             _finalize()

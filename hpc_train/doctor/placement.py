@@ -3,9 +3,11 @@
 import os
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 
 from hpc_train.doctor.facts import Facts
 from hpc_train.doctor.findings import Finding, plural, some
+from hpc_train.parallel import shared_memory
 from hpc_train.parallel.launcher import GLOO, Launcher, wrong_size
 from hpc_train.requirements import BUILD
 
@@ -28,6 +30,23 @@ def slurm_finding(env: Mapping[str, str] = os.environ) -> Finding:
     step = f"step {env['SLURM_STEP_ID']}" if env.get("SLURM_STEP_ID", "").isdigit() else "not in a step of srun"
     nodes = int(env.get("SLURM_JOB_NUM_NODES", "1"))
     return Finding("Slurm", "ok", f"job {env['SLURM_JOB_ID']}, {step}, {plural(nodes, 'node')}")
+
+
+def shared_memory_finding(launcher: Launcher) -> Finding:
+    """Whether the node's shared memory is large enough for the ranks of this launch, or for two of them."""
+    planned = launcher if launcher.size > 1 else replace(launcher, name="", size=2)
+    if problem := shared_memory.too_small(planned):
+        return Finding("shared memory", "wrong", problem, shared_memory.REMEDY)
+    return Finding("shared memory", "ok", shared_memory.FOLDER)
+
+
+def home_finding() -> Finding | None:
+    """A home folder in which nothing can be written; None where it can."""
+    home = os.path.expanduser("~")
+    if os.access(os.path.join(home, ".horovod") if os.path.isdir(os.path.join(home, ".horovod")) else home, os.W_OK):
+        return None
+    how = "horovodrun keeps a cache there: start it with --disable-cache, or set HOME to a folder of your own"
+    return Finding("home", "wrong", f"{home} cannot be written", how)
 
 
 def judge_world(

@@ -51,6 +51,9 @@ def python() -> Finding:
 
 def tensorflow() -> tuple[Finding, bool]:
     """Load TensorFlow and Keras; the finding, and whether Horovod can run with them."""
+    for name in ("tensorflow", "keras"):
+        if importlib.util.find_spec(name) is None:
+            return Finding("TensorFlow", "wrong", f"{name} is not installed", tensorflow_and_horovod()), False
     try:
         with quiet_import():
             import keras
@@ -58,10 +61,7 @@ def tensorflow() -> tuple[Finding, bool]:
     except Exception as error:
         if (backend := wanted_backend()) != "tensorflow":
             return Finding("TensorFlow", "wrong", wrong_backend(backend), "export KERAS_BACKEND=tensorflow"), False
-        value = f"does not load: {brief(error)}"
-        if isinstance(error, ModuleNotFoundError) and error.name in ("tensorflow", "keras"):
-            value = f"{error.name} is not installed"
-        return Finding("TensorFlow", "wrong", value, tensorflow_and_horovod()), False
+        return Finding("TensorFlow", "wrong", f"does not load: {brief(error)}", tensorflow_and_horovod()), False
     cuda = tf.test.is_built_with_cuda()
     return judge_tensorflow(tf.__version__, cuda, keras.__version__, keras.backend.backend(), wanted())
 

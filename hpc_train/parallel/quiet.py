@@ -11,6 +11,7 @@ from hpc_train.errors import UserError
 from hpc_train.parallel import failure
 from hpc_train.parallel.agreement import keras_settings
 from hpc_train.parallel.launcher import detect
+from hpc_train.requirements import not_installed
 
 _NOISE = (b"All log messages before absl::InitializeLog()", b"oneDNN custom operations are on")
 
@@ -62,11 +63,15 @@ class _Loads:
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Make one line of what Keras raises because of a backend that is not TensorFlow, and is not here."""
+    """Make one line of what Keras raises where its backend is not installed, or is not TensorFlow."""
     try:
         yield
     except Exception as error:
-        if (backend := keras_settings.wanted_backend()) == "tensorflow":
+        backend = keras_settings.wanted_backend()
+        line = keras_settings.wrong_backend(backend) if backend != "tensorflow" else None
+        if line is None and isinstance(error, ModuleNotFoundError):
+            line = not_installed(error)
+        if line is None:
             raise
         failure.install_early(detect().rank)
-        raise UserError(keras_settings.wrong_backend(backend)) from error
+        raise UserError(line) from error

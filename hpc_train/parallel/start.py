@@ -8,14 +8,14 @@ import uuid
 
 from hpc_train.console import say
 from hpc_train.errors import UserError
-from hpc_train.parallel import failure
+from hpc_train.parallel import failure, shared_memory
 from hpc_train.parallel.agreement import keras_settings
 from hpc_train.parallel.agreement.watch import watch_horovod
 from hpc_train.parallel.cuda import list_gpus, offered
 from hpc_train.parallel.launcher import detect, keep_sockets, wrong_size
 from hpc_train.parallel.quiet import quiet_import
 from hpc_train.parallel.world import World, choose_gpu, shared_gpus, threads_per_rank
-from hpc_train.requirements import BUILD, check_keras
+from hpc_train.requirements import BUILD, check_keras, not_installed
 
 # A rank that never joins a collective is reported after a minute; the job ends after half an hour.
 _STALL = {"HOROVOD_STALL_CHECK_TIME_SECONDS": "60", "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": "1800"}
@@ -61,6 +61,8 @@ def init(
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     for name, value in settings(len(os.sched_getaffinity(0))).items():
         os.environ.setdefault(name, value)
+    if problem := shared_memory.too_small(detect()):
+        raise UserError(f"{problem}: ranks would end with SIGBUS; {shared_memory.REMEDY}").agreed()
     keras, tf, hvd = _import()
     hvd.mpi_ops.init()
     keep_sockets()
@@ -112,9 +114,11 @@ def _import():
         # Keras imports its backend, which need not be installed.
         _check_backend(keras_settings.wanted_backend())
     with quiet_import():
-        import keras
-        import tensorflow as tf
-
+        try:
+            import keras
+            import tensorflow as tf
+        except ModuleNotFoundError as error:
+            raise UserError(not_installed(error) or str(error)) from error
         try:
             import horovod.tensorflow as hvd
         except ImportError as error:

@@ -67,6 +67,24 @@ def test_a_script_that_imports_keras_first_gets_the_same_line():
         assert ended.stderr == f"error: Keras runs on {backend}; Horovod needs KERAS_BACKEND=tensorflow\n"
 
 
+@pytest.mark.parametrize(
+    "script",
+    [
+        "from hpc_train import parallel; import keras",
+        "from hpc_train import parallel; parallel.init()",
+        "from hpc_train import command_line, mnist as m; command_line.main(m.Options, m.run, 'mnist', ['--data', 'x'])",
+        "sys.argv = ['hpc-train', 'flops', 'mnist']; from hpc_train.cli import main; main()",
+    ],
+)
+def test_without_tensorflow_there_is_one_line_with_the_command_that_installs_it(script):
+    # As if it were not installed: Python finds no module for None.
+    ended = run(f"import sys; sys.modules['tensorflow'] = None; {script}")
+    assert ended.returncode in (1, 2)
+    said = ended.stderr.splitlines()
+    assert re.fullmatch(r"error: no usable TensorFlow here .*: pip install .*hpc-train build-horovod.*", said[-1])
+    assert len(said) == 1
+
+
 def test_a_script_that_imports_keras_before_init_prints_none_of_tensorflows_lines():
     ended = run("from hpc_train import parallel; import keras; parallel.init(); print('ready')")
     assert (ended.stdout, ended.stderr) == ("ready\n", "")
