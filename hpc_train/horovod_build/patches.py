@@ -148,6 +148,17 @@ PATCHES = (
     ),
     Patch(
         "horovod/runner/launch.py",
+        "        fn_cache = cache.Cache(CACHE_FOLDER, CACHE_STALENESS_THRESHOLD_MINUTES,\n"
+        "                               parameters_hash)\n",
+        "        try:\n"
+        "            fn_cache = cache.Cache(CACHE_FOLDER, CACHE_STALENESS_THRESHOLD_MINUTES,\n"
+        "                                   parameters_hash)\n"
+        "        except OSError:\n"
+        "            pass\n",
+        "a home that cannot be written: the launcher needs no cache of what it has checked",
+    ),
+    Patch(
+        "horovod/runner/launch.py",
         "        logging.basicConfig(level=logging.getLevelName(args.log_level))\n\n    _run(args)\n",
         "        logging.basicConfig(level=logging.getLevelName(args.log_level))\n\n"
         "    try:\n        _run(args)\n    except RuntimeError as error:\n        sys.exit(str(error))\n",

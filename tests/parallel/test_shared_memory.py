@@ -55,6 +55,13 @@ def test_the_doctor_names_a_home_that_is_read_only(tmp_path):
     assert "--disable-cache" in ended.stdout
 
 
+def test_horovodrun_starts_ranks_where_home_is_read_only(tmp_path):
+    words = [f"HOME={tmp_path}", "horovodrun", "-np", "1", sys.executable, "-c", "print('went on')"]
+    ended = mounted("ro", tmp_path, "env", *words)
+    assert ended.returncode == 0, ended.stderr
+    assert "went on" in ended.stdout
+
+
 def test_gloo_and_a_single_rank_need_none(tmp_path):
     assert too_small(Launcher("horovodrun --gloo", None, 64, 0, 0), {"MPI_LOCALNRANKS": "1000000"}) is None
     assert too_small(Launcher("", None, 1, 0, 0), {}) is None
