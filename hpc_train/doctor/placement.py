@@ -45,8 +45,8 @@ def home_finding() -> Finding | None:
     home = os.path.expanduser("~")
     if os.access(os.path.join(home, ".horovod") if os.path.isdir(os.path.join(home, ".horovod")) else home, os.W_OK):
         return None
-    how = "horovodrun keeps a cache there: start it with --disable-cache, or set HOME to a folder of your own"
-    return Finding("home", "wrong", f"{home} cannot be written", how)
+    how = "where another program keeps files there, set HOME to a folder of your own"
+    return Finding("home", "note", f"{home} cannot be written: nothing is kept there from start to start", how)
 
 
 def judge_world(

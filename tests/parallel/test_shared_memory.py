@@ -51,8 +51,8 @@ def test_the_doctor_names_a_tiny_shared_memory():
 def test_the_doctor_names_a_home_that_is_read_only(tmp_path):
     command = ["env", f"HOME={tmp_path}", sys.executable, "-m", "hpc_train.cli", "doctor"]
     ended = mounted("ro", tmp_path, *command)
-    assert f"home          wrong  {tmp_path} cannot be written" in ended.stdout
-    assert "--disable-cache" in ended.stdout
+    assert f"home          note   {tmp_path} cannot be written" in ended.stdout
+    assert "set HOME to a folder of your own" in ended.stdout
 
 
 def test_horovodrun_starts_ranks_where_home_is_read_only(tmp_path):

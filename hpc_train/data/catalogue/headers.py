@@ -21,7 +21,7 @@ class Header(NamedTuple):
     Args:
         shape, chunks: its axes; without chunks, ().
         type: HDF5's own description of the type of its numbers.
-        filters: their numbers; all are available.
+        filters: (number, parameters); all are available.
         storage: HDF5's kind of layout.
         written: some of it is stored.
         taken: index of a sample's first axis that the name asks for.
@@ -30,7 +30,7 @@ class Header(NamedTuple):
     shape: tuple[int, ...]
     chunks: tuple[int, ...]
     type: bytes
-    filters: tuple[int, ...]
+    filters: tuple[tuple[int, tuple[int, ...]], ...]
     storage: int
     written: bool
     taken: int | None
@@ -67,7 +67,10 @@ def _header(held: h5py.h5d.DatasetID, index: int | None, rows: bool) -> Header |
     if conventions_of(held) or plist.fill_value_defined() == h5py.h5d.FILL_VALUE_USER_DEFINED:
         return None
     chunks = plist.get_chunk() if storage == h5py.h5d.CHUNKED else ()
-    filters = tuple(plist.get_filter(place)[0] for place in range(plist.get_nfilters()))
-    if not all(map(h5py.h5z.filter_avail, filters)) or excessive(shape, chunks, kind.get_size(), rows):
+    # Numbers and parameters.
+    filters = tuple((held[0], held[2]) for held in map(plist.get_filter, range(plist.get_nfilters())))
+    if not all(h5py.h5z.filter_avail(number) for number, _ in filters) or excessive(
+        shape, chunks, kind.get_size(), rows
+    ):
         return None
     return Header(shape, chunks, kind.encode(), filters, storage, bool(held.get_storage_size()), index)

@@ -3,6 +3,7 @@
 import h5py
 
 NOT_COMPRESSING = frozenset({"shuffle", "fletcher32"})
+_BITSHUFFLE = 32008
 # https://github.com/HDFGroup/hdf5_plugins/blob/master/docs/RegisteredFilterPlugins.md
 _NAMES = {
     1: "gzip",
@@ -43,7 +44,10 @@ def missing_filter(dataset: h5py.Dataset) -> str | None:
     """
     plist = dataset.id.get_create_plist() if dataset.chunks else None
     for place in range(plist.get_nfilters() if plist else 0):
-        number, _, _, stored = plist.get_filter(place)
+        number, _, values, stored = plist.get_filter(place)
+        # The plugin divides by it, and ends the process.
+        if number == _BITSHUFFLE and len(values) > 2 and not values[2]:
+            return "has bitshuffle for elements of 0 bytes, so its header is damaged; fetch or write the file again"
         if h5py.h5z.filter_avail(number):
             continue
         load_plugins()
