@@ -54,9 +54,9 @@ def sealed_text(path: Path) -> tuple[str, bool]:
 
 
 def _digest(file, size: int) -> bytes:
-    total, left = xxhash.xxh3_128(), size
+    total, left, buffer = xxhash.xxh3_128(), size, memoryview(bytearray(min(size, _AT_ONCE)))
     file.seek(0)
-    while left and (piece := file.read(min(left, _AT_ONCE))):
-        total.update(piece)
-        left -= len(piece)
+    while left and (count := file.readinto(buffer[:left])):
+        total.update(buffer[:count])
+        left -= count
     return total.hexdigest().encode()
