@@ -18,8 +18,18 @@ whole() { # whether $1 is a whole number. Bash runs commands that stand in the t
 number() { # ends the job unless the variables named here hold whole numbers
   local name
   for name; do
-    whole "${!name-}" || fail "$name is '${!name-}', which is not a whole number"
+    whole "${!name-}" || fail "$(given_as "$name") is '${!name-}', which is not a whole number"
   done
+}
+
+given_as() { # the variable from which one of the templates' own gets its value
+  case $1 in
+    most) echo RESTARTS ;;
+    ranks) echo SLURM_NTASKS ;;
+    restart) echo SLURM_RESTART_COUNT ;;
+    task) echo SLURM_ARRAY_TASK_ID ;;
+    *) echo "$1" ;;
+  esac
 }
 
 explain() { # --help prints the template's own comment block; outside of a job nothing else can be done

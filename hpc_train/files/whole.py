@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from hpc_train.errors import UserError
@@ -169,14 +170,26 @@ def _temporary(path: Path) -> Path:
     return temporary_file(path)
 
 
+@cache
 def _host() -> str:
-    return socket.gethostname().partition(".")[0]
+    """This machine, and its space of process numbers: those of a container mean nothing outside."""
+    numbers = 0
+    with suppress(OSError):
+        numbers = os.stat("/proc/self/ns/pid").st_ino
+    return f"{socket.gethostname().partition('.')[0]}-{numbers}"
 
 
 def _has_ended(path: Path, host: str, pid: int) -> bool:
-    if host == _host():
-        return pid != os.getpid() and not os.path.exists(f"/proc/{pid}")
-    return time.time() - path.stat().st_mtime > _OLD
+    if host != _host():
+        return time.time() - path.stat().st_mtime > _OLD
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    # Another user's, or a number that no process can have.
+    except (PermissionError, OverflowError):
+        pass
+    return False
 
 
 def _why(path: Path, code: int, needed: int, remedy: str) -> str:

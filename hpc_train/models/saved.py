@@ -71,6 +71,8 @@ def checked(path: Path, own: Iterable[str] = (), weights_only: bool = False) -> 
     except RecursionError as error:
         raise UserError(f"{path}: {_nested()}") from error
     except _DAMAGE as error:
+        if isinstance(error, OSError) and error.errno:
+            raise UserError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: is damaged, or no Keras file ({reason}); save the model again") from error
     with _no_more_weights(path, held):

@@ -74,4 +74,8 @@ def _explained() -> Iterator[None]:
         if line is None:
             raise
         failure.install_early(detect().rank)
-        raise UserError(line) from error
+        raise _NotImported(line) from error
+
+
+class _NotImported(UserError, ImportError):
+    """A program may go on without Keras where it catches the error of its import."""

@@ -75,7 +75,7 @@ class DataUnchanged(keras.callbacks.Callback):
         splits: those of the training.
 
     Raises:
-        UserError: on the rank that finds a change; nothing of that epoch is saved.
+        UserError: on the rank that finds a change; the end of that epoch is not saved.
     """
 
     def __init__(self, splits: list[Unchanged]):
@@ -244,6 +244,7 @@ class Report(keras.callbacks.Callback):
         clear = f"\r{'':{shutil.get_terminal_size().columns - 1}}\r" if self.terminal else ""
         speed = f"{rate(self.throughput)} samples/s" if self.throughput else "one step"
         say(f"{clear}epoch {epoch + 1}/{self.epochs}  {self._pairs(logs)}  {speed}  {seconds:.1f} s")
+        self.run.check_owner()
         self.run.add_metrics(
             {
                 "epoch": epoch + 1,

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 
 from hpc_train.console import say
-from hpc_train.data.hdf5.access import open_hdf5
+from hpc_train.data.hdf5.access import open_hdf5, reason
 from hpc_train.errors import UserError
 from hpc_train.files.seal import Damaged, check_seal, seal
 from hpc_train.files.whole import atomic_path, writing
@@ -64,21 +64,37 @@ def save(folder: Path, model, progress: Progress, keep: int = 2) -> Path:
 def newest(folder: Path) -> Path | None:
     """The newest checkpoint that is whole; None where there are none. One rank calls it.
 
-    Damaged ones are set aside under another name, with a line.
+    Damaged ones that are newer are set aside under another name, with a line.
 
     Raises:
-        UserError: there are checkpoints, and none is whole.
+        UserError: there are checkpoints and none is whole, or one cannot be read.
     """
-    found = _checkpoints(folder)
-    for path in reversed(found):
+    path, damaged = last_whole(folder)
+    if damaged and not path:
+        name, why = damaged[0]
+        raise UserError(
+            f"{folder}: no checkpoint is whole ({name.name}: {why}); put one back, or start a new run in another folder "
+            "(--run)"
+        )
+    for other, why in damaged:
+        aside = other.with_name(f"damaged-{other.name}")
+        other.replace(aside)
+        say(f"the checkpoint {other} is damaged ({why}); it is now {aside.name}")
+    return path
+
+
+def last_whole(folder: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
+    """(the newest checkpoint that is whole or None, the newer ones with what is wrong with them).
+
+    Raises:
+        UserError: one cannot be read.
+    """
+    damaged: list[tuple[Path, str]] = []
+    for path in reversed(_checkpoints(folder)):
         if not (why := _damage(path)):
-            return path
-        aside = path.with_name(f"damaged-{path.name}")
-        path.replace(aside)
-        say(f"the checkpoint {path} is damaged ({why}); it is now {aside.name}")
-    if found:
-        raise UserError(f"{folder}: no checkpoint is whole; put one back, or start a new run with another --run")
-    return None
+            return path, damaged
+        damaged.append((path, why))
+    return None, damaged
 
 
 def step_of(path: Path | None) -> int:
@@ -109,7 +125,7 @@ def _damage(path: Path) -> str | None:
     """What is wrong with a checkpoint; None where it is whole.
 
     Raises:
-        UserError: it is of a newer version.
+        UserError: it is of a newer version, or the storage fails.
     """
     try:
         sealed = check_seal(path)
@@ -131,6 +147,9 @@ def _damage(path: Path) -> str | None:
         return str(error)
     # h5py raises many kinds of errors for damaged metadata.
     except (OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        # The operating system's errors say nothing about the file's bytes.
+        if getattr(error, "errno", None):
+            raise UserError(f"{path}: cannot be read ({reason(error)}); try again, or check its permissions") from error
         return " ".join(str(error).split())
     return None
 

@@ -119,7 +119,7 @@ def _what_stands(training: _Training) -> Iterator[None]:
             raise
         newest = None
         with suppress(OSError, UserError):
-            newest = checkpoint.newest(run.checkpoints)
+            newest, _ = checkpoint.last_whole(run.checkpoints)
         adding = [f"--run {run.path}"] * (not options.run) + ["--resume"] * (not options.resume)
         again = f"the same command{' with ' * bool(adding)}{' '.join(adding)}"
         step = checkpoint.step_of(newest)

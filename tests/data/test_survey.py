@@ -1,10 +1,14 @@
 """Looking into many files: what was found is kept where that is interrupted, and each file is opened once."""
 
+import os
 import shutil
+import tempfile
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from strangers import NOBODY, needs_root
 
 from hpc_train.data.catalogue import survey as module
 from hpc_train.data.options import DataOptions
@@ -57,6 +61,28 @@ def test_an_interrupted_survey_goes_on_where_it_stopped(folder, opened):
     assert catalogue(folder).samples == 3 * FILES
     assert len(opened) == FILES
     assert [path.suffix for path in (folder / "train").glob(".*")] == [".json"]
+
+
+@needs_root
+def test_a_folder_of_another_user_is_surveyed_and_the_cache_goes_to_ones_own(folder, opened, monkeypatch):
+    with tempfile.TemporaryDirectory(dir="/tmp") as place:
+        data, mine = Path(place, "data"), Path(place, "mine")
+        shutil.copytree(folder, data)
+        mine.mkdir()
+        os.chown(mine, NOBODY, NOBODY)
+        Path(place).chmod(0o755)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(mine))
+        os.seteuid(NOBODY)
+        try:
+            for _ in range(2):
+                assert catalogue(data).samples == 3 * FILES
+            assert len(opened) == FILES
+            # Nor is there a place of one's own.
+            monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none")
+            assert catalogue(data).samples == 3 * FILES
+        finally:
+            os.seteuid(0)
+        assert not list(data.glob("train/.*"))
 
 
 def test_what_a_killed_survey_had_found_is_there(folder, opened, monkeypatch, capsys):

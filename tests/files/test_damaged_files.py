@@ -1,6 +1,8 @@
 """Files of the suite that a disk, an editor or a kill has damaged: one line, and the last whole one is used."""
 
+import errno
 import json
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -170,10 +172,24 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(saved, mod
         assert said.count("\n") == 1
         assert "step-0000000002.h5 is damaged (" in said
         assert (saved / "damaged-step-0000000002.h5").exists()
-    for path in saved.glob("step-*"):
+    left = sorted(saved.glob("step-*"))
+    for path in left:
         path.write_bytes(b"")
-    with pytest.raises(UserError, match="no checkpoint is whole; put one back"):
+    # The second try must not begin anew.
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"no checkpoint is whole \(step-.*\); put one back"):
+            checkpoint.newest(saved)
+    assert sorted(saved.glob("step-*")) == left
+
+
+def test_a_checkpoint_that_the_storage_does_not_give_stays(saved, monkeypatch):
+    def fail(path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    monkeypatch.setattr(checkpoint, "check_seal", fail)
+    with pytest.raises(UserError, match=r"step-0000000002\.h5: cannot be read \(Input/output error\)"):
         checkpoint.newest(saved)
+    assert len(list(saved.glob("step-*"))) == 2
 
 
 def test_checkpoints_without_a_seal_are_those_of_version_1(saved, model, capsys):

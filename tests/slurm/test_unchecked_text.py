@@ -19,7 +19,7 @@ ALLOWED = {
     '. "$project/containers/lend.sh"': "a file beside the script",
     '[ ! -f "$lent/environment" ] || . "$lent/environment"': "written by lend.sh, with %q",
     'echo "deb $mirror $(. /etc/os-release && echo "$VERSION_CODENAME")-security main" >$list': "the system's own file",
-    'whole "${!name-}" || fail "$name is \'${!name-}\', which is not a whole number"': "names in the scripts",
+    'whole "${!name-}" || fail "$(given_as "$name") is \'${!name-}\', which is not a whole number"': "names in scripts",
     '[ -z "${!name+set}" ] || given+=("$name=${!name}")': "names in the script",
     '[ ${#given[@]} = 0 ] || export "${given[@]}"': "NAME=VALUE, with names in the script",
     "case ${!i} in": "i counts the arguments",

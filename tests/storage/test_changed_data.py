@@ -26,7 +26,7 @@ def replace(path):
 CHANGES = {
     "removed": (os.unlink, "cannot be read any more (No such file or directory)"),
     "cut": (lambda path: os.truncate(path, 100), "and has 100: it was cut or replaced"),
-    "replaced": (replace, "was written again while this run read it"),
+    "replaced": (replace, "was replaced while this run read it"),
 }
 
 
@@ -46,6 +46,16 @@ def test_each_change_is_named_by_the_one_rank_that_looks(data, change):
     assert told in str(error.value)
 
 
+def test_a_file_that_is_touched_is_named_once_and_ends_nothing(data, capsys):
+    catalogue = Catalogue.open(data, "train")
+    one = Unchanged(catalogue, 0, 1)
+    path = data / "train-00001-of-00003.h5"
+    os.utime(path, (1, 1))
+    one.check()
+    one.check()
+    assert capsys.readouterr().out.count(f"warning: {path} was touched") == 1
+
+
 def test_a_training_on_two_ranks_ends_when_a_file_is_replaced(data, tmp_path):
     run = tmp_path / "run"
     options = ("-m", "hpc_train.mnist", "--model", "fc", "--epochs", "1000", "--no-histograms")
@@ -58,5 +68,5 @@ def test_a_training_on_two_ranks_ends_when_a_file_is_replaced(data, tmp_path):
     assert ended.status != 0
     lines = [line for line in ended.output.splitlines() if "error:" in line]
     assert len(lines) == 1, ended.output
-    assert f"error: rank 1: {data}/train-00001-of-00003.h5 was written again" in lines[0]
+    assert f"error: rank 1: {data}/train-00001-of-00003.h5 was replaced" in lines[0]
     assert "Traceback" not in ended.output

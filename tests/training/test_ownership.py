@@ -179,6 +179,14 @@ def test_an_owner_that_was_replaced_finds_out_and_leaves_the_lock(tmp_path):
     assert json.loads((tmp_path / ownership.NAME).read_text())["token"] == "other"
 
 
+def test_a_lock_that_is_gone_means_that_another_job_may_have_trained(tmp_path):
+    lock = Lock.take(tmp_path)
+    (tmp_path / ownership.NAME).unlink()
+    with pytest.raises(UserError, match="is gone, so another job may have trained"):
+        lock.check()
+    lock.release()
+
+
 def test_others_who_may_write_are_named_in_one_line(tmp_path, capsys):
     inner = tmp_path / "checkpoints"
     inner.mkdir()
@@ -188,7 +196,9 @@ def test_others_who_may_write_are_named_in_one_line(tmp_path, capsys):
     assert capsys.readouterr().out == ""
     inner.chmod(0o757)
     warn_of_others(tmp_path, inner)
-    assert capsys.readouterr().out.startswith(f"warning: {inner} can be written by every user: ")
+    assert capsys.readouterr().out.startswith(
+        f"warning: {inner} can be written by every user (`chmod go-w {inner}` closes it): "
+    )
     tmp_path.chmod(0o777)
     warn_of_others(tmp_path, inner)
     assert capsys.readouterr().out.count("\n") == 1

@@ -64,8 +64,10 @@ def _run(options, job: Job, log: Path) -> int | None:
 def _when_interrupted(show: Show, what: str) -> Iterator[None]:
     try:
         yield
-    except (KeyboardInterrupt, SystemExit):
-        show(f"interrupted; {what}")
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(what) from None
+    except SystemExit:
+        show(f"interrupted: {what}")
         raise
 
 

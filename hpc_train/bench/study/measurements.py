@@ -140,7 +140,9 @@ def _planned(path: Path) -> tuple[dict[str, dict], list[str]]:
     if not path.exists():
         return {}, []
     try:
-        return {str(job.get("file")): job for job in read_json(path, SCHEMA, "write it again")["jobs"]}, []
+        return {
+            str(job.get("file")): job for job in read_json(path, {"jobs": SCHEMA["jobs"]}, "write it again")["jobs"]
+        }, []
     except UserError as error:
         return {}, [f"left out: {error}"]
 

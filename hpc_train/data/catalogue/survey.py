@@ -18,7 +18,7 @@ from hpc_train.data.catalogue.part import Kind
 from hpc_train.data.hdf5.access import reason
 from hpc_train.errors import UserError
 from hpc_train.files.seal import Damaged, seal, sealed_text
-from hpc_train.files.whole import atomic_path
+from hpc_train.files.whole import NotWritten, atomic_path
 
 # From version 4 on it is sealed.
 _VERSION = 4
@@ -195,7 +195,7 @@ class _Cache:
             },
         }
         for folder in (Path(self.folder), self.elsewhere):
-            with suppress(OSError):
+            with suppress(OSError, NotWritten):
                 if folder == self.elsewhere:
                     folder.mkdir(parents=True, exist_ok=True)
                 with atomic_path(folder / file) as temporary:

@@ -2,6 +2,7 @@
 
 import os
 
+from hpc_train.console import say
 from hpc_train.data.catalogue.catalogue import Catalogue
 from hpc_train.errors import UserError
 
@@ -20,7 +21,7 @@ class Unchanged:
 
     def __init__(self, catalogue: Catalogue, rank: int, size: int):
         self._files = [*zip(catalogue.files, catalogue.sizes.tolist(), strict=True)][rank::size]
-        self._times: dict[str, int] = {}
+        self._times: dict[str, tuple[int, int]] = {}
         self._next = 0
         self.check()
         self._next = 0
@@ -28,8 +29,10 @@ class Unchanged:
     def check(self) -> None:
         """Look at the share, or at the next thousand files of it.
 
+        One that has another time only is named in a line.
+
         Raises:
-            UserError: a file was removed, cut, replaced or written again.
+            UserError: a file was removed, cut or replaced.
         """
         for _ in range(min(_AT_ONCE, len(self._files))):
             path, size = self._files[self._next]
@@ -44,6 +47,12 @@ class Unchanged:
             return f"was there when this run began, and cannot be read any more ({error.strerror})"
         if status.st_size != size:
             return f"had {size} bytes when this run began, and has {status.st_size}: it was cut or replaced"
-        if self._times.setdefault(path, status.st_mtime_ns) != status.st_mtime_ns:
-            return "was written again while this run read it"
+        now = status.st_ino, status.st_mtime_ns
+        before = self._times.setdefault(path, now)
+        if before[0] != now[0]:
+            return "was replaced while this run read it"
+        if before != now:
+            # Programs also touch files that must not be purged.
+            self._times[path] = now
+            say(f"warning: {path} was touched, or written again with the same size, while this run reads it")
         return ""

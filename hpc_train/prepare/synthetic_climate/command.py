@@ -152,8 +152,8 @@ def _begin(options: ClimateSynthetic) -> dict[str, set[str]]:
             missing += samples - len(names)
             if samples:
                 folder.mkdir(parents=True, exist_ok=True)
-                # The second are those of 0.2.0 and before.
-                remove([*leftovers(folder), *folder.glob(".data-*.h5")])
+                # The second are those of 0.1.0.
+                remove([*leftovers(folder), *folder.glob(f".data-*-{'[a-z0-9_]' * 8}.h5")])
         check_space(options.output, missing * options.size[0] * options.size[1] * 17 * 4)
         if not same:
             from hpc_train.files.json_file import write_json

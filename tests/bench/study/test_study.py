@@ -216,7 +216,7 @@ def test_ctrl_c_leaves_what_is_done_and_no_process(tmp_path, number, status):
     running.send_signal(number)
     output, _ = running.communicate(timeout=60)
     assert running.returncode == status, output
-    assert output.endswith("interrupted; the same command goes on\n")
+    assert output.endswith("interrupted: the same command goes on\n")
     assert left_of(tmp_path) == []
     assert made(tmp_path / "s") == ["ranks-00001-repeat-1"]
     run(Scaling(tmp_path / "s"))
