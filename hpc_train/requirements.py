@@ -77,7 +77,7 @@ def tensorflow_and_horovod() -> str:
 
 def not_installed(error: ModuleNotFoundError) -> str | None:
     """The line about a package that hpc-train needs and that is not installed; None for any other module."""
-    module = (error.name or "").partition(".")[0]
+    module = error.name or ""
     if module in ("tensorflow", "keras"):
         return f"no usable TensorFlow here ({error}): {tensorflow_and_horovod()}"
     package = {"PIL": "pillow", "yaml": "pyyaml"}.get(module, module)

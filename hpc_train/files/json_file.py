@@ -9,17 +9,26 @@ import xxhash
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from hpc_train.errors import UserError
-from hpc_train.files.whole import atomic_path
+from hpc_train.files.whole import ELSEWHERE, atomic_path
 
 _CHECKSUM = "checksum"
 
 
-def write_json(path: Path, value: Mapping) -> None:
-    """Write `value` to `path` as indented JSON with a checksum, whole or not at all."""
+def write_json(path: Path, value: Mapping, remedy: str = ELSEWHERE) -> None:
+    """Write `value` to `path` as indented JSON with a checksum, whole or not at all.
+
+    Args:
+        path: of the file.
+        value: of JSON's types; others are written as text.
+        remedy: what the user can do if it cannot be written.
+
+    Raises:
+        NotWritten: it cannot be written.
+    """
     plain = json.loads(json.dumps(value, default=str))
     # The first line, so that who edits the file can remove it and leaves JSON.
     text = json.dumps({_CHECKSUM: _digest(plain), **plain}, indent=2) + "\n"
-    with atomic_path(path, needed=len(text)) as temporary:
+    with atomic_path(path, remedy, len(text)) as temporary:
         temporary.write_text(text)
 
 

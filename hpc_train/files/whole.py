@@ -19,7 +19,7 @@ _MARK = ".hpc-train"
 _OURS = re.compile(re.escape(_MARK) + r"\.(?P<host>[^.]*)\.(?P<pid>\d+)\.[a-z0-9_]{8}\.(?P<name>.+)")
 # Another host's process may still run: what it writes is younger than this, in seconds, whatever its clock says.
 _OLD = 86400
-_ELSEWHERE = "choose another folder"
+ELSEWHERE = "choose another folder"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FAILING = (errno.EIO, errno.ESTALE, errno.EREMOTEIO, errno.ETIMEDOUT, errno.ENXIO, errno.ENODEV)
 # File systems that cannot sync a folder say one of these.
@@ -32,7 +32,7 @@ class NotWritten(UserError):
 
 
 @contextmanager
-def atomic_path(path: Path, remedy: str = _ELSEWHERE, needed: int = 0) -> Iterator[Path]:
+def atomic_path(path: Path, remedy: str = ELSEWHERE, needed: int = 0) -> Iterator[Path]:
     """A temporary file beside `path`, with its name at the end; it is renamed to `path` unless the block raises.
 
     Args:
@@ -60,7 +60,7 @@ def atomic_path(path: Path, remedy: str = _ELSEWHERE, needed: int = 0) -> Iterat
 
 
 @contextmanager
-def writing(path: Path, remedy: str = _ELSEWHERE, needed: int = 0) -> Iterator[None]:
+def writing(path: Path, remedy: str = ELSEWHERE, needed: int = 0) -> Iterator[None]:
     """Inside the block, errors of the operating system about `path` become a `NotWritten`.
 
     Args:
@@ -79,7 +79,7 @@ def writing(path: Path, remedy: str = _ELSEWHERE, needed: int = 0) -> Iterator[N
         raise not_written(path, error.errno, remedy, getattr(error, "needed", needed)) from error
 
 
-def not_written(path: Path, code: int, remedy: str = _ELSEWHERE, needed: int = 0) -> NotWritten:
+def not_written(path: Path, code: int, remedy: str = ELSEWHERE, needed: int = 0) -> NotWritten:
     """The error for a file that cannot be written; see `writing`.
 
     Args:
@@ -98,7 +98,7 @@ def explain(error: BaseException) -> str | None:
     if not error.filename:
         return f"cannot write the output: {os.strerror(error.errno)}; write it to another place"
     path = Path(os.fsdecode(error.filename))
-    return f"cannot read or write {path}: {_why(path, error.errno, 0, _ELSEWHERE)}"
+    return f"cannot read or write {path}: {_why(path, error.errno, 0, ELSEWHERE)}"
 
 
 def append_line(path: Path, line: str) -> None:

@@ -143,7 +143,7 @@ def _write(file: _File) -> None:
     target = file.path.resolve()
     try:
         mode = stat.S_IMODE(target.stat().st_mode)
-        with atomic_path(target) as temporary:
+        with atomic_path(target, "the file is as it was") as temporary:
             temporary.write_bytes(file.new.encode(file.encoding))
         target.chmod(mode)
     except OSError as error:

@@ -18,6 +18,7 @@ from hpc_train.predict import coastlines, shown_fields
 from hpc_train.predict.checks import check_inputs, samples_drawn
 from hpc_train.predict.map_source import MapSource, open_data, open_npy
 from hpc_train.predict.netcdf import mask_file
+from hpc_train.predict.writing import REMEDY
 
 # Longest line above a picture.
 _TITLE = 105
@@ -126,12 +127,7 @@ class _Scores:
 
     def write(self, path: Path, sources: dict[str, str]) -> None:
         found = {"samples": len(self.of_samples), "class_names": self.names, "confusion_matrix": self.total.tolist()}
-        try:
-            write_json(path, sources | found)
-        except OSError as error:
-            raise UserError(
-                f"cannot write the scores, {path}: {error.strerror}; free space, or give another file with --output"
-            ) from error
+        write_json(path, sources | found, REMEDY)
 
 
 class _Pictures:

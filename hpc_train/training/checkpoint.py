@@ -73,8 +73,8 @@ def newest(folder: Path) -> Path | None:
     if damaged and not path:
         name, why = damaged[0]
         raise UserError(
-            f"{folder}: no checkpoint is whole ({name.name}: {why}); put one back, or start a new run in another folder "
-            "(--run)"
+            f"{folder}: no checkpoint is whole ({name.name}: {why}); put one back, or start a new run in another "
+            "folder (--run)"
         )
     for other, why in damaged:
         aside = other.with_name(f"damaged-{other.name}")

@@ -180,8 +180,5 @@ def _circumstances(options: AllreduceBench, ranks: int, nodes: list[dict]) -> di
 
 
 def _write(path: Path, result: dict) -> None:
-    try:
-        write_json(path, result)
-    except OSError as error:
-        raise UserError(f"cannot write --output {path}: {error.strerror}") from error
+    write_json(path, result, "give another --output")
     say(f"wrote {path}")

@@ -90,10 +90,7 @@ def run(options: FrameworkBench) -> None:
     known |= {"parameters": counted, "gradient_bytes": 4 * trained}
     found = measurement(known, ranks)
     output = options.output or Run.new_path(f"throughput-{options.framework}-{model}") / "throughput.json"
-    try:
-        write_json(output, found)
-    except OSError as error:
-        raise UserError(f"cannot write --output {output}: {error.strerror}") from error
+    write_json(output, found, "give another --output")
     report(found, output)
 
 

@@ -90,7 +90,7 @@ def run(options: DecodeBench) -> None:
         figures = _measure(options, catalogue)
     _report(figures)
     if options.output:
-        write_json(options.output, figures)
+        write_json(options.output, figures, "give another --output")
 
 
 def _open(data: Path, options: DecodeBench):

@@ -26,12 +26,10 @@ import shlex
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 from hpc_train.bench.throughput import FORMAT
 from hpc_train.bench.throughput.options import BenchOptions, Throughput
 from hpc_train.bench.throughput.timeline import record, start_mpi
-from hpc_train.errors import UserError
 from hpc_train.files.json_file import write_json
 from hpc_train.training.options import check
 
@@ -77,13 +75,13 @@ def run(benchmark: BenchOptions) -> None:
     found = _figures(benchmark, options, assembly, world, nodes, work, measured)
     with parallel.agree(world):
         if world.is_root:
-            _write(output, found)
+            write_json(output, found, "give another --output")
     recorded = next((ways[name] for name in ("fit", "device") if name in ways), None)
     if again and recorded:
         timeline = record(recorded, benchmark.warmup, benchmark.steps, world)
         if world.is_root:
             found["communication"]["timeline"] = timeline
-            _write(output, found)
+            write_json(output, found, "give another --output")
     if world.is_root:
         report(found, work, output)
 
@@ -155,10 +153,3 @@ def _figures(benchmark: BenchOptions, options, assembly, world, nodes: list[dict
         "communication": {"share": figures.communication_share(rates), "timeline": None},
         "peak_memory": peak_memory(),
     }
-
-
-def _write(path: Path, found: dict) -> None:
-    try:
-        write_json(path, found)
-    except OSError as error:
-        raise UserError(f"cannot write --output {path}: {error.strerror}") from error

@@ -20,6 +20,7 @@ from hpc_train.predict.numbers.files import number_file
 from hpc_train.predict.numbers.quantity import Quantity, as_target, describe, outputs, pair
 from hpc_train.predict.numbers.scores import Scores
 from hpc_train.predict.numbers.source import NumberSource
+from hpc_train.predict.writing import REMEDY
 from hpc_train.units import MIB
 
 _BATCH_SIZE, _BATCH_BYTES = 256, 64 * MIB
@@ -111,10 +112,7 @@ def _step(source: NumberSource) -> int:
 def _write_scores(path: Path, scores: list[Scores], options, model: Path) -> None:
     about = {"run": str(options.run), "model": str(model), "data": str(options.data), "split": options.split}
     found = {one.quantity.name: one.as_dict() for one in scores}
-    try:
-        write_json(path, {**about, "samples": scores[0].samples, "scores": found})
-    except OSError as error:
-        raise UserError(f"cannot write the scores, {path}: {error.strerror}; free space, or give --output") from error
+    write_json(path, {**about, "samples": scores[0].samples, "scores": found}, REMEDY)
 
 
 def _attributes(options, path: Path, record: dict) -> dict[str, str]:
