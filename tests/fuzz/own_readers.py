@@ -24,7 +24,8 @@ def beside(path, name):
 def _model():
     import keras
 
-    return keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    # Another process must give its variables the same names.
+    return keras.Sequential([keras.Input((2,), name="x"), keras.layers.Dense(2, name="y")], name="z")
 
 
 @functools.cache

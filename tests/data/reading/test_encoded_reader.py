@@ -19,6 +19,7 @@ from hpc_train.data.repack import command as repack
 from hpc_train.data.shards.arrays import write_shards
 from hpc_train.data.verify import command as verify
 from hpc_train.errors import UserError
+from hpc_train.files.seal import sealed_text
 
 
 @pytest.fixture(scope="module")
@@ -220,14 +221,14 @@ def test_the_cache_of_the_files_keeps_their_encoding_and_one_of_an_earlier_relea
     monkeypatch.setattr(survey, "LEAST_CACHED", 2)
     write_shards(damaged, "pixels", np.zeros((4, 8, 8, 3), "u1"), np.zeros(4, int), classes=1, shards=2)
     found = {split: Catalogue.open(damaged, split) for split in ("train", "pixels")}
-    caches = {path: json.loads(path.read_text()) for path in damaged.glob(".hpc-train-catalogue-*.json")}
+    caches = {path: json.loads(sealed_text(path)[0]) for path in damaged.glob(".hpc-train-catalogue-*.json")}
     assert len(caches) == 2
     for path, held in caches.items():
         if not any(name.startswith("train") for name in held["files"]):
             # Which had no fields for it and for the channels' names.
             assert held["commons"][0][-2:] == ["", []]
             del held["commons"][0][-2:]
-            path.write_text(json.dumps(held))
+            path.write_text(json.dumps({**held, "version": 3}))
     monkeypatch.setattr(survey, "inspect_file", lambda *_: pytest.fail("a file was opened"))
     for split, catalogue in found.items():
         again = Catalogue.open(damaged, split)

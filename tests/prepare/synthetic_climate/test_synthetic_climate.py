@@ -83,13 +83,12 @@ def test_an_interrupted_command_goes_on_and_leaves_no_half_files(tmp_path, monke
 
     with monkeypatch.context() as patch:
         patch.setattr(weather, "make", interrupted)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt, match="give the same command again to continue"):
             make(tmp_path)
     folder = tmp_path / "made"
     assert len(list(folder.rglob("*.h5"))) == 2
-    assert "give the same command again to continue" in capsys.readouterr().err
     # What a killed writer leaves.
-    (folder / "train" / ".data-1996-08-15-01-1-abc.h5").write_bytes(b"half")
+    (folder / "train" / ".data-1996-08-15-01-1-abcdefgh.h5").write_bytes(b"half")
     kept = {path: path.stat().st_mtime_ns for path in folder.rglob("data-*.h5")}
     make(tmp_path)
     assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
