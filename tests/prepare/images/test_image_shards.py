@@ -90,7 +90,7 @@ def test_pixels_may_be_compressed(tmp_path):
         assert file.attrs["version"] == 2
 
 
-def test_an_interruption_leaves_the_shards_that_were_there(tmp_path, monkeypatch, capsys):
+def test_an_interruption_leaves_the_shards_that_were_there(tmp_path, monkeypatch):
     tree(tmp_path / "in", each=20)
     prepare(tmp_path / "in", tmp_path / "out", "--shards", 2)
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
