@@ -146,7 +146,11 @@ def _unshuffle(values, framed, out):
         container[16:ROOM].view("<i4")[:] = 20, size
         expect_size(len(imagecodecs.blosc_decode(container, numthreads=1, out=out)), len(out))
         return
-    count = size // max(1, itemsize)
+    count = size // itemsize
+    # As HDF5: a chunk of one element, or of a part of one, is not shuffled.
+    if count < 2:
+        np.copyto(out, framed[ROOM:])
+        return
     planes = framed[ROOM : ROOM + count * itemsize].reshape(itemsize, count)
     elements = out[: count * itemsize].reshape(count, itemsize)
     for byte in range(itemsize):
