@@ -9,10 +9,28 @@ import pytest
 NOBODY = 65534
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can play another user")
 
+# The interpreter and its library may be where the other user cannot read: all is imported before he takes over.
+_AS_HIM = f"""
+import ast, importlib, os, sys
+"localhost".encode("idna")  # as sockets do at their first connection
+program = sys.argv.pop(1)
+for node in ast.walk(ast.parse(program)):
+    for imported in node.names if isinstance(node, ast.Import) else ():
+        importlib.import_module(imported.name)
+os.setgroups([])
+os.setgid({NOBODY})
+os.setuid({NOBODY})
+os.umask(0)
+exec(compile(program, "the stranger's", "exec"))
+"""
+
+
+def stranger_command(program: str, *arguments) -> list[str]:
+    """The command line by which root runs a Python program as another user."""
+    return [sys.executable, "-I", "-c", _AS_HIM, program, *map(str, arguments)]
+
 
 def stranger(program: str, *arguments, timeout: float = 60) -> subprocess.CompletedProcess:
     """Runs a Python program as another user."""
-    command = [sys.executable, "-I", "-c", program, *map(str, arguments)]
-    return subprocess.run(
-        command, user=NOBODY, group=NOBODY, extra_groups=[], umask=0, capture_output=True, text=True, timeout=timeout
-    )
+    command = stranger_command(program, *arguments)
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout)

@@ -5,13 +5,12 @@ import os
 import shutil
 import stat
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 from staging_source import SIZES, files_below, make_source
-from strangers import NOBODY, needs_root, stranger
+from strangers import needs_root, stranger, stranger_command
 
 from hpc_train.data.staging.stage import stage
 from hpc_train.errors import UserError
@@ -182,9 +181,8 @@ def test_what_a_stranger_puts_into_an_open_folder_is_refused_or_replaced(source,
     staged(source, to)
     for path in (to, to / "train", to / "train/07.h5"):
         path.chmod(0o777)
-    command = [sys.executable, "-I", "-c", MEDDLE, str(to / "train")]
-    who = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
-    with subprocess.Popen(command, **who, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+    command = stranger_command(MEDDLE, to / "train")
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "\n"
         assert staged(source, to) == len(SIZES)
         assert other.communicate("go on\n", timeout=30)[0] == "written\n"
