@@ -25,7 +25,7 @@ import numpy as np
 import psutil
 from launch import BIN, REPOSITORY, environment
 
-TRAINER = ["-m", "hpc_train.mnist", "--model", "dropout", "--augment", "--batch-size", "32", "--epochs", "4"]
+TRAINER = ["-m", "hpc_train.mnist", "--model", "dropout", "--augment", "--batch-size", "32", "--epochs", "8"]
 TRAINER += ["--checkpoint-every", "4", "--no-histograms"]
 LAUNCHERS = {
     "mpi": ["horovodrun", "--mpi", "-np", "2"],
@@ -34,8 +34,8 @@ LAUNCHERS = {
 }
 # Of one run; then it may end.
 MOST_KILLS = 6
-# Seconds: a start until training, and what the others have left when a rank is gone.
-START, END = 15, 90
+# Seconds: about a start until training, then a while of training, and what the others have left when a rank is gone.
+START, WHILE, END = 8, 2, 90
 
 
 class Lost(Exception):
@@ -90,6 +90,20 @@ class Job:
         return self.process.wait()
 
 
+def wait(job: Job, chosen: random.Random) -> None:
+    """Wait until a random moment of the job's start, or more often of its training, which a new checkpoint tells."""
+    folder, seconds = job.run / "checkpoints", chosen.uniform(0, START)
+    if chosen.random() < 0.7:
+        before, begun = folder.stat().st_mtime_ns if folder.is_dir() else 0, time.monotonic()
+        while job.process.poll() is None and time.monotonic() < begun + END:
+            if folder.is_dir() and folder.stat().st_mtime_ns > before:
+                break
+            time.sleep(0.01)
+        seconds = chosen.uniform(0, WHILE)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        job.process.wait(seconds)
+
+
 def variables(run: Path) -> dict[str, bytes]:
     """The bytes of each variable in the newest checkpoint, by name."""
     with h5py.File(max((run / "checkpoints").glob("step-*.h5"))) as file:
@@ -125,9 +139,7 @@ def campaign(launcher: str, data: Path, run: Path, env: dict[str, str], chosen: 
         jobs = [Job(launcher, data, run, env) for _ in range(1 + race)]
         result["races"] += race
         if result["kills"] < MOST_KILLS:
-            wait = chosen.uniform(0, START) if chosen.random() < 0.3 else START / 2 + chosen.uniform(0, START)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                jobs[0].process.wait(wait)
+            wait(jobs[0], chosen)
             for job in jobs:
                 if job.process.poll() is None:
                     job.kill(chosen.choice(["rank", "launcher", "all"]), chosen)
