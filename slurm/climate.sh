@@ -2,7 +2,6 @@
 #SBATCH --job-name=climate
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=4
-#SBATCH --gpus-per-node=4
 #SBATCH --time=04:00:00
 #SBATCH --signal=B:USR1@300
 #SBATCH --requeue
@@ -11,7 +10,7 @@
 #
 # Trains climate segmentation, one rank a GPU: 8 ranks on 2 nodes with 4 GPUs each. From the hpc-train folder:
 #
-#   sbatch --nodes=8 --cpus-per-task=12 slurm/climate.sh --data /scratch/cam5
+#   sbatch --nodes=8 --gpus-per-node=4 --cpus-per-task=12 slurm/climate.sh --data /scratch/cam5
 #
 # First the job copies the data to each node's own storage: to --stage DIR, or to a folder in NODE_LOCAL
 # (slurm/site.env) or TMPDIR. Slurm should empty that folder after the job. If none of them is set, or with

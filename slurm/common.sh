@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# What the templates share: they read the settings, prepare environment (for containers: container.sh), threads and
-# launcher, choose the run folder, start the ranks, and requeue the job. Put a site's settings into slurm/site.env (see
-# site.env.example), and a job's on sbatch's command line. No `set -eu`: modules and site.env are other people's code.
+# What the templates share: they read the settings, prepare environment (for containers: container.sh) and launcher
+# (ranks.sh), choose the run folder, start the ranks, and requeue the job. Put a site's settings into slurm/site.env
+# (see site.env.example), and a job's on sbatch's command line. No `set -eu`: modules and site.env are other people's code.
 
 again=75 # the ranks' status if they stopped at a checkpoint and want to run again (hpc_train/training/stopping.py)
 
@@ -24,10 +24,12 @@ number() { # ends the job unless the variables named here hold whole numbers
 
 given_as() { # the variable from which one of the templates' own gets its value
   case $1 in
+    cores) echo SLURM_CPUS_PER_TASK ;;
+    count | part) echo "the job's GRES" ;;
     most) echo RESTARTS ;;
-    ranks) echo SLURM_NTASKS ;;
     restart) echo SLURM_RESTART_COUNT ;;
     task) echo SLURM_ARRAY_TASK_ID ;;
+    tasks) echo SLURM_NTASKS ;;
     *) echo "$1" ;;
   esac
 }
@@ -78,58 +80,6 @@ activate_environment() { # modules, then the container or the virtual environmen
   else
     environment=$(command -v python) || fail "no python on PATH: correct MODULES or set VENV in slurm/site.env"
   fi
-}
-
-set_threads_and_binding() { # GPUs are not bound here: each rank takes one of those that it sees
-  ranks=${SLURM_NTASKS:-$SLURM_JOB_NUM_NODES}
-  number ranks SLURM_JOB_NUM_NODES SLURM_CPUS_ON_NODE
-  ranks_a_node=$(((ranks + SLURM_JOB_NUM_NODES - 1) / SLURM_JOB_NUM_NODES))
-  local share=$((SLURM_CPUS_ON_NODE / ranks_a_node))
-  export OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-$((share > 1 ? share : 1))}}
-  # Since 22.05 srun does not take --cpus-per-task from sbatch. With this option it binds each rank to its own cores.
-  srun_options=(--kill-on-bad-exit=1 ${SLURM_CPUS_PER_TASK:+"--cpus-per-task=$SLURM_CPUS_PER_TASK"})
-  # Without this, after `sbatch --export=...` srun would start the ranks without the variables set here.
-  export SLURM_EXPORT_ENV=ALL
-  if [ "$ranks_a_node" -gt "$(getconf _NPROCESSORS_ONLN)" ]; then
-    # Ranks that wait must leave the core to ranks that work: MPICH, Open MPI.
-    export MPIR_CVAR_ENABLE_HEAVY_YIELD=1 OMPI_MCA_mpi_yield_when_idle=1
-  fi
-}
-
-launcher_options() { # sets launcher: the words of $1, and the options that this kind of launcher needs
-  read -ra launcher <<<"$1"
-  case "${launcher[0]##*/} $("${launcher[0]}" --version 2>&1)" in
-    srun*) launcher=("${launcher[0]}" "${srun_options[@]}" "${launcher[@]:1}") ;;
-    *"Open MPI"* | *OpenRTE*)
-      launcher+=(-n "$ranks" --map-by "ppr:$ranks_a_node:node" --bind-to none)
-      [ "$(id -u)" != 0 ] || launcher+=(--allow-run-as-root)
-      ;;
-    *) launcher+=(-n "$ranks" -ppn "$ranks_a_node") ;; # MPICH, Intel MPI
-  esac
-}
-
-choose_launcher() { # LAUNCHER, or the first under which the ranks find each other, as the doctor checks
-  local candidates=("${LAUNCHER:-}") kind candidate answer works
-  if [ -z "${LAUNCHER:-}" ]; then
-    candidates=()
-    for kind in pmi2 pmix; do
-      ! srun --mpi=list 2>&1 | grep -qw "$kind" || candidates+=("srun --mpi=$kind")
-    done
-    ! command -v mpirun >/dev/null || candidates+=(mpirun)
-  fi
-  for candidate in "${candidates[@]}"; do
-    launcher_options "$candidate"
-    # A shared file system may need long to give Python to a thousand ranks.
-    answer=$(timeout -k 5 150 "${launcher[@]}" "${container[@]}" python -m hpc_train.cli doctor --launch \
-      --ranks "$ranks" --timeout 120 2>&1) && works=launcher
-    # The doctor's finding, or else the launcher's error message.
-    answer=$(sed -nE 's/^.*launch +(ok|wrong) +//p' <<<"$answer" | grep . ||
-      grep -i error <<<"$answer" | grep -v '^srun: error' || echo "$answer")
-    say "${works:-rejected}: ${launcher[*]}: ${answer%%$'\n'*}"
-    [ -z "$works" ] || return 0
-  done
-  [ -n "$heard" ] || fail "no launcher makes $ranks ranks on $SLURM_JOB_NUM_NODES nodes find each other: in" \
-    "slurm/site.env load the MPI that Horovod was built with (MODULES), or set the launcher (LAUNCHER)"
 }
 
 check_program() { # before any rank starts: does the trainer exist?
@@ -259,7 +209,9 @@ stopped_from_outside() { [ -n "$heard" ] || scontrol show job "$job" | grep -q '
 
 prepare() { # where and how the ranks run; arguments: the ranks' arguments
   activate_environment "$@"
+  place_ranks
   set_threads_and_binding
+  check_gpus
 }
 
 run_job() { # starts or resumes a trainer in its run folder, and requeues the job if the trainer has not finished
@@ -269,7 +221,7 @@ run_job() { # starts or resumes a trainer in its run folder, and requeues the jo
   check_program "$@"
   mkdir -p "$run" || fail "cannot make the run folder $run: give one on the shared file system with --run"
   say "$ranks ranks on $SLURM_JOB_NUM_NODES nodes ($SLURM_JOB_NODELIST); on a node: ranks $ranks_a_node," \
-    "cores $SLURM_CPUS_ON_NODE, GPUs ${SLURM_GPUS_ON_NODE:-0}; environment: $environment"
+    "cores $SLURM_CPUS_ON_NODE, GPUs $gpus_a_node; environment: $environment"
   check_progress
   trap 'pass_signal USR1' USR1
   trap 'pass_signal TERM' TERM
@@ -293,6 +245,8 @@ run_job() { # starts or resumes a trainer in its run folder, and requeues the jo
 
 # shellcheck source=slurm/container.sh
 source "$HPC_TRAIN/slurm/container.sh"
+# shellcheck source=slurm/ranks.sh
+source "$HPC_TRAIN/slurm/ranks.sh"
 explain "$@"
 job=$SLURM_JOB_ID restart=${SLURM_RESTART_COUNT:-0} heard='' ranks_pid='' launcher=()
 number restart

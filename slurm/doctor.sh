@@ -2,14 +2,13 @@
 #SBATCH --job-name=doctor
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=4
-#SBATCH --gpus-per-node=4
 #SBATCH --time=00:05:00
 #SBATCH --no-requeue
 #SBATCH --output=slurm-%x-%j.out
 #
 # Checks everything that the ranks of a job need. A good first job on a cluster:
 #
-#   sbatch slurm/doctor.sh --data /scratch/cam5
+#   sbatch --gpus-per-node=4 slurm/doctor.sh --data /scratch/cam5
 #
 # It prints one line each about the environment, MPI, the launcher, GPUs, cores, data, node-local storage and an
 # all-reduce, from 8 ranks on 2 nodes that are started like those of every job of these templates. Options after the

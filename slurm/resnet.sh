@@ -2,7 +2,6 @@
 #SBATCH --job-name=resnet
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=4
-#SBATCH --gpus-per-node=4
 #SBATCH --time=04:00:00
 #SBATCH --signal=B:USR1@180
 #SBATCH --requeue
@@ -11,7 +10,7 @@
 #
 # Trains a ResNet, one rank a GPU: 8 ranks on 2 nodes with 4 GPUs each. From the hpc-train folder:
 #
-#   sbatch --nodes=8 --cpus-per-task=12 slurm/resnet.sh --data /scratch/imagenet
+#   sbatch --nodes=8 --gpus-per-node=4 --cpus-per-task=12 slurm/resnet.sh --data /scratch/imagenet
 #
 # Three minutes before the time limit, or when it is pre-empted, the job writes a checkpoint, requeues itself, and goes
 # on in the same run folder. For the options of sbatch and of the trainer, and site.env, see

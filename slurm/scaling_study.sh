@@ -3,7 +3,6 @@
 #SBATCH --dependency=singleton
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=4
-#SBATCH --gpus-per-node=4
 #SBATCH --exclusive
 #SBATCH --time=00:30:00
 #SBATCH --no-requeue
@@ -16,13 +15,13 @@
 #
 # By hand, with one job for each size; each job prints the table of all sizes so far:
 #
-#   for n in 1 2 4 8; do sbatch --nodes=$n slurm/scaling_study.sh mnist --data shards/mnist; done
+#   for n in 1 2 4 8; do sbatch --nodes=$n --gpus-per-node=4 slurm/scaling_study.sh mnist --data shards/mnist; done
 #
 # Jobs with one name run one after another, so the output of the last one is the report. If a size fails, only that size
 # is missing. The job's name is the name of the study: with `--job-name=NAME` everything is in studies/NAME, one JSON
 # file for each job and table.txt. (With `--output FILE` among the benchmark's options the figures go to FILE, and there
 # is no table.) If you submit a size again, its rounds are added. For less than a node give --nodes=1
-# --ntasks-per-node=1 --gpus-per-node=1. Options after the script go to the benchmark (`hpc-train bench throughput mnist
+# --gpus-per-node=1. Options after the script go to the benchmark (`hpc-train bench throughput mnist
 # --help`). `hpc-train bench scaling studies/NAME` prints the table at any time.
 
 common=${HPC_TRAIN:=${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}}/slurm/common.sh

@@ -2,7 +2,6 @@
 #SBATCH --job-name=sweep
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=4
-#SBATCH --gpus-per-node=4
 #SBATCH --time=01:00:00
 #SBATCH --signal=B:USR1@120
 #SBATCH --requeue
@@ -11,7 +10,7 @@
 #
 # Runs one trainer with many sets of options: an array with one task for each line of a file.
 #
-#   sbatch --array=1-6 slurm/sweep.sh hpc_train.mnist rates.txt --data shards/mnist
+#   sbatch --array=1-6 --gpus-per-node=4 slurm/sweep.sh hpc_train.mnist rates.txt --data shards/mnist
 #
 # Task N runs `python -m hpc_train.mnist`, or `python TRAINER` if the trainer is a file (mine.py). Its options are those
 # on line N of rates.txt, then those after rates.txt. Blank lines and lines that begin with # do not count. In a line,

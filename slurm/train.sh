@@ -2,7 +2,6 @@
 #SBATCH --job-name=train
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=4
-#SBATCH --gpus-per-node=4
 #SBATCH --time=01:00:00
 #SBATCH --signal=B:USR1@120
 #SBATCH --requeue
@@ -11,8 +10,8 @@
 #
 # Runs any trainer, one rank a GPU: 8 ranks on 2 nodes with 4 GPUs each. The first word is a module, or a file (.py):
 #
-#   sbatch slurm/train.sh hpc_train.mnist --data shards/mnist
-#   sbatch --job-name=mine --nodes=4 slurm/train.sh my_script.py --data fields/
+#   sbatch --gpus-per-node=4 slurm/train.sh hpc_train.mnist --data shards/mnist
+#   sbatch --job-name=mine --nodes=4 --gpus-per-node=4 slurm/train.sh my_script.py --data fields/
 #
 # The trainer gets the other words, `--resume`, and `--run runs/NAME-JOBID` if you give no --run. On SIGUSR1 a trainer
 # should write a checkpoint and end with status 75, which means: run me again. `hpc_train.training` does this. The time
@@ -25,7 +24,7 @@ common=${HPC_TRAIN:=${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}}/slurm/common.sh
 source "$common"
 
 case ${1:-} in
-  '') fail "no trainer given: sbatch slurm/train.sh hpc_train.mnist --data DIR" ;;
+  '') fail "no trainer given: sbatch --gpus-per-node=4 slurm/train.sh hpc_train.mnist --data DIR" ;;
   *.py) run_job python "$@" ;;
   *) run_job python -m "$@" ;;
 esac

@@ -5,6 +5,7 @@ only the standard library: any Python 3.10 or later runs it, with this file and 
 """
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "sinfo")
@@ -72,11 +73,32 @@ class Job:
         return self.state not in UNFINISHED
 
 
+@dataclass(frozen=True)
+class Shape:
+    """What a cluster is like, and what it asks of jobs."""
+
+    gpus: tuple[int, ...] = (4, 4)
+    """GPUs of each node."""
+    cpus: int = 64
+    gpu_type: str = ""
+    """Such as v100-32; by default GPUs have no type."""
+    mpi_default: str = "none"
+    job_submit: str = ""
+    """The text of job_submit.lua, which accepts, changes or refuses jobs."""
+    conf: tuple[str, ...] = ()
+    """More lines of slurm.conf."""
+
+    @property
+    def nodes(self) -> int:
+        """The number of nodes, node1 to nodeN."""
+        return len(self.gpus)
+
+
 class Cluster:
     """A cluster in a folder of its own. It ends at the latest with this process; also a context manager."""
 
-    def __init__(self, nodes: int = 2, gpus: int = 4, cpus: int = 64):
-        self.nodes, self.gpus, self.cpus = nodes, gpus, cpus
+    def __init__(self, **shape):
+        self.shape = Shape(**shape)
         self.folder: Path | None = None
         self._supervisor: subprocess.Popen | None = None
         self.submitted: list[str] = []
@@ -93,7 +115,7 @@ class Cluster:
         """
         self.folder = folder or short_folder()
         command = [sys.executable, str(Path(__file__).with_name("cluster_daemons.py")), str(self.folder)]
-        command += [str(self.nodes), str(self.gpus), str(self.cpus), *(["--stay"] if stay else [])]
+        command += [json.dumps({**asdict(self.shape), "nodes": self.shape.nodes}), *(["--stay"] if stay else [])]
         # A session of its own: Ctrl-C in a terminal is for the tests, which then stop the cluster.
         self._supervisor = subprocess.Popen(
             command,
@@ -132,6 +154,8 @@ class Cluster:
         """This process's environment, for this cluster's commands, without the variables of other jobs."""
         own = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_"))}
         own = {name: value for name, value in own.items() if name not in settings()}
+        # Where the templates remember a launcher.
+        own["XDG_CACHE_HOME"] = str(self.folder / "cache")
         return {**own, "PATH": PATH, "SLURM_CONF": str(self.conf), **variables}
 
     def run(self, *command, cwd=None, timeout: float = 60, **variables: str) -> subprocess.CompletedProcess:

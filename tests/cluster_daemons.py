@@ -1,13 +1,15 @@
 """The daemons of a test cluster and their supervisor, a process that starts all of them and ends all of them.
 
-`cluster.Cluster` starts it, in a folder of the cluster: `python cluster_daemons.py FOLDER NODES GPUS CPUS [--stay]`. It
-prints one line, `ready` or an error, then waits for the end of its standard input (with --stay: for SIGTERM), kills all
-its descendants and removes the folder. So nothing is left after a test session, however that ends.
+`cluster.Cluster` starts it, in a folder of the cluster: `python cluster_daemons.py FOLDER SHAPE [--stay]`. SHAPE is the
+JSON of a `cluster.Shape`. It prints one line, `ready` or an error, then waits for the end of its standard input (with
+--stay: for SIGTERM), kills all its descendants and removes the folder. So nothing is left after a test session, however
+that ends.
 """
 
 import contextlib
 import ctypes
 import getpass
+import json
 import os
 import random
 import select
@@ -49,7 +51,7 @@ SlurmdParameters=config_overrides
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 GresTypes=gpu
-MpiDefault=none
+MpiDefault={mpi}
 ReturnToService=2
 SchedulerParameters=sched_min_interval=0,batch_sched_delay=0,sched_interval=2,bf_interval=2
 KillWait=30
@@ -90,28 +92,38 @@ def own_hostnames() -> bool:
         return False
 
 
-def write_configuration(folder: Path, nodes: int, gpus: int, cpus: int, own_names: bool) -> None:
+def write_configuration(folder: Path, shape: dict, own_names: bool) -> None:
     """Write slurm.conf, gres.conf, the hosts file of the nodes, and munge's key."""
-    port, *node_ports = free_ports(1 + nodes)
+    port, *node_ports = free_ports(1 + shape["nodes"])
     facts = {"host": socket.gethostname(), "port": port, "user": getpass.getuser(), "folder": folder, "grace": GRACE}
+    facts["mpi"] = shape["mpi_default"]
     lines = [SLURM_CONF.format(first_job=random.randrange(10**5, 10**7), **facts)]
+    if shape["job_submit"]:
+        (folder / "job_submit.lua").write_text(shape["job_submit"])
+        lines.append("JobSubmitPlugins=lua\n")
+    lines += [f"{line}\n" for line in shape["conf"]]
+    kind = f"{shape['gpu_type']}:" if shape["gpu_type"] else ""
+    devices = ["AutoDetect=off\n"]
     hosts = [Path("/etc/hosts").read_text()]
     for number, node_port in enumerate(node_ports, 1):
         name, address = (f"node{number}", f"127.0.1.{number}") if own_names else (socket.gethostname(), "127.0.0.1")
         hosts.append(f"127.0.1.{number} node{number}\n")
         lines.append(
             f"NodeName=node{number} NodeHostname={name} NodeAddr={address} Port={node_port} "
-            f"CPUs={cpus} RealMemory=256000 Gres=gpu:{gpus}\n"
+            f"CPUs={shape['cpus']} RealMemory=256000 Gres=gpu:{kind}{shape['gpus'][number - 1]}\n"
         )
-        for kind in ("spool", "tmp"):
-            (folder / f"{kind}.node{number}").mkdir()
+        last = shape["gpus"][number - 1] - 1
+        typed = f"Type={shape['gpu_type']} " if kind else ""
+        devices.append(f"NodeName=node{number} Name=gpu {typed}File={folder}/nvidia[0-{last}]\n")
+        for place in ("spool", "tmp"):
+            (folder / f"{place}.node{number}").mkdir()
     (folder / "slurm.conf").write_text("".join(lines))
     (folder / "hosts").write_text("\n".join(hosts))
     (folder / "state").mkdir()
     # Slurm needs device files, and accepts any: /dev/null is one.
-    for gpu in range(gpus):
+    for gpu in range(max(shape["gpus"])):
         (folder / f"nvidia{gpu}").symlink_to("/dev/null")
-    (folder / "gres.conf").write_text(f"AutoDetect=off\nName=gpu File={folder}/nvidia[0-{gpus - 1}]\n")
+    (folder / "gres.conf").write_text("".join(devices))
     key = folder / "munge.key"
     key.touch(mode=0o600)
     key.write_bytes(os.urandom(128))
@@ -185,7 +197,7 @@ def reap() -> None:
             pass
 
 
-def main(folder: Path, nodes: int, gpus: int, cpus: int, stay: bool) -> None:
+def main(folder: Path, shape: dict, stay: bool) -> None:
     """Supervise a cluster until its end."""
     # Steps may outlive their slurmd, and daemons' children their parents: this process adopts them.
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -193,10 +205,10 @@ def main(folder: Path, nodes: int, gpus: int, cpus: int, stay: bool) -> None:
         signal.signal(number, lambda *_: sys.exit(0))
     try:
         own_names = own_hostnames()
-        write_configuration(folder, nodes, gpus, cpus, own_names)
+        write_configuration(folder, shape, own_names)
         os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
         try:
-            start_daemons(folder, nodes, own_names)
+            start_daemons(folder, shape["nodes"], own_names)
         except (RuntimeError, OSError) as error:
             print(f"the test cluster did not start: {error}", flush=True)
             return
@@ -217,4 +229,4 @@ def main(folder: Path, nodes: int, gpus: int, cpus: int, stay: bool) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *map(int, sys.argv[2:5]), stay="--stay" in sys.argv)
+    main(Path(sys.argv[1]), json.loads(sys.argv[2]), stay="--stay" in sys.argv)

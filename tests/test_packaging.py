@@ -140,7 +140,7 @@ def test_the_templates_are_those_of_the_repository(outside):
     assert f"VENV={outside.folder / 'env'}" in wrote.stdout
     explained = outside(outside.folder / "jobs" / "slurm" / "mnist_8gpu.sh", "--help")
     assert explained.returncode == 0, explained.stderr
-    assert "sbatch slurm/mnist_8gpu.sh" in explained.stdout
+    assert "slurm/mnist_8gpu.sh --data" in explained.stdout
 
 
 def test_recipes_without_the_source_say_so(outside):

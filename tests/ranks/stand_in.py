@@ -19,8 +19,8 @@ def where(run: Path) -> None:
 
     node = MPI.COMM_WORLD.Split_type(MPI.COMM_TYPE_SHARED)
     world = World(MPI.COMM_WORLD.rank, MPI.COMM_WORLD.size, node.rank, node.size, 0, 1)
-    visible = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
-    gpu = visible[choose_gpu(len(visible), world)]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    gpu = visible[choose_gpu(len(visible), world)] or "none"
     host = os.environ["SLURMD_NODENAME"]
     lines = MPI.COMM_WORLD.gather(f"rank {world.rank} of {world.size} local {node.rank} on {host} takes GPU {gpu}")
     if world.rank == 0:

@@ -12,7 +12,7 @@ import pytest
 from cluster_daemons import own_hostnames
 from launch import REPOSITORY
 
-SHARED = {"common.sh", "container.sh"}
+SHARED = {"common.sh", "container.sh", "ranks.sh"}
 TEMPLATES = sorted({path.name for path in (REPOSITORY / "slurm").glob("*.sh")} - SHARED)
 STAND_IN = REPOSITORY / "tests" / "ranks" / "stand_in.py"
 QUICK = ("--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=1", "slurm/train.sh", STAND_IN)
@@ -103,10 +103,10 @@ def test_a_job_submitted_from_elsewhere_says_what_is_missing(cluster, project, t
 @pytest.mark.parametrize(
     ("resources", "ranks", "settings"),
     [
-        ((), 8, {}),
+        (("--gpus-per-node=4",), 8, {}),
         (("--gpus-per-task=1",), 8, {}),
         (("--ntasks-per-node=2", "--gpus-per-node=2", "--gpus-per-task=1"), 4, {}),
-        (("--ntasks-per-node=2",), 4, {"LAUNCHER": "mpirun"}),
+        (("--gpus=4", "--exclusive"), 4, {"LAUNCHER": "mpirun"}),
     ],
     ids=["GPUs a node", "GPUs a task", "four ranks", "mpirun"],
 )
@@ -125,7 +125,7 @@ def test_every_rank_finds_its_place_and_takes_a_gpu_of_its_own(cluster, project,
 
 @pytest.mark.parametrize(
     ("resources", "ranks"),
-    [((), 8), (("--ntasks-per-node=2", "--gpus-per-node=2", "--gpus-per-task=1"), 4)],
+    [(("--gres=gpu:4",), 8), (("--ntasks-per-node=2", "--gpus-per-node=2", "--gpus-per-task=1"), 4)],
     ids=["8 ranks", "4 ranks"],
 )
 def test_mnist_goes_from_submission_to_accuracy(cluster, project, digits, resources, ranks):

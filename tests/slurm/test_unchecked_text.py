@@ -15,6 +15,7 @@ SHELL = sorted(path for folder in ("slurm", "containers") for path in (REPOSITOR
 ALLOWED = {
     'source "$common"': "the templates' own file",
     'source "$HPC_TRAIN/slurm/container.sh"': "the templates' own file",
+    'source "$HPC_TRAIN/slurm/ranks.sh"': "the templates' own file",
     'source "$site"': "the site's settings are code, as their first lines say",
     '. "$project/containers/lend.sh"': "a file beside the script",
     '[ ! -f "$lent/environment" ] || . "$lent/environment"': "written by lend.sh, with %q",

@@ -1,6 +1,7 @@
 """The jobs of a study as jobs of Slurm: submitting them, and waiting until they have ended."""
 
 import os
+import re
 import shlex
 import subprocess
 import time
@@ -62,7 +63,9 @@ def submit(study: Path, job: Job, words: Sequence[str], ranks_per_node: int, opt
     """
     nodes, tasks = shape(job.ranks, ranks_per_node)
     command = ["sbatch", "--parsable", f"--job-name={study.absolute().name}-{job.name}", f"--nodes={nodes}"]
-    command += [f"--ntasks-per-node={tasks}", f"--gpus-per-node={tasks}", f"--output={study / job.name}.log"]
+    command += [f"--ntasks-per-node={tasks}", f"--output={study / job.name}.log"]
+    # One form of asking for GPUs may contradict another.
+    command += [] if re.search(r"(^|\s)--(gpus|gres|exclusive)", options) else [f"--gpus-per-node={tasks}"]
     command += [f"--dependency=afterany:{after}"] if after else []
     command += [*shlex.split(options), str(template()), *words, *job.options, "--output", str(study / job.file)]
     try:
