@@ -41,13 +41,16 @@ def parse(options: type, prog: str, args: Sequence[str] | None = None):
 
 
 def _read(options: type, prog: str, args: Sequence[str] | None):
-    words = sys.argv[1:] if args is None else args
+    words = list(sys.argv[1:] if args is None else args)
     if help_page.wanted(words):
         help_page.show(options, prog, words)
         sys.exit(0)
     import tyro
 
-    return tyro.cli(options, prog=prog, args=args)
+    # Their values begin with dashes, as options do.
+    for at in [at for at, word in enumerate(words[:-1]) if word in ("--sbatch", "--scheduler-options")][::-1]:
+        words[at : at + 2] = [f"{words[at]}={words[at + 1]}"]
+    return tyro.cli(options, prog=prog, args=words)
 
 
 @while_read()

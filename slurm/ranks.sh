@@ -135,6 +135,7 @@ launcher_options() { # sets launcher: the words of $1, and the options that this
       [ -n "$placed" ] && launcher+=(--host "$placed" --map-by slot) || launcher+=(--map-by "ppr:$ranks_a_node:node")
       [ "$(id -u)" != 0 ] || launcher+=(--allow-run-as-root)
       ;;
+    ibrun*) launcher+=(-n "$ranks") ;; # of TACC
     *) # MPICH, Intel MPI
       launcher+=(-n "$ranks")
       [ -n "$placed" ] && launcher+=(-hosts "$placed") || launcher+=(-ppn "$ranks_a_node")
@@ -158,12 +159,15 @@ launchers() { # those that may be right here, one a line, first the site's own c
 
 choose_launcher() { # LAUNCHER, or the first under which the ranks find each other, as the doctor checks
   local candidates=("${LAUNCHER:-}") candidate answer works known before='' memory
-  # What was right for a cluster and environment is tried first.
+  # What was right before for a cluster and environment is tried first, then what the site's file prefers.
   memory=${XDG_CACHE_HOME:-$HOME/.cache}/hpc-train/launchers known="${SLURM_CLUSTER_NAME:-}|$environment|${MODULES:-}|"
   if [ -z "${LAUNCHER:-}" ]; then
-    mapfile -t candidates < <(launchers)
     before=$(grep -sF "$known" "$memory" | tail -n 1)
     before=${before#"$known"}
+    mapfile -t candidates < <({
+      [ -n "$placed" ] || echo "${PREFERRED_LAUNCHER:-}"
+      launchers
+    } | awk 'NF && !seen[$0]++')
     [[ -z $before || " ${candidates[*]} " != *" $before "* ]] || candidates=("$before" "${candidates[@]}")
   fi
   for candidate in "${candidates[@]}"; do

@@ -82,6 +82,8 @@ class Shape:
     cpus: int = 64
     gpu_type: str = ""
     """Such as v100-32; by default GPUs have no type."""
+    features: str = "gpu"
+    """Of every node, for --constraint."""
     mpi_default: str = "none"
     job_submit: str = ""
     """The text of job_submit.lua, which accepts, changes or refuses jobs."""

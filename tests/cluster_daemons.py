@@ -109,8 +109,8 @@ def write_configuration(folder: Path, shape: dict, own_names: bool) -> None:
         name, address = (f"node{number}", f"127.0.1.{number}") if own_names else (socket.gethostname(), "127.0.0.1")
         hosts.append(f"127.0.1.{number} node{number}\n")
         lines.append(
-            f"NodeName=node{number} NodeHostname={name} NodeAddr={address} Port={node_port} "
-            f"CPUs={shape['cpus']} RealMemory=256000 Gres=gpu:{kind}{shape['gpus'][number - 1]}\n"
+            f"NodeName=node{number} NodeHostname={name} NodeAddr={address} Port={node_port} CPUs={shape['cpus']} "
+            f"RealMemory=256000 Gres=gpu:{kind}{shape['gpus'][number - 1]} Features={shape['features']}\n"
         )
         last = shape["gpus"][number - 1] - 1
         typed = f"Type={shape['gpu_type']} " if kind else ""

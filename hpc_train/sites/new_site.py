@@ -1,0 +1,113 @@
+"""`hpc-train submit --new-site`: asks Slurm what it has, and writes a first file of the site."""
+
+import collections
+import datetime
+import re
+import shutil
+import subprocess
+
+from hpc_train.console import say
+from hpc_train.errors import UserError
+from hpc_train.files.whole import atomic_path
+from hpc_train.sites.site import KNOWN, OWN, read
+
+_WANTED = re.compile(r"(?i)^[^\s:]*(mpi|cuda|nccl|tensorflow|horovod)[^\s:]*$")
+
+
+def write() -> None:
+    """Ask Slurm, and write slurm/site.toml.
+
+    Raises:
+        UserError: there is no Slurm here, it has no GPUs, or the file is there already.
+    """
+    if OWN.exists():
+        raise UserError(f"there is a {OWN} already: edit it, or move it away")
+    if not shutil.which("sinfo"):
+        other = f"copy {KNOWN}/polaris.toml to {OWN} and edit it where the site has PBS"
+        raise UserError(f"--new-site asks Slurm, and there is no sinfo here: run it on a login node, or {other}")
+    found = partitions(_asked("sinfo", "-h", "-o", "%R|%G|%c|%l|%D"))
+    if not found:
+        raise UserError("--new-site: sinfo shows no partition with GPUs (Gres gpu)")
+    text = describe(found, _asked("scontrol", "show", "config"), _asked("bash", "-lc", "module -t avail 2>&1"))
+    read(text, OWN)
+    try:
+        OWN.parent.mkdir(exist_ok=True)
+        with atomic_path(OWN) as temporary:
+            temporary.write_text(text)
+    except OSError as error:
+        raise UserError(f"cannot write {OWN}: {error.strerror}") from error
+    say(f"wrote {OWN} from what Slurm says here: {', '.join(found)}")
+    say("next: correct it by the site's own page, then try `hpc-train submit mnist --dry-run -- --data DIR`")
+
+
+def partitions(told: str) -> dict[str, dict]:
+    """The partitions with GPUs.
+
+    Args:
+        told: lines of sinfo, PARTITION|GRES|CPUS|TIMELIMIT|NODES.
+
+    Returns:
+        For each name the keys of a `Partition`: of its most frequent kind of node.
+    """
+    kinds: dict[str, collections.Counter] = {}
+    for line in told.splitlines():
+        name, gres, cpus, limit, nodes = (*line.split("|"), "", "", "", "")[:5]
+        gpus = re.findall(r"gpu:(?:([^:(,]+):)?(\d+)", gres)
+        count, cores = sum(int(number) for _, number in gpus), re.match(r"\d+", cpus)
+        if count and cores:
+            kind = (count, int(cores[0]), limit, tuple(sorted({kind for kind, _ in gpus if kind})))
+            kinds.setdefault(name, collections.Counter())[kind] += int(nodes or 1)
+    found = {}
+    for name, counted in kinds.items():
+        (count, cores, limit, _), _ = counted.most_common(1)[0]
+        types = [kind for (*_, names), _ in counted.most_common() for kind in names]
+        most = {"most_time": limit} if re.fullmatch(r"(\d+-)?\d+:\d\d:\d\d", limit) else {}
+        found[name] = {"gpus_a_node": count, "cores_a_node": cores, "types": list(dict.fromkeys(types)), **most}
+    return found
+
+
+def describe(found: dict[str, dict], config: str, modules: str) -> str:
+    """The text of a site's file.
+
+    Args:
+        found: see `partitions`.
+        config: what `scontrol show config` prints.
+        modules: what `module -t avail` prints.
+    """
+    settings = dict(re.findall(r"(?m)^(ClusterName|MpiDefault|JobRequeue|SLURM_VERSION) *= *(\S+)", config))
+    names = sorted({line for line in modules.split() if _WANTED.match(line)})
+    typed = any(one["types"] for one in found.values())
+    lines = [
+        "# Written by `hpc-train submit --new-site`: correct it by the site's own page.",
+        *(f"# Slurm says {name} = {value}" for name, value in settings.items()),
+        f"title = {_text(settings.get('ClusterName', 'my cluster'))}",
+        'scheduler = "slurm"',
+        f"read = {datetime.date.today()}",
+        "# The option that asks for GPUs: --gpus-per-node={type}:{gpus_a_node}, --gres=gpu:{type}:{gpus_a_node},",
+        "# --gpus={type}:{gpus}, --gpus-per-task=1, or an empty text where nodes come with theirs.",
+        f"gpus = {_text('--gpus-per-node={type}:{gpus_a_node}' if typed else '--gpus-per-node={gpus_a_node}')}",
+        f"# Modules here: {' '.join(names) or 'none found'}",
+        'modules = ""',
+    ]
+    for name, one in found.items():
+        quoted = name if re.fullmatch(r"[\w-]+", name) else _text(name)
+        lines += ["", f"[partitions.{quoted}]"]
+        lines += [f"{key} = {_value(value)}" for key, value in one.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _value(value) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_text, value))}]"
+    return str(value) if isinstance(value, int) else _text(value)
+
+
+def _text(value: str) -> str:
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _asked(*command: str) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise UserError(f"--new-site: `{' '.join(command)}` does not answer ({error})") from error

@@ -1,0 +1,61 @@
+"""Clusters that ask of jobs what sites do by their public pages: partitions, GPUs and their types, refusals."""
+
+import cluster
+
+from hpc_train.sites.site import Site, find
+
+# What the pages say that a job is refused for; the words of the answers are ours.
+_LUA = """
+function slurm_job_submit(job, partitions, user)
+  local gpus = (job.tres_per_node or '') .. (job.tres_per_job or '') .. (job.tres_per_task or '')
+  %s
+  return slurm.SUCCESS
+end
+function slurm_job_modify(job, record, partitions, user) return slurm.SUCCESS end
+return slurm.SUCCESS
+"""
+
+
+def _refuse(condition: str, why: str) -> str:
+    return f"if {condition} then slurm.log_user('{why}'); return slurm.ERROR end\n  "
+
+
+_WITHOUT_GPUS = _refuse("gpus == ''", "give the GPUs")
+RULES = {
+    "bridges2": _WITHOUT_GPUS
+    + _refuse("job.partition == 'GPU' and not (job.tres_per_job or ''):match(':%d*[08642]$')", "GPU has whole nodes"),
+    "perlmutter": _WITHOUT_GPUS
+    + _refuse("job.features ~= 'gpu' or not job.account", "Job request does not match any supported policy."),
+    "lonestar6": _refuse("gpus ~= ''", "this option is not supported"),
+    "vista": _refuse("gpus ~= ''", "this option is not supported"),
+    "mahti": _refuse("not (job.tres_per_node or ''):match('gpu:a100:')", "give --gres=gpu:a100:N")
+    + _refuse("not job.account", "the account is missing"),
+    "roihu": _refuse("not (job.tres_per_node or ''):match('gpu:gh200:')", "give --gres=gpu:gh200:N")
+    + _refuse("not job.account", "the account is missing"),
+    "juwels": _WITHOUT_GPUS + _refuse("not job.account", "the account is missing"),
+    "lumi": _WITHOUT_GPUS + _refuse("not job.account", "the account is missing"),
+    "frontier": _refuse("not job.account", "the account is missing"),
+    "alps": _refuse("not (job.tres_per_task or ''):match('gpu')", "each rank would take the first GPU"),
+}
+# The launcher that `srun` takes by default; of Cray's own plugin hpc-train cannot know what it would do.
+DEFAULTS = {"perlmutter": "pmi2", "alps": "pmi2", "mahti": "pmi2", "roihu": "pmi2"}
+
+
+def fake(name: str) -> tuple[Site, cluster.Cluster]:
+    """The site of a name, and a cluster of two nodes like its own."""
+    site = find(name)
+    first = site.partitions[0]
+    partitions = [
+        f"PartitionName={one.name} Nodes=ALL DefaultTime=5 MaxTime={one.most_time or 'INFINITE'}"
+        f" OverSubscribe={'EXCLUSIVE' if one.whole_nodes else 'NO'}"
+        for one in site.partitions
+        if one.name != "batch"  # a test cluster's own
+    ]
+    return site, cluster.Cluster(
+        gpus=(first.gpus_a_node,) * 2,
+        cpus=first.cores_a_node,
+        gpu_type=first.types[0] if first.types else "",
+        mpi_default=DEFAULTS.get(name, "none"),
+        job_submit=_LUA % RULES[name],
+        conf=tuple(partitions),
+    )
