@@ -139,5 +139,6 @@ def row(facts: Facts) -> dict:
         "takes": facts.takes,
         "bus": facts.bus,
         "cpus": facts.cpus,
+        "numa": {"cpus": facts.numa.cpus, "gpu": facts.numa.gpu},
         "threads": facts.threads,
     }
