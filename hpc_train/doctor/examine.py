@@ -179,7 +179,7 @@ class Examination:
 
     def _facts(self, world: World, places: tuple[Place | None, Place | None], with_tensorflow: bool) -> Facts:
         shown, seen, bus = visible(), 0, None
-        buses, no_driver = gpus.driver()
+        buses, no_driver, cuda = gpus.driver()
         if with_tensorflow:
             seen = gpus.pin(world)
         index, name, problem = gpus.take(shown, seen, world)
@@ -204,13 +204,17 @@ class Examination:
             local=places[1],
             network=None if world.local_rank else network.look(nccl, world.nodes),
             numa=affinity.look(bus, cpus["mask"]),
+            driver=gpus.release(),
+            driver_cuda=cuda,
         )
 
     def _gpus(self, everybody: list[Facts], alone: bool = False) -> None:
         import tensorflow as tf
 
+        built = tf.sysconfig.get_build_info().get("cuda_version", "")
+        old = gpus.judge_driver(everybody, built)
         cuda = tf.test.is_built_with_cuda()
-        self.send(gpus.judge(everybody, cuda, software.has_nccl(), container(), alone))
+        self.send(old or gpus.judge(everybody, cuda, software.has_nccl(), container(), alone))
 
     def _network(self, everybody: list[Facts]) -> None:
         if near := affinity.judge(everybody):

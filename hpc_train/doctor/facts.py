@@ -82,6 +82,10 @@ class Facts:
     network: Network | None = None
     """Set on the first rank of a node."""
     numa: Numa = Numa()
+    driver: str = ""
+    """Version of the NVIDIA driver."""
+    driver_cuda: int = 0
+    """The newest CUDA that the driver knows, 1000 x major + 10 x minor; 0 if it shows no GPU."""
 
     @property
     def cpus(self) -> int:
