@@ -137,8 +137,12 @@ def look(nccl: bool, nodes: int, root: Path = ROOT, env: Mapping[str, str] = os.
             measured = "; at CSCS that was 5 instead of 123 GB/s" if kind == SLINGSHOT else ""
             value = f"{_text(here)}, but NCCL uses sockets: {choice.reason}{measured}"
             problems.append(Finding(NAME, slow, value, choice.how))
-        by = f", by its plugin {choice.plugin}" if choice.plugin else ""
-        takes = f"NCCL: {_text(here)}{by}" if here and not choice.reason else f"NCCL: sockets ({takes})"
+        sockets, plugin = f"sockets ({takes})", f"its plugin {choice.plugin}"
+        if choice.plugin and not here:
+            takes = f"NCCL: {plugin}, or else {sockets}"
+        else:
+            by = f", by {plugin}" if choice.plugin else ""
+            takes = f"NCCL: {sockets if choice.reason else _text(here) + by}"
     for value, how in [*_absent(here, interfaces, env), *_left_out(here, interfaces, env)]:
         # NCCL's plugin for Slingshot asks libfabric, too.
         too = nccl and kind == SLINGSHOT and value.startswith("FI_PROVIDER")
@@ -170,8 +174,6 @@ def _nccl(here: list[Card], interfaces: set[str], root: Path, env: Mapping[str, 
     if chosen.lower() == "ib":
         reason, how = _over_infiniband(here, root, env)
         return _Choice("", reason and f"NCCL_NET=IB, but {reason}", how, fails=bool(reason))
-    if not here and chosen.lower() in ("", "socket"):
-        return _Choice()
     if chosen.lower() == "socket":
         return _Choice("", "NCCL_NET=Socket is set", "unset NCCL_NET")
     asked = env.get("NCCL_NET_PLUGIN") or "libnccl-net.so"

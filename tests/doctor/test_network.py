@@ -176,8 +176,12 @@ def test_a_network_that_no_plugin_has_makes_nccl_fail(tmp_path):
     root, folder = slingshot(tmp_path, 0), tmp_path / "plugins"
     env = {"LD_LIBRARY_PATH": str(folder)}
     only(found(root, nodes=1, NCCL_NET="AWS Libfabric", **env), "wrong", "NCCL fails", "does not load")
-    only(found(machine(tmp_path / "plain", {}), NCCL_NET="AWS Libfabric", **env), "wrong", "NCCL fails")
+    plain = machine(tmp_path / "plain", {})
+    only(found(plain, NCCL_NET="AWS Libfabric", **env), "wrong", "NCCL fails")
     library(folder / "libnccl-net.so", "AWS Libfabric")
+    # Clouds have networks of their own, of which only their plugin knows.
+    for choice in ({}, {"NCCL_NET": "AWS Libfabric"}):
+        only(found(plain, **env, **choice), "ok", f"NCCL: its plugin {folder}/libnccl-net.so, or else sockets")
     for name in ("AWS Libfabric", "aws libfabric"):
         only(found(root, NCCL_NET=name, **env), "ok", "NCCL: Slingshot")
     # The quotes that a script put around the name are part of it.
