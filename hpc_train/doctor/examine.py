@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc_train.doctor import allreduce, gpus, mpi, placement, software, storage
+from hpc_train.doctor import affinity, allreduce, gpus, mpi, network, placement, software, storage
 from hpc_train.doctor.container import container
 from hpc_train.doctor.facts import Facts, Place, cpu_facts
 from hpc_train.doctor.findings import Finding, Lost, Table
@@ -145,9 +145,10 @@ class Examination:
         """Check this process alone, if the ranks have not found each other."""
         own = [self._facts(World(), places, with_tensorflow=world is not None)]
         if world is not None:
-            self.send(gpus.judge(own, _cuda(), software.has_nccl(), container(), alone=True))
+            self._gpus(own, alone=True)
         if self.launcher.size == 1:
             self.send(placement.judge_cpus(own))
+        self._network(own)
         self._storage(own)
         self.send(Table([gpus.row(facts) for facts in own]))
         self.send(Finding("all-reduce", "note", "not tried: the ranks have not found each other"))
@@ -160,8 +161,9 @@ class Examination:
         self._doing("gathering what the ranks see (hvd.allgather)")
         everybody = gather_objects(own)
         self.send(placement.judge_world(self.launcher, world.size, everybody, family))
-        self.send(gpus.judge(everybody, _cuda(), software.has_nccl(), container()))
+        self._gpus(everybody)
         self.send(placement.judge_cpus(everybody))
+        self._network(everybody)
         if self._prints:
             self._storage(everybody)
         self.send(Table([gpus.row(facts) for facts in everybody]))
@@ -177,12 +179,14 @@ class Examination:
 
     def _facts(self, world: World, places: tuple[Place | None, Place | None], with_tensorflow: bool) -> Facts:
         shown, seen, bus = visible(), 0, None
-        buses, no_driver = gpus.driver()
+        buses, no_driver, cuda = gpus.driver()
         if with_tensorflow:
             seen = gpus.pin(world)
         index, name, problem = gpus.take(shown, seen, world)
         if seen and index is not None and index < len(buses):
             bus = buses[index]
+        cpus = cpu_facts(world)
+        nccl = with_tensorflow and software.has_nccl()
         return Facts(
             rank=world.rank,
             host=node_name(),
@@ -195,10 +199,28 @@ class Examination:
             bus=bus,
             problem=problem,
             no_driver=no_driver,
-            **cpu_facts(world),
+            **cpus,
             data=places[0],
             local=places[1],
+            network=None if world.local_rank else network.look(nccl, world.nodes),
+            numa=affinity.look(bus, cpus["mask"]),
+            driver=gpus.release(),
+            driver_cuda=cuda,
         )
+
+    def _gpus(self, everybody: list[Facts], alone: bool = False) -> None:
+        import tensorflow as tf
+
+        built = tf.sysconfig.get_build_info().get("cuda_version", "")
+        old = gpus.judge_driver(everybody, built)
+        cuda = tf.test.is_built_with_cuda()
+        self.send(old or gpus.judge(everybody, cuda, software.has_nccl(), container(), alone))
+
+    def _network(self, everybody: list[Facts]) -> None:
+        if near := affinity.judge(everybody):
+            self.send(near)
+        for finding in network.judge({facts.host: facts.network for facts in everybody if facts.network}):
+            self.send(finding)
 
     def _storage(self, everybody: list[Facts]) -> None:
         size = None
@@ -219,9 +241,3 @@ def _finalize() -> None:
     from mpi4py import MPI
 
     MPI.Finalize()
-
-
-def _cuda() -> bool:
-    import tensorflow as tf
-
-    return tf.test.is_built_with_cuda()

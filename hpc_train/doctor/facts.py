@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 
+from hpc_train.doctor.findings import Finding
 from hpc_train.parallel.world import World, threads_per_rank
 
 
@@ -21,6 +22,29 @@ class Place:
     """Bytes of staged copies that are there already."""
     locks: str = ""
     """Result of trying HDF5's file lock: works, held, hangs, or the name of an error."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """The network as one node sees it."""
+
+    kind: str
+    """Of its fast cards; empty without one."""
+    takes: str
+    """The network that would be taken, in words."""
+    problems: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True)
+class Numa:
+    """Where a rank is on its node."""
+
+    cpus: tuple[int, ...] = ()
+    """NUMA nodes of the CPUs that it may run on."""
+    gpu: int = -1
+    """NUMA node of its GPU; -1 if not known."""
+    left_out: str = ""
+    """The variable that keeps NCCL from the card on that NUMA node, in words."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +79,13 @@ class Facts:
     """Set on the first rank of a node."""
     local: Place | None = None
     """Set on the first rank of a node."""
+    network: Network | None = None
+    """Set on the first rank of a node."""
+    numa: Numa = Numa()
+    driver: str = ""
+    """Version of the NVIDIA driver."""
+    driver_cuda: int = 0
+    """The newest CUDA that the driver knows, 1000 x major + 10 x minor; 0 if it shows no GPU."""
 
     @property
     def cpus(self) -> int:

@@ -1,7 +1,10 @@
 """GPUs: which Slurm gave, which the driver and TensorFlow see, and which one a rank takes."""
 
 import ctypes
+import re
+from pathlib import Path
 
+from hpc_train.doctor import network
 from hpc_train.doctor.facts import Facts
 from hpc_train.doctor.findings import Finding, some, unless_sealed
 from hpc_train.errors import UserError
@@ -10,6 +13,8 @@ from hpc_train.parallel.world import World, choose_gpu, shared_gpus
 from hpc_train.requirements import BUILD, pip_install
 
 NAME = "GPUs"
+# The oldest driver for each CUDA (NVIDIA, "CUDA Compatibility", minor version compatibility).
+_OLDEST = {11: 450, 12: 525, 13: 580}
 
 
 def take(shown: list[str] | None, seen: int, world: World) -> tuple[int | None, str | None, str]:
@@ -32,15 +37,21 @@ def take(shown: list[str] | None, seen: int, world: World) -> tuple[int | None, 
     return mine, shown[mine] if shown else str(mine), ""
 
 
-def driver() -> tuple[list[str], str]:
-    """The PCI bus ids of the GPUs that CUDA's driver shows this process, and the reason if it shows none."""
+def driver() -> tuple[list[str], str, int]:
+    """The GPUs that CUDA's driver shows this process.
+
+    Returns:
+        Their PCI bus ids, the reason if there is none, and the newest CUDA that the driver knows (1000 x major + 10 x
+        minor; 0 if there is none).
+    """
     try:
         cuda = ctypes.CDLL("libcuda.so.1")
     except OSError:
-        return [], "no NVIDIA driver (libcuda.so.1)"
+        return [], "no NVIDIA driver (libcuda.so.1)", 0
     if status := cuda.cuInit(0):
-        return [], f"the NVIDIA driver finds no GPU (cuInit: error {status})"
-    count = ctypes.c_int()
+        return [], f"the NVIDIA driver finds no GPU (cuInit: error {status})", 0
+    count, version = ctypes.c_int(), ctypes.c_int()
+    cuda.cuDriverGetVersion(ctypes.byref(version))
     cuda.cuDeviceGetCount(ctypes.byref(count))
     text = ctypes.create_string_buffer(32)
     buses = []
@@ -49,7 +60,34 @@ def driver() -> tuple[list[str], str]:
         cuda.cuDeviceGet(ctypes.byref(device), index)
         cuda.cuDeviceGetPCIBusId(text, len(text), device)
         buses.append(text.value.decode())
-    return buses, "" if buses else "the NVIDIA driver shows no GPU"
+    return (buses, "", version.value) if buses else ([], "the NVIDIA driver shows no GPU", 0)
+
+
+def release(root: Path = network.ROOT) -> str:
+    """The version of the NVIDIA driver that the kernel has loaded; empty without one."""
+    found = re.search(r"Kernel Module .*?(\d+\.\d[.\d]*) ", network.read(root / "proc/driver/nvidia/version"))
+    return found[1] if found else ""
+
+
+def judge_driver(everybody: list[Facts], built: str) -> Finding | None:
+    """A driver that is too old for TensorFlow; None where none is. Within a major version of CUDA any driver will do.
+
+    Args:
+        everybody: facts of each rank.
+        built: the version of CUDA that TensorFlow is built for; empty for a CPU build.
+    """
+    number = re.match(r"\d+", built)
+    major = int(number[0]) if number else 0
+    old = [facts for facts in everybody if 0 < facts.driver_cuda // 1000 < major]
+    if not old:
+        return None
+    where = "" if len(old) == len(everybody) else f" on {some(sorted({facts.host for facts in old}))}"
+    knows = f"CUDA {old[0].driver_cuda // 1000}.{old[0].driver_cuda % 1000 // 10}"
+    name = f"the NVIDIA driver {old[0].driver}".rstrip()
+    value = f"TensorFlow is built for CUDA {built}, but {name}{where} knows no more than {knows}"
+    newer = f"driver {_OLDEST[major]} or newer" if major in _OLDEST else "a newer driver"
+    how = f"take nodes with {newer}, or load the site's module for cuda-compat of CUDA {major}"
+    return Finding(NAME, "wrong", value, how)
 
 
 def pin(world: World) -> int:
@@ -139,5 +177,6 @@ def row(facts: Facts) -> dict:
         "takes": facts.takes,
         "bus": facts.bus,
         "cpus": facts.cpus,
+        "numa": {"cpus": facts.numa.cpus, "gpu": facts.numa.gpu},
         "threads": facts.threads,
     }

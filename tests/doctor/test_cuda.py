@@ -57,6 +57,13 @@ def test_tensorflow_opens_every_library_and_takes_a_gpu(tmp_path):
     assert "seen 1" in run(images.LIST_GPUS, LD_LIBRARY_PATH=str(tmp_path))
 
 
+def test_the_driver_is_asked_for_its_gpus_and_its_newest_cuda(tmp_path):
+    images.mock_driver(tmp_path)
+    ask = "from hpc_train.doctor import gpus; print(gpus.driver())"
+    # What tests/driver.c answers.
+    assert run(ask, LD_LIBRARY_PATH=str(tmp_path)) == "(['0000:00:00.0'], '', 12040)\n"
+
+
 def test_a_library_that_does_not_load_is_named_with_a_remedy():
     reason = "libcudnn.so.9: cannot open shared object file: No such file or directory"
     found = software.judge_cuda([reason, "libnccl.so.2: no"], "")

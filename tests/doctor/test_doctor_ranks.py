@@ -240,6 +240,48 @@ def test_gpus_that_tensorflow_does_not_see_are_wrong_and_the_cause_is_named():
     assert "on node7" in gpus.judge(one, True, True, "").value
 
 
+@pytest.mark.parametrize(
+    ("built", "driver", "newest", "words", "oldest"),
+    [
+        ("12.5.1", "470.82.01", 11040, "no more than CUDA 11.4", "driver 525 or newer"),
+        ("13.0", "575.51.03", 12090, "no more than CUDA 12.9", "driver 580 or newer"),
+        ("11.8", "440.33.01", 10020, "no more than CUDA 10.2", "driver 450 or newer"),
+        ("14.0", "580.65.06", 13000, "no more than CUDA 13.0", "a newer driver"),
+    ],
+)
+def test_a_driver_of_an_older_cuda_is_wrong(built, driver, newest, words, oldest):
+    old = ranks(8, 2, seen=4, driver=driver, driver_cuda=newest)
+    found = gpus.judge_driver(old, built)
+    assert (found.what, found.verdict) == ("GPUs", "wrong")
+    assert found.value == f"TensorFlow is built for CUDA {built}, but the NVIDIA driver {driver} knows {words}"
+    assert (oldest in found.remedy, "cuda-compat" in found.remedy) == (True, True)
+    mixed = [dataclasses.replace(one, driver_cuda=99000) if one.host == "node1" else one for one in old]
+    assert f"driver {driver} on node2 knows" in gpus.judge_driver(mixed, built).value
+
+
+@pytest.mark.parametrize(
+    ("built", "newest"), [("12.5.1", 12000), ("12.5.1", 12080), ("12.5.1", 13000), ("", 11040), ("12.5.1", 0)]
+)
+def test_a_driver_of_the_same_or_a_newer_cuda_or_none_is_not_too_old(built, newest):
+    assert gpus.judge_driver(ranks(2, driver="1.2", driver_cuda=newest), built) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.82.01  Wed Oct 27 21:21:55 UTC 2021", "470.82.01"),
+        ("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  535.104.05  Release Build", "535.104.05"),
+        ("NVRM version: NVIDIA UNIX Open Kernel Module for aarch64  580.65.06  Release Build", "580.65.06"),
+        ("GCC version:  gcc version 9.3.0", ""),
+    ],
+)
+def test_the_drivers_version_is_read_from_proc(tmp_path, text, version):
+    assert gpus.release(tmp_path) == ""
+    (tmp_path / "proc/driver/nvidia").mkdir(parents=True)
+    (tmp_path / "proc/driver/nvidia/version").write_text(f"{text}\nGCC version:  gcc version 12.2.0 (Debian)\n")
+    assert gpus.release(tmp_path) == version
+
+
 def test_each_rank_has_a_gpu_of_its_own_or_it_is_wrong():
     own = [rank(i, 1, 2, visible=["0", "1"], given=2, seen=2, takes=str(i), bus=f"0000:0{i}:00.0") for i in range(2)]
     assert gpus.judge(own, True, True, "").verdict == "ok"

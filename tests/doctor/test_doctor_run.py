@@ -79,8 +79,8 @@ def test_without_horovod_it_says_so_and_checks_the_rest(tmp_path):
     assert (found["Horovod"]["verdict"], found["Horovod"]["remedy"]) == ("wrong", "hpc-train build-horovod")
     assert (found["data"]["verdict"], "no such file" in found["data"]["value"]) == ("wrong", True)
     assert found["Python"]["verdict"] == "ok"
-    assert {"CPUs", "local storage"} <= set(found)
-    assert [row["rank"] for row in printed["ranks"]] == [0]
+    assert {"CPUs", "network", "local storage"} <= set(found)
+    assert [(row["rank"], set(row["numa"])) for row in printed["ranks"]] == [(0, {"cpus", "gpu"})]
 
 
 def test_a_mistaken_option_is_one_line():
