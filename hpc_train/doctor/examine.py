@@ -32,6 +32,8 @@ class Examination:
         family, one_mpi = self._mpi()
         self.send(placement.launcher_finding(self.launcher))
         self.send(placement.slurm_finding())
+        if self._prints and (site := placement.site_finding()):
+            self.send(site)
         if home := placement.home_finding():
             self.send(home)
         shared = placement.shared_memory_finding(self.launcher)

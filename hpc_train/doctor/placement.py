@@ -7,9 +7,12 @@ from dataclasses import replace
 
 from hpc_train.doctor.facts import Facts
 from hpc_train.doctor.findings import Finding, plural, some
+from hpc_train.errors import UserError
 from hpc_train.parallel import shared_memory
 from hpc_train.parallel.launcher import GLOO, Launcher, wrong_size
 from hpc_train.requirements import BUILD
+from hpc_train.sites.new_site import misfits
+from hpc_train.sites.site import OWN, find
 
 
 def launcher_finding(launcher: Launcher, env: Mapping[str, str] = os.environ) -> Finding:
@@ -82,6 +85,20 @@ def judge_world(
         how = "spread the ranks (mpirun -ppn, srun --ntasks-per-node), or request fewer nodes"
         return Finding("world", "note", f"{value}; the job has {nodes} nodes", how)
     return Finding("world", "ok", value)
+
+
+def site_finding() -> Finding | None:
+    """Whether the site's file fits the cluster; None where there is no slurm/site.toml here, or no Slurm."""
+    if not OWN.is_file():
+        return None
+    try:
+        site = find("")
+        wrong = misfits(site)
+    except UserError as error:
+        return Finding("site", "wrong", str(error), f"correct {OWN}")
+    if wrong:
+        return Finding("site", "wrong", f"{OWN} does not fit this cluster: {'; '.join(wrong)}", f"correct {OWN}")
+    return Finding("site", "ok", f"{OWN}: {site.title}")
 
 
 def judge_cpus(everybody: list[Facts]) -> Finding:

@@ -9,7 +9,7 @@ import subprocess
 from hpc_train.console import say
 from hpc_train.errors import UserError
 from hpc_train.files.whole import atomic_path
-from hpc_train.sites.site import KNOWN, OWN, read
+from hpc_train.sites.site import KNOWN, OWN, Site, read
 
 _WANTED = re.compile(r"(?i)^[^\s:]*(mpi|cuda|nccl|tensorflow|horovod)[^\s:]*$")
 
@@ -38,6 +38,25 @@ def write() -> None:
         raise UserError(f"cannot write {OWN}: {error.strerror}") from error
     say(f"wrote {OWN} from what Slurm says here: {', '.join(found)}")
     say("next: correct it by the site's own page, then try `hpc-train submit mnist --dry-run -- --data DIR`")
+
+
+def misfits(site: Site) -> list[str]:
+    """What a site's file says otherwise than Slurm does here; empty where there is no Slurm."""
+    if site.scheduler != "slurm" or not shutil.which("sinfo"):
+        return []
+    found = partitions(_asked("sinfo", "-h", "-o", "%R|%G|%c|%l|%D"))
+    wrong = []
+    for one in site.partitions if found else ():
+        here = found.get(one.name)
+        if here is None and "{partition}" in site.partition and "--partition" in site.partition:
+            wrong.append(f"no partition {one.name} with GPUs, but {', '.join(found)}")
+        elif here and here["gpus_a_node"] != one.gpus_a_node:
+            wrong.append(f"{one.name}: {here['gpus_a_node']} GPUs a node, not {one.gpus_a_node}")
+        elif here and here["cores_a_node"] < one.cores_a_node:
+            wrong.append(f"{one.name}: {here['cores_a_node']} cores a node, not {one.cores_a_node}")
+        elif here and set(one.types) - set(here["types"]):
+            wrong.append(f"{one.name}: GPUs called {', '.join(here['types']) or 'nothing'}, not {', '.join(one.types)}")
+    return wrong
 
 
 def partitions(told: str) -> dict[str, dict]:

@@ -15,6 +15,7 @@ from launch import BIN, REPOSITORY, environment
 MNIST = ("--model", "fc", "--epochs", "2", "--batch-size", "64", "--seed", "3", "--no-histograms")
 
 
+ASK = "from hpc_train.doctor.placement import site_finding; print(site_finding().line)"
 # `make test-sites` takes all.
 ALL = "HPC_TRAIN_TEST_SITES" in os.environ
 
@@ -131,6 +132,18 @@ def test_a_new_site_is_written_from_what_slurm_says(folder):
         assert "# Slurm says MpiDefault = pmi2" in text
         again = submit(running, folder, "--new-site")
         assert (again.returncode, again.stdout.count("\n")) == (2, 1)
+        # The doctor compares it with the cluster.
+        env = {"cwd": folder, "PYTHONPATH": str(REPOSITORY)}
+        sound = running.run(sys.executable, "-c", ASK, **env)
+        assert re.fullmatch(r"site +ok +slurm/site.toml: test\n", sound.stdout), sound.stdout
+        wrong = text.replace("gpus_a_node = 4", "gpus_a_node = 8", 1).replace(
+            "[partitions.gpusmall]", "[partitions.gpu]"
+        )
+        (folder / "slurm" / "site.toml").write_text(wrong)
+        told = running.run(sys.executable, "-c", ASK, **env).stdout
+        assert "slurm/site.toml does not fit this cluster: " in told
+        assert "no partition gpu with GPUs, but batch, urgent, gpusmall" in told
+        assert "batch: 4 GPUs a node, not 8" in told
         # What it wrote is taken without --site; this site wants another form of asking for GPUs.
         (folder / "slurm" / "site.toml").write_text(text.replace("--gpus-per-node={type}", "--gres=gpu:{type}"))
         job = submit(
