@@ -37,6 +37,18 @@ RULES = {
     "frontier": _refuse("not job.account", "the account is missing"),
     "alps": _refuse("not (job.tres_per_task or ''):match('gpu')", "each rank would take the first GPU"),
 }
+# Options of sbatch as the sites' pages (docs/sites.md) write them for jobs of one rank a GPU.
+LINES = {
+    "bridges2": ("-p GPU -N 2 --gpus=v100-32:16", "-p GPU-shared --nodes=1 --gpus=v100-32:4"),
+    "perlmutter": ("-C gpu -q regular -A abc -N 2 --ntasks-per-node 4 --cpus-per-task 32 --gpus-per-node 4",),
+    "mahti": ("-p gpumedium -A abc --nodes=2 --ntasks-per-node=4 --cpus-per-task=32 --gres=gpu:a100:4",),
+    "roihu": ("-p gpularge -A abc --nodes=2 --ntasks-per-node=4 --cpus-per-task=72 --gres=gpu:gh200:4",),
+    "juwels": ("-p booster -A abc --nodes=2 --gres=gpu:4 --ntasks-per-node 4",),
+    "lumi": ("-p standard-g -A abc --nodes=2 --ntasks-per-node=8 --gpus-per-node=8",),
+    "alps": ("-p normal --nodes=2 --ntasks-per-node=4 --gpus-per-task=1",),
+    "lonestar6": ("-p gpu-a100 -N 2 --ntasks-per-node=3",),
+    "vista": ("-p gh -N 2 --ntasks-per-node=1",),
+}
 # The launcher that `srun` takes by default; of Cray's own plugin hpc-train cannot know what it would do.
 DEFAULTS = {"perlmutter": "pmi2", "alps": "pmi2", "mahti": "pmi2", "roihu": "pmi2"}
 

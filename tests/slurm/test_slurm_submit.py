@@ -9,7 +9,7 @@ import sys
 import cluster as slurm
 import kills
 import pytest
-from fake_sites import RULES, fake
+from fake_sites import LINES, RULES, fake
 from launch import BIN, REPOSITORY, environment
 
 MNIST = ("--model", "fc", "--epochs", "2", "--batch-size", "64", "--seed", "3", "--no-histograms")
@@ -36,11 +36,15 @@ def folder(tmp_path):
     return tmp_path
 
 
+def copy_templates(folder):
+    (folder / "slurm").mkdir(exist_ok=True)
+    for template in (REPOSITORY / "slurm").glob("*.sh"):
+        (folder / "slurm" / template.name).write_text(template.read_text())
+
+
 def submit(running, folder, *words):
     variables = {"HPC_TRAIN": str(folder), "PYTHONPATH": str(REPOSITORY), "MODULES": "", "VENV": sys.prefix}
-    (folder / "slurm").mkdir(exist_ok=True)
-    for shared in (REPOSITORY / "slurm").glob("*.sh"):
-        (folder / "slurm" / shared.name).write_text(shared.read_text())
+    copy_templates(folder)
     return running.run(BIN / "hpc-train", "submit", *words, cwd=folder, **variables)
 
 
@@ -67,6 +71,25 @@ def test_a_job_of_two_nodes_starts_with_a_rank_for_each_gpu(there, folder):
     assert (state, len(set(taken))) == ("COMPLETED", 2 * most), output
     assert {size for size, *_ in taken} == {str(2 * most)}
     assert "note:" not in output
+
+
+OWN_LINES = [(name, line) for name, lines in LINES.items() for line in lines]
+
+
+@pytest.mark.parametrize(("name", "line"), OWN_LINES if ALL else OWN_LINES[:2])
+def test_the_line_of_a_sites_own_page_starts_with_a_rank_for_each_gpu(name, line, folder):
+    if slurm.missing():
+        pytest.skip(slurm.missing())
+    site, running = fake(name)
+    with running:
+        copy_templates(folder)
+        variables = {"VENV": sys.prefix, "PYTHONPATH": str(REPOSITORY)}
+        number = running.submit(*line.split(), "slurm/train.sh", "where.py", "where", cwd=folder, **variables)
+        job, output = running.wait(number, 150), running.output(number)
+    taken = re.findall(r"rank \d+ of (\d+) local \d+ on (node\d) takes GPU (\d)", output)
+    used = next(one for one in site.partitions if one.name in line.split())
+    expected = used.gpus_a_node * (1 if "--nodes=1" in line else 2)
+    assert (job.state, len(set(taken))) == ("COMPLETED", expected), output
 
 
 @pytest.mark.parametrize(
