@@ -7,23 +7,21 @@ process is gone from their own machine, Slurm no longer knows its job, or that t
 
 import contextlib
 import errno
-import grp
 import json
 import os
-import pwd
 import socket
-import stat
 import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from hpc_train.console import say
 from hpc_train.errors import UserError
+from hpc_train.files.others import other_owner, other_writers
 from hpc_train.files.whole import temporary_file
 
 NAME = "owner.lock"
@@ -292,23 +290,10 @@ def _open_to(path: Path) -> str:
         status = path.stat()
     except OSError:
         return ""
-    me = os.geteuid()
-    if status.st_uid not in (me, 0):
-        return f"belongs to {_name(pwd.getpwuid, status.st_uid)}"
-    closed = f" (`chmod go-w {path}` closes it)"
-    if status.st_mode & stat.S_IWOTH:
-        return f"can be written by every user{closed}"
-    group = _name(grp.getgrgid, status.st_gid)
-    # Many systems give each user a group of that name, alone.
-    private = me and group == _name(pwd.getpwuid, me)
-    return f"can be written by the group {group}{closed}" if status.st_mode & stat.S_IWGRP and not private else ""
-
-
-def _name(find: Callable, number: int) -> str:
-    try:
-        return find(number)[0]
-    except KeyError:
-        return str(number)
+    if owner := other_owner(status):
+        return f"belongs to {owner}"
+    writers = other_writers(status)
+    return f"can be written by {writers} (`chmod go-w {path}` closes it)" if writers else ""
 
 
 def _read(path: Path) -> tuple[Owner, int] | None:

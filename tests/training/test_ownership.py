@@ -213,3 +213,13 @@ def test_a_folder_of_another_user_or_open_to_a_group_is_named(tmp_path, capsys):
     tmp_path.chmod(0o775)
     warn_of_others(tmp_path)
     assert f"can be written by the group {grp.getgrgid(65534)[0]}" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the group of root is known to be its own")
+def test_a_group_of_its_own_name_is_named_only_if_it_has_other_members(tmp_path, monkeypatch, capsys):
+    os.chown(tmp_path, 0, 0)
+    tmp_path.chmod(0o775)
+    for members, named in (([], False), (["root"], False), (["root", "eve"], True)):
+        monkeypatch.setattr(grp, "getgrgid", lambda gid, members=members: grp.struct_group(("root", "x", gid, members)))
+        warn_of_others(tmp_path)
+        assert ("can be written by the group root" in capsys.readouterr().out) == named
