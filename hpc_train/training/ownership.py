@@ -157,16 +157,7 @@ class Lock:
         try:
             own.write_text(json.dumps(asdict(self.owner)))
             own.chmod(0o644)
-            try:
-                os.link(own, self.path)
-            except FileExistsError:
-                # NFS may say so although its own first try succeeded.
-                return own.stat().st_nlink == 2
-            except OSError as error:
-                if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
-                    raise
-                return self._create(own.read_bytes())
-            return True
+            return self._place(own)
         finally:
             own.unlink(missing_ok=True)
 
@@ -176,14 +167,30 @@ class Lock:
         found = _read(self.path)
         return found is not None and found[0].token == self.owner.token
 
+    def _place(self, file: Path) -> bool:
+        """Give a file the lock's name too, unless there is a lock; without links in the file system, a copy of it."""
+        try:
+            os.link(file, self.path)
+        except FileExistsError:
+            # NFS may say so although its own first try succeeded.
+            return file.stat().st_nlink == 2
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
+                raise
+            return self._create(file.read_bytes())
+        return True
+
     def _create(self, text: bytes) -> bool:
-        """As `_link`, where the file system has no links."""
         try:
             descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         except FileExistsError:
             return False
-        with open(descriptor, "wb") as file:
-            file.write(text)
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(text)
+        except OSError:
+            self.path.unlink(missing_ok=True)
+            raise
         return True
 
     def _remove_that_of(self, dead: Owner) -> None:
@@ -195,8 +202,7 @@ class Lock:
             if moved and moved[0] != dead:
                 # Another process was faster, and this is its lock: it goes back, unless a third one came in between.
                 # Then the other one finds out at its next check.
-                with contextlib.suppress(FileExistsError):
-                    os.link(aside, self.path)
+                self._place(aside)
         except FileNotFoundError:
             pass
         finally:

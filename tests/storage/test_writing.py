@@ -47,6 +47,17 @@ try:
 except UserError as error:
     sys.exit(f"error: {error}")
 """
+OWN = """
+import sys
+from pathlib import Path
+from hpc_train.errors import UserError
+from hpc_train.training.ownership import owned
+try:
+    with owned(Path(sys.argv[1])):
+        print("owned")
+except UserError as error:
+    sys.exit(f"error: {error}")
+"""
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +105,13 @@ def test_hdf5_ends_well_whichever_write_fails(library, tmp_path, first):
     assert not list(tmp_path.iterdir())
     # 5 arrays of 10,000 numbers and one of 64,000, which hardly gets smaller.
     assert 850 < float(ended.stderr.split("about ")[1].split(" kB")[0]) < 950
+
+
+def test_a_lock_that_cannot_be_written_where_there_are_no_links_is_not_left(library, tmp_path):
+    folder = tmp_path / "run"
+    ended = run(OWN, folder, **failing.environment(library, "link,write", f"{folder}/owner.lock", "ENOTSUP"))
+    assert ended.stderr == f"error: cannot write the run folder {folder}: Operation not supported\n"
+    assert not list(folder.iterdir())
 
 
 def test_temporary_files_are_left_over_once_their_writers_have_ended(tmp_path):
