@@ -14,6 +14,7 @@ import h5py
 
 from hpc_train.data.hdf5.access import open_hdf5
 from hpc_train.data.hdf5.claims import claim_of
+from hpc_train.data.hdf5.contents import external_links_of, objects
 from hpc_train.errors import UserError
 from hpc_train.files.limits import most_bytes
 from hpc_train.units import MIB, size
@@ -128,25 +129,15 @@ def _legacy(path: Path) -> tuple[int, bytes]:
 
 def _check_weights(where: str, file: h5py.File) -> int:
     """Bytes of all data sets; UserError where they claim too much or lie in other files."""
-    total, left, seen = 0, [(file["/"], "", 0)], set()
-    while left:
-        group, path, depth = left.pop()
-        if depth > _DEEPEST_GROUP:
+    total = 0
+    # Where a group cannot be listed, Keras might still open what it holds by its name.
+    for name, item in objects(file, left_out=()):
+        if name.count("/") >= _DEEPEST_GROUP:
             raise UserError(f"{where}: has groups {_DEEPEST_GROUP} deep, which no saved model has; save it again")
-        for name in group:
-            link, here = group.get(name, getlink=True), f"{path}/{name}"
-            if isinstance(link, h5py.ExternalLink):
-                raise UserError(f"{where}: {here} is in another file, {link.filename}; do not use it")
-            if not isinstance(link, h5py.HardLink):
-                continue
-            item, address = group[name], group.id.links.get_info(name.encode()).u
-            if address in seen:
-                continue
-            seen.add(address)
-            if isinstance(item, h5py.Group):
-                left.append((item, here, depth + 1))
-            elif isinstance(item, h5py.Dataset):
-                total += _bytes_of(where, here, item)
+        if isinstance(item, h5py.Dataset):
+            total += _bytes_of(where, name, item)
+    for name, link in external_links_of(file, left_out=()).items():
+        raise UserError(f"{where}: {name} is in another file, {link.filename}; do not use it")
     if total > most_bytes(held := file.id.get_filesize()):
         raise UserError(f"{where}: {size(held)} claim to be weights of {size(total)}; save the model again")
     return total

@@ -226,6 +226,24 @@ def test_weights_in_another_file(saved, tmp_path, how, weights_only):
     refused(alone, rf"(is|are) in another file, {other}", True)
 
 
+def test_weights_in_another_file_behind_a_group_that_cannot_be_listed(tmp_path):
+    path, other = tmp_path / "net.weights.h5", str(tmp_path / "secret.h5")
+    with h5py.File(other, "w") as file:
+        file["x"] = np.ones(3)
+    with h5py.File(path, "w") as file:
+        group = file.create_group("vars")
+        for number in range(30):
+            group[f"soft{number}"] = h5py.SoftLink("/")
+        group["0"] = h5py.ExternalLink(other, "x")
+    raw = bytearray(path.read_bytes())
+    # The header of HDF5's message that tells how a group is kept, and the version of that message.
+    raw[raw.index(b"\x0a\x00\x08\x00\x01\x00\x00\x00") + 8] = 255
+    path.write_bytes(raw)
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["vars/0"], np.ones(3))
+    refused(path, "is damaged, or no Keras file", True)
+
+
 def test_weights_that_only_the_header_claims(saved):
     def claim(file):
         file.create_dataset("huge", (2**20, 2**20), "f4", chunks=(2**10, 2**10))

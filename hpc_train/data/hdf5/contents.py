@@ -77,30 +77,30 @@ def path_at(file: h5py.File, name: str) -> str:
 
 def datasets_of(file: h5py.File) -> dict[str, h5py.Dataset]:
     """All data sets of a file that can be opened, by their paths; links to elsewhere are not followed."""
-    return {path: item for path, item in _objects(file) if isinstance(item, h5py.Dataset)}
+    return {path: item for path, item in objects(file) if isinstance(item, h5py.Dataset)}
 
 
-def external_links_of(file: h5py.File) -> dict[str, h5py.ExternalLink]:
-    """All links of a file to other files, by their paths."""
+def external_links_of(file: h5py.File, left_out=UNREADABLE) -> dict[str, h5py.ExternalLink]:
+    """All links of a file to other files, by their paths; what raises an error in `left_out` is left out."""
     found = {}
-    for path, group in _objects(file):
-        for name in _names(group) if isinstance(group, h5py.Group) else ():
-            with suppress(*UNREADABLE):
+    for path, group in objects(file, left_out):
+        for name in _names(group, left_out) if isinstance(group, h5py.Group) else ():
+            with suppress(*left_out):
                 if isinstance(link := group.get(name, getlink=True), h5py.ExternalLink):
                     found[_below(path, name)] = link
     return found
 
 
-def _objects(file: h5py.File) -> Iterator[tuple[str, Any]]:
-    """(path, group or data set) of all that a file holds itself, each once, the file first."""
+def objects(file: h5py.File, left_out=UNREADABLE) -> Iterator[tuple[str, Any]]:
+    """(path, object) of all that a file holds itself, each once, itself first; errors in `left_out` leave one out."""
     # The addresses of links: HDF5's own information on an object walks its index, and crashes where that is damaged.
     seen, left = {h5py.h5g.get_objinfo(file.id).objno[0]}, [("", file)]
     while left:
         path, item = left.pop()
         yield path, item
         inside = []
-        for name in _names(item) if isinstance(item, h5py.Group) else ():
-            with suppress(*UNREADABLE):
+        for name in _names(item, left_out) if isinstance(item, h5py.Group) else ():
+            with suppress(*left_out):
                 link = item.id.links.get_info(name)
                 if link.type == h5py.h5l.TYPE_HARD and link.u not in seen:
                     inside.append((_below(path, name), item[name]))
@@ -108,10 +108,10 @@ def _objects(file: h5py.File) -> Iterator[tuple[str, Any]]:
         left += reversed(inside)
 
 
-def _names(group: h5py.Group) -> list[bytes]:
+def _names(group: h5py.Group, left_out) -> list[bytes]:
     """Names in a group, as far as they can be read."""
     names: list[bytes] = []
-    with suppress(*UNREADABLE):
+    with suppress(*left_out):
         names.extend(group.id)
     return names
 
