@@ -9,9 +9,9 @@ from hpc_train.data.catalogue.conventions import Missing
 from hpc_train.data.catalogue.layout import Layout
 from hpc_train.data.catalogue.part import Kind
 from hpc_train.data.hdf5.access import elsewhere
-from hpc_train.data.hdf5.claims import claim_of
 from hpc_train.data.hdf5.number_types import is_plain
 from hpc_train.errors import UserError
+from hpc_train.files.hdf5 import claim_of
 
 NOT_CONTIGUOUS = -1
 JPEG = "jpeg"

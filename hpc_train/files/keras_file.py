@@ -12,10 +12,8 @@ from pathlib import Path
 
 import h5py
 
-from hpc_train.data.hdf5.access import open_hdf5
-from hpc_train.data.hdf5.claims import claim_of
-from hpc_train.data.hdf5.contents import external_links_of, objects
 from hpc_train.errors import UserError
+from hpc_train.files.hdf5 import claim_of, external_links_of, objects
 from hpc_train.files.limits import most_bytes
 from hpc_train.units import MIB, size
 
@@ -116,7 +114,8 @@ def _check_members(path: Path, archive: zipfile.ZipFile, stored: int) -> None:
 
 def _legacy(path: Path) -> tuple[int, bytes]:
     """(bytes of all weights, configuration or nothing) of an .h5 or .weights.h5 file."""
-    with open_hdf5(str(path)) as file:
+    # HDF5 itself would lock it.
+    with open(path, "rb") as raw, h5py.File(raw, "r") as file:
         held = _check_weights(str(path), file)
         config = file.attrs.get("model_config", b"")
     config = config.encode() if isinstance(config, str) else config
@@ -157,14 +156,14 @@ def _check_config(path: Path, text: bytes, own: frozenset[str]) -> None:
     config = json.loads(text)
     if isinstance(config, dict):
         config.pop("compile_config", None)  # the model is loaded without it
-    objects, left = 0, [(config, 1)]
+    count, left = 0, [(config, 1)]
     while left:
         part, depth = left.pop()
         if depth > _DEEPEST or depth * len(text) > _MOST_QUOTED:
             raise UserError(f"{path}: {_nested()}")
         if isinstance(part, dict) and "class_name" in part:
-            objects += 1
-            if objects > _MOST_OBJECTS:
+            count += 1
+            if count > _MOST_OBJECTS:
                 raise UserError(f"{path}: its network has more than {_MOST_OBJECTS} parts; do not use it")
             _check_object(path, part, own)
         inside = part.values() if isinstance(part, dict) else part

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from hpc_train.errors import UserError
-from hpc_train.models.saved import checked
+from hpc_train.files.keras_file import checked
 
 keras = pytest.importorskip("keras")
 
