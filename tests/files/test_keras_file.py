@@ -57,9 +57,9 @@ def load(path):
         return keras.models.load_model(path, compile=False)
 
 
-def refused(path, match, weights_only=False):
+def refused(path, match, weights_only=False, compiled=False):
     began = time.monotonic()
-    with pytest.raises(UserError, match=match) as caught, checked(path, weights_only=weights_only):
+    with pytest.raises(UserError, match=match) as caught, checked(path, (), weights_only, compiled):
         keras.models.load_model(path, compile=False)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 600
@@ -185,6 +185,19 @@ def test_a_module_named_in_a_file_is_not_imported(saved, tmp_path, monkeypatch, 
     refused(path, "is of 'planted', which is not imported for a file")
     assert "planted" not in sys.modules
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_loss_of_another_module_matters_only_where_the_model_is_compiled(tmp_path, saved):
+    loss = {"module": "planted", "class_name": "Loss", "config": {}, "registered_name": "planted>Loss"}
+    archive = saved(lambda config: json.dumps({**config, "compile_config": {"loss": loss}}))
+    network().save(legacy := tmp_path / "net.h5")
+    with h5py.File(legacy, "r+") as file:
+        file.attrs["training_config"] = json.dumps({"loss": loss})
+    for path in (archive, legacy):
+        refused(path, "its 'Loss' is of 'planted', which is not imported for a file", compiled=True)
+        with checked(path, ["Loss"], compiled=True):
+            pass
+        load(path)
 
 
 def test_a_vocabulary_in_another_file(saved):
