@@ -17,6 +17,8 @@ from hpc_train.units import size
 
 _MARK = ".hpc-train"
 _OURS = re.compile(re.escape(_MARK) + r"\.(?P<host>[^.]*)\.(?P<pid>\d+)\.[a-z0-9_]{8}\.(?P<name>.+)")
+# Bytes of a file's name in its temporary name: the file's own may be as long as the file system allows, 143 or 255.
+_ENDING = 32
 # Another host's process may still run: what it writes is younger than this, in seconds, whatever its clock says.
 _OLD = 86400
 ELSEWHERE = "choose another folder"
@@ -155,9 +157,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def temporary_file(path: Path) -> Path:
-    """Make an empty file beside `path`, whose name `leftovers` knows; it ends in the name of `path`."""
+    """Make an empty file beside `path`, whose name `leftovers` knows; its end is that of the name of `path`."""
     prefix = f"{_MARK}.{_host()}.{os.getpid()}."
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=f".{path.name}")
+    ending = os.fsencode(path.name)[-_ENDING:].decode(errors="ignore")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=f".{ending}")
     os.close(handle)
     return Path(name)
 

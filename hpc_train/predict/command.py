@@ -117,7 +117,7 @@ def _load(keras, path: Path, script: str | None):
 
         # Also those that are not registered with Keras.
         own = {name: value for name, value in vars(run_once(script)).items() if callable(value)}
-    from hpc_train.models.saved import checked
+    from hpc_train.files.keras_file import checked
 
     try:
         with checked(path, own):

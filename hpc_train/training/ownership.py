@@ -7,23 +7,21 @@ process is gone from their own machine, Slurm no longer knows its job, or that t
 
 import contextlib
 import errno
-import grp
 import json
 import os
-import pwd
 import socket
-import stat
 import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from hpc_train.console import say
 from hpc_train.errors import UserError
+from hpc_train.files.others import other_owner, other_writers
 from hpc_train.files.whole import temporary_file
 
 NAME = "owner.lock"
@@ -159,16 +157,7 @@ class Lock:
         try:
             own.write_text(json.dumps(asdict(self.owner)))
             own.chmod(0o644)
-            try:
-                os.link(own, self.path)
-            except FileExistsError:
-                # NFS may say so although its own first try succeeded.
-                return own.stat().st_nlink == 2
-            except OSError as error:
-                if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
-                    raise
-                return self._create(own.read_bytes())
-            return True
+            return self._place(own)
         finally:
             own.unlink(missing_ok=True)
 
@@ -178,14 +167,30 @@ class Lock:
         found = _read(self.path)
         return found is not None and found[0].token == self.owner.token
 
+    def _place(self, file: Path) -> bool:
+        """Give a file the lock's name too, unless there is a lock; without links in the file system, a copy of it."""
+        try:
+            os.link(file, self.path)
+        except FileExistsError:
+            # NFS may say so although its own first try succeeded.
+            return file.stat().st_nlink == 2
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
+                raise
+            return self._create(file.read_bytes())
+        return True
+
     def _create(self, text: bytes) -> bool:
-        """As `_link`, where the file system has no links."""
         try:
             descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         except FileExistsError:
             return False
-        with open(descriptor, "wb") as file:
-            file.write(text)
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(text)
+        except OSError:
+            self.path.unlink(missing_ok=True)
+            raise
         return True
 
     def _remove_that_of(self, dead: Owner) -> None:
@@ -197,8 +202,7 @@ class Lock:
             if moved and moved[0] != dead:
                 # Another process was faster, and this is its lock: it goes back, unless a third one came in between.
                 # Then the other one finds out at its next check.
-                with contextlib.suppress(FileExistsError):
-                    os.link(aside, self.path)
+                self._place(aside)
         except FileNotFoundError:
             pass
         finally:
@@ -292,23 +296,10 @@ def _open_to(path: Path) -> str:
         status = path.stat()
     except OSError:
         return ""
-    me = os.geteuid()
-    if status.st_uid not in (me, 0):
-        return f"belongs to {_name(pwd.getpwuid, status.st_uid)}"
-    closed = f" (`chmod go-w {path}` closes it)"
-    if status.st_mode & stat.S_IWOTH:
-        return f"can be written by every user{closed}"
-    group = _name(grp.getgrgid, status.st_gid)
-    # Many systems give each user a group of that name, alone.
-    private = me and group == _name(pwd.getpwuid, me)
-    return f"can be written by the group {group}{closed}" if status.st_mode & stat.S_IWGRP and not private else ""
-
-
-def _name(find: Callable, number: int) -> str:
-    try:
-        return find(number)[0]
-    except KeyError:
-        return str(number)
+    if owner := other_owner(status):
+        return f"belongs to {owner}"
+    writers = other_writers(status)
+    return f"can be written by {writers} (`chmod go-w {path}` closes it)" if writers else ""
 
 
 def _read(path: Path) -> tuple[Owner, int] | None:

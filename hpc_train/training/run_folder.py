@@ -127,16 +127,16 @@ class Run:
                 _same(self.path, earlier["facts"], facts)
             for folder in (self.path, self.checkpoints):
                 remove([*leftovers(folder, lambda name: _OURS.fullmatch(name) is not None), *_left_by_earlier(folder)])
-            record = {
-                "options": dataclasses.asdict(options),
-                "facts": facts,
-                "starts": [*(earlier["starts"] if earlier else []), _start(world, step, hosts)],
-                "versions": versions(),
-            }
-            for file in (self._copy, self.record_file):
-                write_json(file, record)
         except OSError as error:
             raise UserError(f"cannot write the run folder {self.path}: {error.strerror or error}") from error
+        record = {
+            "options": dataclasses.asdict(options),
+            "facts": facts,
+            "starts": [*(earlier["starts"] if earlier else []), _start(world, step, hosts)],
+            "versions": versions(),
+        }
+        for file in (self._copy, self.record_file):
+            write_json(file, record)
 
     def _earlier(self, resume: bool) -> dict | None:
         """The record of earlier starts; a damaged one is set aside, and its copy taken, before a run is resumed."""

@@ -168,7 +168,7 @@ def begin_with(model, options: TransferOptions) -> None:
     import warnings
 
     from hpc_train.console import say
-    from hpc_train.models.saved import checked
+    from hpc_train.files.keras_file import checked
     from hpc_train.parallel.replicas import checksums
     from hpc_train.parallel.variables import named
 
@@ -217,7 +217,7 @@ def _file(path: Path) -> Path:
 def _load(path: Path):
     import keras
 
-    from hpc_train.models.saved import checked
+    from hpc_train.files.keras_file import checked
 
     path = _file(path)
     try:

@@ -4,8 +4,8 @@ import h5py
 import numpy as np
 import pytest
 
-from hpc_train.data.catalogue import file_info
-from hpc_train.data.catalogue.file_info import inspect_file
+from hpc_train.data.catalogue import inspection
+from hpc_train.data.catalogue.inspection import inspect_file
 from hpc_train.data.catalogue.layout import Layout
 from hpc_train.errors import UserError
 
@@ -97,15 +97,15 @@ def test_a_file_is_described_as_if_it_were_the_first(tmp_path, monkeypatch, othe
     paths = [tmp_path / f"{name}.h5" for name in ("one", "three", "two", "three", "one")]
     one_by_one = []
     for path in paths:
-        monkeypatch.setattr(file_info, "_known", {})
+        monkeypatch.setattr(inspection, "_known", {})
         one_by_one.append(described(path))
-    monkeypatch.setattr(file_info, "_known", {})
+    monkeypatch.setattr(inspection, "_known", {})
     assert list(map(described, paths)) == one_by_one
     assert one_by_one[1] != one_by_one[0] or other == "attribute of no convention"
 
 
 def test_an_index_in_a_name_is_part_of_it_where_such_a_data_set_exists(tmp_path, monkeypatch):
-    monkeypatch.setattr(file_info, "_known", {})
+    monkeypatch.setattr(inspection, "_known", {})
     layout = Layout("named", ("x[0]",), ("y",), rows=True, channels="last")
     with h5py.File(tmp_path / "one.h5", "w") as file:
         file["x"], file["y"] = np.zeros((4, 6, 6), "f4"), np.arange(4)
@@ -117,10 +117,10 @@ def test_an_index_in_a_name_is_part_of_it_where_such_a_data_set_exists(tmp_path,
 
 def test_equal_headers_are_looked_into_once(tmp_path, monkeypatch):
     looks = []
-    real = file_info._inspect
-    monkeypatch.setattr(file_info, "_known", {})
+    real = inspection._inspect
+    monkeypatch.setattr(inspection, "_known", {})
     monkeypatch.setattr(
-        file_info, "_inspect", lambda file, path, layout: (looks.append(path), real(file, path, layout))[1]
+        inspection, "_inspect", lambda file, path, layout: (looks.append(path), real(file, path, layout))[1]
     )
     for name in ("one", "two", "three"):
         with h5py.File(tmp_path / f"{name}.h5", "w") as file:

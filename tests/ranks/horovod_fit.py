@@ -14,6 +14,7 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import tensorflow as tf  # noqa: E402
+from keras.src.saving.serialization_lib import SafeModeScope  # noqa: E402
 
 from hpc_train.errors import UserError  # noqa: E402
 from hpc_train.parallel import World, broadcast_object, gather_objects  # noqa: E402
@@ -265,6 +266,29 @@ def loaded_models_go_on_averaging():
             unwrapped.fit(INPUTS[kept], TARGETS[kept], callbacks=[START(0)], verbose=0)
     with pytest.raises(UserError, match="legacy"):
         hvd.load_model(file, legacy_opts=True)
+
+
+class Own(keras.losses.MeanSquaredError):
+    pass
+
+
+def files_that_hold_code_are_refused_and_own_classes_load():
+    folder = Path(broadcast_object(sys.argv[1])).parent
+    coded = keras.Sequential([keras.Input((6,)), keras.layers.Lambda(lambda x: x + 1)])
+    model = network()
+    model.compile(hvd.DistributedOptimizer(keras.optimizers.SGD(0.1)), Own())
+    for ending in ("keras", "h5"):
+        code, own = folder / f"code.{ending}", folder / f"own.{ending}"
+        if RANK == 0:
+            coded.save(code)
+            model.save(own)
+        hvd.allreduce([0], name="Barrier")
+        with pytest.raises(UserError, match=r"contains Python code \(a lambda\), which is never run"):
+            hvd.load_model(code)
+        assert isinstance(hvd.load_model(own, custom_objects={"Own": Own}).loss, Own)
+    # As keras.config.enable_unsafe_deserialization(), up to the end of the block.
+    with SafeModeScope(False):
+        np.testing.assert_array_equal(hvd.load_model(folder / "code.keras")(INPUTS[:3]), INPUTS[:3] + 1)
 
 
 class OwnStep(keras.Sequential):

@@ -9,7 +9,7 @@ import failing
 import pytest
 from launch import REPOSITORY, environment
 
-from hpc_train.files.whole import leftovers, temporary_file
+from hpc_train.files.whole import atomic_path, leftovers, temporary_file
 
 WRITE = """
 import sys
@@ -44,6 +44,17 @@ try:
         file.create_dataset("c", data=np.random.random((64, 1000)), chunks=(4, 1000), compression="gzip")
         file["c"].attrs["name"] = "c"
         assert (file["c"][:] == file["c"][:]).all()
+except UserError as error:
+    sys.exit(f"error: {error}")
+"""
+OWN = """
+import sys
+from pathlib import Path
+from hpc_train.errors import UserError
+from hpc_train.training.ownership import owned
+try:
+    with owned(Path(sys.argv[1])):
+        print("owned")
 except UserError as error:
     sys.exit(f"error: {error}")
 """
@@ -94,6 +105,25 @@ def test_hdf5_ends_well_whichever_write_fails(library, tmp_path, first):
     assert not list(tmp_path.iterdir())
     # 5 arrays of 10,000 numbers and one of 64,000, which hardly gets smaller.
     assert 850 < float(ended.stderr.split("about ")[1].split(" kB")[0]) < 950
+
+
+@pytest.mark.parametrize("letter", ["a", "é", "\udcff"])
+def test_a_name_may_be_as_long_as_the_file_system_allows(tmp_path, letter):
+    path = tmp_path / (letter * (250 // len(os.fsencode(letter))) + ".json")
+    assert len(os.fsencode(path.name)) == 255
+    with atomic_path(path) as temporary:
+        temporary.write_text("new")
+        assert temporary.suffix == ".json"
+        assert leftovers(tmp_path, lambda name: True) == [temporary]
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["new"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_lock_that_cannot_be_written_where_there_are_no_links_is_not_left(library, tmp_path):
+    folder = tmp_path / "run"
+    ended = run(OWN, folder, **failing.environment(library, "link,write", f"{folder}/owner.lock", "ENOTSUP"))
+    assert ended.stderr == f"error: cannot write the run folder {folder}: Operation not supported\n"
+    assert not list(folder.iterdir())
 
 
 def test_temporary_files_are_left_over_once_their_writers_have_ended(tmp_path):

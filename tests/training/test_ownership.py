@@ -42,6 +42,23 @@ with ownership.owned(folder):
 """
 
 
+# What the system says where the file system has no hard links.
+NO_LINKS = """
+import errno, os
+def link(*names):
+    raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+os.link = link
+"""
+
+
+@pytest.fixture(params=["", NO_LINKS], ids=["links", "no links"])
+def links(request, monkeypatch):
+    """What a program begins with that has links or none, as this process has until the end of the test."""
+    monkeypatch.setattr(os, "link", os.link)
+    exec(request.param, {})
+    return request.param
+
+
 def start(program, folder, **variables):
     env = environment(PYTHONPATH=str(REPOSITORY), **variables)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
@@ -49,8 +66,8 @@ def start(program, folder, **variables):
 
 
 @pytest.fixture
-def holder(tmp_path):
-    process = start(HOLD, tmp_path, SLURM_JOB_ID="123")
+def holder(tmp_path, links):
+    process = start(links + HOLD, tmp_path, SLURM_JOB_ID="123")
     assert process.stdout.readline() == "owned\n"
     yield process
     process.kill()
@@ -107,9 +124,9 @@ def test_another_process_with_the_owners_number_does_not_count(tmp_path):
     assert took(tmp_path) < 2
 
 
-def test_many_that_take_over_at_the_same_time_are_never_in_together(tmp_path, holder):
+def test_many_that_take_over_at_the_same_time_are_never_in_together(tmp_path, holder, links):
     holder.kill()
-    processes = [start(PASS, tmp_path) for _ in range(8)]
+    processes = [start(links + PASS, tmp_path) for _ in range(8)]
     ended = [process.communicate(timeout=60)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * 8, ended
     assert (tmp_path / "passed").read_text() == "x" * 8
@@ -179,6 +196,16 @@ def test_an_owner_that_was_replaced_finds_out_and_leaves_the_lock(tmp_path):
     assert json.loads((tmp_path / ownership.NAME).read_text())["token"] == "other"
 
 
+def test_the_lock_of_one_who_was_faster_goes_back(tmp_path, links):
+    with owned(tmp_path) as lock:
+        held = lock.path.read_text()
+        Lock(lock.path, Owner.this())._remove_that_of(Owner(token="dead"))
+        assert lock.path.read_text() == held
+        assert list(tmp_path.iterdir()) == [lock.path]
+        lock.check()
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_lock_that_is_gone_means_that_another_job_may_have_trained(tmp_path):
     lock = Lock.take(tmp_path)
     (tmp_path / ownership.NAME).unlink()
@@ -213,3 +240,13 @@ def test_a_folder_of_another_user_or_open_to_a_group_is_named(tmp_path, capsys):
     tmp_path.chmod(0o775)
     warn_of_others(tmp_path)
     assert f"can be written by the group {grp.getgrgid(65534)[0]}" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the group of root is known to be its own")
+def test_a_group_of_its_own_name_is_named_only_if_it_has_other_members(tmp_path, monkeypatch, capsys):
+    os.chown(tmp_path, 0, 0)
+    tmp_path.chmod(0o775)
+    for members, named in (([], False), (["root"], False), (["root", "eve"], True)):
+        monkeypatch.setattr(grp, "getgrgid", lambda gid, members=members: grp.struct_group(("root", "x", gid, members)))
+        warn_of_others(tmp_path)
+        assert ("can be written by the group root" in capsys.readouterr().out) == named

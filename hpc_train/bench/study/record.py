@@ -27,30 +27,29 @@ def record(study: Path, jobs: list[Job], settings: dict, growing: dict) -> dict:
     Raises:
         UserError: the settings differ from those recorded, or the folder cannot be written.
     """
-    path = study / PLAN
     try:
         study.mkdir(parents=True, exist_ok=True)
         earlier = recorded(study)
-        before = earlier["settings"] if earlier else {}
-        changed = [name for name in settings if before.get(name, settings[name]) != settings[name]]
-        if changed:
-            earlier_ones = "; ".join(f"{name} was {_in_words(before[name])}" for name in changed)
-            raise UserError(
-                f"{study} holds a study with other options: {earlier_ones}; name another folder, or use these options"
-            )
-        kept = {job["file"]: job for job in (earlier or {}).get("jobs", ())}
-        kept |= {job.file: _as_dict(job) for job in jobs}
-        plan = {
-            "time": (earlier or {}).get("time", time.strftime("%Y-%m-%dT%H:%M:%S%z")),
-            "command": shlex.join(["hpc-train", *sys.argv[1:]]),
-            "settings": settings,
-            **growing,
-            "jobs": list(kept.values()),
-            "submitted": (earlier or {}).get("submitted", {}),
-        }
-        write_json(path, plan)
     except OSError as error:
         raise UserError(f"cannot write the study {study}: {error.strerror or error}") from error
+    before = earlier["settings"] if earlier else {}
+    changed = [name for name in settings if before.get(name, settings[name]) != settings[name]]
+    if changed:
+        earlier_ones = "; ".join(f"{name} was {_in_words(before[name])}" for name in changed)
+        raise UserError(
+            f"{study} holds a study with other options: {earlier_ones}; name another folder, or use these options"
+        )
+    kept = {job["file"]: job for job in (earlier or {}).get("jobs", ())}
+    kept |= {job.file: _as_dict(job) for job in jobs}
+    plan = {
+        "time": (earlier or {}).get("time", time.strftime("%Y-%m-%dT%H:%M:%S%z")),
+        "command": shlex.join(["hpc-train", *sys.argv[1:]]),
+        "settings": settings,
+        **growing,
+        "jobs": list(kept.values()),
+        "submitted": (earlier or {}).get("submitted", {}),
+    }
+    write_json(study / PLAN, plan)
     return plan
 
 

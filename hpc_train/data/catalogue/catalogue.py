@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from hpc_train.data.catalogue.agreement import check_agreement, check_labels, check_packed_labels
-from hpc_train.data.catalogue.file_info import PREPARE, shard_layout
+from hpc_train.data.catalogue.file_info import PREPARE
 from hpc_train.data.catalogue.layout import (
     CAM5,
     CAM5_CHANNELS,
@@ -22,6 +22,7 @@ from hpc_train.data.catalogue.layout import (
     recognise,
 )
 from hpc_train.data.catalogue.part import Kind, Part, labelled
+from hpc_train.data.catalogue.shard_inspection import shard_layout
 from hpc_train.data.catalogue.shard_rules import mixed_generations, shard_paths
 from hpc_train.data.catalogue.survey import survey
 from hpc_train.data.hdf5.access import reason

@@ -9,8 +9,8 @@ import h5py
 
 from hpc_train.data.catalogue.conventions import conventions_of
 from hpc_train.data.catalogue.layout import Layout
-from hpc_train.data.hdf5.claims import excessive
 from hpc_train.data.hdf5.contents import UNREADABLE, id_at
+from hpc_train.files.hdf5 import excessive
 
 _OWN_STORAGE = (h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED)
 

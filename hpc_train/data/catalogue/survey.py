@@ -12,7 +12,8 @@ import numpy as np
 import platformdirs
 
 from hpc_train.console import say
-from hpc_train.data.catalogue.file_info import Common, FileInfo, inspect_file
+from hpc_train.data.catalogue.file_info import Common, FileInfo
+from hpc_train.data.catalogue.inspection import inspect_file
 from hpc_train.data.catalogue.layout import SHARDS, Layout
 from hpc_train.data.catalogue.part import Kind
 from hpc_train.data.hdf5.access import reason

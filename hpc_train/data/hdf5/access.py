@@ -9,6 +9,7 @@ import numpy as np
 
 from hpc_train.data.hdf5.guarded import GuardedFile
 from hpc_train.errors import UserError
+from hpc_train.files.hdf5 import in_other_files
 
 _VERSION = h5py.version.hdf5_version_tuple
 _LOCKS_CAN_BE_LEFT = _VERSION >= (1, 12, 1) or (1, 10, 7) <= _VERSION < (1, 11)
@@ -68,8 +69,3 @@ def lies_in(file, dataset):
 def elsewhere(file, dataset):
     """Whether bytes of a data set may be in other files: by a link, as a virtual data set, or as external storage."""
     return in_other_files(dataset) or not lies_in(file, dataset)
-
-
-def in_other_files(dataset):
-    """Whether a data set is virtual, or has its bytes in external storage."""
-    return dataset.is_virtual or bool(dataset.external)

@@ -4,17 +4,13 @@ Names are text; bytes that are no UTF-8 are surrogates in it, as in Python's nam
 """
 
 import re
-from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
 
 import h5py
 import numpy as np
 
 from hpc_train.data.hdf5.access import reason
-
-# What h5py raises for what it cannot read: damaged objects, types without a NumPy type, text of another encoding.
-UNREADABLE = (OSError, RuntimeError, KeyError, TypeError, ValueError)
+from hpc_train.files.hdf5 import UNREADABLE, objects
 
 
 def split_name(dataset: str) -> tuple[str, int | None]:
@@ -77,47 +73,7 @@ def path_at(file: h5py.File, name: str) -> str:
 
 def datasets_of(file: h5py.File) -> dict[str, h5py.Dataset]:
     """All data sets of a file that can be opened, by their paths; links to elsewhere are not followed."""
-    return {path: item for path, item in _objects(file) if isinstance(item, h5py.Dataset)}
-
-
-def external_links_of(file: h5py.File) -> dict[str, h5py.ExternalLink]:
-    """All links of a file to other files, by their paths."""
-    found = {}
-    for path, group in _objects(file):
-        for name in _names(group) if isinstance(group, h5py.Group) else ():
-            with suppress(*UNREADABLE):
-                if isinstance(link := group.get(name, getlink=True), h5py.ExternalLink):
-                    found[_below(path, name)] = link
-    return found
-
-
-def _objects(file: h5py.File) -> Iterator[tuple[str, Any]]:
-    """(path, group or data set) of all that a file holds itself, each once, the file first."""
-    # The addresses of links: HDF5's own information on an object walks its index, and crashes where that is damaged.
-    seen, left = {h5py.h5g.get_objinfo(file.id).objno[0]}, [("", file)]
-    while left:
-        path, item = left.pop()
-        yield path, item
-        inside = []
-        for name in _names(item) if isinstance(item, h5py.Group) else ():
-            with suppress(*UNREADABLE):
-                link = item.id.links.get_info(name)
-                if link.type == h5py.h5l.TYPE_HARD and link.u not in seen:
-                    inside.append((_below(path, name), item[name]))
-                    seen.add(link.u)
-        left += reversed(inside)
-
-
-def _names(group: h5py.Group) -> list[bytes]:
-    """Names in a group, as far as they can be read."""
-    names: list[bytes] = []
-    with suppress(*UNREADABLE):
-        names.extend(group.id)
-    return names
-
-
-def _below(path: str, name: bytes) -> str:
-    return f"{path}/{name.decode('utf-8', 'surrogateescape')}".lstrip("/")
+    return {path: item for path, item in objects(file) if isinstance(item, h5py.Dataset)}
 
 
 def text_attribute(item, name: str) -> str | None:

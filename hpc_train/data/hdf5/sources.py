@@ -12,8 +12,9 @@ from typing import Any
 import h5py
 
 from hpc_train.data.hdf5.access import open_hdf5
-from hpc_train.data.hdf5.contents import datasets_of, external_links_of
+from hpc_train.data.hdf5.contents import datasets_of
 from hpc_train.data.hdf5.open_errors import unreadable
+from hpc_train.files.hdf5 import external_links_of
 
 # Links that lead to links; more go round in a circle.
 _DEEPEST = 16

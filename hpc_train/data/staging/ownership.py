@@ -1,20 +1,19 @@
 """A staging folder is this user's alone: nobody else made it, may write in it, or may put another in its place.
 
 A stranger who may do one of these chooses what a job trains on. So the folders on the way to it are looked at without
-following links: those below the last mount point belong to this user or to root, and who else may write in one cannot
-rename what is in it (the sticky bit, as in /tmp).
+following links: they belong to this user or to root, and who else may write in one cannot rename what is in it (the
+sticky bit, as in /tmp).
 """
 
 import contextlib
 import errno
-import grp
 import os
-import pwd
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from hpc_train.errors import UserError
+from hpc_train.files.others import other_owner, other_writers, user_name
 
 _LINKS = 40
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -36,18 +35,13 @@ def claim(folder: Path) -> bool:
     here = _walk(folder)
     status = os.lstat(here)
     if status.st_uid != os.geteuid():
-        own = f"{folder}{'/' if may_write(status) else '-'}{_name(os.geteuid()).replace(' ', '-')}"
+        own = f"{folder}{'/' if other_writers(status) else '-'}{user_name(os.geteuid()).replace(' ', '-')}"
         raise UserError(
-            f"{folder} belongs to {_name(status.st_uid)}, not to you: others could change what you train on; "
+            f"{folder} belongs to {user_name(status.st_uid)}, not to you: others could change what you train on; "
             f"stage to a folder of your own, such as {own}"
         )
     alone = [_close(here, status), *(_take(path, inside) for path, inside in _below(here))]
     return all(alone)
-
-
-def may_write(status: os.stat_result) -> bool:
-    """Whether the permissions let other users write; a group that only this user is in does not count."""
-    return bool(status.st_mode & stat.S_IWOTH or (status.st_mode & stat.S_IWGRP and not _alone_in(status.st_gid)))
 
 
 def _walk(folder: Path) -> str:
@@ -77,7 +71,7 @@ def _walk(folder: Path) -> str:
             continue
         if not stat.S_ISDIR(status.st_mode):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
-        if left and not os.path.ismount(path):
+        if left:
             _check_owner(path, status, folder)
         here = path
     return here
@@ -86,18 +80,18 @@ def _walk(folder: Path) -> str:
 def _check_parent(path: str, folder: Path) -> None:
     """UserError where others may rename what is in the folder `path`."""
     status = os.lstat(path)
-    if may_write(status) and not status.st_mode & stat.S_ISVTX:
+    if (writers := other_writers(status)) and not status.st_mode & stat.S_ISVTX:
         raise UserError(
-            f"{folder}: others may write in {path} ({stat.filemode(status.st_mode)}), and so put another folder in its "
-            "place; stage to a folder below /tmp or one that only you may write in"
+            f"{folder}: {writers} may write in {path} ({stat.filemode(status.st_mode)}), and so put another folder in "
+            "its place; stage to a folder below /tmp or one that only you may write in"
         )
 
 
 def _check_owner(path: str, status: os.stat_result, folder: Path) -> None:
     """UserError where a folder or link on the way is another user's, who could make it lead elsewhere."""
-    if status.st_uid not in (0, os.geteuid()) and not _unmapped_root(status.st_uid):
+    if (owner := other_owner(status)) and not _unmapped_root(path, status.st_uid):
         raise UserError(
-            f"{folder}: {path} on the way to it belongs to {_name(status.st_uid)}, who could change what you train on; "
+            f"{folder}: {path} on the way to it belongs to {owner}, who could change what you train on; "
             "stage to a folder whose parents are yours or root's"
         )
 
@@ -115,40 +109,27 @@ def _below(folder: str) -> Iterator[tuple[str, os.stat_result]]:
 
 def _take(path: str, status: os.stat_result) -> bool:
     """Whether others could not write to a file or folder until now; from now on they cannot."""
-    if status.st_uid not in (0, os.geteuid()):
+    if owner := other_owner(status):
         raise UserError(
-            f"{path} belongs to {_name(status.st_uid)}, who could change what you train on; "
-            "remove it, or stage to another folder"
+            f"{path} belongs to {owner}, who could change what you train on; remove it, or stage to another folder"
         )
     return stat.S_ISLNK(status.st_mode) or _close(path, status)
 
 
 def _close(path: str, status: os.stat_result) -> bool:
-    if not may_write(status):
+    if not other_writers(status):
         return True
     os.chmod(path, stat.S_IMODE(status.st_mode) & ~_OTHERS_WRITE)
     return False
 
 
-def _alone_in(group: int) -> bool:
+def _unmapped_root(path: str, uid: int) -> bool:
+    """Whether this is how a container shows what root owns outside: all where it has no root, else what is mounted."""
     try:
-        entry, user = grp.getgrgid(group), pwd.getpwuid(os.geteuid())
-    except KeyError:
-        return False
-    return group == user.pw_gid and entry.gr_name == user.pw_name and set(entry.gr_mem) <= {user.pw_name}
-
-
-def _unmapped_root(uid: int) -> bool:
-    """Whether this is how a container that knows only this user shows root's folders."""
-    try:
-        mapped = any(line.split()[0] == "0" for line in Path("/proc/self/uid_map").read_text().splitlines())
-        return not mapped and uid == int(Path("/proc/sys/kernel/overflowuid").read_text())
+        users = [line.split() for line in Path("/proc/self/uid_map").read_text().splitlines()]
+        if uid != int(Path("/proc/sys/kernel/overflowuid").read_text()):
+            return False
     except (OSError, ValueError):
         return False
-
-
-def _name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"user {uid}"
+    no_root = all(inside != "0" for inside, _, _ in users)
+    return no_root or (users != [["0", "0", "4294967295"]] and os.path.ismount(path))

@@ -79,8 +79,8 @@ def verify(options: Verify, split: str, comm) -> list[str]:
 
 def _files(options: Verify, split: str):
     """(paths, layout, faults of their names); the layout is that of the first file with a known one."""
-    from hpc_train.data.catalogue.file_info import shard_layout
     from hpc_train.data.catalogue.layout import SHARDS, find_files, listed, recognise
+    from hpc_train.data.catalogue.shard_inspection import shard_layout
     from hpc_train.data.shards.names import parse_shard_name
 
     asked = options.layout_of_files()

@@ -8,7 +8,8 @@ import h5py
 import numpy as np
 
 from hpc_train.data.catalogue.conventions import numbers_of
-from hpc_train.data.catalogue.file_info import FileInfo, opened_file
+from hpc_train.data.catalogue.file_info import FileInfo
+from hpc_train.data.catalogue.inspection import opened_file
 from hpc_train.data.catalogue.layout import SHARDS, Layout
 from hpc_train.data.hdf5.access import reason
 from hpc_train.data.hdf5.contents import UNREADABLE, dataset_at, split_name

@@ -1,11 +1,16 @@
 """Every name of `horovod.tensorflow.keras` and `horovod.keras`; what is not here is Horovod's own."""
 
+from contextlib import nullcontext
+from pathlib import Path
+
 import h5py
 import horovod.tensorflow as hvd
 import keras
 import tensorflow as tf
+from keras.src.saving.serialization_lib import in_safe_mode
 
 from hpc_train.errors import UserError
+from hpc_train.files.keras_file import checked
 from hpc_train.parallel import failure
 from hpc_train.parallel.horovod_names import callbacks, elastic, removed
 from hpc_train.parallel.horovod_names.optimizer import DistributedOptimizer, PartialDistributedOptimizer
@@ -87,11 +92,18 @@ def load_model(
 
     Returns:
         The model, compiled if the file was.
+
+    Raises:
+        UserError: the file is damaged, claims more than it can hold, or its model is made of code or of other files.
     """
     if legacy_opts:
         raise UserError("hvd.load_model(legacy_opts=True): Keras 3 has no legacy optimizers: leave it out").agreed()
     objects = {kind.__name__: kind for kind in custom_optimizers or ()} | dict(custom_objects or {})
-    model = keras.models.load_model(filepath, custom_objects=objects)
+    path = Path(str(filepath))
+    # Keras refuses what is no such file; a script that has enabled unsafe files trusts them.
+    check = path.suffix in (".keras", ".h5", ".hdf5") and path.is_file() and in_safe_mode() is not False
+    with checked(path, objects, compiled=True) if check else nullcontext():
+        model = keras.models.load_model(filepath, custom_objects=objects)
     if getattr(model, "optimizer", None) is not None:
         if h5py.is_hdf5(filepath):
             _restore(model, filepath)

@@ -12,7 +12,6 @@ import numpy as np
 from PIL import Image
 
 from hpc_train.console import ProgressLine, say
-from hpc_train.data.hdf5.access import reason
 from hpc_train.data.plan.permutation import permute
 from hpc_train.data.shards.compression import Storage
 from hpc_train.data.shards.encoded import EncodedWriter
@@ -20,7 +19,7 @@ from hpc_train.data.shards.names import check_space, default_shards
 from hpc_train.data.shards.spooled import SpooledWriter
 from hpc_train.data.shards.streamed import StreamedSplit
 from hpc_train.errors import UserError
-from hpc_train.files.whole import atomic_path
+from hpc_train.files.whole import atomic_path, writing
 from hpc_train.prepare.images.files import BadImage, Treatment, limit_pixels, prepare_image
 from hpc_train.prepare.images.folder import find_images
 from hpc_train.prepare.images.lists import shown
@@ -186,15 +185,13 @@ class _Split:
 
 
 def _name_left_out(output, bad):
-    path = output / LEFT_OUT
-    try:
-        if not bad:
+    path, remedy = output / LEFT_OUT, "prepare again with another --output"
+    if not bad:
+        with writing(path, remedy):
             path.unlink(missing_ok=True)
-            return
-        with atomic_path(path) as temporary:
-            temporary.write_text("".join(f"{shown(name)}\t{error}\n" for name, error in bad), "utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({reason(error)}); free space, then prepare again") from error
+        return
+    with atomic_path(path, remedy) as temporary:
+        temporary.write_text("".join(f"{shown(name)}\t{error}\n" for name, error in bad), "utf-8")
     say(f"left out: {len(bad)} images, all named in {path}", sys.stderr)
 
 

@@ -8,12 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from hpc_train.console import ProgressLine, say
-from hpc_train.data.hdf5.access import reason
 from hpc_train.data.shards.compression import Storage
 from hpc_train.data.shards.names import default_shards, shard_edges
 from hpc_train.data.shards.streamed import StreamedSplit
 from hpc_train.data.shards.writer import ShardWriter
-from hpc_train.errors import UserError
 from hpc_train.files.whole import atomic_path
 from hpc_train.names import cell
 from hpc_train.prepare.storm_tracks.fields import FieldFile
@@ -95,10 +93,7 @@ class SplitWriter:
         """
         paths = self.stream.publish()
         where = self.options.output / f"storms-{self.name}.csv"
-        try:
-            self._write_list(where)
-        except OSError as error:
-            raise UserError(f"{where}: cannot be written ({reason(error)}); free space, then prepare again") from error
+        self._write_list(where)
         share = self.labelled / (len(self.maps) * self.shape[0] * self.shape[1])
         fixes = sum(len(one.storms) for one in self.maps)
         say(
@@ -115,7 +110,8 @@ class SplitWriter:
         say(f"{self.name}: {fixes} positions of {len(strongest)} cyclones: {', '.join(named)}{more}; see {where}")
 
     def _write_list(self, where: Path) -> None:
-        with atomic_path(where) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        remedy = "prepare again with another --output"
+        with atomic_path(where, remedy) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["sample", "time", "file", "track", "name", "latitude", "longitude", "wind_kt"])
             for sample, one in enumerate(self.maps):

@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from hpc_train.data.catalogue.file_info import inspect_file
+from hpc_train.data.catalogue.inspection import inspect_file
 from hpc_train.data.catalogue.layout import Layout
 from hpc_train.errors import UserError
 

@@ -5,12 +5,14 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 import tempfile
+import uuid
 from pathlib import Path
 
 import pytest
 from staging_source import SIZES, files_below, make_source
-from strangers import needs_root, stranger, stranger_command
+from strangers import NOBODY, needs_root, stranger, stranger_command
 
 from hpc_train.data.staging.stage import stage
 from hpc_train.errors import UserError
@@ -99,7 +101,7 @@ def test_a_manifest_of_an_earlier_version_is_believed_after_a_look_at_the_copies
 
 def test_a_parent_in_which_others_may_rename_is_refused(source, disk):
     disk.chmod(0o777)
-    with pytest.raises(UserError, match=rf"others may write in {disk} \(drwxrwxrwx\), and so put another folder"):
+    with pytest.raises(UserError, match=rf"every user may write in {disk} \(drwxrwxrwx\), and so put another folder"):
         staged(source, disk / "to")
     assert not list(disk.iterdir())
 
@@ -153,6 +155,46 @@ def test_a_strangers_link_is_refused_and_ones_own_is_followed(source, disk):
     (disk / "own").symlink_to("mine")
     assert staged(source, disk / "own") == len(SIZES)
     assert_equal(source, mine)
+
+
+@needs_root
+def test_a_mount_point_of_a_stranger_is_refused(source, disk):
+    mount = ["mount", "-t", "tmpfs", "-o", f"uid={NOBODY},mode=755", "tmpfs", disk]
+    if (done := subprocess.run(mount, capture_output=True, text=True)).returncode:
+        pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
+    try:
+        with pytest.raises(UserError, match=rf"{disk} on the way to it belongs to nobody, who could change"):
+            staged(source, disk / "to")
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+# Claims a folder as a user in a container of his own, where he has the first number.
+IN_CONTAINER = f"""
+import ctypes, os, sys
+from pathlib import Path
+from hpc_train.data.staging.ownership import claim
+system = ctypes.CDLL(None)
+os.setgroups([])
+os.setuid({NOBODY})
+system.prctl(4, 1)  # or his own /proc/self is root's
+if system.unshare(0x10000000):
+    sys.exit("skip")
+Path("/proc/self/uid_map").write_text(f"{{sys.argv[1]}} {NOBODY} 1")
+claim(Path(sys.argv[2]))
+os.rmdir(sys.argv[2])
+"""
+
+
+@needs_root
+@pytest.mark.parametrize("number", [0, 1000])
+@pytest.mark.skipif(not os.path.ismount("/dev/shm"), reason="/dev/shm is no file system of its own")
+def test_a_mount_point_of_root_is_used_in_a_container_that_does_not_know_root(number):
+    command = [sys.executable, "-c", IN_CONTAINER, str(number), f"/dev/shm/{uuid.uuid4()}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.stderr == "skip\n":
+        pytest.skip("no user namespaces here")
+    assert done.returncode == 0, done.stderr
 
 
 # He opens a copy while he may, and exchanges two others. Later he writes.

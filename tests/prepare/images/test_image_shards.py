@@ -132,6 +132,17 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     assert message.startswith(f"{tmp_path / 'out/shards'}: cannot be written (")
 
 
+def test_a_list_of_bad_images_that_cannot_be_written_or_removed_is_named_with_what_to_do(tmp_path):
+    tree(tmp_path / "in")
+    listed = tmp_path / "out/left-out.txt"
+    listed.mkdir(parents=True)
+    for bad in (False, True):
+        if bad:
+            write(tmp_path / "in/train/dog/x.jpg", b"no image")
+        message = refusal(tmp_path / "in", tmp_path / "out", "--bad", "skip")
+        assert message == f"cannot write {listed}: Is a directory; prepare again with another --output"
+
+
 def test_images_in_memory_become_shards_too(tmp_path):
     images, labels = [jpeg(k) for k in range(7)], np.array([4, 0, 1, 2, 3, 4, 0])
     paths = write_encoded_shards(tmp_path, "validation", images, labels, classes=5, class_names=list("abcde"), shards=2)

@@ -203,6 +203,13 @@ def test_files_that_are_no_netcdf_or_of_another_grid_or_another_time_are_named(f
     )
 
 
+def test_a_list_of_storms_that_cannot_be_written_is_named_with_what_to_do(folder):
+    listed = folder / "out" / "storms-train.csv"
+    listed.mkdir(parents=True)
+    message = refusal(prepare, folder)
+    assert message == f"cannot write {listed}: Is a directory; prepare again with another --output"
+
+
 def test_a_missing_netcdf_library_is_named(folder, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "netCDF4", None)
     assert "pip install netCDF4" in refusal(prepare, folder)

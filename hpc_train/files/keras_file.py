@@ -12,9 +12,8 @@ from pathlib import Path
 
 import h5py
 
-from hpc_train.data.hdf5.access import open_hdf5
-from hpc_train.data.hdf5.claims import claim_of
 from hpc_train.errors import UserError
+from hpc_train.files.hdf5 import claim_of, external_links_of, objects
 from hpc_train.files.limits import most_bytes
 from hpc_train.units import MIB, size
 
@@ -50,7 +49,7 @@ _DAMAGE = (
 
 
 @contextmanager
-def checked(path: Path, own: Iterable[str] = (), weights_only: bool = False) -> Iterator[None]:
+def checked(path: Path, own: Iterable[str] = (), weights_only: bool = False, compiled: bool = False) -> Iterator[None]:
     """Check a Keras file; in the `with` block Keras may then load it, and makes no more weights than the file holds.
 
     Args:
@@ -58,14 +57,15 @@ def checked(path: Path, own: Iterable[str] = (), weights_only: bool = False) -> 
         own: names of classes and functions of the user's own that are handed to Keras; those registered with Keras are
             known too.
         weights_only: Keras takes only the weights, and builds nothing.
+        compiled: Keras takes the loss, metrics and optimizer too.
 
     Raises:
         UserError: the file is damaged, claims more than it can hold, or its model is made of code or of other files.
     """
     try:
-        held, config = _archive(path) if path.suffix == ".keras" else _legacy(path)
-        if config and not weights_only:
-            _check_config(path, config, frozenset(own))
+        held, configs = _archive(path) if path.suffix == ".keras" else _legacy(path, compiled)
+        for config in () if weights_only else configs:
+            _check_config(path, config, frozenset(own), compiled)
     except UserError:
         raise
     except RecursionError as error:
@@ -79,7 +79,7 @@ def checked(path: Path, own: Iterable[str] = (), weights_only: bool = False) -> 
         yield
 
 
-def _archive(path: Path) -> tuple[int, bytes]:
+def _archive(path: Path) -> tuple[int, list[bytes]]:
     """(bytes of all weights, configuration) of a .keras file."""
     stored = path.stat().st_size
     with zipfile.ZipFile(path) as archive:
@@ -94,9 +94,9 @@ def _archive(path: Path) -> tuple[int, bytes]:
             weights = archive.read(_NPZ)
             with zipfile.ZipFile(io.BytesIO(weights)) as arrays:
                 _check_members(path, arrays, len(weights))
-                return sum(member.file_size for member in arrays.infolist()), config
+                return sum(member.file_size for member in arrays.infolist()), [config]
         with h5py.File(io.BytesIO(archive.read(_WEIGHTS)), "r") as file:
-            return _check_weights(f"{path}: {_WEIGHTS}", file), config
+            return _check_weights(f"{path}: {_WEIGHTS}", file), [config]
 
 
 def _check_members(path: Path, archive: zipfile.ZipFile, stored: int) -> None:
@@ -113,40 +113,34 @@ def _check_members(path: Path, archive: zipfile.ZipFile, stored: int) -> None:
         seen.add(name)
 
 
-def _legacy(path: Path) -> tuple[int, bytes]:
-    """(bytes of all weights, configuration or nothing) of an .h5 or .weights.h5 file."""
-    with open_hdf5(str(path)) as file:
+def _legacy(path: Path, compiled: bool) -> tuple[int, list[bytes]]:
+    """(bytes of all weights, configurations) of an .h5 or .weights.h5 file."""
+    # HDF5 itself would lock it.
+    with open(path, "rb") as raw, h5py.File(raw, "r") as file:
         held = _check_weights(str(path), file)
-        config = file.attrs.get("model_config", b"")
-    config = config.encode() if isinstance(config, str) else config
-    if not isinstance(config, bytes):
-        raise UserError(f"{path}: its model_config is no text; save the model again")
-    if len(config) > _MOST_TEXT:
-        raise UserError(f"{path}: model_config of {size(len(config))}; a network has at most {size(_MOST_TEXT)}")
-    return held, config
+        names = ("model_config", "training_config") if compiled else ("model_config",)
+        found = {name: file.attrs[name] for name in names if name in file.attrs}
+    configs = []
+    for name, config in found.items():
+        configs.append(config.encode() if isinstance(config, str) else config)
+        if not isinstance(configs[-1], bytes):
+            raise UserError(f"{path}: its {name} is no text; save the model again")
+        if len(config) > _MOST_TEXT:
+            raise UserError(f"{path}: {name} of {size(len(config))}; a network has at most {size(_MOST_TEXT)}")
+    return held, configs
 
 
 def _check_weights(where: str, file: h5py.File) -> int:
     """Bytes of all data sets; UserError where they claim too much or lie in other files."""
-    total, left, seen = 0, [(file["/"], "", 0)], set()
-    while left:
-        group, path, depth = left.pop()
-        if depth > _DEEPEST_GROUP:
+    total = 0
+    # Where a group cannot be listed, Keras might still open what it holds by its name.
+    for name, item in objects(file, left_out=()):
+        if name.count("/") >= _DEEPEST_GROUP:
             raise UserError(f"{where}: has groups {_DEEPEST_GROUP} deep, which no saved model has; save it again")
-        for name in group:
-            link, here = group.get(name, getlink=True), f"{path}/{name}"
-            if isinstance(link, h5py.ExternalLink):
-                raise UserError(f"{where}: {here} is in another file, {link.filename}; do not use it")
-            if not isinstance(link, h5py.HardLink):
-                continue
-            item, address = group[name], group.id.links.get_info(name.encode()).u
-            if address in seen:
-                continue
-            seen.add(address)
-            if isinstance(item, h5py.Group):
-                left.append((item, here, depth + 1))
-            elif isinstance(item, h5py.Dataset):
-                total += _bytes_of(where, here, item)
+        if isinstance(item, h5py.Dataset):
+            total += _bytes_of(where, name, item)
+    for name, link in external_links_of(file, left_out=()).items():
+        raise UserError(f"{where}: {name} is in another file, {link.filename}; do not use it")
     if total > most_bytes(held := file.id.get_filesize()):
         raise UserError(f"{where}: {size(held)} claim to be weights of {size(total)}; save the model again")
     return total
@@ -161,19 +155,19 @@ def _bytes_of(where: str, name: str, dataset: h5py.Dataset) -> int:
     return prod(dataset.shape or ()) * dataset.dtype.itemsize
 
 
-def _check_config(path: Path, text: bytes, own: frozenset[str]) -> None:
+def _check_config(path: Path, text: bytes, own: frozenset[str], compiled: bool) -> None:
     """UserError for a network that is nested too deeply, is too large, or is made of what is not Keras's."""
     config = json.loads(text)
-    if isinstance(config, dict):
-        config.pop("compile_config", None)  # the model is loaded without it
-    objects, left = 0, [(config, 1)]
+    if isinstance(config, dict) and not compiled:
+        config.pop("compile_config", None)
+    count, left = 0, [(config, 1)]
     while left:
         part, depth = left.pop()
         if depth > _DEEPEST or depth * len(text) > _MOST_QUOTED:
             raise UserError(f"{path}: {_nested()}")
         if isinstance(part, dict) and "class_name" in part:
-            objects += 1
-            if objects > _MOST_OBJECTS:
+            count += 1
+            if count > _MOST_OBJECTS:
                 raise UserError(f"{path}: its network has more than {_MOST_OBJECTS} parts; do not use it")
             _check_object(path, part, own)
         inside = part.values() if isinstance(part, dict) else part
@@ -199,7 +193,7 @@ def _check_object(path: Path, part: dict, own: frozenset[str]) -> None:
         raise UserError(
             f"{path} cannot be loaded: its {str(kind)[:80]!r} is of {str(module)[:80]!r}, which is not imported for a "
             "file; classes of your own need @keras.saving.register_keras_serializable(), and their file: give it with "
-            "--script to predict"
+            "--script to predict, or hand them to hvd.load_model as custom_objects"
         )
 
 

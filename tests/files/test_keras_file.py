@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from hpc_train.errors import UserError
-from hpc_train.models.saved import checked
+from hpc_train.files.keras_file import checked
 
 keras = pytest.importorskip("keras")
 
@@ -57,9 +57,9 @@ def load(path):
         return keras.models.load_model(path, compile=False)
 
 
-def refused(path, match, weights_only=False):
+def refused(path, match, weights_only=False, compiled=False):
     began = time.monotonic()
-    with pytest.raises(UserError, match=match) as caught, checked(path, weights_only=weights_only):
+    with pytest.raises(UserError, match=match) as caught, checked(path, (), weights_only, compiled):
         keras.models.load_model(path, compile=False)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 600
@@ -187,6 +187,19 @@ def test_a_module_named_in_a_file_is_not_imported(saved, tmp_path, monkeypatch, 
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_loss_of_another_module_matters_only_where_the_model_is_compiled(tmp_path, saved):
+    loss = {"module": "planted", "class_name": "Loss", "config": {}, "registered_name": "planted>Loss"}
+    archive = saved(lambda config: json.dumps({**config, "compile_config": {"loss": loss}}))
+    network().save(legacy := tmp_path / "net.h5")
+    with h5py.File(legacy, "r+") as file:
+        file.attrs["training_config"] = json.dumps({"loss": loss})
+    for path in (archive, legacy):
+        refused(path, "its 'Loss' is of 'planted', which is not imported for a file", compiled=True)
+        with checked(path, ["Loss"], compiled=True):
+            pass
+        load(path)
+
+
 def test_a_vocabulary_in_another_file(saved):
     layer = {"module": "keras.layers", "class_name": "StringLookup", "config": {"vocabulary": "/etc/passwd"}}
     refused(saved(replaced(**layer, registered_name=None)), "names another file, '/etc/passwd'")
@@ -224,6 +237,24 @@ def test_weights_in_another_file(saved, tmp_path, how, weights_only):
     with zipfile.ZipFile(path) as archive:
         alone.write_bytes(archive.read("model.weights.h5"))
     refused(alone, rf"(is|are) in another file, {other}", True)
+
+
+def test_weights_in_another_file_behind_a_group_that_cannot_be_listed(tmp_path):
+    path, other = tmp_path / "net.weights.h5", str(tmp_path / "secret.h5")
+    with h5py.File(other, "w") as file:
+        file["x"] = np.ones(3)
+    with h5py.File(path, "w") as file:
+        group = file.create_group("vars")
+        for number in range(30):
+            group[f"soft{number}"] = h5py.SoftLink("/")
+        group["0"] = h5py.ExternalLink(other, "x")
+    raw = bytearray(path.read_bytes())
+    # The header of HDF5's message that tells how a group is kept, and the version of that message.
+    raw[raw.index(b"\x0a\x00\x08\x00\x01\x00\x00\x00") + 8] = 255
+    path.write_bytes(raw)
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["vars/0"], np.ones(3))
+    refused(path, "is damaged, or no Keras file", True)
 
 
 def test_weights_that_only_the_header_claims(saved):
