@@ -181,19 +181,20 @@ run_ranks() { # a command on all ranks; returns its status. In the background: b
 }
 
 ask() { # runs one of Slurm's commands, and again if the controller is too busy to answer
-  local try answer
+  local try answer status
   for try in 1 2 3 4 5; do
     [ "$try" = 1 ] || sleep 3
-    answer=$(SLURM_TIME_FORMAT=standard "$@" 2>&1) && break
+    answer=$(SLURM_TIME_FORMAT=standard "$@" 2>&1)
+    status=$?
+    case $status in 0 | 127) break ;; esac # 127: there is no such command
   done
-  local status=$?
   echo "$answer"
   return "$status"
 }
 
 requeue() { # $1: what happened. Not for a job that Slurm is ending: a requeue would start it again, even if cancelled.
   local state problem
-  state=$(ask squeue -h -j "$job" -o %T)
+  state=$(ask squeue -h -j "$job" -o %T) || state="in an unknown state (${state##*: })"
   trap '' TERM # which Slurm sends in answer
   if [ "$state" != RUNNING ]; then
     say "$1; not requeued, as the job is $state: if Slurm does not restart it, give the same sbatch command with" \
@@ -205,7 +206,7 @@ requeue() { # $1: what happened. Not for a job that Slurm is ending: a requeue w
   fi
 }
 
-stopped_from_outside() { [ -n "$heard" ] || scontrol show job "$job" | grep -q 'PreemptTime=[0-9]'; }
+stopped_from_outside() { [ -n "$heard" ] || scontrol show job "$job" 2>/dev/null | grep -q 'PreemptTime=[0-9]'; }
 
 prepare() { # where and how the ranks run; arguments: the ranks' arguments
   activate_environment "$@"

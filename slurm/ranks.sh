@@ -34,11 +34,24 @@ count_gpus() { # sets gpus: those of the job on each node, nodes: their names, w
       print $1, "-", parts[count]
     }')
   if [ ${#gpus[@]} != "$SLURM_JOB_NUM_NODES" ]; then # there is no scontrol, or it says this in another way
-    gpus=() nodes=() wanted=$((9 ** 9)) count=${SLURM_GPUS_ON_NODE:-0}
+    gpus=() nodes=() wanted=$((9 ** 9))
+    while read -r node count; do
+      gpus+=("$count") nodes+=("$node")
+    done < <(gpus_of_nodes)
+  fi
+  if [ ${#gpus[@]} != "$SLURM_JOB_NUM_NODES" ]; then # nor is there srun
+    gpus=() nodes=() count=${SLURM_GPUS_ON_NODE:-0}
     number count
     for ((i = 0; i < SLURM_JOB_NUM_NODES; i++)); do gpus+=("$count"); done
   fi
 }
+
+gpus_of_nodes() ( # prints each node's name and its number of GPUs, as a step finds them that asks for none itself
+  unset SLURM_GPUS SLURM_GPUS_PER_NODE SLURM_GPUS_PER_TASK SLURM_GPUS_PER_SOCKET SLURM_NTASKS_PER_GPU SLURM_TRES_PER_TASK
+  # shellcheck disable=SC2016 # for the shell on each node
+  srun --mpi=none --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 bash -c \
+    'echo "$SLURMD_NODENAME ${SLURM_GPUS_ON_NODE:-0}"' 2>/dev/null | sort -V
+)
 
 place_ranks() { # sets ranks, ranks_a_node and gpus_a_node (of the fullest node), and placed: NODE:RANKS,... if uneven
   local tasks=${SLURM_NTASKS:-$SLURM_JOB_NUM_NODES} count least i

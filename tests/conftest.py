@@ -74,7 +74,7 @@ def cluster():
 
 
 @pytest.fixture(scope="session")
-def project(cluster, tmp_path_factory):
+def project(tmp_path_factory):
     """A folder like a clone, to submit from: the templates, and a site.env that names this interpreter."""
     folder = tmp_path_factory.mktemp("project")
     (folder / "slurm").mkdir()
