@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2154
-# How many ranks run where, with how many threads, and what starts them; for common.sh. A job may ask for GPUs by any of
-# Slurm's options: each GPU that it got has one rank. Without GPUs each task is a rank.
+# How many ranks run where, with how many threads, and what may start them; for common.sh. A job may ask for GPUs by any
+# of Slurm's options: each GPU that it got has one rank. Without GPUs each task is a rank.
 
 count_gpus() { # sets gpus: those of the job on each node, nodes: their names, wanted: all that it asked for, if it says
   local what where count node i
@@ -47,7 +47,8 @@ count_gpus() { # sets gpus: those of the job on each node, nodes: their names, w
 }
 
 gpus_of_nodes() ( # prints each node's name and its number of GPUs, as a step finds them that asks for none itself
-  unset SLURM_GPUS SLURM_GPUS_PER_NODE SLURM_GPUS_PER_TASK SLURM_GPUS_PER_SOCKET SLURM_NTASKS_PER_GPU SLURM_TRES_PER_TASK
+  unset SLURM_GPUS SLURM_GPUS_PER_NODE SLURM_GPUS_PER_TASK SLURM_GPUS_PER_SOCKET
+  unset SLURM_NTASKS_PER_GPU SLURM_TRES_PER_TASK
   # shellcheck disable=SC2016 # for the shell on each node
   srun --mpi=none --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 bash -c \
     'echo "$SLURMD_NODENAME ${SLURM_GPUS_ON_NODE:-0}"' 2>/dev/null | sort -V
@@ -136,26 +137,6 @@ print(find_tensorflow().cuda or "")' 2>/dev/null)
   say "note: $line"
 }
 
-launcher_options() { # sets launcher: the words of $1, and the options that this kind of launcher needs
-  read -ra launcher <<<"$1"
-  case "${launcher[0]##*/} $("${launcher[0]}" --version 2>&1)" in
-    srun*)
-      [ -z "$placed" ] || fail "srun places ranks evenly, and the GPUs are not ($placed): give sbatch --gpus-per-node=N"
-      launcher=("${launcher[0]}" "${srun_options[@]}" "${launcher[@]:1}")
-      ;;
-    *"Open MPI"* | *OpenRTE*)
-      launcher+=(-n "$ranks" --bind-to none)
-      [ -n "$placed" ] && launcher+=(--host "$placed" --map-by slot) || launcher+=(--map-by "ppr:$ranks_a_node:node")
-      [ "$(id -u)" != 0 ] || launcher+=(--allow-run-as-root)
-      ;;
-    ibrun*) launcher+=(-n "$ranks") ;; # of TACC
-    *) # MPICH, Intel MPI
-      launcher+=(-n "$ranks")
-      [ -n "$placed" ] && launcher+=(-hosts "$placed") || launcher+=(-ppn "$ranks_a_node")
-      ;;
-  esac
-}
-
 launchers() { # those that may be right here, one a line, first the site's own choice
   local default kinds kind
   # Under srun's other distribution MPI takes each rank for a node of its own.
@@ -168,38 +149,4 @@ launchers() { # those that may be right here, one a line, first the site's own c
     done
   fi
   command -v mpirun >/dev/null && echo mpirun || ! command -v mpiexec >/dev/null || echo mpiexec
-}
-
-choose_launcher() { # LAUNCHER, or the first under which the ranks find each other, as the doctor checks
-  local candidates=("${LAUNCHER:-}") candidate answer works known before='' memory
-  # What was right before for a cluster and environment is tried first, then what the site's file prefers.
-  memory=${XDG_CACHE_HOME:-$HOME/.cache}/hpc-train/launchers known="${SLURM_CLUSTER_NAME:-}|$environment|${MODULES:-}|"
-  if [ -z "${LAUNCHER:-}" ]; then
-    before=$(grep -sF "$known" "$memory" | tail -n 1)
-    before=${before#"$known"}
-    mapfile -t candidates < <({
-      [ -n "$placed" ] || echo "${PREFERRED_LAUNCHER:-}"
-      launchers
-    } | awk 'NF && !seen[$0]++')
-    [[ -z $before || " ${candidates[*]} " != *" $before "* ]] || candidates=("$before" "${candidates[@]}")
-  fi
-  for candidate in "${candidates[@]}"; do
-    launcher_options "$candidate"
-    # A shared file system may need long to give Python to a thousand ranks.
-    answer=$(timeout -k 5 150 "${launcher[@]}" "${container[@]}" python -m hpc_train.cli doctor --launch \
-      --ranks "$ranks" --timeout 120 2>&1) && works=launcher
-    # The doctor's finding, or else the launcher's error message.
-    answer=$(sed -nE 's/^.*launch +(ok|wrong) +//p' <<<"$answer" | grep . ||
-      grep -i error <<<"$answer" | grep -v '^srun: error' || echo "$answer")
-    say "${works:-rejected}: ${launcher[*]}: ${answer%%$'\n'*}"
-    [ -n "$works" ] || continue
-    [ -n "${LAUNCHER:-}$placed" ] || [ "$candidate" = "$before" ] || remember "$known" "$candidate" "$memory"
-    return 0
-  done
-  [ -n "$heard" ] || fail "no launcher makes $ranks ranks on $SLURM_JOB_NUM_NODES nodes find each other: in" \
-    "slurm/site.env load the MPI that Horovod was built with (MODULES), or set the launcher (LAUNCHER)"
-}
-
-remember() { # the line $1$2 replaces those that begin with $1 in the file $3, if that can be written
-  { mkdir -p "${3%/*}" && { grep -vsF "$1" "$3"; echo "$1$2"; } >"$3.$job" && mv "$3.$job" "$3"; } 2>/dev/null || true
 }

@@ -32,7 +32,7 @@ def missing() -> str:
 
 def settings() -> set[str]:
     """Names of the variables that a developer may have set for own jobs; read from the templates if they are here."""
-    templates = Path(__file__).parents[1] / "slurm" / "common.sh"
+    templates = Path(__file__).parents[1] / "slurm" / "job.sh"
     names = re.search(r"for name in ([A-Z_ ]+); do", templates.read_text()) if templates.exists() else None
     return {"HPC_TRAIN", *(names[1].split() if names else ())}
 

@@ -9,7 +9,7 @@ damaged-*               what was found damaged when the run was resumed
 best.keras              the best model so far, in plain Keras
 model.keras             the model at the end, in plain Keras
 owner.lock              while a training runs: its host, process and job (ownership.py)
-restarts                the number of a Slurm job's restarts in a row without a newer checkpoint (slurm/common.sh)
+restarts                the number of a Slurm job's restarts in a row without a newer checkpoint (slurm/job.sh)
 """
 
 import dataclasses

@@ -15,6 +15,8 @@ SHELL = sorted(path for folder in ("slurm", "containers") for path in (REPOSITOR
 ALLOWED = {
     'source "$common"': "the templates' own file",
     'source "$HPC_TRAIN/slurm/container.sh"': "the templates' own file",
+    'source "$HPC_TRAIN/slurm/job.sh"': "the templates' own file",
+    'source "$HPC_TRAIN/slurm/launcher.sh"': "the templates' own file",
     'source "$HPC_TRAIN/slurm/ranks.sh"': "the templates' own file",
     'source "$site"': "the site's settings are code, as their first lines say",
     '. "$project/containers/lend.sh"': "a file beside the script",
@@ -196,19 +198,24 @@ def test_variables_names_and_lines_run_nothing(job, tmp_path):
         assert not [path for path in tmp_path.rglob("*mark") if path.parent != names]
 
 
+def functions_of(name):
+    """The functions of one of the templates' files, without what it does when it is read."""
+    return (REPOSITORY / "slurm" / name).read_text().partition("\n# shellcheck source=")[0]
+
+
 def test_whole_numbers_of_any_size_that_occurs_are_numbers():
-    common = (REPOSITORY / "slurm" / "common.sh").read_text().partition("\nexplain()")[0]
+    functions = functions_of("job.sh") + functions_of("common.sh")
     numbers = ("0", "7", "27360", "1795978800")
     for text in (*numbers, "08", "-1", "1 2", "1\n2", "", "x", "9" * 16):
-        ended = subprocess.run(["bash", "-c", f'{common}\nwhole "$1"', "bash", text], timeout=20)
+        ended = subprocess.run(["bash", "-c", f'{functions}\nwhole "$1"', "bash", text], timeout=20)
         assert (ended.returncode == 0) == (text in numbers), text
 
 
 def test_the_answer_of_squeue_runs_nothing(tmp_path):
     mark = tmp_path / "mark"
-    common = (REPOSITORY / "slurm" / "common.sh").read_text().partition("\n# shellcheck source=slurm/container.sh")[0]
+    functions = functions_of("job.sh") + functions_of("common.sh")
     for text in attacks(mark):
-        script = f'{common}\nask() {{ echo "$TEXT"; }}\ndate() {{ echo "$TEXT"; }}\njob=7 heard=\n'
+        script = f'{functions}\nask() {{ echo "$TEXT"; }}\ndate() {{ echo "$TEXT"; }}\njob=7 heard=\n'
         script += 'sleep 5 &\nranks_pid=$!\npass_signal USR1\necho "heard $heard"\n'
         ended = subprocess.run(
             ["bash", "-c", script], env={**os.environ, "TEXT": text}, capture_output=True, text=True, timeout=20
