@@ -298,7 +298,7 @@ def _open_to(path: Path) -> str:
         return ""
     if owner := other_owner(status):
         return f"belongs to {owner}"
-    writers = other_writers(status)
+    writers = other_writers(path, status)
     return f"can be written by {writers} (`chmod go-w {path}` closes it)" if writers else ""
 
 

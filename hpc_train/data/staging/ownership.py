@@ -35,7 +35,7 @@ def claim(folder: Path) -> bool:
     here = _walk(folder)
     status = os.lstat(here)
     if status.st_uid != os.geteuid():
-        own = f"{folder}{'/' if other_writers(status) else '-'}{user_name(os.geteuid()).replace(' ', '-')}"
+        own = f"{folder}{'/' if other_writers(here, status) else '-'}{user_name(os.geteuid()).replace(' ', '-')}"
         raise UserError(
             f"{folder} belongs to {user_name(status.st_uid)}, not to you: others could change what you train on; "
             f"stage to a folder of your own, such as {own}"
@@ -80,7 +80,7 @@ def _walk(folder: Path) -> str:
 def _check_parent(path: str, folder: Path) -> None:
     """UserError where others may rename what is in the folder `path`."""
     status = os.lstat(path)
-    if (writers := other_writers(status)) and not status.st_mode & stat.S_ISVTX:
+    if (writers := other_writers(path, status)) and not status.st_mode & stat.S_ISVTX:
         raise UserError(
             f"{folder}: {writers} may write in {path} ({stat.filemode(status.st_mode)}), and so put another folder in "
             "its place; stage to a folder below /tmp or one that only you may write in"
@@ -117,7 +117,7 @@ def _take(path: str, status: os.stat_result) -> bool:
 
 
 def _close(path: str, status: os.stat_result) -> bool:
-    if not other_writers(status):
+    if not other_writers(path, status):
         return True
     os.chmod(path, stat.S_IMODE(status.st_mode) & ~_OTHERS_WRITE)
     return False
