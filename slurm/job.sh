@@ -24,7 +24,7 @@ number() { # ends the job unless the variables named here hold whole numbers
 }
 
 read_site_settings() { # variables in the job's environment come first: CONTAINER=x.sif sbatch ...
-  local site=$HPC_TRAIN/slurm/site.env name given=() problem
+  local site=${SITE_ENV:-$HPC_TRAIN/slurm/site.env} name given=() problem
   [ -f "$site" ] || return 0
   problem=$(bash -n "$site" 2>&1) || fail "${problem%%$'\n'*}"
   for name in MODULES VENV CONTAINER CONTAINER_OPTIONS LAUNCHER RESTARTS NODE_LOCAL; do

@@ -8,12 +8,12 @@ launcher_options() { # sets launcher: the words of $1, and the options that this
       [ -z "$placed" ] || fail "srun places ranks evenly, and the GPUs are not ($placed): give sbatch --gpus-per-node=N"
       launcher=("${launcher[0]}" "${srun_options[@]}" "${launcher[@]:1}")
       ;;
+    ibrun*) launcher+=(-n "$ranks") ;; # of TACC, over any MPI
     *"Open MPI"* | *OpenRTE*)
       launcher+=(-n "$ranks" --bind-to none)
       [ -n "$placed" ] && launcher+=(--host "$placed" --map-by slot) || launcher+=(--map-by "ppr:$ranks_a_node:node")
       [ "$(id -u)" != 0 ] || launcher+=(--allow-run-as-root)
       ;;
-    ibrun*) launcher+=(-n "$ranks") ;; # of TACC
     *) # MPICH, Intel MPI
       launcher+=(-n "$ranks")
       [ -n "$placed" ] && launcher+=(-hosts "$placed") || launcher+=(-ppn "$ranks_a_node")
@@ -24,7 +24,8 @@ launcher_options() { # sets launcher: the words of $1, and the options that this
 choose_launcher() { # LAUNCHER, or the first under which the ranks find each other, as the doctor checks
   local candidates=("${LAUNCHER:-}") candidate answer works known before='' memory
   # What was right before for a cluster and environment is tried first, then what the site's file prefers.
-  memory=${XDG_CACHE_HOME:-$HOME/.cache}/hpc-train/launchers known="$cluster|$environment|${MODULES:-}|"
+  memory=${XDG_CACHE_HOME:-$HOME/.cache}/hpc-train/launchers
+  known="$cluster|$environment|${MODULES:-}|${PREFERRED_LAUNCHER:-}|"
   if [ -z "${LAUNCHER:-}" ]; then
     before=$(grep -sF "$known" "$memory" | tail -n 1)
     before=${before#"$known"}

@@ -29,9 +29,13 @@ count_gpus() { # sets gpus: those of the job on each node, nodes: their names, w
       }
       print $1, words[1], sum
     }
-    /^TresPer(Job|Node|Task)=.*gpu/ && match($0, /gpu[:=]([^:=,]*[:=])?[0-9]+/) {
-      count = split(substr($0, RSTART, RLENGTH), parts, /[:=]/)
-      print $1, "-", parts[count]
+    /^TresPer(Job|Node|Task)=.*gpu/ {
+      sum = 0
+      for (rest = $0; match(rest, /gpu[:=]([^:=,]*[:=])?[0-9]+/); rest = substr(rest, RSTART + RLENGTH)) {
+        count = split(substr(rest, RSTART, RLENGTH), parts, /[:=]/)
+        sum += parts[count]
+      }
+      print $1, "-", sum
     }')
   if [ ${#gpus[@]} != "$SLURM_JOB_NUM_NODES" ]; then # there is no scontrol, or it says this in another way
     gpus=() nodes=() wanted=$((9 ** 9))
@@ -95,6 +99,7 @@ place_ranks() { # sets ranks, ranks_a_node and gpus_a_node (of the fullest node)
     # For the launchers that read them.
     unset SLURM_NTASKS_PER_NODE
     export SLURM_NTASKS=$ranks SLURM_NPROCS=$ranks SLURM_TASKS_PER_NODE="$ranks_a_node(x$SLURM_JOB_NUM_NODES)"
+    [ -z "$placed" ] || SLURM_TASKS_PER_NODE=$(sed 's/[^,]*://g' <<<"$placed")
   fi
 }
 

@@ -21,13 +21,16 @@ def _refuse(condition: str, why: str) -> str:
 
 
 _WITHOUT_GPUS = _refuse("gpus == ''", "give the GPUs")
+_TACC = _refuse(
+    "gpus ~= '' or (job.pn_min_memory or 0) > 0 and job.pn_min_memory < 2 ^ 40", "this option is not supported"
+)
 RULES = {
     "bridges2": _WITHOUT_GPUS
     + _refuse("job.partition == 'GPU' and not (job.tres_per_job or ''):match(':%d*[08642]$')", "GPU has whole nodes"),
     "perlmutter": _WITHOUT_GPUS
     + _refuse("job.features ~= 'gpu' or not job.account", "Job request does not match any supported policy."),
-    "lonestar6": _refuse("gpus ~= ''", "this option is not supported"),
-    "vista": _refuse("gpus ~= ''", "this option is not supported"),
+    "lonestar6": _TACC,
+    "vista": _TACC,
     "mahti": _refuse("not (job.tres_per_node or ''):match('gpu:a100:')", "give --gres=gpu:a100:N")
     + _refuse("not job.account", "the account is missing"),
     "roihu": _refuse("not (job.tres_per_node or ''):match('gpu:gh200:')", "give --gres=gpu:gh200:N")
@@ -53,21 +56,35 @@ LINES = {
 DEFAULTS = {"perlmutter": "pmi2", "alps": "pmi2", "mahti": "pmi2", "roihu": "pmi2"}
 
 
+# Of two nodes, from the pages again, not from the files of the sites: GPUs, cores, type, and the partitions that give
+# whole nodes, or parts.
+SHAPES = {
+    "bridges2": (8, 40, "v100-32", "GPU", "GPU-shared"),
+    "perlmutter": (4, 128, "", "regular debug preempt", "shared"),
+    "mahti": (4, 128, "a100", "gpumedium", "gpusmall gputest"),
+    "roihu": (4, 288, "gh200", "gpularge", "gpumedium gputest"),
+    "juwels": (4, 48, "", "booster develbooster", ""),
+    "lumi": (8, 56, "", "standard-g", "small-g dev-g"),
+    "frontier": (8, 56, "", "extended", ""),
+    "alps": (4, 288, "", "normal debug low", ""),
+    "lonestar6": (3, 128, "", "gpu-a100 gpu-a100-dev", ""),
+    "vista": (1, 72, "", "gh gh-dev", ""),
+}
+
+
 def fake(name: str) -> tuple[Site, cluster.Cluster]:
     """The site of a name, and a cluster of two nodes like its own."""
-    site = find(name)
-    first = site.partitions[0]
-    partitions = [
-        f"PartitionName={one.name} Nodes=ALL DefaultTime=5 MaxTime={one.most_time or 'INFINITE'}"
-        f" OverSubscribe={'EXCLUSIVE' if one.whole_nodes else 'NO'}"
-        for one in site.partitions
-        if one.name != "batch"  # a test cluster's own
+    gpus, cores, kind, whole, parts = SHAPES[name]
+    lines = [f"PartitionName={one} Nodes=ALL DefaultTime=5 OverSubscribe=EXCLUSIVE" for one in whole.split()]
+    lines += [
+        f"PartitionName={one} Nodes=ALL DefaultTime=5 MaxTime={15 if one == 'gputest' else 'INFINITE'} OverSubscribe=NO"
+        for one in parts.split()
     ]
-    return site, cluster.Cluster(
-        gpus=(first.gpus_a_node,) * 2,
-        cpus=first.cores_a_node,
-        gpu_type=first.types[0] if first.types else "",
+    return find(name), cluster.Cluster(
+        gpus=(gpus, gpus),
+        cpus=cores,
+        gpu_type=kind,
         mpi_default=DEFAULTS.get(name, "none"),
         job_submit=_LUA % RULES[name],
-        conf=tuple(partitions),
+        conf=tuple(lines),
     )

@@ -202,7 +202,7 @@ def test_the_next_step_is_a_command_for_this_environment(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "prefix", "/my envs/one")
     folder = tmp_path / "my jobs"
     run(Templates(folder))
-    command = next_step(folder).removesuffix(" && sbatch slurm/doctor.sh")
+    command = next_step(folder).removesuffix(" && sbatch --gpus-per-node=4 slurm/doctor.sh")
     asked = subprocess.run(["bash", "-c", f"{command} && source slurm/site.env && echo $VENV"], capture_output=True)
     assert asked.stdout == b"/my envs/one\n", asked.stderr
     assert "site.env" not in next_step(folder)

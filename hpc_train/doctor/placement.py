@@ -93,9 +93,12 @@ def site_finding() -> Finding | None:
         return None
     try:
         site = find("")
-        wrong = misfits(site)
     except UserError as error:
         return Finding("site", "wrong", str(error), f"correct {OWN}")
+    try:
+        wrong = misfits(site)
+    except UserError as error:
+        return Finding("site", "note", f"{OWN} is not compared with the cluster: {error}")
     if wrong:
         return Finding("site", "wrong", f"{OWN} does not fit this cluster: {'; '.join(wrong)}", f"correct {OWN}")
     return Finding("site", "ok", f"{OWN}: {site.title}")

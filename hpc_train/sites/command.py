@@ -70,7 +70,7 @@ def next_step(directory: Path) -> str:
         image = os.environ.get("APPTAINER_CONTAINER") or os.environ.get("SINGULARITY_CONTAINER")
         setting = f"CONTAINER={shlex.quote(image)}" if image else f"VENV={shlex.quote(sys.prefix)}"
         steps += ["cp slurm/site.env.example slurm/site.env", f"echo {shlex.quote(setting)} >>slurm/site.env"]
-    return " && ".join([*steps, "sbatch slurm/doctor.sh"])
+    return " && ".join([*steps, "sbatch --gpus-per-node=4 slurm/doctor.sh"])
 
 
 def _find(folder: str, pattern: str) -> list[Path]:

@@ -25,7 +25,7 @@ def write() -> None:
     if not shutil.which("sinfo"):
         other = f"copy {KNOWN}/polaris.toml to {OWN} and edit it where the site has PBS"
         raise UserError(f"--new-site asks Slurm, and there is no sinfo here: run it on a login node, or {other}")
-    found = partitions(_asked("sinfo", "-h", "-o", "%R|%G|%c|%l|%D"))
+    found = partitions(_asked("sinfo", "-h", "-o", "%P|%G|%c|%l|%D"))
     if not found:
         raise UserError("--new-site: sinfo shows no partition with GPUs (Gres gpu)")
     text = describe(found, _asked("scontrol", "show", "config"), _asked("bash", "-lc", "module -t avail 2>&1"))
@@ -44,7 +44,7 @@ def misfits(site: Site) -> list[str]:
     """What a site's file says otherwise than Slurm does here; empty where there is no Slurm."""
     if site.scheduler != "slurm" or not shutil.which("sinfo"):
         return []
-    found = partitions(_asked("sinfo", "-h", "-o", "%R|%G|%c|%l|%D"))
+    found = partitions(_asked("sinfo", "-h", "-o", "%P|%G|%c|%l|%D"))
     wrong = []
     for one in site.partitions if found else ():
         here = found.get(one.name)
@@ -63,7 +63,7 @@ def partitions(told: str) -> dict[str, dict]:
     """The partitions with GPUs.
 
     Args:
-        told: lines of sinfo, PARTITION|GRES|CPUS|TIMELIMIT|NODES.
+        told: lines of sinfo, PARTITION|GRES|CPUS|TIMELIMIT|NODES; the default partition has an asterisk.
 
     Returns:
         For each name the keys of a `Partition`: of its most frequent kind of node.
@@ -76,10 +76,12 @@ def partitions(told: str) -> dict[str, dict]:
         if count and cores:
             kind = (count, int(cores[0]), limit, tuple(sorted({kind for kind, _ in gpus if kind})))
             kinds.setdefault(name, collections.Counter())[kind] += int(nodes or 1)
+    kinds = {name.rstrip("*"): counted for name, counted in sorted(kinds.items(), key=lambda one: "*" not in one[0])}
     found = {}
     for name, counted in kinds.items():
         (count, cores, limit, _), _ = counted.most_common(1)[0]
         types = [kind for (*_, names), _ in counted.most_common() for kind in names]
+        limit = f"0:{limit}" if re.fullmatch(r"\d+:\d\d", limit) else limit
         most = {"most_time": limit} if re.fullmatch(r"(\d+-)?\d+:\d\d:\d\d", limit) else {}
         found[name] = {"gpus_a_node": count, "cores_a_node": cores, "types": list(dict.fromkeys(types)), **most}
     return found
@@ -127,6 +129,9 @@ def _text(value: str) -> str:
 
 def _asked(*command: str) -> str:
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise UserError(f"--new-site: `{' '.join(command)}` does not answer ({error})") from error
+        raise UserError(f"`{command[0]}` does not answer: {error}") from error
+    if done.returncode and command[0] != "bash":
+        raise UserError(f"`{' '.join(command)}` does not answer: {' '.join(done.stderr.split())}")
+    return done.stdout

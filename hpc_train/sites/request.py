@@ -5,7 +5,7 @@ import shlex
 from dataclasses import dataclass
 
 from hpc_train.errors import UserError
-from hpc_train.sites.site import Partition, Site
+from hpc_train.sites.site import Partition, Site, seconds
 
 MARKS = {"slurm": "#SBATCH", "pbs": "#PBS", "lsf": "#BSUB"}
 
@@ -44,7 +44,7 @@ def choose(site: Site, nodes: int, gpus: int, partition: str, kind: str, time: s
     names = [one.name for one in site.partitions]
     if partition and partition not in names:
         raise UserError(f"{site.title} has no partition {partition} in its file: {', '.join(names)}")
-    problems, limit = [], seconds(time)
+    problems, limit = [], seconds(time, f"--time {time}")
     for one in site.partitions:
         if partition in ("", one.name) and (not kind or kind in one.types):
             try:
@@ -70,28 +70,16 @@ def _fit(partition: Partition, nodes: int, gpus: int, wanted: str, limit: int) -
         raise UserError(f"{name} takes jobs of at most {_many(partition.most_nodes, 'node')}, not {nodes}")
     if partition.most_gpus and nodes * each > partition.most_gpus:
         raise UserError(f"{name} takes jobs of at most {_many(partition.most_gpus, 'GPU')}, not {nodes * each}")
-    if partition.most_time and limit > seconds(partition.most_time):
-        raise UserError(f"{name} takes jobs of at most {partition.most_time}")
+    if nodes < partition.least_nodes:
+        raise UserError(f"{name} takes jobs of at least {partition.least_nodes} nodes, not {nodes}")
+    longest = next((time for up_to, time in partition.shorter.items() if nodes <= int(up_to)), partition.most_time)
+    if longest and limit > seconds(longest, name):
+        raise UserError(f"{name} takes jobs of {_many(nodes, 'node')} for at most {longest}")
     return Request(partition, nodes, each, wanted or next(iter(partition.types), ""), limit)
 
 
 def _many(count: int, what: str) -> str:
     return f"{count} {what}{'s' * (count != 1)}"
-
-
-def seconds(time: str) -> int:
-    """Seconds of a time limit such as 90 (minutes), 1:30:00 or 2-00:00:00.
-
-    Raises:
-        UserError: it is none.
-    """
-    if re.fullmatch(r"\d{1,6}", time):
-        return int(time) * 60
-    if not (found := re.fullmatch(r"(?:(\d{1,3})-)?(\d{1,4}):([0-5]\d):([0-5]\d)", time)):
-        # Schedulers differ in what 1:30 means.
-        raise UserError(f"--time {time}: write minutes, HOURS:MINUTES:SECONDS or DAYS-HOURS:MINUTES:SECONDS")
-    days, hours, minutes, rest = (int(part or 0) for part in found.groups())
-    return ((days * 24 + hours) * 60 + minutes) * 60 + rest
 
 
 def lines(site: Site, request: Request, name: str, account: str, stop_before: int, more: str) -> list[str]:
@@ -132,12 +120,21 @@ def lines(site: Site, request: Request, name: str, account: str, stop_before: in
     return [f"-J {name}", *paying, *resources, *going_on, *own]
 
 
+# What `lines` sets.
+_OWN = re.compile(
+    r"--(nodes|ntasks\b|ntasks-per-node|gpus|gres=gpu|time|partition|account|job-name|signal|qos)\b|-[NnGtpAJq](?!\w*:)"
+)
+
+
 def _words(more: str) -> list[str]:
     """The user's options, each with its value, a line each."""
     try:
         words = shlex.split(more)
     except ValueError as error:
         raise UserError(f"--scheduler-options {more}: {error}") from error
+    if own := [word for word in words if _OWN.match(word)]:
+        ours = "--nodes, --gpus, --time, --partition, --account and --name, and the site's file"
+        raise UserError(f"--scheduler-options {own[0]}: this is set by {ours}")
     lines: list[str] = []
     for word in words:
         if word.startswith("-") or not lines:

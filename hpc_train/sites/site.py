@@ -2,6 +2,7 @@
 
 import datetime
 import difflib
+import re
 import sys
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -36,8 +37,11 @@ class Partition:
     """Of a job; 0 if it is not known."""
     most_gpus: int = 0
     """Of a job, where this is less than all GPUs of its nodes."""
+    least_nodes: int = 1
     most_time: str = ""
     """The longest time limit, as [DAYS-]HOURS:MINUTES:SECONDS; empty if it is not known."""
+    shorter: dict[str, str] = field(default_factory=dict)
+    """The longest limits of smaller jobs: for at most so many nodes, so much."""
 
 
 @dataclass(frozen=True)
@@ -117,13 +121,41 @@ def read(text: str, path: Path) -> Site:
     if not isinstance(partitions := found.get("partitions"), dict):
         raise UserError(f"{path} has no table [partitions.NAME], with gpus_a_node and cores_a_node of each partition")
     made = [_made(Partition, {"name": name, **_table(one, name, path)}, path) for name, one in partitions.items()]
+    for one in made:
+        if one.gpus_a_node < 1 or one.cores_a_node < one.gpus_a_node:
+            raise UserError(f"{path}: {one.name}: a node has at least one GPU, and a core for each")
+        for limit in (one.most_time, *one.shorter.values()):
+            seconds(limit or "1", f"{path}: {one.name}: {limit}")
+        if wrong := [nodes for nodes in one.shorter if not nodes.isdecimal()]:
+            raise UserError(f"{path}: {one.name}: shorter: {wrong[0]!r} is no number of nodes")
     site = _made(Site, {**found, "name": path.stem, "partitions": made}, path)
+    if wrong := [name for name in (*site.environment, *site.between_nodes) if not re.fullmatch(r"[A-Za-z_]\w*", name)]:
+        raise UserError(f"{path}: {wrong[0]!r} is no name of a variable")
     for form, names in ((site.partition, {"partition"}), (site.gpus, set(PLACES))):
         try:
             form.format_map(dict.fromkeys(names, ""))
         except (KeyError, ValueError, IndexError, AttributeError) as error:
             raise UserError(f"{path}: {form!r} may have {', '.join(sorted(names))} in braces: {error}") from error
     return site
+
+
+def seconds(time: str, named: str) -> int:
+    """Seconds of a time limit such as 90 (minutes), 1:30:00 or 2-00:00:00.
+
+    Args:
+        time: the text.
+        named: where it stands, for the error.
+
+    Raises:
+        UserError: it is none.
+    """
+    if re.fullmatch(r"\d{1,6}", time):
+        return int(time) * 60
+    if not (found := re.fullmatch(r"(?:(\d{1,3})-)?(\d{1,4}):([0-5]\d):([0-5]\d)", time)):
+        # Schedulers differ in what 1:30 means.
+        raise UserError(f"{named}: write minutes, HOURS:MINUTES:SECONDS or DAYS-HOURS:MINUTES:SECONDS")
+    days, hours, minutes, rest = (int(part or 0) for part in found.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + rest
 
 
 PLACES = ("gpus", "gpus_a_node", "nodes", "cores_a_node", "type")

@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import importlib.util
+import itertools
 import os
 import re
 import shlex
@@ -21,12 +22,13 @@ from hpc_train.errors import UserError
 from hpc_train.files.whole import atomic_path
 from hpc_train.sites import new_site
 from hpc_train.sites.request import MARKS, choose, lines
-from hpc_train.sites.site import Site, find
+from hpc_train.sites.site import OWN, Site, find
 from hpc_train.trainers import TRAINERS
 
 _SUBMITS = {"slurm": "sbatch", "pbs": "qsub", "lsf": "bsub"}
 _SHELL = {"slurm": "common.sh", "pbs": "pbs.sh", "lsf": "lsf.sh"}
 _NUMBER = {"slurm": "$SLURM_JOB_ID", "pbs": "$PBS_JOBID", "lsf": "$LSB_JOBID"}
+_ANSWERS = {"slurm": r"Submitted batch job (\d+)", "pbs": r"^(\d+\S*)$", "lsf": r"Job <(\d+)>"}
 _SETTINGS = ("MODULES", "VENV", "CONTAINER", "CONTAINER_OPTIONS", "LAUNCHER", "RESTARTS", "NODE_LOCAL")
 _JOBS = Path("jobs")
 
@@ -86,7 +88,8 @@ def run(options: Submit) -> None:
     name = options.name or name
     if not re.fullmatch(r"[A-Za-z][\w.+-]{0,200}", name):
         raise UserError(f"--name {name}: begin with a letter, and write letters, digits and ._+- only")
-    path = _JOBS / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}.sh"
+    stem = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    path = next(path for end in itertools.count() if not (path := _JOBS / f"{stem}{f'-{end}' * bool(end)}.sh").exists())
     text = script(site, options, name, command, path.absolute())
     if site.note:
         say(f"note: {site.note}", sys.stderr)
@@ -114,46 +117,72 @@ def script(site: Site, given: Submit, name: str, command: list[str], path: Path)
     if given.stop_before < 30 or given.stop_before >= request.seconds:
         raise UserError(f"--stop-before {given.stop_before}: give 30 seconds or more, and less than --time")
     asking = lines(site, request, name, given.account, given.stop_before, given.scheduler_options)
-    local = os.environ.get("NODE_LOCAL", site.node_local)
-    if "hpc_train.climate" in command and local and not any(word.split("=")[0] == "--stage" for word in command):
-        command = [*command, "--stage", f"{local}/{name}-{_NUMBER[site.scheduler]}"]
     settings = {setting: os.environ[setting] for setting in _SETTINGS if setting in os.environ}
-    if "CONTAINER" not in settings:
-        image = os.environ.get("APPTAINER_CONTAINER") or os.environ.get("SINGULARITY_CONTAINER")
-        settings |= {"CONTAINER": image} if image else {}
-        settings.setdefault("VENV", sys.prefix if sys.prefix != sys.base_prefix or not image else "")
-    home = Path(os.environ.get("HPC_TRAIN") or Path(__file__).parent / "templates")
-    settings |= {"HPC_TRAIN": str(home.absolute()), "JOB_SCRIPT": str(path), "STOP_BEFORE": str(given.stop_before)}
+    settings |= {"HPC_TRAIN": str(_templates()), **_site_env()}
     if site.scheduler != "slurm":
+        settings |= {"JOB_SCRIPT": str(path), "STOP_BEFORE": str(given.stop_before)}
         settings["GPUS_PER_NODE"] = str(request.gpus_a_node)
-    defaults = {"MODULES": site.modules, "PREFERRED_LAUNCHER": site.launcher, "NODE_LOCAL": site.node_local}
     variables = site.environment | (site.between_nodes if request.nodes > 1 else {})
+    defaults = {"MODULES": site.modules, "PREFERRED_LAUNCHER": site.launcher, "NODE_LOCAL": site.node_local}
+    defaults |= {"CONTAINER": image} if (image := _image()) else {"VENV": sys.prefix}
+    run = shlex.join(["run_job", *command])
+    if "hpc_train.climate" in command and not any(word.split("=")[0] == "--stage" for word in command):
+        # As slurm/climate.sh does.
+        run += f' ${{NODE_LOCAL:+--stage "$NODE_LOCAL/{name}-{_NUMBER[site.scheduler]}"}}'
     asked = f"{request.nodes * request.gpus_a_node} GPUs on {request.nodes} node{'s' * (request.nodes > 1)}"
+    shell = f"$HPC_TRAIN/slurm/{_SHELL[site.scheduler]}"
     return "\n".join(
         [
             "#!/bin/bash" + " -l" * (site.scheduler != "slurm"),
             *(f"{MARKS[site.scheduler]} {line}" for line in asking),
-            f"# {asked} of {site.title}, one rank a GPU; written by hpc-train {__version__}",
+            f"# {asked} of {site.title} ({request.partition.name}), one rank a GPU; written by hpc-train {__version__}",
             *(f"export {name}={shlex.quote(value)}" for name, value in settings.items()),
-            f'source "$HPC_TRAIN/slurm/{_SHELL[site.scheduler]}"',
-            *(_default(name, value) for name, value in defaults.items() if value),
             *(_export(name, value) for name, value in variables.items()),
-            f"run_job {shlex.join(command)}",
+            f'[ -f "{shell}" ] || {{ echo "error: no {shell}: submit again" >&2; exit 2; }}',
+            f'source "{shell}"',
+            *(
+                f'[ -n "${{{name}+set}}" ] || {name}={shlex.quote(value)}'
+                for name, value in defaults.items()
+                if value and name not in settings
+            ),
+            run,
             "",
         ]
     )
 
 
+def _image() -> str:
+    """The image in which this process runs; empty outside of one."""
+    return os.environ.get("APPTAINER_CONTAINER") or os.environ.get("SINGULARITY_CONTAINER") or ""
+
+
+def _templates() -> Path:
+    """The folder of slurm/: this one, HPC_TRAIN, or the package's own."""
+    if Path("slurm", "common.sh").is_file():
+        return Path.cwd()
+    if _image() and "HPC_TRAIN" not in os.environ:
+        raise UserError("the job cannot read the templates in this image: `hpc-train templates .` writes them here")
+    return Path(os.environ.get("HPC_TRAIN") or Path(__file__).parent / "templates").absolute()
+
+
+def _site_env() -> dict[str, str]:
+    """The user's settings, which lie beside slurm/site.toml, wherever the templates are."""
+    own = OWN.with_name("site.env")
+    return {"SITE_ENV": str(own.absolute())} if own.is_file() else {}
+
+
 def _command(given: Submit) -> tuple[list[str], str]:
     """What each rank runs, and a name for it; the trainer's options are checked before the job waits in a queue."""
-    trainer = given.trainer.removeprefix("hpc_train.")
-    if trainer in TRAINERS:
-        command_line.parse(TRAINERS[trainer].module.Options, f"python -m hpc_train.{trainer}", given.words)
-        return ["python", "-m", f"hpc_train.{trainer}", *given.words], trainer
+    trainer = given.trainer
+    if (own := trainer.removeprefix("hpc_train.")) in TRAINERS:
+        command_line.parse(TRAINERS[own].module.Options, f"python -m hpc_train.{own}", given.words)
+        return ["python", "-m", f"hpc_train.{own}", *given.words], own
     if trainer.endswith(".py"):
         if not Path(trainer).is_file():
             raise UserError(f"no file {trainer} in {Path.cwd()}: check the name of the trainer")
         return ["python", trainer, *given.words], re.sub(r"^[^A-Za-z]+|[^\w.+-]", "", Path(trainer).stem) or "train"
+    # As `python -m` finds it.
+    sys.path.insert(0, "")
     with contextlib.suppress(ModuleNotFoundError, ValueError):
         if trainer and importlib.util.find_spec(trainer):
             return ["python", "-m", trainer, *given.words], trainer.rpartition(".")[2]
@@ -162,20 +191,10 @@ def _command(given: Submit) -> tuple[list[str], str]:
     raise UserError(f"no trainer {trainer!r}: {guess}" if trainer else f"no trainer is given: {guess}")
 
 
-def _default(name: str, value: str) -> str:
-    """The line that sets one of the templates' settings, unless it is set; variables in it are not expanded yet."""
-    return f': "${{{name}={_escaped(value, "$")}}}"'
-
-
 def _export(name: str, value: str) -> str:
-    """The line that sets a variable of the ranks, with other variables in it; one that adds to itself is no default."""
-    if re.search(rf"\${{?{name}\b", value):
-        return f'export {name}="{_escaped(value)}"'
-    return f'export {name}="${{{name}:-{_escaped(value)}}}"'
-
-
-def _escaped(value: str, more: str = "") -> str:
-    return re.sub(rf'(["`\\{more}])', r"\\\1", value)
+    """The line that sets a variable of the ranks, with other variables in it."""
+    escaped = re.sub(r'(["`\\])', r"\\\1", value)
+    return f'export {name}="{escaped}"'
 
 
 def _shown(site: Site, submitting: list[str]) -> str:
@@ -190,17 +209,31 @@ def _submit(site: Site, text: str, path: Path, submitting: list[str]) -> None:
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; submit from a folder that all nodes see") from error
     try:
-        if site.scheduler == "lsf":
-            with open(path) as job:
-                done = subprocess.run(["bsub"], stdin=job, capture_output=True, text=True)
-        else:
-            done = subprocess.run(submitting, capture_output=True, text=True)
+        with open(path) as job:
+            done = subprocess.run(
+                submitting[: 1 if site.scheduler == "lsf" else None],
+                stdin=job if site.scheduler == "lsf" else subprocess.DEVNULL,
+                env=_without_overrules(text),
+                capture_output=True,
+                text=True,
+            )
     except OSError as error:
-        raise UserError(f"there is no {submitting[0]} here ({error.strerror}): run this on a login node") from error
+        where = "outside of this image" if _image() else "on a login node"
+        raise UserError(f"there is no {submitting[0]} here ({error.strerror}): submit {path} {where}") from error
     if done.returncode:
         reason = " ".join((done.stderr or done.stdout).split())
         raise UserError(f"{submitting[0]} refuses {path}: {reason}")
     for line in done.stderr.splitlines():
         say(line, sys.stderr)
-    number = re.search(r"\d+[^\s;>]*", done.stdout)
-    say(f"submitted {path} to {site.title} as job {number[0] if number else done.stdout.strip()}")
+    number = re.search(_ANSWERS[site.scheduler], done.stdout, re.M)
+    asked = re.search(r"^# (.*), one rank a GPU", text, re.M)
+    say(f"submitted {path} as job {number[1] if number else done.stdout.strip()}: {asked and asked[1]}")
+
+
+def _without_overrules(text: str) -> dict[str, str]:
+    """This process's environment without what sbatch would take before the script's own lines."""
+    kept = {"SLURM_CONF", "SBATCH_RESERVATION"}
+    kept |= {f"SBATCH_{name.upper()}" for name in ("account", "qos") if f"#SBATCH --{name}=" not in text}
+    return {
+        name: value for name, value in os.environ.items() if name in kept or not name.startswith(("SLURM_", "SBATCH_"))
+    }

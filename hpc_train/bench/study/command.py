@@ -55,7 +55,7 @@ class Scaling:
     submit: bool = False
     """Submit each job with sbatch and slurm/scaling_study.sh; then wait, and print the results."""
     sbatch: str = ""
-    """More options for sbatch, in quotes: '--account=A --partition=P'."""
+    """More options for sbatch, in quotes: '--account=A --gres=gpu:a100:{gpus_a_node}'; {gpus} is the number in all."""
     ranks_per_node: int = 4
     """With --submit: ranks on a full node."""
     detach: bool = False

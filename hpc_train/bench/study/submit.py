@@ -52,7 +52,7 @@ def submit(study: Path, job: Job, words: Sequence[str], ranks_per_node: int, opt
         job: what to run.
         words: the benchmark's command line.
         ranks_per_node: the most ranks of a node.
-        options: more for sbatch, in one string; they replace what is set here.
+        options: more for sbatch, in one string; they replace what is set here. {gpus} and {gpus_a_node} are filled.
         after: number of the job that must end first, so that jobs of a study do not share the network.
 
     Returns:
@@ -64,8 +64,15 @@ def submit(study: Path, job: Job, words: Sequence[str], ranks_per_node: int, opt
     nodes, tasks = shape(job.ranks, ranks_per_node)
     command = ["sbatch", "--parsable", f"--job-name={study.absolute().name}-{job.name}", f"--nodes={nodes}"]
     command += [f"--ntasks-per-node={tasks}", f"--output={study / job.name}.log"]
+    places = {"{gpus}": str(nodes * tasks), "{gpus_a_node}": str(tasks)}
     # One form of asking for GPUs may contradict another.
-    command += [] if re.search(r"(^|\s)--(gpus|gres|exclusive)", options) else [f"--gpus-per-node={tasks}"]
+    if not (form := re.search(r"(^|\s)(-G|--gpus|--gres[ =]\S*gpu)\S*", options)):
+        command += [f"--gpus-per-node={tasks}"]
+    elif not any(place in options for place in places) and not re.search(r"(=|:|-G)0\b|--gpus-per-task", form[0]):
+        how = "write {gpus} for the number of the job, or {gpus_a_node}, as in --gres=gpu:a100:{gpus_a_node}"
+        raise UserError(f"--sbatch {form[0].strip()}: the sizes of a study have unequal numbers of GPUs; {how}")
+    for place, number in places.items():
+        options = options.replace(place, number)
     command += [f"--dependency=afterany:{after}"] if after else []
     command += [*shlex.split(options), str(template()), *words, *job.options, "--output", str(study / job.file)]
     try:

@@ -11,15 +11,14 @@
 #SBATCH --output=slurm-%x-%j.out
 #SBATCH --partition=GPU
 #SBATCH --gpus=v100-32:16
-# 16 GPUs on 2 nodes of PSC Bridges-2, one rank a GPU; written by hpc-train VERSION
+# 16 GPUs on 2 nodes of PSC Bridges-2 (GPU), one rank a GPU; written by hpc-train VERSION
 export VENV=/home/me/hpc-train/.venv
 export HPC_TRAIN=/home/me/hpc-train
-export JOB_SCRIPT=/home/me/work/jobs/climate-DATE.sh
-export STOP_BEFORE=180
+[ -f "$HPC_TRAIN/slurm/common.sh" ] || { echo "error: no $HPC_TRAIN/slurm/common.sh: submit again" >&2; exit 2; }
 source "$HPC_TRAIN/slurm/common.sh"
-: "${MODULES=openmpi}"
-: "${PREFERRED_LAUNCHER=mpirun}"
-: "${NODE_LOCAL=\$LOCAL}"
-run_job python -m hpc_train.climate --data '$SCRATCH/cam5' --model deeplab --stage '$LOCAL/climate-$SLURM_JOB_ID'
+[ -n "${MODULES+set}" ] || MODULES=openmpi
+[ -n "${PREFERRED_LAUNCHER+set}" ] || PREFERRED_LAUNCHER=mpirun
+[ -n "${NODE_LOCAL+set}" ] || NODE_LOCAL='$LOCAL'
+run_job python -m hpc_train.climate --data '$SCRATCH/cam5' --model deeplab ${NODE_LOCAL:+--stage "$NODE_LOCAL/climate-$SLURM_JOB_ID"}
 
 sbatch jobs/climate-DATE.sh

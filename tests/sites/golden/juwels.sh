@@ -11,12 +11,11 @@
 #SBATCH --output=slurm-%x-%j.out
 #SBATCH --partition=booster
 #SBATCH --gres=gpu:4
-# 8 GPUs on 2 nodes of JSC JUWELS Booster, one rank a GPU; written by hpc-train VERSION
+# 8 GPUs on 2 nodes of JSC JUWELS Booster (booster), one rank a GPU; written by hpc-train VERSION
 export VENV=/home/me/hpc-train/.venv
 export HPC_TRAIN=/home/me/hpc-train
-export JOB_SCRIPT=/home/me/work/jobs/climate-DATE.sh
-export STOP_BEFORE=180
+[ -f "$HPC_TRAIN/slurm/common.sh" ] || { echo "error: no $HPC_TRAIN/slurm/common.sh: submit again" >&2; exit 2; }
 source "$HPC_TRAIN/slurm/common.sh"
-run_job python -m hpc_train.climate --data '$SCRATCH/cam5' --model deeplab
+run_job python -m hpc_train.climate --data '$SCRATCH/cam5' --model deeplab ${NODE_LOCAL:+--stage "$NODE_LOCAL/climate-$SLURM_JOB_ID"}
 
 sbatch jobs/climate-DATE.sh

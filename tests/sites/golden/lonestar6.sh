@@ -10,14 +10,13 @@
 #SBATCH --open-mode=append
 #SBATCH --output=slurm-%x-%j.out
 #SBATCH --partition=gpu-a100
-# 6 GPUs on 2 nodes of TACC Lonestar6, one rank a GPU; written by hpc-train VERSION
+# 6 GPUs on 2 nodes of TACC Lonestar6 (gpu-a100), one rank a GPU; written by hpc-train VERSION
 export VENV=/home/me/hpc-train/.venv
 export HPC_TRAIN=/home/me/hpc-train
-export JOB_SCRIPT=/home/me/work/jobs/climate-DATE.sh
-export STOP_BEFORE=180
+[ -f "$HPC_TRAIN/slurm/common.sh" ] || { echo "error: no $HPC_TRAIN/slurm/common.sh: submit again" >&2; exit 2; }
 source "$HPC_TRAIN/slurm/common.sh"
-: "${PREFERRED_LAUNCHER=ibrun}"
-: "${NODE_LOCAL=/tmp}"
-run_job python -m hpc_train.climate --data '$SCRATCH/cam5' --model deeplab --stage '/tmp/climate-$SLURM_JOB_ID'
+[ -n "${PREFERRED_LAUNCHER+set}" ] || PREFERRED_LAUNCHER=ibrun
+[ -n "${NODE_LOCAL+set}" ] || NODE_LOCAL=/tmp
+run_job python -m hpc_train.climate --data '$SCRATCH/cam5' --model deeplab ${NODE_LOCAL:+--stage "$NODE_LOCAL/climate-$SLURM_JOB_ID"}
 
 sbatch jobs/climate-DATE.sh

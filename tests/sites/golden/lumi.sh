@@ -11,14 +11,13 @@
 #SBATCH --output=slurm-%x-%j.out
 #SBATCH --partition=standard-g
 #SBATCH --gpus-per-node=8
-# 16 GPUs on 2 nodes of LUMI-G, one rank a GPU; written by hpc-train VERSION
+# 16 GPUs on 2 nodes of LUMI-G (standard-g), one rank a GPU; written by hpc-train VERSION
 export VENV=/home/me/hpc-train/.venv
 export HPC_TRAIN=/home/me/hpc-train
-export JOB_SCRIPT=/home/me/work/jobs/climate-DATE.sh
-export STOP_BEFORE=180
+export NCCL_SOCKET_IFNAME="hsn"
+export NCCL_NET_GDR_LEVEL="3"
+[ -f "$HPC_TRAIN/slurm/common.sh" ] || { echo "error: no $HPC_TRAIN/slurm/common.sh: submit again" >&2; exit 2; }
 source "$HPC_TRAIN/slurm/common.sh"
-export NCCL_SOCKET_IFNAME="${NCCL_SOCKET_IFNAME:-hsn}"
-export NCCL_NET_GDR_LEVEL="${NCCL_NET_GDR_LEVEL:-3}"
-run_job python -m hpc_train.climate --data '$SCRATCH/cam5' --model deeplab
+run_job python -m hpc_train.climate --data '$SCRATCH/cam5' --model deeplab ${NODE_LOCAL:+--stage "$NODE_LOCAL/climate-$SLURM_JOB_ID"}
 
 sbatch jobs/climate-DATE.sh

@@ -11,13 +11,12 @@
 #SBATCH --output=slurm-%x-%j.out
 #SBATCH --partition=gpumedium
 #SBATCH --gres=gpu:a100:4
-# 8 GPUs on 2 nodes of CSC Mahti, one rank a GPU; written by hpc-train VERSION
+# 8 GPUs on 2 nodes of CSC Mahti (gpumedium), one rank a GPU; written by hpc-train VERSION
 export VENV=/home/me/hpc-train/.venv
 export HPC_TRAIN=/home/me/hpc-train
-export JOB_SCRIPT=/home/me/work/jobs/climate-DATE.sh
-export STOP_BEFORE=180
+[ -f "$HPC_TRAIN/slurm/common.sh" ] || { echo "error: no $HPC_TRAIN/slurm/common.sh: submit again" >&2; exit 2; }
 source "$HPC_TRAIN/slurm/common.sh"
-: "${PREFERRED_LAUNCHER=srun}"
-run_job python -m hpc_train.climate --data '$SCRATCH/cam5' --model deeplab
+[ -n "${PREFERRED_LAUNCHER+set}" ] || PREFERRED_LAUNCHER=srun
+run_job python -m hpc_train.climate --data '$SCRATCH/cam5' --model deeplab ${NODE_LOCAL:+--stage "$NODE_LOCAL/climate-$SLURM_JOB_ID"}
 
 sbatch jobs/climate-DATE.sh

@@ -11,14 +11,13 @@
 #SBATCH --output=slurm-%x-%j.out
 #SBATCH --partition=gpularge
 #SBATCH --gres=gpu:gh200:4
-# 8 GPUs on 2 nodes of CSC Roihu, one rank a GPU; written by hpc-train VERSION
+# 8 GPUs on 2 nodes of CSC Roihu (gpularge), one rank a GPU; written by hpc-train VERSION
 export VENV=/home/me/hpc-train/.venv
 export HPC_TRAIN=/home/me/hpc-train
-export JOB_SCRIPT=/home/me/work/jobs/climate-DATE.sh
-export STOP_BEFORE=180
+[ -f "$HPC_TRAIN/slurm/common.sh" ] || { echo "error: no $HPC_TRAIN/slurm/common.sh: submit again" >&2; exit 2; }
 source "$HPC_TRAIN/slurm/common.sh"
-: "${PREFERRED_LAUNCHER=srun}"
-: "${NODE_LOCAL=\$TMPDIR}"
-run_job python -m hpc_train.climate --data '$SCRATCH/cam5' --model deeplab --stage '$TMPDIR/climate-$SLURM_JOB_ID'
+[ -n "${PREFERRED_LAUNCHER+set}" ] || PREFERRED_LAUNCHER=srun
+[ -n "${NODE_LOCAL+set}" ] || NODE_LOCAL='$TMPDIR'
+run_job python -m hpc_train.climate --data '$SCRATCH/cam5' --model deeplab ${NODE_LOCAL:+--stage "$NODE_LOCAL/climate-$SLURM_JOB_ID"}
 
 sbatch jobs/climate-DATE.sh
