@@ -157,7 +157,7 @@ class Cluster:
         own = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_"))}
         own = {name: value for name, value in own.items() if name not in settings()}
         # Where the templates remember a launcher.
-        own["XDG_CACHE_HOME"] = str(self.folder / "cache")
+        own["XDG_CACHE_HOME"] = f"{self.folder}/cache"
         return {**own, "PATH": PATH, "SLURM_CONF": str(self.conf), **variables}
 
     def run(self, *command, cwd=None, timeout: float = 60, **variables: str) -> subprocess.CompletedProcess:

@@ -21,9 +21,9 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
 FOLDER = REPOSITORY / "build" / "versions"
-# Made once; its pip installs for the Python of Debian 13, which is 3.13.
-DEBIAN = FOLDER / "debian13"
-CACHE = Path(os.environ.get("HPC_TRAIN_CACHE", FOLDER / "cache"))
+CACHE = Path(os.environ.get("HPC_TRAIN_CACHE", Path.home() / ".cache" / "hpc-train")).absolute()
+# Made once, for all clones; its pip installs for the Python of Debian 13, which is 3.13.
+DEBIAN = CACHE / "debian13"
 RANK_TESTS = ("tests/parallel/test_parallel.py", "tests/parallel/test_horovod_names*.py")
 DIGITS = ("--model", "batchnorm", "--epochs", "6", "--batch-size", "16", "--base-batch", "16", "--lr", "0.02")
 RIGHT = 0.8  # of the digits, after these epochs

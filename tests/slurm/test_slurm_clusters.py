@@ -2,12 +2,13 @@
 
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import cluster as slurm
 import pytest
-from launch import REPOSITORY
+from launch import REPOSITORY, mpirun
 
 STAND_IN = REPOSITORY / "tests" / "ranks" / "stand_in.py"
 TRAIN = ("slurm/train.sh", STAND_IN)
@@ -44,20 +45,17 @@ def places(output):
 TWO_RANKS = [(0, 0, "node1", 0), (1, 0, "node2", 0)]
 
 
-@of(mpi_default="pmi2")
-def test_where_mpi_has_a_default_plain_srun_is_tried_first(cluster, project):
+@pytest.mark.parametrize("cluster", [{"mpi_default": "pmi2"}, {"mpi_default": "pmix"}], indirect=True, ids=str)
+def test_plain_srun_is_tried_first_where_mpi_has_a_default_and_then_the_kind_that_is_of_our_mpi(cluster, project):
+    version = subprocess.run([mpirun(), "--version"], stdout=subprocess.PIPE, text=True).stdout
+    kind = "pmix" if "Open MPI" in version else "pmi2"
     status, output = ended(cluster, cluster.submit(*TWO_NODES, *TRAIN, "where", cwd=project))
     assert (status, places(output)) == (0, TWO_RANKS), output
-    [launcher] = re.findall(r"(?:launcher|rejected): (srun .*?): ", output)
-    assert "--mpi" not in launcher
-
-
-@of(mpi_default="pmix")
-def test_a_default_that_is_not_of_this_mpi_is_rejected_and_another_is_taken(cluster, project):
-    status, output = ended(cluster, cluster.submit(*TWO_NODES, *TRAIN, "where", cwd=project))
-    assert (status, places(output)) == (0, TWO_RANKS), output
-    rejected, launcher = re.search(r"rejected: (srun .*?): .*launcher: (srun .*?): ", output, re.DOTALL).groups()
-    assert ("--mpi" in rejected, launcher) == (False, f"{rejected} --mpi=pmi2")
+    tried = re.findall(r"(launcher|rejected): srun .*?(?: --mpi=(\w+))?: ", output)
+    if cluster.shape.mpi_default == kind:
+        assert tried == [("launcher", "")], output
+    else:
+        assert (tried[0], tried[-1]) == (("rejected", ""), ("launcher", kind)), output
 
 
 # A site's own job_submit.lua. Slurm 22.05 writes gres:gpu:4, 24.11 gres/gpu:4.
@@ -81,7 +79,7 @@ TYPED_GRES = rule('node:find("gpu:v100:")', "give --gres=gpu:v100:N")
 IN_ALL = rule('job_wide:find("gpu:v100:") and node == ""', "give --gpus=v100:N and nothing else")
 PER_TASK = rule('task:find("gpu")', "give --gpus-per-task")
 # As where GPUs are given out by the node, whatever the job asks for.
-REWRITES = RULES.replace("RULE", 'job.tres_per_job, job.tres_per_node = "", "gres:gpu:v100:2"')
+REWRITES = RULES.replace("RULE", 'job.tres_per_job, job.tres_per_node = "", (job.tres_per_job:gsub("4$", "2"))')
 
 
 def shape_of(job_submit):
