@@ -32,7 +32,7 @@ NOT_RUN = {
     "the shell's own": r"^(git clone|module|cp|scp|ssh|cd|export|source|complete|\.) |<TAB>",
     "a server": r"^(tensorboard|jupyter) ",
     "makes an environment; CI begins with `make test`": r"^make\b|build-horovod|pip install|^pre-commit|venv",
-    "Slurm; the tests of slurm/ submit jobs": r"\b(sbatch|srun|scancel|squeue|qsub|bsub)\b|--submit|slurm/|hpc-train submit",
+    "a scheduler; tests submit jobs": r"\b(sbatch|srun|scancel|squeue|qsub|bsub|hpc-train submit)\b|--submit|slurm/",
     "Apptainer; `make test-container`": r"apptainer|containers/|\.sif\b|docker",
     "a download; the tests of `prepare` read such files": r"prepare (mnist|fashion-mnist|cifar100?)\b",
     "data that are not here": r"ILSVRC|imagenet|cifar10|photos|gfs|ibtracs|All-Hist|deepcam|shards/mine|'\w+/\*",

@@ -305,7 +305,10 @@ class Lsf(Scheduler):
         job = {"name": given["J"][-1], "nodes": [ptile] * (slots // ptile), "rerunnable": "r" in given}
         job |= {
             "variables": dict(os.environ),
-            "limit": int(given["W"][-1]),
+            # [HOURS:]MINUTES
+            "limit": sum(
+                int(part) * unit for part, unit in zip(given["W"][-1].split(":")[::-1], (1, 60), strict=False)
+            ),
             "requeue": given.get("Q", [""])[-1].split(),
         }
         job |= {"warning": [given["wa"][-1], int(given["wt"][-1])] if "wa" in given and "wt" in given else []}

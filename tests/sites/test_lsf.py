@@ -8,7 +8,7 @@ import sys
 
 import pytest
 from batch_stand_ins import Lsf
-from interrupted import OPTIONS, as_if_nothing_had_happened
+from jobs import OPTIONS, as_if_nothing_had_happened, site
 from launch import BIN, RANKS, REPOSITORY, environment
 
 STAND_IN = RANKS / "stand_in.py"
@@ -48,8 +48,8 @@ def submit(lsf, tmp_path_factory):
     return submit
 
 
-def run(lsf, folder, *words, text=""):
-    env = environment(HYDRA_LAUNCHER="fork", XDG_CACHE_HOME=str(folder))
+def run(lsf, folder, *words, text="", **variables):
+    env = environment(HYDRA_LAUNCHER="fork", XDG_CACHE_HOME=str(folder), **variables)
     env["PATH"] = f"{lsf.commands}:{env['PATH']}"
     return subprocess.run(words, cwd=folder, env=env, input=text, stdout=-1, stderr=-2, text=True, timeout=60)
 
@@ -108,6 +108,20 @@ def test_at_the_run_limit_a_job_is_requeued_also_after_its_hosts_fail(jobs, lsf,
     assert (lsf.wait(whole, 240)["status"], lsf.read(whole)["runs"]) == (0, 1), lsf.output(whole)
     folders = (submit.folder / "runs" / name for name in (f"limited-{job['number']}", f"whole-{whole}"))
     as_if_nothing_had_happened(*folders)
+
+
+def test_what_hpc_train_submit_writes_runs(lsf, submit):
+    (submit.folder / "site.toml").write_text(site("lsf", gpus='-gpu "num={gpus_a_node}"'))
+    words = (BIN / "hpc-train", "submit", STAND_IN, "--site", "site.toml", "--nodes", "2", "--", "where")
+    said = run(lsf, submit.folder, *words, HPC_TRAIN=str(REPOSITORY), VENV=sys.prefix)
+    assert said.returncode == 0, said.stdout
+    number = re.search(r"as job (\d+)", said.stdout)[1]
+    job, output = lsf.wait(number, 90), lsf.output(number)
+    assert (job["status"], job["requeue"], job["rerunnable"]) == (0, ["75"], True), output
+    assert job["warning"] == ["USR1", 3]
+    assert "4 ranks on 2 nodes" in output
+    assert "on a node: ranks 2, cores 4, GPUs 2" in output
+    assert sorted(re.findall(r"rank (\d) of 4 local (\d)", output)) == [(str(n), str(n % 2)) for n in range(4)]
 
 
 @pytest.mark.parametrize(

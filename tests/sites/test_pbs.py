@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from batch_stand_ins import Pbs
-from interrupted import OPTIONS, as_if_nothing_had_happened, checkpoints, epochs
+from jobs import OPTIONS, as_if_nothing_had_happened, checkpoints, epochs, site
 from launch import BIN, RANKS, REPOSITORY
 
 STAND_IN = RANKS / "stand_in.py"
@@ -44,8 +44,8 @@ def submit(pbs, tmp_path_factory):
     return submit
 
 
-def run(pbs, folder, *words):
-    env = {**os.environ, "PATH": f"{pbs.commands}:{os.environ['PATH']}"}
+def run(pbs, folder, *words, **variables):
+    env = {**os.environ, "PATH": f"{pbs.commands}:{os.environ['PATH']}", **variables}
     words = [str(word) for word in words]
     return subprocess.run(words, cwd=folder, env=env, stdout=-1, stderr=-2, text=True, timeout=60)
 
@@ -185,6 +185,19 @@ def test_chunks_on_one_node_are_counted_together(quick):
     assert "4 ranks on 1 nodes" in output
     assert "on a node: ranks 4, cores 9, GPUs 4" in output
     assert sorted(re.findall(r"local (\d) on a node takes GPU (\d)", output)) == [(n, n) for n in "0123"]
+
+
+def test_what_hpc_train_submit_writes_runs(pbs, submit):
+    gpus = "-l select={nodes}:ncpus={cores_a_node}:ngpus={gpus_a_node}:mpiprocs={gpus_a_node}"
+    (submit.folder / "site.toml").write_text(site("pbs", gpus=gpus, launcher="mpiexec"))
+    words = ("submit", STAND_IN, "--site", "site.toml", "--nodes", "2", "--name", "written", "--", "where")
+    said = run(pbs, submit.folder, BIN / "hpc-train", *words, HPC_TRAIN=str(REPOSITORY), VENV=sys.prefix)
+    number = re.search(r"as job (\d+)\.stand-in", said.stdout)[1]
+    job, output = pbs.wait(number, 90), pbs.output(number)
+    assert job["status"] == 0, output
+    assert "4 ranks on 2 nodes" in output
+    assert "on a node: ranks 2, cores 4, GPUs 2" in output
+    assert sorted(re.findall(r"rank (\d) of 4 local (\d)", output)) == [(str(n), str(n % 2)) for n in range(4)]
 
 
 @pytest.mark.parametrize(

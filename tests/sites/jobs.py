@@ -1,4 +1,4 @@
-"""Whether the run folder of an interrupted training is as if nothing had happened."""
+"""What the tests of PBS and LSF share: a training, whether its interrupted run is as a whole one, a site."""
 
 import io
 import json
@@ -7,9 +7,18 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from launch import REPOSITORY
 
 # 21 steps an epoch on two ranks.
 OPTIONS = ("--model", "dropout", "--augment", "--batch-size", "32", "--epochs", "6", "--no-histograms")
+
+
+def site(scheduler: str, **lines: str) -> str:
+    """The file of a site with nodes of two GPUs."""
+    more = "".join(f"{name} = '{value}'\n" for name, value in lines.items())
+    variables = f"[environment]\nHYDRA_LAUNCHER = 'fork'\nPYTHONPATH = '{REPOSITORY}'\n"
+    start = f"title = 'here'\nscheduler = '{scheduler}'\npartition = '-q {{partition}}'\n{more}"
+    return f"{start}[partitions.gpu]\ngpus_a_node = 2\ncores_a_node = 4\n{variables}"
 
 
 def checkpoints(run: Path) -> list[int]:
