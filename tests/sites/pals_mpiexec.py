@@ -31,6 +31,8 @@ def main() -> None:
     placed = ",".join(f"{host}:{given.ppn}" for host in hosts)
     print(f"PALS stand-in: {given.ppn} a node, depth {given.depth}, by {given.cpu_bind}", file=sys.stderr, flush=True)
     hydra = shutil.which("mpiexec.hydra")
+    # Every node is this machine.
+    os.environ["HYDRA_LAUNCHER"] = "fork"
     shim = ["bash", "-c", SHIM, "rank"]
     os.execv(hydra, [hydra, "-n", str(given.n), "-hosts", placed, *shim, *given.command])
 

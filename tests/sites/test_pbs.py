@@ -138,10 +138,6 @@ def quick(pbs, submit):
     numbers = {
         "bug": submit(f"python {STAND_IN} bug", "select=1:ncpus=2:mpiprocs=2", name="bug"),
         "stuck": submit(f"python {STAND_IN} unfinished", name="stuck", RESTARTS=2),
-        "pals": submit(
-            f"python {STAND_IN} where", "select=2:ncpus=8:ngpus=2", name="pals",
-            LAUNCHER=PALS, GPU_AFFINITY="reverse",
-        ),
         "chunks": submit(
             f"python {STAND_IN} where", "select=4:ncpus=2:ngpus=1:mpiprocs=1+1:ncpus=1,place=pack", name="chunks",
             GPU_AFFINITY="forward",
@@ -169,14 +165,21 @@ def test_restarts_without_progress_end_in_the_end(quick, chain):
     assert found[-1][0]["status"] == 1
 
 
-def test_under_pals_every_rank_sees_one_gpu_the_last_one_first(quick):
-    job, output = quick("pals")
+def test_on_polaris_every_rank_sees_one_gpu_the_last_one_first(pbs, submit):
+    home = submit.folder / "home"
+    shutil.copytree(REPOSITORY / "slurm", home / "slurm")
+    (home / "slurm" / "site.env").write_text(f"PYTHONPATH='{REPOSITORY}'\n")
+    words = ("submit", STAND_IN, "--site", "polaris", "--account", "me", "--nodes", "2", "--", "where")
+    settings = {"HPC_TRAIN": str(home), "VENV": sys.prefix, "LAUNCHER": str(PALS)}
+    said = run(pbs, submit.folder, BIN / "hpc-train", *words, **settings)
+    number = re.search(r"as job (\d+)\.stand-in", said.stdout)[1]
+    job, output = pbs.wait(number, 120), pbs.output(number)
     assert job["status"] == 0, output
-    assert "4 ranks on 2 nodes (" in output
-    assert "PALS stand-in: 2 a node, depth 4, by depth" in output
-    assert "PALS's mpiexec" in output
-    places = sorted(re.findall(r"rank (\d) of 4 local (\d) on a node takes GPU (\d)", output))
-    assert places == [("0", "0", "1"), ("1", "1", "0"), ("2", "0", "1"), ("3", "1", "0")]
+    assert "8 ranks on 2 nodes (" in output
+    assert "PALS stand-in: 4 a node, depth 8, by depth" in output
+    assert "started by PALS's mpiexec" in output
+    places = sorted(re.findall(r"rank (\d) of 8 local (\d) on a node takes GPU (\d)", output))
+    assert places == [(str(n), str(n % 4), str(3 - n % 4)) for n in range(8)]
 
 
 def test_chunks_on_one_node_are_counted_together(quick):
