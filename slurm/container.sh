@@ -8,7 +8,7 @@ use_container() { # sets container: the words before the ranks' command; argumen
   runtime=$(command -v apptainer || command -v singularity) ||
     fail "CONTAINER is set, but there is no apptainer here: load it with MODULES"
   container=("$runtime" exec)
-  [ "${SLURM_GPUS_ON_NODE:-0}" = 0 ] || container+=(--nv)
+  [ "${SLURM_GPUS_ON_NODE:-${gpus[0]:-0}}" = 0 ] || container+=(--nv)
   # By default it shows $HOME, /tmp and the working folder; data, runs and node-local disks may be elsewhere.
   for word in "$HPC_TRAIN" "${NODE_LOCAL-${TMPDIR:-}}" "$@"; do
     [[ $word != --*=* ]] || word=${word#--*=}

@@ -27,7 +27,8 @@ read_site_settings() { # variables in the job's environment come first: CONTAINE
   local site=${SITE_ENV:-$HPC_TRAIN/slurm/site.env} name given=() problem
   [ -f "$site" ] || return 0
   problem=$(bash -n "$site" 2>&1) || fail "${problem%%$'\n'*}"
-  for name in MODULES VENV CONTAINER CONTAINER_OPTIONS LAUNCHER RESTARTS NODE_LOCAL; do
+  for name in MODULES VENV CONTAINER CONTAINER_OPTIONS LAUNCHER RESTARTS NODE_LOCAL GPUS_PER_NODE GPU_AFFINITY \
+    CPUS_PER_RANK STOP_BEFORE; do
     [ -z "${!name+set}" ] || given+=("$name=${!name}")
   done
   set -a # the ranks get all of it
@@ -93,17 +94,22 @@ choose_run_folder() { # sets run: the user's --run, or a new folder for this job
     esac
   done
   if [ -z "$run" ]; then
-    run=runs/$job_name-$job
+    run=${handed_on:-runs/$job_name-$job}
     arguments+=(--run "$run")
   fi
 }
 
 check_progress() { # RESTARTS restarts in a row without a newer checkpoint end the job
-  local checkpoints=("$run"/checkpoints/*) newest stale=0 before='' most=${RESTARTS:-3}
+  local checkpoints=("$run"/checkpoints/*) newest stale=0 before='' by='' count='' most=${RESTARTS:-3}
   number most
   newest=${checkpoints[-1]##*/}
-  if [ "$restart" -gt 0 ] && [ -f "$run/restarts" ]; then
-    read -r stale before <"$run/restarts"
+  [ ! -f "$run/restarts" ] || read -r stale before by count <"$run/restarts"
+  if [ "$by" = "$job" ] && whole "$count"; then
+    restart=$((count + 1))
+  fi
+  if [ "$restart" = 0 ]; then
+    stale=0
+  elif [ -f "$run/restarts" ]; then
     if ! whole "$stale"; then
       say "note: $run/restarts is damaged: counting restarts from 0"
       stale=0
@@ -116,7 +122,7 @@ check_progress() { # RESTARTS restarts in a row without a newer checkpoint end t
   fi
   # A new file: a link in its place would lead elsewhere, and a pipe would wait.
   rm -f "$run/restarts"
-  echo "$stale $newest" >"$run/restarts"
+  echo "$stale $newest${counts_itself:+ $job $restart}" >"$run/restarts"
   say "run folder: $run, restart $restart, newest checkpoint: ${newest/#'*'/none}"
   [ "$stale" -lt "$most" ] || fail "$stale restarts in a row without a newer checkpoint: not requeued; give" \
     "the job more time ($more_time), or write checkpoints more often (--checkpoint-every)"
@@ -162,10 +168,16 @@ ask() { # runs one of the scheduler's commands, and again if the scheduler is to
   return "$status"
 }
 
+yield_if_crowded() { # ranks that wait must leave the core to ranks that work: MPICH, Open MPI
+  [ "$ranks_a_node" -le "$(getconf _NPROCESSORS_ONLN)" ] ||
+    export MPIR_CVAR_ENABLE_HEAVY_YIELD=1 OMPI_MCA_mpi_yield_when_idle=1
+}
+
 prepare() { # where and how the ranks run; arguments: the ranks' arguments
   activate_environment "$@"
   place_ranks
   set_threads_and_binding
+  yield_if_crowded
   check_gpus
 }
 
@@ -202,7 +214,7 @@ run_job() { # starts or resumes a trainer in its run folder, and requeues the jo
 source "$HPC_TRAIN/slurm/container.sh"
 # shellcheck source=slurm/launcher.sh
 source "$HPC_TRAIN/slurm/launcher.sh"
-heard='' ranks_pid='' launcher=()
+heard='' ranks_pid='' launcher=() handed_on='' counts_itself=''
 # Signals that come before the ranks have started are for them, too.
 trap 'heard+=USR1' USR1
 trap 'heard+=TERM' TERM

@@ -5,7 +5,7 @@ launcher_options() { # sets launcher: the words of $1, and the options that this
   read -ra launcher <<<"$1"
   case "${launcher[0]##*/} $("${launcher[0]}" --version 2>&1)" in
     srun*)
-      [ -z "$placed" ] || fail "srun places ranks evenly, and the GPUs are not ($placed): give sbatch --gpus-per-node=N"
+      [ -z "$uneven" ] || fail "srun places ranks evenly, and the GPUs are not ($uneven): give sbatch --gpus-per-node=N"
       launcher=("${launcher[0]}" "${srun_options[@]}" "${launcher[@]:1}")
       ;;
     ibrun*) launcher+=(-n "$ranks") ;; # of TACC, over any MPI
@@ -14,10 +14,20 @@ launcher_options() { # sets launcher: the words of $1, and the options that this
       [ -n "$placed" ] && launcher+=(--host "$placed" --map-by slot) || launcher+=(--map-by "ppr:$ranks_a_node:node")
       [ "$(id -u)" != 0 ] || launcher+=(--allow-run-as-root)
       ;;
-    *) # MPICH, Intel MPI
+    *)
       launcher+=(-n "$ranks")
-      [ -n "$placed" ] && launcher+=(-hosts "$placed") || launcher+=(-ppn "$ranks_a_node")
+      if "${launcher[0]}" --help 2>&1 | grep -q -e --cpu-bind; then # PALS, of Cray systems with PBS
+        [ -z "$uneven" ] || fail "PALS places ranks evenly, and the GPUs are not ($uneven): ask for equal nodes"
+        launcher+=(-ppn "$ranks_a_node" --depth "${depth:-1}" --cpu-bind depth)
+      else # MPICH, Intel MPI
+        [ -n "$placed" ] && launcher+=(-hosts "$placed") || launcher+=(-ppn "$ranks_a_node")
+      fi
       ;;
+  esac
+  [ "$gpus_a_node" = 0 ] || case ${GPU_AFFINITY:-} in
+    '') ;;
+    forward | reverse) launcher+=(bash "$HPC_TRAIN/slurm/one_gpu.sh" "$GPU_AFFINITY" "$gpus_a_node") ;;
+    *) fail "GPU_AFFINITY is '$GPU_AFFINITY', and not forward or reverse" ;;
   esac
 }
 
@@ -30,7 +40,7 @@ choose_launcher() { # LAUNCHER, or the first under which the ranks find each oth
     before=$(grep -sF "$known" "$memory" | tail -n 1)
     before=${before#"$known"}
     mapfile -t candidates < <({
-      [ -n "$placed" ] || echo "${PREFERRED_LAUNCHER:-}"
+      [ -n "$uneven" ] || echo "${PREFERRED_LAUNCHER:-}"
       launchers
     } | awk 'NF && !seen[$0]++')
     [[ -z $before || " ${candidates[*]} " != *" $before "* ]] || candidates=("$before" "${candidates[@]}")
@@ -45,7 +55,7 @@ choose_launcher() { # LAUNCHER, or the first under which the ranks find each oth
       grep -i error <<<"$answer" | grep -v '^srun: error' || echo "$answer")
     say "${works:-rejected}: ${launcher[*]}: ${answer%%$'\n'*}"
     [ -n "$works" ] || continue
-    [ -n "${LAUNCHER:-}$placed" ] || [ "$candidate" = "$before" ] || remember "$known" "$candidate" "$memory"
+    [ -n "${LAUNCHER:-}$uneven" ] || [ "$candidate" = "$before" ] || remember "$known" "$candidate" "$memory"
     return 0
   done
   [ -n "$heard" ] || fail "no launcher makes $ranks ranks on $node_count nodes find each other: in" \

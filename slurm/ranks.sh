@@ -63,7 +63,7 @@ place_ranks() { # sets ranks, ranks_a_node and gpus_a_node (of the fullest node)
   number tasks SLURM_JOB_NUM_NODES
   asked=${SLURM_GPUS:-}${SLURM_GPUS_PER_NODE:-} # or 0
   count_gpus
-  ranks=0 gpus_a_node=0 least=${gpus[0]} placed=''
+  ranks=0 gpus_a_node=0 least=${gpus[0]} placed='' uneven=''
   for count in "${gpus[@]}"; do
     number count
     ranks=$((ranks + count))
@@ -91,7 +91,7 @@ place_ranks() { # sets ranks, ranks_a_node and gpus_a_node (of the fullest node)
     for ((i = 0; i < ${#gpus[@]}; i++)); do
       [ "${gpus[i]}" = 0 ] || placed+=,${nodes[i]:-}:${gpus[i]}
     done
-    placed=${placed#,}
+    placed=${placed#,} uneven=$placed
     say "note: the nodes have unequal numbers of GPUs, $placed: --gpus-per-node=N gives N to each"
   fi
   if [ "$ranks" != "$tasks" ]; then
@@ -124,10 +124,6 @@ set_threads_and_binding() { # GPUs are not bound here: each rank takes one of th
   fi
   # Without this, after `sbatch --export=...` srun would start the ranks without the variables set here.
   export SLURM_EXPORT_ENV=ALL
-  if [ "$ranks_a_node" -gt "$(getconf _NPROCESSORS_ONLN)" ]; then
-    # Ranks that wait must leave the core to ranks that work: MPICH, Open MPI.
-    export MPIR_CVAR_ENABLE_HEAVY_YIELD=1 OMPI_MCA_mpi_yield_when_idle=1
-  fi
 }
 
 check_gpus() { # a TensorFlow for GPUs, in a job that asked for none on nodes that have some, would train on the CPUs
@@ -145,7 +141,7 @@ print(find_tensorflow().cuda or "")' 2>/dev/null)
 launchers() { # those that may be right here, one a line, first the site's own choice
   local default kinds kind
   # Under srun's other distribution MPI takes each rank for a node of its own.
-  if [ -z "$placed" ] && command -v srun >/dev/null; then
+  if [ -z "$uneven" ] && command -v srun >/dev/null; then
     default=$(scontrol show config 2>/dev/null | sed -n 's/^MpiDefault *= *//p')
     kinds=" $(srun --mpi=list 2>&1 | grep -oE '\b(pmi2|cray_shasta|pmix(_v[0-9]+)?)\b' | tr '\n' ' ')"
     case $default in '' | none | '(null)') default=none ;; *) echo srun ;; esac

@@ -33,8 +33,8 @@ def missing() -> str:
 def settings() -> set[str]:
     """Names of the variables that a developer may have set for own jobs; read from the templates if they are here."""
     templates = Path(__file__).parents[1] / "slurm" / "job.sh"
-    names = re.search(r"for name in ([A-Z_ ]+); do", templates.read_text()) if templates.exists() else None
-    return {"HPC_TRAIN", *(names[1].split() if names else ())}
+    names = re.search(r"for name in ([A-Z_ \\\n]+); do", templates.read_text()) if templates.exists() else None
+    return {"HPC_TRAIN", *re.findall("[A-Z_]+", names[1] if names else "")}
 
 
 def short_folder() -> Path:

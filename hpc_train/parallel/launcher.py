@@ -44,6 +44,9 @@ def detect(env: Mapping[str, str] = os.environ) -> Launcher:
     if size := number("OMPI_COMM_WORLD_SIZE"):
         local = number("OMPI_COMM_WORLD_LOCAL_RANK")
         return Launcher("Open MPI's mpirun", OPEN_MPI, size, number("OMPI_COMM_WORLD_RANK") or 0, local)
+    rank = number("PALS_RANKID")
+    if rank is not None:
+        return Launcher("PALS's mpiexec", MPICH, number("PMI_SIZE") or 0, rank, number("PALS_LOCAL_RANKID"))
     size, local = number("PMI_SIZE"), number("MPI_LOCALRANKID")
     if size and local is not None:
         # Hydra, which MPICH, Intel MPI and MVAPICH share.

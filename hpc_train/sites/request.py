@@ -114,9 +114,11 @@ def lines(site: Site, request: Request, name: str, account: str, stop_before: in
     if site.scheduler == "pbs":
         return [f"-N {name}", *([f"-A {account}"] if account else []), f"-l walltime={time}", "-j oe", "-r y", *own]
     paying = [f"-P {account}"] if account else []
-    resources = [f"-n {request.nodes * ranks}", f'-R "span[ptile={ranks}]"', f"-W {time[:-3]}"]
+    # A slot is a core; lsf.sh starts a rank for each GPU.
+    cores = request.cores_a_node
+    resources = [f"-n {request.nodes * cores}", f'-R "span[ptile={cores}]"', f"-W {time[:-3]}"]
     # LSF counts in whole minutes.
-    going_on = ["-r", f"-wa USR1 -wt {-(-stop_before // 60)}", "-o lsf-%J.out"]
+    going_on = ["-r -Q 75", f"-wa USR1 -wt {-(-stop_before // 60)}", "-o lsf-%J.out"]
     return [f"-J {name}", *paying, *resources, *going_on, *own]
 
 

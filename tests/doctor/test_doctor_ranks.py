@@ -72,6 +72,7 @@ def ranks(size: int, nodes: int = 1, **fields) -> list[Facts]:
         ({**STEP, **PROXIES, **OPEN_MPI}, "Open MPI's mpirun", 4, 3, 1),
         ({**STEP, "SLURM_STEP_NUM_TASKS": "1", **GLOO}, "horovodrun --gloo", 2, 1, 1),
         ({"PMIX_RANK": "2"}, "a PMIx launcher", 0, 2, None),
+        ({"PALS_RANKID": "5", "PALS_LOCAL_RANKID": "1", "PMI_RANK": "5", "PMI_SIZE": "8"}, "PALS's mpiexec", 8, 5, 1),
     ],
 )
 def test_the_innermost_launcher_says_how_many_ranks_there_are(env, name, size, number, local):

@@ -21,7 +21,8 @@ def where(run: Path) -> None:
     world = World(MPI.COMM_WORLD.rank, MPI.COMM_WORLD.size, node.rank, node.size, 0, 1)
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     gpu = visible[choose_gpu(len(visible), world)] or "none"
-    host = os.environ["SLURMD_NODENAME"]
+    # Under PBS and LSF the tests' nodes have no name of their own.
+    host = os.environ.get("SLURMD_NODENAME", "a node")
     lines = MPI.COMM_WORLD.gather(f"rank {world.rank} of {world.size} local {node.rank} on {host} takes GPU {gpu}")
     if world.rank == 0:
         print("\n".join(lines))
@@ -29,7 +30,7 @@ def where(run: Path) -> None:
 
 def unfinished(run: Path) -> None:
     """Ask to be run again at once; if PROGRESS is set, with a newer checkpoint each time until this restart."""
-    restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    restarts = int(os.environ.get("SLURM_RESTART_COUNT") or os.environ.get("RESTART", "0"))
     if rank:
         return
     print(f"this is attempt {restarts}", flush=True)
@@ -44,11 +45,15 @@ def unfinished(run: Path) -> None:
 
 def bug(run: Path) -> None:
     """Fail on one rank while the others work."""
+    # Hydra ends the others only where they have started MPI.
+    from mpi4py import MPI  # noqa: F401
+
     if rank == 1:
         print("error: the planted bug", flush=True)
         # srun loses what a task wrote in the last instant before it failed (about one time in eight).
         time.sleep(0.5)
-        sys.exit(1)
+        # Without MPI's end, at which it would wait for the others.
+        os._exit(1)
     time.sleep(600)
 
 

@@ -13,6 +13,8 @@ from cluster_daemons import own_hostnames
 from launch import REPOSITORY
 
 SHARED = {"common.sh", "container.sh", "job.sh", "launcher.sh", "ranks.sh"}
+# For job scripts of PBS and LSF: tests/sites.
+SHARED |= {"lsf.sh", "nodes.sh", "one_gpu.sh", "pbs.sh"}
 TEMPLATES = sorted({path.name for path in (REPOSITORY / "slurm").glob("*.sh")} - SHARED)
 STAND_IN = REPOSITORY / "tests" / "ranks" / "stand_in.py"
 QUICK = ("--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=1", "slurm/train.sh", STAND_IN)

@@ -17,6 +17,7 @@ ALLOWED = {
     'source "$HPC_TRAIN/slurm/container.sh"': "the templates' own file",
     'source "$HPC_TRAIN/slurm/job.sh"': "the templates' own file",
     'source "$HPC_TRAIN/slurm/launcher.sh"': "the templates' own file",
+    'source "$HPC_TRAIN/slurm/nodes.sh"': "the templates' own file",
     'source "$HPC_TRAIN/slurm/ranks.sh"': "the templates' own file",
     'source "$site"': "the site's settings are code, as their first lines say",
     '. "$project/containers/lend.sh"': "a file beside the script",
