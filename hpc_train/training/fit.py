@@ -164,7 +164,7 @@ def _begin(
             run.start(options, world, facts, options.resume, checkpoint.step_of(newest), hosts)
             if newest:
                 progress = checkpoint.load(newest, assembly.model)
-            run.forget_metrics_after(progress.step)
+            run.forget_metrics_after(progress.epoch)
     progress = parallel.broadcast_object(progress)
     # For a run that only has its last evaluation left; otherwise `fit` begins with this as well.
     parallel.broadcast_variables(assembly.model)

@@ -192,8 +192,8 @@ class Run:
         """Append one line to metrics.jsonl, whole or not at all, and wait until it is on disk."""
         append_line(self.metrics_file, json.dumps(line))
 
-    def forget_metrics_after(self, step: int) -> None:
-        """Remove from metrics.jsonl the epochs after this step, which will be trained again.
+    def forget_metrics_after(self, epochs: int) -> None:
+        """Remove from metrics.jsonl all but so many epochs: those that a resumed run will end again.
 
         Lines that are damaged are set aside, with the whole file.
         """
@@ -204,7 +204,7 @@ class Run:
                 aside.write_bytes(self.metrics_file.read_bytes())
                 say(f"{wrong[0]}; left out, and the file is kept as {aside.name}")
             with atomic_path(self.metrics_file) as temporary:
-                temporary.write_text("".join(json.dumps(line) + "\n" for line in lines if line["step"] <= step))
+                temporary.write_text("".join(json.dumps(line) + "\n" for line in lines if line["epoch"] <= epochs))
 
 
 def _read_record(path: Path, remedy: str) -> dict:

@@ -86,7 +86,7 @@ def metrics(path):
         with contextlib.suppress(UserError):
             run.metrics()
         run.forget_metrics_after(10**6)
-        assert all(line["step"] <= 10**6 for line in run.metrics())
+        assert all(line["epoch"] <= 10**6 for line in run.metrics())
 
 
 def _metrics():

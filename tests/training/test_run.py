@@ -60,13 +60,13 @@ def test_another_model_cannot_resume(tmp_path):
         run.start(Options(), World(), {**FACTS, "trainer": "mnist-cnn"}, resume=True)
 
 
-def test_metrics_of_steps_to_be_made_again_are_dropped_with_a_half_written_line(tmp_path):
+def test_metrics_of_epochs_to_be_ended_again_are_dropped_with_a_half_written_line(tmp_path):
     run = Run(tmp_path)
     for step in (10, 20, 30):
         run.add_metrics({"epoch": step // 10, "step": step})
     with open(run.metrics_file, "a") as file:
         file.write('{"step": 4')
-    run.forget_metrics_after(20)
+    run.forget_metrics_after(2)
     assert run.metrics() == [{"epoch": 1, "step": 10}, {"epoch": 2, "step": 20}]
 
 

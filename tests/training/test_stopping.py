@@ -43,6 +43,8 @@ def test_a_run_stopped_in_training_and_in_validation_goes_on_bit_for_bit(digits,
         assert f"stopped by {name} after step " in said[0]
         assert f"in epoch {epoch} of 4" in said[0]
         assert not (run / "model.keras").exists()
+    # As if one more start had been killed after its line of epoch 4, before its checkpoint.
+    Run(run).add_metrics({**metrics(run)[-1], "epoch": 4, "step": 84})
     last = train(digits, run, "--resume", "--checkpoint-every", "0")
     assert last.status == 0, last.output
     got, want = final_variables(run), final_variables(whole)
