@@ -99,6 +99,7 @@ place_ranks() { # sets ranks, ranks_a_node and gpus_a_node (of the fullest node)
     # For the launchers that read them.
     unset SLURM_NTASKS_PER_NODE
     export SLURM_NTASKS=$ranks SLURM_NPROCS=$ranks SLURM_TASKS_PER_NODE="$ranks_a_node(x$SLURM_JOB_NUM_NODES)"
+    # shellcheck disable=SC2001 # a pattern of the shell cannot end at the next comma
     [ -z "$placed" ] || SLURM_TASKS_PER_NODE=$(sed 's/[^,]*://g' <<<"$placed")
   fi
 }

@@ -66,7 +66,7 @@ def jobs(lsf, submit, digits):
 
     def ended(name, act=lambda number: None):
         act(numbers[name])
-        return lsf.wait(numbers[name], 240), lsf.output(numbers[name])
+        return lsf.wait(numbers[name], 400), lsf.output(numbers[name])
 
     return ended
 
@@ -92,7 +92,7 @@ def test_a_killed_job_stays_killed(jobs, lsf, submit):
 
 def test_at_the_run_limit_a_job_is_requeued_also_after_its_hosts_fail(jobs, lsf, submit, digits):
     def fail(number):
-        lsf.wait(number, 240, until=lambda job: "resuming after step" in lsf.output(number))
+        lsf.wait(number, 400, until=lambda job: "resuming after step" in lsf.output(number))
         lsf.fail_node(number)
 
     job, output = jobs("limited", fail)
@@ -105,7 +105,7 @@ def test_at_the_run_limit_a_job_is_requeued_also_after_its_hosts_fail(jobs, lsf,
     restarts = [int(count) for count in re.findall(r"restart (\d+), newest", output)]
     assert restarts == list(range(job["runs"]))
     whole = submit(f"python -m hpc_train.mnist --data {digits} {' '.join(OPTIONS)}", name="whole")
-    assert (lsf.wait(whole, 240)["status"], lsf.read(whole)["runs"]) == (0, 1), lsf.output(whole)
+    assert (lsf.wait(whole, 400)["status"], lsf.read(whole)["runs"]) == (0, 1), lsf.output(whole)
     folders = (submit.folder / "runs" / name for name in (f"limited-{job['number']}", f"whole-{whole}"))
     as_if_nothing_had_happened(*folders)
 

@@ -86,7 +86,7 @@ def chain(pbs):
         while number:
             if found:
                 look(number)
-            found.append((pbs.wait(number, 240), pbs.output(number)))
+            found.append((pbs.wait(number, 400), pbs.output(number)))
             number = next((job["number"] for job in pbs.jobs() if number in job["after"]), None)
         return found
 
@@ -96,7 +96,7 @@ def chain(pbs):
 def test_a_deleted_job_writes_a_checkpoint_and_stays_deleted(pbs, submit, trainings, chain):
     number = trainings["deleted"]
     folder = submit.folder / "runs" / f"deleted-{number}"
-    pbs.wait(number, 240, until=lambda job: epochs(folder) >= 1)
+    pbs.wait(number, 400, until=lambda job: epochs(folder) >= 1)
     time.sleep(2)
     run(pbs, submit.folder, "qdel", f"{number}.stand-in")
     [(_, output)] = chain(number)
