@@ -2,7 +2,7 @@
 # make mnist DATA=shards/x NP=4 MODEL=dropout ARGS='--epochs 20'
 # make test                            set up and run every test that this machine allows
 # make test-versions [VERSIONS='2.16 2.21-mpich5']    TensorFlow 2.16 to 2.21, other MPIs, Debian 13 (6 minutes a row)
-# make test-debian13                   jobs on Slurm 24.11 (pmi2, PMIx), Python 3.13, GCC 14, as root (20 minutes)
+# make test-debian13                   jobs on Slurm 24.11 (pmi2, PMIx), Python 3.13, GCC 14, as root (40 minutes)
 # make test-container [IMAGE=x.sif]    build the CPU image, or take one, and test it (6 minutes)
 # make test-upstream HOROVOD=.. KERAS=..   tests of Horovod and of Keras, from clones of theirs (30 minutes)
 # make test-files [FILES=10000]        HDF5 files of every kind against h5py, that many (5 minutes)

@@ -43,7 +43,8 @@ def main() -> None:
         try:
             install(environment)
             print(f"Horovod: {build(environment)}", flush=True)
-            text = environment.run("python", "-m", "pytest", "-p", "no:cacheprovider", *(sys.argv[1:] or tests))
+            pytest = ("python", "-m", "pytest", "-p", "no:cacheprovider")
+            text = environment.run(*pytest, *(sys.argv[1:] or tests), timeout=3 * 3600)
         except Failed as error:
             text, failed = f"FAILED: {error}", True
         print(text.strip().splitlines()[-1], flush=True)

@@ -8,6 +8,7 @@ from hpc_train.sites.site import Site, find
 _LUA = """
 function slurm_job_submit(job, partitions, user)
   local gpus = (job.tres_per_node or '') .. (job.tres_per_job or '') .. (job.tres_per_task or '')
+  if not gpus:find('gpu') then gpus = '' end -- since 24.11 a task's cores are there as well
   %s
   return slurm.SUCCESS
 end

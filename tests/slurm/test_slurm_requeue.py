@@ -236,15 +236,18 @@ def test_a_job_is_requeued_although_the_controller_is_busy(cluster, background, 
 
 # The last test: it takes the nodes from every job that is still running.
 def test_a_pre_empted_job_comes_back_with_the_same_bits(cluster, project, train, folder, whole):
-    number = train("--gpus-per-node=4", pause=0.2)
+    number = train(pause=0.2)
     run = folder(number)
     wait_for_the_second_epoch(cluster, number, run)
-    urgent = cluster.submit("--partition=urgent", "--nodes=2", "--gpus-per-node=4", "--wrap", "true", cwd=project)
+    urgent = cluster.submit("--partition=urgent", "--nodes=2", "--exclusive", "--wrap", "true", cwd=project)
     assert cluster.wait(urgent, 60).state == "COMPLETED"
-    job = cluster.wait(number, 120)
+    job = cluster.wait(number, 240)
     output = cluster.output(number)
-    assert (job.state, job.status, job.restarts) == ("COMPLETED", 0, 1), output
-    first, second = starts(run)
+    assert (job.state, job.status) == ("COMPLETED", 0), output
+    first, second, *more = starts(run)
+    # Slurm 24.11 starts a pre-empted job once more after its end; this start finds all done.
+    assert len(more) == job.restarts - 1 <= 1, output
+    assert {start["step"] for start in more} <= {metrics(run)[-1]["step"]}
     assert (first["slurm_restart_count"], second["slurm_restart_count"]) == (0, 1)
     assert second["step"] > 21
     assert_as_if_nothing_had_happened(run, whole)
