@@ -140,6 +140,8 @@ def _run() -> None:
         from hpc_train import command_line
 
         home = importlib.import_module(_COMMANDS[name][0])
+        if name == "submit" and (line := home.misplaced(words[1:])):
+            _wrong(line)
         command_line.main(_options(name), home.run, f"hpc-train {name}", words[len(name.split()) :])
     elif name == "completion":
         _complete(words[1:])

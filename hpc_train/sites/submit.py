@@ -10,7 +10,7 @@ import shlex
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated
 
@@ -98,6 +98,22 @@ def run(options: Submit) -> None:
         say(f"{text}\n{_shown(site, submitting)}")
         return
     _submit(site, text, path, submitting)
+
+
+def misplaced(words: list[str]) -> str:
+    """What to say of a trainer's option that does not stand after `--`; empty where there is none."""
+    if "--" in words:
+        return ""
+    known = ["--help", *(f"--{one.name.replace('_', '-')}" for one in fields(Submit))]
+    for before, word in itertools.pairwise(["", *words]):
+        option = word.partition("=")[0].replace("--no-", "--")
+        if before == "--scheduler-options" or not option.startswith("--"):
+            continue
+        if not difflib.get_close_matches(option, known, 1, 0.8):
+            return (
+                f"{option} is no option of submit; the trainer's come after `--`: submit {words[0]} ... -- {option} ..."
+            )
+    return ""
 
 
 def script(site: Site, given: Submit, name: str, command: list[str], path: Path) -> str:

@@ -59,6 +59,10 @@ def test_each_site_says_where_it_is_from_and_what_could_not_be_tried(name):
     ("words", "says"),
     [
         ((), "no trainer is given: give mnist, resnet, climate, fit, a module, or FILE.py"),
+        (
+            ("mnist", "--data", "x"),
+            "--data is no option of submit; the trainer's come after `--`: submit mnist ... -- --data",
+        ),
         (("mnits",), "no trainer 'mnits': did you mean mnist?"),
         (("mine.py",), "no file mine.py in"),
         (("json",), "there is no slurm/site.toml: give --site NAME (alps, bridges2,"),
