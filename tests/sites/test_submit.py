@@ -35,7 +35,7 @@ def test_the_script_of_each_site_is_as_its_page_wants_it(name, tmp_path):
     said = submit(*words, "--", "--data", "$SCRATCH/cam5", "--model", "deeplab", cwd=tmp_path)
     assert said.returncode == 0, said.stderr
     assert not list(tmp_path.iterdir())
-    shown = re.sub(r"\d{8}-\d{6}", "DATE", said.stdout.replace(str(tmp_path), "/home/me/work"))
+    shown = re.sub(r"\d{8}-\d{6}", "DATE", said.stdout.replace(str(tmp_path), "/home/me/study"))
     shown = re.sub(r"written by hpc-train \S+", "written by hpc-train VERSION", shown)
     # To take a change that was looked at: rm -r tests/sites/golden, and run this test twice.
     if not (golden := GOLDEN / f"{name}.sh").exists():

@@ -11,7 +11,7 @@
 # 8 GPUs on 2 nodes of ALCF Polaris (debug), one rank a GPU; written by hpc-train VERSION
 export VENV=/home/me/hpc-train/.venv
 export HPC_TRAIN=/home/me/hpc-train
-export JOB_SCRIPT=/home/me/work/jobs/climate-DATE.sh
+export JOB_SCRIPT=/home/me/study/jobs/climate-DATE.sh
 export STOP_BEFORE=180
 export GPUS_PER_NODE=4
 export GPU_AFFINITY="reverse"
