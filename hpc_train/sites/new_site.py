@@ -8,9 +8,9 @@ import subprocess
 
 from hpc_train.console import say
 from hpc_train.errors import UserError
-from hpc_train.files.whole import atomic_path
-from hpc_train.sites.site import KNOWN, OWN, Site, read
+from hpc_train.sites.site import KNOWN, OWN, Site, read, save
 
+_SINFO = ("sinfo", "-h", "-o", "%P|%G|%c|%l|%D")
 _WANTED = re.compile(r"(?i)^[^\s:]*(mpi|cuda|nccl|tensorflow|horovod)[^\s:]*$")
 
 
@@ -25,17 +25,12 @@ def write() -> None:
     if not shutil.which("sinfo"):
         other = f"copy {KNOWN}/polaris.toml to {OWN} and edit it where the site has PBS"
         raise UserError(f"--new-site asks Slurm, and there is no sinfo here: run it on a login node, or {other}")
-    found = partitions(_asked("sinfo", "-h", "-o", "%P|%G|%c|%l|%D"))
+    found = partitions(_asked(*_SINFO))
     if not found:
         raise UserError("--new-site: sinfo shows no partition with GPUs (Gres gpu)")
     text = describe(found, _asked("scontrol", "show", "config"), _asked("bash", "-lc", "module -t avail 2>&1"))
     read(text, OWN)
-    try:
-        OWN.parent.mkdir(exist_ok=True)
-        with atomic_path(OWN) as temporary:
-            temporary.write_text(text)
-    except OSError as error:
-        raise UserError(f"cannot write {OWN}: {error.strerror}") from error
+    save(OWN, text)
     say(f"wrote {OWN} from what Slurm says here: {', '.join(found)}")
     say("next: correct it by the site's own page, then try `hpc-train submit mnist --dry-run -- --data DIR`")
 
@@ -44,7 +39,7 @@ def misfits(site: Site) -> list[str]:
     """What a site's file says otherwise than Slurm does here; empty where there is no Slurm."""
     if site.scheduler != "slurm" or not shutil.which("sinfo"):
         return []
-    found = partitions(_asked("sinfo", "-h", "-o", "%P|%G|%c|%l|%D"))
+    found = partitions(_asked(*_SINFO))
     wrong = []
     for one in site.partitions if found else ():
         here = found.get(one.name)

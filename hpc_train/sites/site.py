@@ -11,6 +11,7 @@ from typing import Any, Literal
 import typeguard
 
 from hpc_train.errors import UserError
+from hpc_train.files.whole import atomic_path
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -137,6 +138,20 @@ def read(text: str, path: Path) -> Site:
         except (KeyError, ValueError, IndexError, AttributeError) as error:
             raise UserError(f"{path}: {form!r} may have {', '.join(sorted(names))} in braces: {error}") from error
     return site
+
+
+def save(path: Path, text: str, remedy: str = "") -> None:
+    """Write a file, and its folder where that is missing.
+
+    Raises:
+        UserError: it cannot be written; the line ends in the remedy.
+    """
+    try:
+        path.parent.mkdir(exist_ok=True)
+        with atomic_path(path) as temporary:
+            temporary.write_text(text)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}{remedy}") from error
 
 
 def seconds(time: str, named: str) -> int:

@@ -19,10 +19,9 @@ import tyro
 from hpc_train import __version__, command_line
 from hpc_train.console import say
 from hpc_train.errors import UserError
-from hpc_train.files.whole import atomic_path
 from hpc_train.sites import new_site
 from hpc_train.sites.request import MARKS, choose, lines
-from hpc_train.sites.site import OWN, Site, find
+from hpc_train.sites.site import OWN, Site, find, save
 from hpc_train.trainers import TRAINERS
 
 _SUBMITS = {"slurm": "sbatch", "pbs": "qsub", "lsf": "bsub"}
@@ -218,12 +217,7 @@ def _shown(site: Site, submitting: list[str]) -> str:
 
 
 def _submit(site: Site, text: str, path: Path, submitting: list[str]) -> None:
-    try:
-        path.parent.mkdir(exist_ok=True)
-        with atomic_path(path) as temporary:
-            temporary.write_text(text)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; submit from a folder that all nodes see") from error
+    save(path, text, "; submit from a folder that all nodes see")
     try:
         with open(path) as job:
             done = subprocess.run(
