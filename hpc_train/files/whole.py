@@ -103,6 +103,43 @@ def explain(error: BaseException) -> str | None:
     return f"cannot read or write {path}: {_why(path, error.errno, 0, ELSEWHERE)}"
 
 
+def create_once(path: Path, text: str) -> bool:
+    """Make a file with this text unless there is one of its name; of several processes, on any nodes, one succeeds.
+
+    Args:
+        path: of the file.
+        text: its content.
+
+    Returns:
+        Whether this call made it.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    own = temporary_file(path)
+    try:
+        own.write_text(text)
+        own.chmod(0o644)
+        return link_once(own, path)
+    finally:
+        own.unlink(missing_ok=True)
+
+
+def link_once(file: Path, path: Path) -> bool:
+    """Give a file a second name unless that is taken; without links in the file system, a copy of it has that name."""
+    try:
+        # A link into place works on NFS and Lustre as on a disk.
+        os.link(file, path)
+    except FileExistsError:
+        # NFS may say so although its own first try succeeded.
+        return file.stat().st_nlink == 2
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
+            raise
+        return _create(path, file.read_bytes())
+    return True
+
+
 def append_line(path: Path, line: str) -> None:
     """Append a line to a file and wait until it is on disk; where that fails, the file is as before.
 
@@ -163,6 +200,20 @@ def temporary_file(path: Path) -> Path:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=f".{ending}")
     os.close(handle)
     return Path(name)
+
+
+def _create(path: Path, text: bytes) -> bool:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    except FileExistsError:
+        return False
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(text)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+    return True
 
 
 def _temporary(path: Path) -> Path:

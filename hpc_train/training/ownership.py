@@ -6,7 +6,6 @@ process is gone from their own machine, Slurm no longer knows its job, or that t
 """
 
 import contextlib
-import errno
 import json
 import os
 import socket
@@ -22,7 +21,7 @@ from pathlib import Path
 from hpc_train.console import say
 from hpc_train.errors import UserError
 from hpc_train.files.others import other_owner, other_writers
-from hpc_train.files.whole import temporary_file
+from hpc_train.files.whole import create_once, link_once, temporary_file
 
 NAME = "owner.lock"
 # Seconds between two signs of life; how long others wait for a living owner; the silence after which it counts as dead.
@@ -90,7 +89,7 @@ class Owner:
 
 
 class Lock:
-    """The lock of a run folder, held by this process.
+    """The lock of a run folder.
 
     Args:
         path: of the lock's file.
@@ -98,33 +97,49 @@ class Lock:
     """
 
     def __init__(self, path: Path, owner: Owner):
-        self.path, self.owner = path, owner
+        self.path, self.owner, self.watch = path, owner, Watch(owner)
+        self._removed = False
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat, daemon=True)
 
     @classmethod
     def take(cls, folder: Path) -> "Lock":
-        """Take the lock of an existing folder.
+        """Take the lock of an existing folder; wait a while for the owner to end.
 
         Raises:
             UserError: another process owns it and lives.
             OSError: the folder cannot be written.
         """
-        lock = cls(folder / NAME, Owner.this())
-        watch, removed = _Watch(folder, lock.owner), False
-        while not lock._link() or (removed and not lock._stays()):
-            found = _read(lock.path)
-            if found and found[0].token == lock.owner.token:
-                # Another process had it aside for a moment.
-                if lock._stays():
-                    break
-            elif found and watch.ended(*found):
-                lock._remove_that_of(found[0])
-                removed = True
-            else:
-                time.sleep(_POLL)
-        lock._heart.start()
+        lock, told = cls(folder / NAME, Owner.this()), None
+        while not lock.attempt():
+            owner = lock.watch.owner
+            if owner and lock.watch.lives and lock.watch.seconds > _PATIENCE:
+                raise UserError(f"{folder} is being written by {owner}; wait for it, or give another --run")
+            if owner and owner != told:
+                told = owner
+                say(f"{folder} belongs to {owner}: waiting for it to end")
+            time.sleep(_POLL)
         return lock
+
+    def attempt(self) -> bool:
+        """Take the lock if it is free or its owner has ended; another call may succeed later.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        if create_once(self.path, json.dumps(asdict(self.owner))):
+            mine = not self._removed or self._stays()
+        else:
+            found = read_owner(self.path)
+            if found and found[0].token != self.owner.token and self.watch.ended(*found):
+                self._remove_that_of(found[0])
+                self._removed = True
+                return self.attempt()
+            # With its own name in it, another process had it aside for a moment.
+            mine = found is not None and found[0].token == self.owner.token and self._stays()
+        if mine:
+            self._heart.start()
+        return mine
 
     def check(self) -> None:
         """Make sure that this process still owns the folder.
@@ -132,7 +147,7 @@ class Lock:
         Raises:
             UserError: another one took it, as this one gave no sign of life.
         """
-        found, folder = _read(self.path), self.path.parent
+        found, folder = read_owner(self.path), self.path.parent
         if not found and folder.is_dir():
             raise UserError(
                 f"{self.path} is gone, so another job may have trained in {folder}; start this one again with --resume"
@@ -147,62 +162,26 @@ class Lock:
         """Give the folder up."""
         self._ended.set()
         with contextlib.suppress(OSError):
-            found = _read(self.path)
+            found = read_owner(self.path)
             if found and found[0].token == self.owner.token:
                 self.path.unlink()
-
-    def _link(self) -> bool:
-        """Put the lock's file in its place, unless there is one."""
-        own = temporary_file(self.path)
-        try:
-            own.write_text(json.dumps(asdict(self.owner)))
-            own.chmod(0o644)
-            return self._place(own)
-        finally:
-            own.unlink(missing_ok=True)
 
     def _stays(self) -> bool:
         """Whether the lock is still this process's after a moment: others may try to remove the same dead owner's."""
         time.sleep(_POLL)
-        found = _read(self.path)
+        found = read_owner(self.path)
         return found is not None and found[0].token == self.owner.token
-
-    def _place(self, file: Path) -> bool:
-        """Give a file the lock's name too, unless there is a lock; without links in the file system, a copy of it."""
-        try:
-            os.link(file, self.path)
-        except FileExistsError:
-            # NFS may say so although its own first try succeeded.
-            return file.stat().st_nlink == 2
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
-                raise
-            return self._create(file.read_bytes())
-        return True
-
-    def _create(self, text: bytes) -> bool:
-        try:
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        except FileExistsError:
-            return False
-        try:
-            with open(descriptor, "wb") as file:
-                file.write(text)
-        except OSError:
-            self.path.unlink(missing_ok=True)
-            raise
-        return True
 
     def _remove_that_of(self, dead: Owner) -> None:
         """Remove the lock of an owner that has ended, and no other's: several may try at the same time."""
         aside = temporary_file(self.path)
         try:
             self.path.rename(aside)
-            moved = _read(aside)
+            moved = read_owner(aside)
             if moved and moved[0] != dead:
                 # Another process was faster, and this is its lock: it goes back, unless a third one came in between.
                 # Then the other one finds out at its next check.
-                self._place(aside)
+                link_once(aside, self.path)
         except FileNotFoundError:
             pass
         finally:
@@ -212,19 +191,34 @@ class Lock:
         while not self._ended.wait(_BEAT):
             # Storage that fails for a while ends the run where it writes, not here.
             with contextlib.suppress(OSError):
-                found = _read(self.path)
+                found = read_owner(self.path)
                 if found and found[0].token == self.owner.token:
                     os.utime(self.path)
 
 
-class _Watch:
-    """Judges, by looking again and again, whether the owner of a folder has ended."""
+class Watch:
+    """Judges, by looking again and again, whether the owner of a lock has ended.
 
-    def __init__(self, folder: Path, mine: Owner):
-        self.folder, self.mine = folder, mine
-        self.seen: tuple[Owner, int] | None = None
-        self.began = self.changed = time.monotonic()
-        self.asked, self.said, self.signs = -60.0, False, 0
+    Args:
+        mine: this process, as an owner.
+    """
+
+    def __init__(self, mine: Owner):
+        self.mine = mine
+        self.owner: Owner | None = None
+        self._beat = 0
+        self._began = self._changed = time.monotonic()
+        self._asked, self._signs = -60.0, 0
+
+    @property
+    def seconds(self) -> float:
+        """How long this owner has been watched."""
+        return time.monotonic() - self._began
+
+    @property
+    def lives(self) -> bool:
+        """Whether the owner has given a sign of life since it is watched."""
+        return self.owner is not None and (self.owner.here() or self._signs > 0)
 
     def ended(self, owner: Owner, beat: int) -> bool:
         """Whether this owner has ended.
@@ -232,37 +226,25 @@ class _Watch:
         Args:
             owner: as read just now.
             beat: the time of the lock's last change, in any clock.
-
-        Raises:
-            UserError: it lives, and has not ended in the time that is given to it.
         """
         now = time.monotonic()
-        if self.seen is None or self.seen[0] != owner:
-            self.began = self.changed = now
-            self.asked, self.said, self.signs = -60.0, False, 0
-        elif self.seen[1] != beat:
-            self.changed, self.signs = now, self.signs + 1
-        self.seen = owner, beat
-        here = owner.here()
-        if (here and not owner.runs()) or (not here and self._silent(owner, now)):
-            return True
-        lives = here or self.signs
-        if lives and now - self.began > _PATIENCE:
-            raise UserError(f"{self.folder} is being written by {owner}; wait for it, or give another --run")
-        if not self.said:
-            self.said = True
-            say(f"{self.folder} belongs to {owner}: waiting for it to end")
-        return False
+        if self.owner != owner:
+            self._began = self._changed = now
+            self._asked, self._signs = -60.0, 0
+        elif self._beat != beat:
+            self._changed, self._signs = now, self._signs + 1
+        self.owner, self._beat = owner, beat
+        return not owner.runs() if owner.here() else self._silent(owner, now)
 
     def _silent(self, owner: Owner, now: float) -> bool:
         """Whether a process elsewhere has ended, by Slurm's word or by its silence."""
-        if now - self.asked > 10:
-            self.asked = now
+        if now - self._asked > 10:
+            self._asked = now
             if owner.job != self.mine.job and owner.job_has_ended():
                 return True
         # Slurm starts a job again only after it has ended the job's processes.
         before = owner.job and owner.job == self.mine.job and owner.restarts != self.mine.restarts
-        return now - self.changed > (_PATIENCE if before else _SILENCE)
+        return now - self._changed > (_PATIENCE if before else _SILENCE)
 
 
 @contextmanager
@@ -302,7 +284,7 @@ def _open_to(path: Path) -> str:
     return f"can be written by {writers} (`chmod go-w {path}` closes it)" if writers else ""
 
 
-def _read(path: Path) -> tuple[Owner, int] | None:
+def read_owner(path: Path) -> tuple[Owner, int] | None:
     """The owner that a lock names, and the time of its last sign of life in ns; None where there is no lock."""
     try:
         # Opening makes NFS look at the file anew.
