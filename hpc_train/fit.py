@@ -1,5 +1,6 @@
 """Train your own Keras model: horovodrun -np 4 python -m hpc_train.fit mine.py:build --data DIR --loss mse."""
 
+import json
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Literal
@@ -9,7 +10,7 @@ import tyro
 from hpc_train import command_line, training
 from hpc_train.data.options import ScaleOptions
 from hpc_train.errors import UserError
-from hpc_train.training.own_model import judges, script
+from hpc_train.training.own_model import build_args, judges, script
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +20,9 @@ class ScriptOptions:
     build: Annotated[str, tyro.conf.Positional]
     """FILE.py:FUNCTION or package.module:FUNCTION. The function is called with the catalogue of the training data, or
     with nothing, and returns a Keras model."""
+    build_args: tuple[str, ...] = ()
+    """More arguments for the function, by name: units=64 dropout=0.2 name=wide. Numbers, True, False, None, lists and
+    tuples are written as in Python; all else is text."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,8 @@ def task(options: Options) -> training.Task:
         UserError: a file that is missing, or options that do not go together.
     """
     script.check(options.build)
+    arguments = build_args.read(options.build_args)
+    build_args.check(options.build, arguments)
     judges.check(options.loss, options.metrics)
     for option in ("new_head", "input_range"):
         if getattr(options, option):
@@ -79,7 +85,7 @@ def task(options: Options) -> training.Task:
         check_statistics(options, lambda: statistics_of(options))
     return training.Task(
         name(options.build),
-        partial(script.build, options.build),
+        partial(script.build, options.build, arguments=arguments),
         loss=options.loss,
         metrics=options.metrics,
         monitor="loss",
@@ -101,27 +107,30 @@ def _absolute(options: Options) -> Options:
 
 
 def _facts(options: Options, catalogue) -> dict:
+    # As run.json gives them back: JSON has no tuples.
+    arguments = json.loads(json.dumps(build_args.read(options.build_args)))
     # A script may be moved between two starts.
-    return {"metrics": [name.rpartition("/")[2] for name in options.metrics]}
+    return {"build_args": arguments, "metrics": [name.rpartition("/")[2] for name in options.metrics]}
 
 
 def _initialised(options: Options, catalogue):
     """The model of the script with the weights of --init, where they fit."""
     from hpc_train.training import transfer
 
-    model = script.build(options.build, catalogue)
+    model = script.build(options.build, catalogue, build_args.read(options.build_args))
     transfer.begin_with(model, options)
     return model
 
 
-def network(build: str, catalogue):
+def network(build: str, catalogue, arguments: tuple[str, ...] = ()):
     """The model, for `hpc-train flops`.
 
     Args:
         build: FILE.py:FUNCTION.
         catalogue: of the data.
+        arguments: words of --build-args.
     """
-    return script.build(build, catalogue)
+    return script.build(build, catalogue, build_args.read(arguments))
 
 
 if __name__ == "__main__":

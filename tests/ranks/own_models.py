@@ -254,7 +254,7 @@ def what_does_not_fit_is_refused_before_the_first_step():
         "none": "is compiled without an optimizer",
         "raises": "in raises: `return catalogue.input_shape[0] / 0`)",
         "text": "returns builtins.str, not a Keras 3 model",
-        "two": "missing a required argument: 'width'; it may take the catalogue",
+        "two": "missing a required argument: 'width'; its first argument may take the catalogue",
         "missing": "own_models: has no 'won'; did you mean two?",
         "call": "in call: `return self.last(x) + keras.ops.reshape(x, (3, 7))`)",
         "loose": "train_step of Loose changes",

@@ -7,14 +7,16 @@ import inspect
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import hpc_train
 from hpc_train.errors import UserError
+from hpc_train.training.own_model import build_args, written
 
 _PACKAGE = str(Path(hpc_train.__file__).parent)
 
@@ -57,24 +59,40 @@ def load(reference: str):
     return getattr(module, name)
 
 
-def build(reference: str, catalogue):
+def parameters(reference: str) -> tuple[list[str], bool] | None:
+    """The names that a function takes as --build-args, by the text of its file: nothing is imported or run.
+
+    Args:
+        reference: see `load`.
+
+    Returns:
+        The names of its arguments, without that of the catalogue, and whether it takes any other (**kwargs). None where
+        the file does not tell: it cannot be read, or the name is no plain function of its own.
+    """
+    signature = written.signature(reference)
+    return (build_args.by_name(signature), build_args.takes_any(signature)) if signature else None
+
+
+def build(reference: str, catalogue, arguments: Mapping[str, Any] | None = None):
     """The Keras model that a user's function returns; it is called with the catalogue, if it takes an argument.
 
     Args:
         reference: see `load`.
         catalogue: of the training data.
+        arguments: for the function, by name.
 
     Raises:
-        UserError: as `load`, or where the function fails or returns something else.
+        UserError: as `load`, or where the function does not take the arguments, fails, or returns something else.
     """
     import keras
 
     function = load(reference)
     if not callable(function):
         raise UserError(f"{reference} is {type(function).__name__}, not a function that returns a Keras model")
-    arguments = _arguments(function, catalogue, reference)
+    given = arguments or {}
+    places = _arguments(function, catalogue, given, reference)
     with explained(reference):
-        model = function(*arguments)
+        model = function(*places, **given)
     if not isinstance(model, keras.Model):
         what = "nothing" if model is None else f"{type(model).__module__}.{type(model).__qualname__}"
         raise UserError(f"{reference} returns {what}, not a Keras 3 model; end it with `return model`")
@@ -143,20 +161,13 @@ def run_once(place: str) -> ModuleType:
         return module
 
 
-def _arguments(function, catalogue, reference: str) -> tuple:
-    """What a function is called with: the catalogue, if it takes an argument that has no default or is named so."""
+def _arguments(function, catalogue, given: Mapping[str, Any], reference: str) -> tuple:
+    """What a function is called with besides `given`: the catalogue, if it takes it."""
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
         return ()
-    places = [one for one in signature.parameters.values() if one.kind in (0, 1)]
-    takes = bool(places) and (places[0].default is places[0].empty or places[0].name == "catalogue")
-    arguments = (catalogue,) if takes else ()
-    try:
-        signature.bind(*arguments)
-    except TypeError as error:
-        raise UserError(f"{reference}: {error}; it may take the catalogue of the data, or nothing") from error
-    return arguments
+    return build_args.bind(signature, catalogue, given, reference)
 
 
 def _is_own(value, module: ModuleType) -> bool:
