@@ -2,7 +2,7 @@
 
 The module has `Options`, a dataclass derived from `training.Options`; `run(options)`, which trains; `task(options)`, a
 `training.Task`; and `network(name, shape, classes)`, the Keras model that `hpc-train flops` counts; in
-`fit`, where a user's function makes it, `network(build, catalogue)`.
+`fit`, where a user's function makes it, `network(build, catalogue, arguments)`.
 """
 
 import importlib

@@ -30,9 +30,9 @@ def write(folder: Path, train: int = 240, held_out: int = 61) -> Path:
     return folder
 
 
-def _network(catalogue, *outputs):
+def _network(catalogue, *outputs, units=8):
     seeded = keras.initializers.GlorotUniform
-    hidden = keras.layers.Dense(8, "tanh", kernel_initializer=seeded(seed=3), name="hidden")
+    hidden = keras.layers.Dense(units, "tanh", kernel_initializer=seeded(seed=3), name="hidden")
     last = keras.layers.Dense(*outputs, kernel_initializer=seeded(seed=4), name="last")
     return keras.Sequential([keras.Input(catalogue.input_shape), hidden, last])
 
@@ -41,8 +41,8 @@ def one(catalogue):
     return _network(catalogue, 1)
 
 
-def two(catalogue):
-    return _network(catalogue, 2)
+def two(catalogue, units=8):
+    return _network(catalogue, 2, units=units)
 
 
 def five(catalogue):
@@ -116,10 +116,10 @@ class Fails(Subclassed):
 class Gan(keras.Model):
     """Two networks, each with its own optimizer."""
 
-    def __init__(self):
+    def __init__(self, units=6):
         super().__init__()
         layers = keras.layers
-        self.generator = keras.Sequential([keras.Input((3,)), layers.Dense(6, "relu"), layers.Dense(5)])
+        self.generator = keras.Sequential([keras.Input((3,)), layers.Dense(units, "relu"), layers.Dense(5)])
         self.critic = keras.Sequential(
             [keras.Input((5,)), layers.Dense(6, "relu"), layers.Dropout(0.2), layers.Dense(1)]
         )
@@ -189,8 +189,8 @@ class ByHand(Gan):
         return {"critic_loss": self.tracker.result()}
 
 
-def _compiled_gan(kind):
-    model = kind()
+def _compiled_gan(kind, **arguments):
+    model = kind(**arguments)
     model.compile(keras.optimizers.Adam(0.001), keras.optimizers.SGD(0.01, momentum=0.9))
     MADE.append(model)
     return model
@@ -200,8 +200,8 @@ def uncompiled_gan():
     return Gan()
 
 
-def gan():
-    return _compiled_gan(Gan)
+def gan(units=6):
+    return _compiled_gan(Gan, units=units)
 
 
 def evaluated_gan():

@@ -32,6 +32,8 @@ class Flops(DataOptions):
     """Trainer whose network is counted."""
     build: Annotated[str, tyro.conf.Positional] = ""
     """With fit: FILE.py:FUNCTION of your model."""
+    build_args: tuple[str, ...] = ()
+    """With fit: arguments for the function, as in training."""
     data: Path | None = None
     """With fit: the data whose catalogue your function gets, as for training."""
     model: str | None = None
@@ -74,7 +76,7 @@ def run(options: Flops) -> None:
 
     if options.build:
         catalogue = options.catalogue()
-        model, size = trainer.module.network(options.build, catalogue), catalogue.sample_text
+        model, size = trainer.module.network(options.build, catalogue, options.build_args), catalogue.sample_text
         # Sides that the network leaves open are those of the data.
         shape = catalogue.inputs[0].shape if len(catalogue.inputs) == 1 else None
     else:
@@ -101,9 +103,11 @@ def run(options: Flops) -> None:
 def _check_own(options: Flops, trainer) -> None:
     """Refuse options of a trainer's network with a model of the user's own, and the other way round."""
     if trainer.model:
-        given = next((name for name in ("build", *_OF_DATA) if getattr(options, name) != getattr(Flops, name)), None)
+        own = ("build", "build_args", *_OF_DATA)
+        given = next((name for name in own if getattr(options, name) != getattr(Flops, name)), None)
         if given:
-            raise UserError(f"{given if given == 'build' else f'--{given}'} is for `hpc-train flops fit`; leave it out")
+            option = given if given == "build" else f"--{given.replace('_', '-')}"
+            raise UserError(f"{option} is for `hpc-train flops fit`; leave it out")
     elif not (options.build and options.data):
         raise UserError("flops fit needs your function and data: hpc-train flops fit mine.py:build --data DIR")
     elif options.model or options.shape:

@@ -149,11 +149,15 @@ def test_a_model_of_ones_own_is_counted_on_the_shape_of_its_data(tmp_path, capsy
     assert "samples of (5,) float32: 66 parameters" in said
     assert f"{2 * (5 * 8 + 8 * 2)} FLOP a sample" in said
     assert "one training step of 1 sample" in said
+    flops_command.run(Flops(**asked, build_args=("units=4",)))
+    assert f"{5 * 4 + 4 + 4 * 2 + 2} parameters" in capsys.readouterr().out
     for options, message in (
         ({"trainer": "fit"}, "flops fit needs your function and data"),
         ({**asked, "shape": (5,)}, "--model and --shape are for the networks of the suite"),
         ({"trainer": "mnist", "data": data}, "--data is for `hpc-train flops fit`"),
         ({"trainer": "mnist", "build": "own_models:two"}, "build is for `hpc-train flops fit`"),
+        ({"trainer": "mnist", "build_args": ("units=4",)}, "--build-args is for `hpc-train flops fit`"),
+        ({**asked, "build_args": ("unit=4",)}, r"did you mean units\? It takes units"),
     ):
         with pytest.raises(UserError, match=message):
             flops_command.run(Flops(**options))

@@ -369,14 +369,19 @@ def test_a_regression_is_trained_and_predicted_on_named_data_sets_that_only_trai
         with h5py.File(tmp_path / "data" / split / "a.h5", "w") as file:
             file["x"], file["y"] = x, (x @ [1.0, -2.0, 0.5] + 0.1 * draw.normal(size=samples)).astype("float32")
     train = ["-m", "hpc_train.fit", "mine.py:build", "--data", "data", "--inputs", "x", "--targets", "y"]
-    train += ["--loss", "mse", "--metrics", "mae", "--epochs", "4", "--run", "run"]
+    train += ["--loss", "mse", "--metrics", "mae", "--epochs", "4", "--run", "run", "--build-args", "units=16"]
     predict = ["-m", "hpc_train.cli", "predict", "run", "--data", "data", "--which", "last"]
+    said = []
     for command in (train, predict):
         env = environment(PYTHONPATH=str(REPOSITORY))
         ended = subprocess.run([sys.executable, *command], cwd=tmp_path, env=env, capture_output=True, text=True)
         assert ended.returncode == 0, ended.stderr
+        said.append(ended.stdout)
+    # Of three columns: 4 numbers each to normalise them, 16 units, and one number.
+    assert f"mine: {4 * 3 + 4 * 16 + 17} parameters" in said[0]
     facts = json.loads((tmp_path / "run" / "run.json").read_text())["facts"]
     assert (facts["loss"], facts["classes"]) == ("mean_squared_error", 0)
+    assert facts["build_args"] == {"units": 16}
     last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
     rmse, mae, *_ = table(ended.stdout, "y")
     assert rmse == pytest.approx(last["val_loss"] ** 0.5, rel=1e-4)

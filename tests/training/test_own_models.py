@@ -1,5 +1,6 @@
 """Models that users bring, on real ranks: one launch a world size."""
 
+import json
 import re
 
 import pytest
@@ -61,12 +62,17 @@ def test_on_two_ranks(outcomes_on, check):
     assert not outcome, outcome
 
 
-def test_the_throughput_of_a_model_with_its_own_step_is_measured(data):
+def test_the_throughput_of_a_model_with_its_own_step_is_measured(data, tmp_path):
     words = ("--data", str(data), "--inputs", "x", "--targets", "y", "--batch-size", "8", "--no-timeline")
-    words += ("--ways", "fit", "device", "--steps", "3", "--rounds", "1")
+    words += ("--ways", "fit", "device", "--steps", "3", "--rounds", "1", "--build-args", "units=7")
+    words += ("--output", str(tmp_path / "throughput.json"))
     ended = launch(2, "-m", "hpc_train.cli", "bench", "throughput", "fit", f"{FILE}:gan", *words)
     assert ended.status == 0, ended.output
     assert re.search(r"fit / device\s+\d", ended.output), ended.output
+    figures = json.loads((tmp_path / "throughput.json").read_text())
+    assert figures["options"]["build_args"] == ["units=7"]
+    # A generator of 3, 7 and 5 units, and a critic of 5, 6 and 1.
+    assert figures["parameters"] == (4 * 7 + 8 * 5) + (6 * 6 + 7 * 1)
 
 
 def test_the_row_of_a_target_that_is_not_a_number_is_named(data, tmp_path):
