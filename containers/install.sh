@@ -42,7 +42,7 @@ apt-get install -qq -y --no-install-recommends ca-certificates python3 python3-v
 python3 -m venv "$home"
 export PATH=$home/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 # The MPI comes before Horovod, which is built with the MPI that is installed.
-pip install --quiet -c "$source/constraints.txt" "$mpi" "${source}[$kind]"
+pip install --quiet -c "$source/constraints.txt" "$mpi" "${source}[$kind,scan]"
 if [ "$kind" = gpu ]; then
   bash "$source/nvcc.sh" "$HPC_TRAIN_CACHE/cuda"
   hpc-train build-horovod --gpu --cuda-home "$HPC_TRAIN_CACHE/cuda"

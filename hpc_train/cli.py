@@ -19,6 +19,7 @@ _COMMANDS = {
     "port": ("hpc_train.port.command", "Port", "show what a Keras 2 or TensorFlow 1 script needs for Keras 3"),
     "templates": ("hpc_train.sites.command", "Templates", "write Slurm templates and container recipes to a folder"),
     "submit": ("hpc_train.sites.submit", "Submit", "submit a trainer as a job, in the way that your site wants"),
+    "scan": ("hpc_train.scan.command", "Scan", "find the best hyperparameters by many trainings, a GPU each"),
     "prepare": ("hpc_train.prepare.command", "Prepare", "write a data set as HDF5 shards"),
     "prepare csv": ("hpc_train.prepare.tables.command", "Csv", "write the columns of CSV files as HDF5 shards"),
     "prepare parquet": (

@@ -13,6 +13,12 @@ from dataclasses import dataclass
 
 MPICH, OPEN_MPI = "MPICH", "Open MPI"
 GLOO = "horovodrun --gloo"
+# What launchers tell a rank, by how the names begin.
+_OF_A_RANK = (
+    *("OMPI_", "PALS_", "PMI_", "PMIX_", "MPI_LOCAL", "SLURM_STEP_", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID"),
+    *("HOROVOD_RANK", "HOROVOD_SIZE", "HOROVOD_LOCAL_", "HOROVOD_CROSS_", "HOROVOD_GLOO_", "HOROVOD_HOSTNAME"),
+    *("HOROVOD_CONTROLLER", "HOROVOD_CPU_OPERATIONS"),
+)
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,11 @@ def detect(env: Mapping[str, str] = os.environ) -> Launcher:
     if rank is not None:
         return Launcher("a PMIx launcher", None, 0, rank, None)
     return Launcher("", None, 1, 0, 0)
+
+
+def alone(env: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment of a process that is no rank of the launcher that started this one; the job's stays."""
+    return {name: value for name, value in env.items() if not name.startswith(_OF_A_RANK)}
 
 
 def keep_sockets() -> None:

@@ -63,7 +63,7 @@ def init(
         os.environ.setdefault(name, value)
     if problem := shared_memory.too_small(detect()):
         raise UserError(f"{problem}: ranks would end with SIGBUS; {shared_memory.REMEDY}").agreed()
-    keras, tf, hvd = _import()
+    keras, tf, hvd = import_libraries()
     hvd.mpi_ops.init()
     keep_sockets()
     watch_horovod()
@@ -107,8 +107,12 @@ def _earlier(arguments: dict) -> World | None:
     return world
 
 
-def _import():
-    """The modules keras, tensorflow and horovod.tensorflow."""
+def import_libraries():
+    """The modules keras, tensorflow and horovod.tensorflow, without starting them.
+
+    Raises:
+        UserError: one of them is missing, or Keras is too old or has another backend.
+    """
     check_keras()
     if "keras" not in sys.modules:
         # Keras imports its backend, which need not be installed.

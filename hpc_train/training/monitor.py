@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ _MIN = (
 )
 _OPEN = ("Metric", "Mean", "Sum", "MeanMetricWrapper")
 _KNOWN = {**dict.fromkeys(_MAX, "max"), **dict.fromkeys(_MIN, "min")}
+_SHORT = {"loss": "min", "mae": "min", "mse": "min", "rmse": "min", "mape": "min", "msle": "min", "acc": "max"}
 # Functions of keras.metrics that are no losses.
 _MAX_FUNCTIONS = ("accuracy", "correlation")
 LOSS = "loss"
@@ -61,6 +63,16 @@ def direction(metric) -> str | None:
         if kind.__module__.split(".")[0] in ("keras", "hpc_train") and kind.__name__ in _KNOWN:
             return _KNOWN[kind.__name__]
     return _of_function(getattr(metric, "_fn", None))
+
+
+def usual_directions() -> dict[str, str]:
+    """Which way metrics with usual names improve: those of Keras's classes and of this package's, and the loss."""
+    found = dict(_SHORT)
+    for kind, way in _KNOWN.items():
+        snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", kind).lower()
+        # Keras calls it io_u, others iou.
+        found |= {snake: way, snake.replace("io_u", "iou"): way}
+    return found
 
 
 def _of_function(function) -> str | None:
