@@ -1,4 +1,4 @@
-"""`hpc-train report`: a run's training curves and confusion matrix, or the page of scaling studies."""
+"""`hpc-train report`: a run's training curves and confusion matrix, or the page of scaling studies or of a scan."""
 
 import os
 from dataclasses import dataclass
@@ -10,45 +10,68 @@ import tyro
 from hpc_train.console import say
 from hpc_train.errors import UserError
 
+_RUN, _STUDY, _SCAN = "a run", "a study", "a scan"
+
 
 @dataclass(frozen=True)
 class ReportRuns:
-    """Draw what runs recorded, or what scaling studies measured, several in the same charts.
+    """Draw what runs recorded, what scaling studies measured, several in the same charts, or what a scan found.
 
     For runs: curves.png, with loss, scores, learning rate, throughput and input wait by epoch, and confusion.png of the
     predictions that `hpc-train predict` wrote into the run folder. For studies (`hpc-train bench scaling`):
-    report.html, one page that needs no other file, and its charts as PNG.
+    report.html, one page that needs no other file, and its charts as PNG. For a scan (`hpc-train scan`), also while it
+    runs: such a page and PNGs of its trials and parameters.
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Run folders, whose paths training prints, or folders of studies."""
+    """Run folders, whose paths training prints, folders of studies, or the folder of a scan."""
     output: Path | None = None
-    """Folder to write to; by default the folder of the run or study. Needed for several runs or studies."""
+    """Folder to write to; by default the folder of the run, study or scan. Needed for several runs or studies."""
 
 
 def run(options: ReportRuns) -> None:
     """Draw, and print what was written.
 
     Raises:
-        UserError: no folder or both runs and studies were given, a run has no epoch or a study no measurement,
-            matplotlib is missing, or a file cannot be written.
+        UserError: no folder, folders of several kinds or several scans were given, a run has no epoch or a study no
+            measurement, matplotlib is missing, or a file cannot be written.
     """
+    if not options.runs:
+        raise UserError("give a run folder, or the folder of a study or a scan: hpc-train report FOLDER")
+    kinds = [_kind(path) for path in options.runs]
+    if len(set(kinds)) > 1:
+        special = next(kind for kind in kinds if kind != _RUN)
+        other = next(path for path, kind in zip(options.runs, kinds, strict=True) if kind != special)
+        first = options.runs[kinds.index(special)]
+        raise UserError(f"{other} is not {special}, but {first} is; report them separately")
+    if kinds[0] == _RUN:
+        _draw_runs(options)
+    else:
+        say("wrote " + ", ".join(map(str, (_write_scan if kinds[0] == _SCAN else _write_studies)(options))))
+
+
+def _kind(path: Path) -> str:
+    from hpc_train.report.scan import is_scan
     from hpc_train.report.study import is_study
 
-    if not options.runs:
-        raise UserError("give a run folder or the folder of a study: hpc-train report FOLDER")
-    studies = [is_study(path) for path in options.runs]
-    if any(studies) and not all(studies):
-        run = options.runs[studies.index(False)]
-        raise UserError(f"{run} is not a study, but {options.runs[studies.index(True)]} is; report them separately")
-    if all(studies):
-        from hpc_train.report.study_report import write
+    # A scan's folder has JSON files, as a study's.
+    return _SCAN if is_scan(path) else _STUDY if is_study(path) else _RUN
 
-        output = _folder(options)
-        paths = dict(zip(_names(options.runs), options.runs, strict=True))
-        say("wrote " + ", ".join(map(str, write(paths, output))))
-    else:
-        _draw_runs(options)
+
+def _write_studies(options: ReportRuns) -> list[Path]:
+    from hpc_train.report.study_report import write
+
+    output = _folder(options)
+    return write(dict(zip(_names(options.runs), options.runs, strict=True)), output)
+
+
+def _write_scan(options: ReportRuns) -> list[Path]:
+    from hpc_train.report.scan_report import write
+
+    if len(options.runs) > 1:
+        raise UserError(f"several scans: report one after the other: hpc-train report {options.runs[0]}")
+    (name,) = _names(options.runs)
+    return write(name, options.runs[0], _folder(options))
 
 
 def _draw_runs(options: ReportRuns) -> None:

@@ -108,6 +108,11 @@ def table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]], wor
     )
 
 
+def code(text: str) -> str:
+    """Text as it is, in a box that scrolls sideways."""
+    return f"<pre>{escape(text)}</pre>"
+
+
 def folded(title: str, text: str) -> str:
     """Preformatted text that opens at a click on its title."""
     return f"<details><summary>{escape(title)}</summary><pre>{escape(text)}</pre></details>"

@@ -28,20 +28,36 @@ def colours_below(figure, colours: dict[str, str]) -> None:
     _below(figure, [Patch(color=colour, label=name) for name, colour in colours.items()], list(colours))
 
 
+def looks_below(figure, looks: dict[str, dict]) -> None:
+    """Draw a legend of lines and markers, by their labels, below all charts of a figure."""
+    from matplotlib.lines import Line2D
+
+    _below(figure, [Line2D([], [], label=name, **one) for name, one in looks.items()], list(looks))
+
+
 def swatch(number: int) -> str:
     """The line and marker of a curve, as SVG for the page's legend."""
-    from matplotlib.markers import MarkerStyle
+    return swatch_of(look(number))
 
-    one = look(number)
+
+def swatch_of(one: dict) -> str:
+    """A line, a marker or both, as SVG for the page's legend, from matplotlib's words for them."""
     # Black changes with the page: it is light on a dark page.
     colour = "var(--ink)" if one["color"] == "#000000" else one["color"]
-    dashes = {"-": "", "--": "6 3", ":": "2 3", "-.": "6 3 2 3"}[one["linestyle"]]
-    marker = MarkerStyle(one["marker"])
+    dashes = {"-": "", "--": "6 3", ":": "2 3", "-.": "6 3 2 3"}.get(one.get("linestyle", "-"))
+    line = f'<line x1="1" x2="35" y1="8" y2="8" stroke="{colour}" stroke-width="2" stroke-dasharray="{dashes}"/>'
+    drawn = ("" if dashes is None else line) + (_marker(one["marker"], colour) if one.get("marker") else "")
+    return f'<svg viewBox="0 0 36 16" aria-hidden="true">{drawn}</svg>'
+
+
+def _marker(name: str, colour: str) -> str:
+    from matplotlib.markers import MarkerStyle
+
+    marker = MarkerStyle(name)
     outline = marker.get_path().transformed(marker.get_transform()).to_polygons()[0]
     scale = 4.5 / abs(outline).max()
     points = " ".join(f"{18 + scale * x:.1f},{8 - scale * y:.1f}" for x, y in outline)
-    line = f'<line x1="1" x2="35" y1="8" y2="8" stroke="{colour}" stroke-width="2" stroke-dasharray="{dashes}"/>'
-    return f'<svg viewBox="0 0 36 16" aria-hidden="true">{line}<polygon points="{points}" fill="{colour}"/></svg>'
+    return f'<polygon points="{points}" fill="{colour}"/>'
 
 
 def area(colour: str) -> str:
