@@ -99,19 +99,24 @@ choose_run_folder() { # sets run: the user's --run, or a new folder for this job
   fi
 }
 
+newest_checkpoint() { # prints a name that changes with each checkpoint
+  local checkpoints=("$run"/checkpoints/*)
+  echo "${checkpoints[-1]##*/}"
+}
+
 check_progress() { # RESTARTS restarts in a row without a newer checkpoint end the job
-  local checkpoints=("$run"/checkpoints/*) newest stale=0 before='' by='' count='' most=${RESTARTS:-3}
+  local newest stale=0 before='' by='' count='' most=${RESTARTS:-3} file=$run/$restarts_file
   number most
-  newest=${checkpoints[-1]##*/}
-  [ ! -f "$run/restarts" ] || read -r stale before by count <"$run/restarts"
+  newest=$(newest_checkpoint)
+  [ ! -f "$file" ] || read -r stale before by count <"$file"
   if [ "$by" = "$job" ] && whole "$count"; then
     restart=$((count + 1))
   fi
   if [ "$restart" = 0 ]; then
     stale=0
-  elif [ -f "$run/restarts" ]; then
+  elif [ -f "$file" ]; then
     if ! whole "$stale"; then
-      say "note: $run/restarts is damaged: counting restarts from 0"
+      say "note: $file is damaged: counting restarts from 0"
       stale=0
     elif [ "$newest" = "$before" ]; then
       number stale
@@ -121,8 +126,8 @@ check_progress() { # RESTARTS restarts in a row without a newer checkpoint end t
     fi
   fi
   # A new file: a link in its place would lead elsewhere, and a pipe would wait.
-  rm -f "$run/restarts"
-  echo "$stale $newest${counts_itself:+ $job $restart}" >"$run/restarts"
+  rm -f "$file"
+  echo "$stale $newest${counts_itself:+ $job $restart}" >"$file"
   say "run folder: $run, restart $restart, newest checkpoint: ${newest/#'*'/none}"
   [ "$stale" -lt "$most" ] || fail "$stale restarts in a row without a newer checkpoint: not requeued; give" \
     "the job more time ($more_time), or write checkpoints more often (--checkpoint-every)"
@@ -182,18 +187,22 @@ prepare() { # where and how the ranks run; arguments: the ranks' arguments
 }
 
 run_job() { # starts or resumes a trainer in its run folder, and requeues the job if the trainer has not finished
-  local status
   choose_run_folder "$@"
   prepare "${arguments[@]}"
   check_program "$@"
   mkdir -p "$run" || fail "cannot make the run folder $run: give one on the shared file system with --run"
   say "$ranks ranks on $node_count nodes ($node_list); on a node: ranks $ranks_a_node," \
     "cores $cores_a_node, GPUs $gpus_a_node; environment: $environment"
+  run_to_the_end "${arguments[@]}"
+}
+
+run_to_the_end() { # a command on all ranks, which works in the folder $run; requeues the job if it has not finished
+  local status
   check_progress
   trap 'pass_signal USR1' USR1
   trap 'pass_signal TERM' TERM
   trap 'requeue "the ranks did not stop in time"; exit $again' ALRM
-  run_ranks "${arguments[@]}"
+  run_ranks "$@"
   status=$?
   if [ $status = 0 ]; then
     say "finished: $run"
@@ -214,7 +223,7 @@ run_job() { # starts or resumes a trainer in its run folder, and requeues the jo
 source "$HPC_TRAIN/slurm/container.sh"
 # shellcheck source=slurm/launcher.sh
 source "$HPC_TRAIN/slurm/launcher.sh"
-heard='' ranks_pid='' launcher=() handed_on='' counts_itself=''
+heard='' ranks_pid='' launcher=() handed_on='' counts_itself='' restarts_file=restarts
 # Signals that come before the ranks have started are for them, too.
 trap 'heard+=USR1' USR1
 trap 'heard+=TERM' TERM

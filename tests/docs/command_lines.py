@@ -20,7 +20,7 @@ NUMBERS = {"RANKS": "4", "SEED": "0", "N": "4", "STEPS": "10"}
 # A trainer that CONTRIBUTING.md shows and nobody has.
 _SHOWN_ONLY = "hpc_train.small"
 _FIRST = r"(.*/)?(hpc-train|python3?|horovodrun|mpirun|srun|sbatch|apptainer|make|slurm/\w+\.sh)"
-_RUN = re.compile(r"python -m (hpc_train\.[\w.]+(?: [a-z]+)*) \"\$@\"", re.M)
+_RUN = re.compile(r"python -m (hpc_train\.[\w.]+(?: [a-z-]+)*) \"\$@\"", re.M)
 
 
 def of(words: list[str]) -> list[str] | None:
@@ -117,8 +117,8 @@ def _of_template(name: str, arguments: list[str]) -> list[str] | None:
     text = (REPOSITORY / "slurm" / name).read_text()
     if arguments[:1] == ["--help"]:
         return None
-    if name in ("train.sh", "sweep.sh"):
-        module, options = arguments[0], arguments[1 if name == "train.sh" else 2 :]
+    if name == "train.sh":
+        module, *options = arguments
         return ["python", "-m", module, *options] if module.startswith("hpc_train.") else None
     if name == "scaling_study.sh":
         return ["hpc-train", "bench", "throughput", *arguments]

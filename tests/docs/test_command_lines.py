@@ -45,7 +45,10 @@ def test_commands_are_found_and_output_is_not(tmp_path, monkeypatch):
         ("CONTAINER=x.sif sbatch --nodes=2 slurm/resnet.sh --data x", "python -m hpc_train.resnet --data x"),
         ("sbatch slurm/doctor.sh --data x", "hpc-train doctor --data x"),
         ("sbatch slurm/train.sh hpc_train.climate --data x", "python -m hpc_train.climate --data x"),
-        ("sbatch --array=1-6 slurm/sweep.sh hpc_train.mnist rates.txt --data x", "python -m hpc_train.mnist --data x"),
+        (
+            "sbatch slurm/scan.sh st --trials 4 -- mnist --data x",
+            "hpc-train scan --join st --trials 4 -- mnist --data x",
+        ),
         ("sbatch slurm/scaling_study.sh mnist --data x", "hpc-train bench throughput mnist --data x"),
         ("make mnist NP=4 ARGS='--lr 0.1'", "python -m hpc_train.mnist --data x --lr 0.1"),
     ],

@@ -46,6 +46,7 @@ TRAINER = r"-m hpc_train\.(mnist|resnet|climate|fit)\b|\b(mine|small)\.py\b"
 SMALLER = (
     (r"--epochs \d+", "--epochs 1"),
     (r"-np \d+", "-np 2"),
+    (r"--trials \d+", "--trials 2"),
     (r"--train \d+ --validation \d+ --test \d+", "--train 12 --validation 4 --test 4"),
     (r"--size \d+ \d+", "--size 32 48"),
 )

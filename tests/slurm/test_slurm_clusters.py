@@ -181,12 +181,11 @@ sys.exit(0 if newest else 75)
 @of(gpus=(1,))
 def test_tasks_of_an_array_that_run_one_at_a_time_are_each_requeued_alone(cluster, project, tmp_path):
     (tmp_path / "trainer.py").write_text(STOPS_ONCE)
-    (tmp_path / "options.txt").write_text("--lr 1\n--lr 2\n--lr 3\n")
     site = {"HPC_TRAIN": str(project), "VENV": sys.prefix, "PYTHONPATH": str(REPOSITORY)}
-    sweep = (project / "slurm" / "sweep.sh", "trainer.py", "options.txt")
-    array = cluster.submit("--array=1-3%1", *ONE_RANK, *sweep, cwd=tmp_path, **site)
+    train = (project / "slurm" / "train.sh", "trainer.py")
+    array = cluster.submit("--array=1-3%1", *ONE_RANK, *train, cwd=tmp_path, **site)
     jobs = [cluster.wait(f"{array}_{task}", 90) for task in (1, 2, 3)]
     assert [(job.state, job.restarts) for job in jobs] == [("COMPLETED", 1)] * 3, cluster.output(f"{array}_1")
     for task in (1, 2, 3):
-        run = tmp_path / "runs" / f"sweep-{array}_{task}"
+        run = tmp_path / "runs" / f"train-{array}_{task}"
         assert len(list((run / "checkpoints").iterdir())) == 2

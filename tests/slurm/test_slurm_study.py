@@ -1,4 +1,4 @@
-"""The array of a sweep and the jobs of a scaling study, on a real Slurm."""
+"""The jobs of a scaling study, and a container that shows only what a job needs, on a real Slurm."""
 
 import json
 import os
@@ -12,29 +12,8 @@ from launch import REPOSITORY
 
 from hpc_train.bench.study.command import read
 
-SWEEP = REPOSITORY / "slurm" / "sweep.sh"
+TRAIN = REPOSITORY / "slurm" / "train.sh"
 STUDY = REPOSITORY / "slurm" / "scaling_study.sh"
-
-# Records its arguments at each start; with --stop it stops once at a checkpoint, as at a time limit.
-TRAINER = """
-import json, pathlib, sys
-arguments = sys.argv[1:]
-run = pathlib.Path(arguments[arguments.index("--run") + 1])
-starts = run / "starts.jsonl"
-again = starts.exists()
-with starts.open("a") as file:
-    file.write(json.dumps(arguments) + "\\n")
-sys.exit(75 if "--stop" in arguments and not again else 0)
-"""
-
-OPTIONS = """# rates
---lr 0.1
-   # the second has words that a shell would take apart, expand or run
---note 'a  b' --stop "c $(touch ran) *" d\\ e
-
---lr 0.3\r
---note 'open
-"""
 
 
 @pytest.fixture
@@ -48,33 +27,6 @@ def submit(cluster, tmp_path):
     return one
 
 
-def test_each_task_of_a_sweep_has_its_line_of_options_and_its_run_folder(cluster, submit, tmp_path):
-    (tmp_path / "trainer.py").write_text(TRAINER)
-    (tmp_path / "options.txt").write_text(OPTIONS)
-    array = submit("--array=1-5", SWEEP, "trainer.py", "options.txt", "--data", "my data")
-    ended = {task: cluster.wait(f"{array}_{task}", 120) for task in range(1, 6)}
-    assert [ended[task].status for task in (1, 2, 3)] == [0, 0, 0], cluster.output(f"{array}_2")
-    starts = {}
-    for task in (1, 2, 3):
-        run = f"runs/sweep-{array}_{task}"
-        lines = (tmp_path / run / "starts.jsonl").read_text().splitlines()
-        starts[task] = [json.loads(line) for line in lines]
-        assert {tuple(start[-5:]) for start in starts[task]} == {("--data", "my data", "--resume", "--run", run)}
-    assert [start[:-5] for start in starts[1]] == [["--lr", "0.1"]]
-    # Only the task that stopped was started again, in its own folder.
-    assert [start[:-5] for start in starts[2]] == [["--note", "a  b", "--stop", "c $(touch ran) *", "d e"]] * 2
-    assert [start[:-5] for start in starts[3]] == [["--lr", "0.3"]]
-    assert not (tmp_path / "ran").exists()
-    assert [ended[task].restarts for task in (1, 2, 3)] == [0, 1, 0]
-    # An unmatched quote, and a task without a line.
-    assert [ended[task].status for task in (4, 5)] == [2, 2]
-    assert [cluster.output(f"{array}_{task}") for task in (4, 5)] == [
-        "error: sweep.sh: line 4 of options.txt has an unmatched quote: --note 'open\n",
-        "error: sweep.sh: task 5: options.txt has options for 4 tasks (blank lines and comments do not count): "
-        "sbatch --array=1-4\n",
-    ]
-
-
 # It records its options, and runs the command without a container.
 RUNTIME = """#!/bin/sh
 echo "$@" >> {folder}/asked
@@ -84,44 +36,23 @@ exec "$@"
 """
 
 
-def test_a_container_shows_only_the_folders_on_the_tasks_line(cluster, submit, tmp_path):
-    (tmp_path / "trainer.py").write_text(TRAINER)
+def test_a_container_shows_only_the_folders_that_the_options_name(cluster, submit, tmp_path):
+    (tmp_path / "trainer.py").touch()
     (tmp_path / "x.sif").touch()
     for name in ("mine", "others", "every"):
         (tmp_path / name).mkdir()
-    (tmp_path / "options.txt").write_text(f"--data {tmp_path}/mine/*.h5\n--data {tmp_path}/others\n")
     runtime = tmp_path / "bin" / "apptainer"
     runtime.parent.mkdir()
     runtime.write_text(RUNTIME.format(folder=tmp_path))
     runtime.chmod(0o755)
     programs = f"{runtime.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     more = {"CONTAINER": str(tmp_path / "x.sif"), "PATH": programs}
-    task = submit("--array=1", SWEEP, "trainer.py", "options.txt", "--weights", tmp_path / "every" / "w.h5", **more)
-    ended = cluster.wait(f"{task}_1", 120)
-    assert ended.status == 0, cluster.output(f"{task}_1")
+    options = ("--data", tmp_path / "mine" / "*.h5", "--weights", tmp_path / "every" / "w.h5")
+    job = submit(TRAIN, "trainer.py", *options, **more)
+    assert cluster.wait(job, 120).status == 0, cluster.output(job)
     asked = (tmp_path / "asked").read_text()
     assert f"--bind {tmp_path}/mine --bind {tmp_path}/every" in asked
     assert f"--bind {tmp_path}/others" not in asked
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        ([SWEEP, "hpc_train.mnist", "options.txt"], "this job is not an array: sbatch --array=1-6 slurm/sweep.sh"),
-        (["--array=1", SWEEP, "hpc_train.mnist", "none.txt"], "no file none.txt"),
-        (["--array=1", SWEEP, "hpc_train.mnist"], "no file given"),
-        (["--array=1", SWEEP, "hpc_train.mnist", "nul.txt"], "nul.txt holds NUL characters: it is no text"),
-        (["--array=1", SWEEP, "hpc_train.mnist", "options.txt", "--run", "x"], "leave --run out"),
-    ],
-)
-def test_an_impossible_sweep_ends_with_a_message_and_status_2(cluster, submit, tmp_path, arguments, said):
-    (tmp_path / "options.txt").write_text("--lr 0.1\n")
-    (tmp_path / "nul.txt").write_text("--lr 0.1\0\n")
-    job = submit(*arguments)
-    assert cluster.wait(job, 30).status == 2
-    output = cluster.output(job)
-    assert output.startswith(f"error: sweep.sh: {said}")
-    assert output.count("\n") == 1
 
 
 def test_sizes_submitted_by_hand_run_one_after_another_and_the_last_prints_the_table(cluster, submit, digits, tmp_path):
