@@ -105,10 +105,8 @@ def run(options: Scan) -> None:
     trainer = Trainer(settings.trainer, tuple(settings.options))
     space = spaces.read(settings.space)
     trainer.check(space)
-    # What is wrong with a space is said before there is a study of it.
-    if settings.search == "grid":
-        space.points(settings.seed)
     if space.reference:
+        # What is wrong with it is said before there is a study of it.
         space.suggest()
     Process(study, settings, space, trainer, options.at_once, options.join, options.retry).run()
 
@@ -173,7 +171,10 @@ def _settings(options: Scan, study) -> "Settings":
     if earlier:
         earlier.check_same(options.study, settings)
         return dataclasses.replace(settings, trials=options.trials or earlier.trials)
-    if not options.trials and options.search != "grid":
+    if options.search == "grid":
+        points = len(spaces.read(settings.space).points(settings.seed))
+        return dataclasses.replace(settings, trials=min(options.trials or points, points))
+    if not options.trials:
         raise UserError("--trials is missing: how many shall it be?")
     return settings
 

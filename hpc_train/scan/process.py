@@ -96,6 +96,11 @@ class Process:
         with writing(folder):
             self.own = Lock.take(folder)
         self.progress.say(f"{self.study.path}: {described(self.slots)}")
+        if self._has_neighbour():
+            self.progress.say(
+                "note: another process of this scan runs on this machine, and takes its GPUs or cores too; --at-once "
+                "shares them"
+            )
         crew = Crew(self.slots, Path(self.settings.folder), folder / "nursery.log", launched(self.settings))
         try:
             with self._signals() as woken:
@@ -214,6 +219,11 @@ class Process:
                 monitor = f"{self.settings.objective}:{self.settings.direction}"
                 words = self.trainer.command(trial.words, trial.folder.absolute(), monitor)
                 crew.begin(trial, turn, free.pop(0), self.trainer.program, words)
+
+    def _has_neighbour(self) -> bool:
+        """Whether another process of the scan runs on this machine."""
+        found = [read_owner(path) for path in self.study.members.glob(f"*/{NAME}") if path != self.own.path]
+        return any(one[0].here() and one[0].runs() for one in found if one)
 
     def _check_own(self) -> None:
         """Make sure that the writer does not take this process for one that has ended."""

@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import json
-import math
 import shutil
 import statistics
 import sys
@@ -36,7 +35,7 @@ class Progress:
         columns = shutil.get_terminal_size().columns - 1
         say(f"\r{'':{columns}}\r{line}" if self.terminal else line)
 
-    def show(self, trials: Sequence[Trial], total: float, running: int) -> None:
+    def show(self, trials: Sequence[Trial], total: int, running: int) -> None:
         """Print the progress, if it is time to.
 
         Args:
@@ -75,7 +74,7 @@ def table(study: Study, most: int = 10) -> list[str]:
         most: of the best trials, and of those that failed.
     """
     settings, trials = study.settings(), study.trials()
-    lines = [f"{study.path}: {_counts(trials, settings.trials or len(trials))}"]
+    lines = [f"{study.path}: {_counts(trials, settings.trials)}"]
     good = [one for one in trials if one.state == COMPLETE and one.value is not None]
     good.sort(key=lambda one: one.value or 0, reverse=settings.direction == "max")
     failed = [one for one in trials if one.state == FAILED]
@@ -146,11 +145,11 @@ def use_in_words(study: Study) -> list[str]:
     return [line]
 
 
-def _counts(trials: Sequence[Trial], total: float) -> str:
+def _counts(trials: Sequence[Trial], total: int) -> str:
     states = [trial.state for trial in trials]
     counts = [f"{states.count(COMPLETE)} done"]
     counts += [f"{states.count(state)} {state}" for state in (PRUNED, FAILED) if state in states]
-    return f"{', '.join(counts)} of {total if math.isfinite(total) else '?'}"
+    return f"{', '.join(counts)} of {total}"
 
 
 def _given(trial: Trial) -> str:

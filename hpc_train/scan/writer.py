@@ -78,7 +78,7 @@ class Writer:
         _check_row(self.trials)
         again = self._retry() if retry else set()
         self.search = Search(settings, space, self.trials)
-        self.total = min(settings.trials or math.inf, len(self.search.points) or math.inf)
+        self.total = min(settings.trials, len(self.search.points) or settings.trials)
         self.board = Board(stop=list(stop))
         self._claimed: dict[int, str] = {}
         self._read: dict[int, int] = {}

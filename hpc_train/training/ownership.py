@@ -127,10 +127,11 @@ class Lock:
         Raises:
             OSError: the folder cannot be written.
         """
-        if create_once(self.path, json.dumps(asdict(self.owner))):
+        found = read_owner(self.path)
+        if found is None and create_once(self.path, json.dumps(asdict(self.owner))):
             mine = not self._removed or self._stays()
         else:
-            found = read_owner(self.path)
+            found = found or read_owner(self.path)
             if found and found[0].token != self.owner.token and self.watch.ended(*found):
                 self._remove_that_of(found[0])
                 self._removed = True
@@ -238,7 +239,9 @@ class Watch:
 
     def _silent(self, owner: Owner, now: float) -> bool:
         """Whether a process elsewhere has ended, by Slurm's word or by its silence."""
-        if now - self._asked > 10:
+        # One that gave signs of life needs no word of Slurm's while it goes on.
+        quiet = not self._signs or now - self._changed > _PATIENCE
+        if quiet and now - self._asked > 10:
             self._asked = now
             if owner.job != self.mine.job and owner.job_has_ended():
                 return True
