@@ -41,6 +41,7 @@ def trial(number, params, curve, state="complete", reason="", space=None, best=m
         "epoch": None if value is None else curve.index(value) + 1,
         "reason": reason,
         "told": None if state == "open" else number,
+        "since": 1,
         "curve": curve,
     }
 

@@ -111,6 +111,7 @@ class Trial:
         epoch: of that value.
         reason: why it failed.
         told: how many trials had an outcome before this one.
+        since: the claim from which its starts count: the first, or that of the last retry.
     """
 
     folder: Path
@@ -124,6 +125,7 @@ class Trial:
     epoch: int | None = None
     reason: str = ""
     told: int | None = None
+    since: int = 1
 
     def curve(self, objective: str) -> list[tuple[int, float]]:
         """(epoch, value) of the objective in validation, for the epochs that have ended.

@@ -76,7 +76,8 @@ class Writer:
         self.member, self.slots, self.say = member, slots, say
         self.trials = study.trials()
         _check_row(self.trials)
-        again = self._retry() if retry else set()
+        if retry:
+            self._retry()
         self.search = Search(settings, space, self.trials)
         self.total = min(settings.trials, len(self.search.points) or settings.trials)
         self.board = Board(stop=list(stop))
@@ -90,8 +91,7 @@ class Writer:
         self._shown: dict = {}
         for trial in self.trials:
             if trial.state == OPEN:
-                last = study.turns(trial.number)
-                self.board.open[trial.number] = last + 1 if trial.number in again else max(1, last)
+                self.board.open[trial.number] = max(trial.since, study.turns(trial.number))
         self.board.stop = [number for number in self.board.stop if number in self.board.open]
         self._keep_best()
 
@@ -113,13 +113,13 @@ class Writer:
             self.study.write_board(self.board)
             self._published = said
 
-    def _retry(self) -> set[int]:
-        """Open the trials that have failed; returns their numbers."""
-        failed = [trial for trial in self.trials if trial.state == FAILED]
-        for trial in failed:
-            trial.state, trial.reason, trial.told = OPEN, "", None
-            self.study.write_trial(trial)
-        return {trial.number for trial in failed}
+    def _retry(self) -> None:
+        """Open the trials that have failed."""
+        for trial in self.trials:
+            if trial.state == FAILED:
+                trial.state, trial.reason, trial.told = OPEN, "", None
+                trial.since = self.study.turns(trial.number) + 1
+                self.study.write_trial(trial)
 
     def _wanted(self) -> int:
         """How many trials shall be open: one for each slot here, two for each elsewhere, which hear of them later."""
@@ -234,7 +234,7 @@ class Writer:
 
     def _start_again(self, trial: Trial, reason: str) -> None:
         number, turn = trial.number, self.board.open[trial.number]
-        claims = [self.study.claimed(number, one) for one in range(1, turn + 1)]
+        claims = [self.study.claimed(number, one) for one in range(trial.since, turn + 1)]
         newest = max((path.name for path in trial.folder.glob("checkpoints/step-*.h5")), default="")
         starts = sum(claim is not None and claim.newest == newest for claim in claims)
         if reason and starts >= _STARTS:

@@ -149,6 +149,21 @@ def test_a_trial_that_is_killed_without_progress_fails_after_five_starts(scan):
     assert trial.reason == "started 5 times without a newer checkpoint: ended by SIGKILL (out of memory?)"
 
 
+def test_a_trial_that_is_tried_again_has_all_its_starts_again(scan):
+    one = scan()
+    for _ in range(5):
+        one.run(0, how=KILLED, why="ended by SIGKILL")
+    assert one.states()[0] == FAILED
+    one.start(retry=True)
+    for _ in range(4):
+        one.run(0, how=KILLED, why="ended by SIGKILL")
+        # As after a kill of the scan.
+        one.start()
+    assert one.states()[0] == OPEN
+    one.run(0, how=KILLED, why="ended by SIGKILL")
+    assert one.study.trial(0).reason == "started 5 times without a newer checkpoint: ended by SIGKILL"
+
+
 def test_a_trial_with_newer_checkpoints_may_be_killed_often(scan):
     one = scan()
     folder = one.study.folder(0) / "checkpoints"
