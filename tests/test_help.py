@@ -195,7 +195,7 @@ def test_a_trainer_prints_its_help_at_once_on_rank_0_alone():
 @pytest.mark.parametrize(
     ("typed", "completed"),
     [
-        ("", "help completion build-horovod port templates submit prepare shard"),
+        ("", "help completion build-horovod port templates submit scan prepare shard"),
         ("ti", "timeline"),
         ("bench th", "throughput"),
         ("bench throughput ", "mnist resnet climate fit"),
