@@ -186,7 +186,7 @@ def test_variables_names_and_lines_run_nothing(job, tmp_path):
         for name in WATCHED:
             printed = job("train.sh", "hpc_train.mnist", "--run", tmp_path / "run", **{name: text})
             assert "which is not a whole number" in printed, (name, printed)
-        job("train.sh", "hpc_train.mnist", SLURM_ARRAY_TASK_ID=text, SLURM_ARRAY_JOB_ID="7")
+        job("train.sh", "hpc_train.mnist", "--run", tmp_path / "run", SLURM_ARRAY_TASK_ID=text, SLURM_ARRAY_JOB_ID="7")
         job("scan.sh", tmp_path / "study", "--space", text, "--", "mnist")
         for name in ("SLURM_JOB_NAME", "SLURM_CPUS_PER_TASK", "OMP_NUM_THREADS", "SLURM_GPUS_ON_NODE", "NODE_LOCAL"):
             job("climate.sh", "--data", text, "--run", tmp_path / "run", ANSWER=text, **{name: text.replace("/", "")})
