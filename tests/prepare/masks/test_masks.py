@@ -97,7 +97,7 @@ def test_pictures_that_claim_too_many_pixels_are_refused_by_their_headers(tmp_pa
     make(tmp_path, labels=(0, 1))
     folders = "--images", tmp_path / "images", "--masks", tmp_path / "masks", "--test-fraction", 0
     prepare(tmp_path / "shards", *folders, "--max-pixels", 80)
-    assert not recwarn
+    assert not [one for one in recwarn if issubclass(one.category, Image.DecompressionBombWarning)]
     with pytest.raises(UserError, match=r"images/tile0\.png: has more than 78 pixels by its header; .*--max-pixels"):
         prepare(tmp_path / "shards", *folders, "--max-pixels", 78)
 
