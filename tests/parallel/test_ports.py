@@ -1,5 +1,6 @@
 """What other users of a machine can do to a running job through its ports, by each launcher: not end it."""
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -54,9 +55,11 @@ def listening(job):
     """Addresses at which the processes of a job listen, and the names of those."""
     found = {}
     for process in (job, *job.children(recursive=True)):
-        for connection in process.net_connections("tcp"):
-            if connection.status == "LISTEN":
-                found.setdefault(tuple(connection.laddr), []).append(process.name())
+        # What the launcher starts for a moment may have ended meanwhile.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for connection in process.net_connections("tcp"):
+                if connection.status == "LISTEN":
+                    found.setdefault(tuple(connection.laddr), []).append(process.name())
     return found
 
 
