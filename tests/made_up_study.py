@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from html.parser import HTMLParser
 
 BATCH = 10
@@ -111,3 +112,14 @@ class Page(HTMLParser):
         for above, row in itertools.pairwise(rows):
             row[:0] = above[: len(above) - len(row)]  # a name that several rows share
         return [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
+
+    def needs_nothing_else(self):
+        """No script, nothing to load from elsewhere, and every name that it uses is one of its own, once."""
+        names = {name for name, _ in self.tags}
+        assert not names & {"script", "link", "img", "image", "iframe", "object", "embed", "audio", "video", "base"}
+        for _, attributes in self.tags:
+            assert all(attributes[name].startswith("#") for name in ("href", "src", "xlink:href") if name in attributes)
+        assert not re.search(r"url\((?!#)|@import|@font-face", self.text)
+        ids = [attributes["id"] for _, attributes in self.tags if "id" in attributes]
+        assert len(set(ids)) == len(ids)
+        assert set(re.findall(r'(?:url\(#|href="#)([^")]+)', self.text)) <= set(ids)
