@@ -8,6 +8,7 @@
 # make test-files [FILES=10000]        HDF5 files of every kind against h5py, that many (5 minutes)
 # make fuzz [CASES=1000000]            damaged files for every reader, that many (two hours)
 # make test-kills [KILLS=500]          trainings killed at random moments under each launcher (two hours)
+# make test-faults                     trainings in which one rank hangs: is the cause named? (an hour)
 # make test-scans                      scans that are killed again and again (20 minutes)
 # make test-sites                      every form of GPU request, and every site's fake cluster (10 minutes)
 # make docs                           the site of the pages in docs/, in build/docs
@@ -25,7 +26,7 @@ EXTRA := $(if $(GPU),gpu,cpu)
 
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: mnist test test-versions test-debian13 test-container test-upstream test-files test-kills test-scans test-sites fuzz docs lint venv clean
+.PHONY: mnist test test-versions test-debian13 test-container test-upstream test-files test-kills test-faults test-scans test-sites fuzz docs lint venv clean
 
 mnist: venv $(if $(filter shards/digits,$(DATA)),shards/digits/.done)
 	horovodrun -np $(NP) python -m hpc_train.mnist --data $(DATA) --model $(MODEL) $(ARGS)
@@ -37,6 +38,10 @@ test: lint
 # Several calls add to one tally, build/kills.jsonl.
 test-kills: venv
 	python tests/kills.py --kills $(or $(KILLS),500)
+
+# Several calls add to one tally, build/faults.jsonl.
+test-faults: venv
+	python tests/faults.py --times $(or $(TIMES),5)
 
 test-scans: venv
 	python tests/scan_kills.py --search random && python tests/scan_kills.py --search grid

@@ -47,6 +47,76 @@ static int AndOfAllRanks(std::vector<long long>& bits, int count, MPI_Comm comm)
 }
 """
 
+NAMES_OF_TENSORS = """\
+std::vector<std::string> TensorQueue::Names() const {
+  std::lock_guard<std::mutex> guard(mutex_);
+  std::vector<std::string> names;
+  for (auto& entry : tensor_table_) {
+    names.push_back(entry.first);
+  }
+  return names;
+}
+
+"""
+
+INCLUDES = """\
+#include <signal.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <mutex>
+#include <thread>
+
+"""
+
+# The table's mutex may be held for as long as ranks wait for each other.
+WAITING_TENSORS = """\
+// Names of the tensors that wait for other ranks, each with a line end; the bytes written, or -1 if that is not known.
+int horovod_hpc_train_waiting(char* text, int room) {
+  auto& table = horovod_global.process_set_table;
+  if (!horovod_global.initialization_done || !table.mutex.try_lock()) {
+    return -1;
+  }
+  std::vector<std::string> names;
+  for (auto id : table.Ids()) {
+    auto of_set = table.Get(id).tensor_queue.Names();
+    names.insert(names.end(), of_set.begin(), of_set.end());
+  }
+  table.mutex.unlock();
+  int written = 0;
+  for (auto& name : names) {
+    if (written + static_cast<int>(name.size()) + 1 > room) {
+      return -1;
+    }
+    std::copy(name.begin(), name.end(), text + written);
+    written += static_cast<int>(name.size());
+    text[written++] = '\\n';
+  }
+  return written;
+}
+
+// Sends this process SIGXCPU after so many seconds, unless it is called again before; 0 takes that back. It needs no
+// lock of the interpreter. Seconds in which the process is stopped do not count.
+void horovod_hpc_train_end_after(int seconds) {
+  static std::atomic<int> left(0);
+  static std::once_flag begun;
+  left = seconds;
+  std::call_once(begun, [] {
+    std::thread([] {
+      while (true) {
+        std::this_thread::sleep_for(std::chrono::seconds(1));
+        int now = left;
+        if (now > 0 && left.compare_exchange_strong(now, now - 1) && now == 1) {
+          kill(getpid(), SIGXCPU);
+        }
+      }
+    }).detach();
+  });
+}
+
+"""
+
 PATCHES = (
     Patch(
         MPI_RUN,
@@ -425,6 +495,30 @@ PATCHES = (
         "a rank that ends while it waits for the launcher's answer is no bug of the launcher: no traceback",
     ),
     *(Patch(*change) for change in rendezvous.CHANGES),
+    Patch(
+        "horovod/common/tensor_queue.h",
+        "  void RemoveJoinTensor();\n",
+        "  void RemoveJoinTensor();\n\n  std::vector<std::string> Names() const;\n",
+        "a report of a hang names the tensors that wait for other ranks",
+    ),
+    Patch(
+        "horovod/common/tensor_queue.cc",
+        "// Execute callback for each tensor and clear tensor queue\n",
+        NAMES_OF_TENSORS + "// Execute callback for each tensor and clear tensor queue\n",
+        "as above",
+    ),
+    Patch(
+        "horovod/common/operations.cc",
+        '#include "operations.h"\n',
+        INCLUDES + '#include "operations.h"\n',
+        "a process whose interpreter's lock is held for ever must end, too",
+    ),
+    Patch(
+        "horovod/common/operations.cc",
+        "int horovod_number_of_process_sets() {\n",
+        WAITING_TENSORS + "int horovod_number_of_process_sets() {\n",
+        "as above",
+    ),
 )
 
 HEADER = "compat/tensorflow/compiler/xla/client/xla_builder.h"

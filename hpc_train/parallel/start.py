@@ -4,21 +4,28 @@ import contextlib
 import os
 import socket
 import sys
+import time
 import uuid
 
 from hpc_train.console import say
 from hpc_train.errors import UserError
 from hpc_train.parallel import failure, shared_memory
 from hpc_train.parallel.agreement import keras_settings
+from hpc_train.parallel.agreement.waiting import end_after, waiting_tensors
 from hpc_train.parallel.agreement.watch import watch_horovod
 from hpc_train.parallel.cuda import list_gpus, offered
 from hpc_train.parallel.launcher import detect, keep_sockets, wrong_size
 from hpc_train.parallel.quiet import quiet_import
 from hpc_train.parallel.world import World, choose_gpu, shared_gpus, threads_per_rank
 from hpc_train.requirements import BUILD, check_keras, not_installed
+from hpc_train.watch.hang import HANG, after_of_environment
+from hpc_train.watch.neighbours import this_process
+from hpc_train.watch.record import WITHOUT_END
 
-# A rank that never joins a collective is reported after a minute; the job ends after half an hour.
+# With hvd.init(), a rank that never joins a collective is reported after a minute; the job ends after half an hour.
 _STALL = {"HOROVOD_STALL_CHECK_TIME_SECONDS": "60", "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": "1800"}
+# Where `hpc_train.watch` says more: seconds until Horovod's own warning, and those that its ends of a job come later.
+_WARNING, _LATER = 120, 600
 # On fewer CPUs than this, Horovod's thread sleeps (in µs) while it waits for ranks: else it takes TensorFlow's CPU.
 _CPUS_TO_SPIN = 4
 _SLEEP = "HPC_TRAIN_MPI_SLEEP"
@@ -59,7 +66,8 @@ def init(
     if (world := _earlier(arguments)) is not None:
         return world
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    for name, value in settings(len(os.sched_getaffinity(0))).items():
+    HANG.after = after_of_environment() if HANG.after is None else HANG.after
+    for name, value in (settings(len(os.sched_getaffinity(0))) | _after_the_watch(HANG.after)).items():
         os.environ.setdefault(name, value)
     if problem := shared_memory.too_small(detect()):
         raise UserError(f"{problem}: ranks would end with SIGBUS; {shared_memory.REMEDY}").agreed()
@@ -181,6 +189,8 @@ def _take_gpu(tf, world: World, settings: dict) -> None:
     from hpc_train.parallel.collectives import broadcast_object, gather_objects
 
     failure.install(world, broadcast_object(uuid.uuid4().hex))
+    job, HANG.after = broadcast_object((f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}", HANG.after))
+    HANG.begin(world.rank, gather_objects(this_process(world.rank)), job, waiting_tensors, end_after)
     everybody = gather_objects((world.rank, socket.gethostname(), gpu, problem))
     keras_settings.check_alike(gather_objects(settings))
     if world.is_root and gpu is None and not problem and (idle := offered()):
@@ -190,6 +200,16 @@ def _take_gpu(tf, world: World, settings: dict) -> None:
     first = problems[0] if problems else shared_gpus([owner for *owner, _ in everybody if owner[2]])
     if first:
         raise UserError(first).agreed()
+
+
+def _after_the_watch(hang_after: float | None) -> dict[str, str]:
+    """Limits of Horovod and Gloo that let a report of a hang come first."""
+    end = str(int(max(WITHOUT_END, hang_after or 0) + _LATER))
+    return {
+        "HOROVOD_STALL_CHECK_TIME_SECONDS": str(_WARNING),
+        "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": end,
+        "HOROVOD_GLOO_TIMEOUT_SECONDS": end,
+    }
 
 
 def settings(cpus: int) -> dict[str, str]:

@@ -25,6 +25,8 @@ from hpc_train.training.monitor import Monitor
 from hpc_train.training.run_folder import Run
 from hpc_train.training.stopping import Agreement, Requests, Stopped
 from hpc_train.units import rate
+from hpc_train.watch.hang import HANG
+from hpc_train.watch.record import CHECKPOINT, RECORD
 
 
 class Position(keras.callbacks.Callback):
@@ -114,7 +116,7 @@ class Best(keras.callbacks.Callback):
             self.memory.update(value=value, epoch=epoch + 1)
             if self.world.is_root:
                 self.run.check_owner()
-                with self.averages.in_place():
+                with RECORD.during(CHECKPOINT), self.averages.in_place():
                     save_model(self.model, self.run.best)
         elif self.exhausted(epoch + 1):
             self.model.stop_training = True
@@ -175,11 +177,12 @@ class Checkpoints(keras.callbacks.Callback):
 
     def _save(self, metrics: list[np.ndarray]) -> None:
         self.requests.rest()
+        HANG.expect()
         average_local_state(self.model)
         if self.world.is_root:
             self.run.check_owner()
             self.progress.metrics = metrics
-            with self.averages.out_of_place():
+            with RECORD.during(CHECKPOINT), self.averages.out_of_place():
                 checkpoint.save(self.run.checkpoints, self.model, self.progress)
             self.progress.metrics = []
         self.written = self.progress.step

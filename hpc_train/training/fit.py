@@ -16,6 +16,8 @@ from hpc_train.training import transfer
 from hpc_train.training.options import Options, check
 from hpc_train.training.task import Task
 from hpc_train.units import rate
+from hpc_train.watch.hang import HANG
+from hpc_train.watch.record import END, RECORD
 
 if TYPE_CHECKING:
     from hpc_train.data.catalogue.unchanged import Unchanged
@@ -63,6 +65,7 @@ def train(options: Options, task: Task) -> None:
     from hpc_train.training.stopping import Requests
 
     requests = Requests()
+    HANG.after, HANG.what = options.hang_after, options.hang
     world = parallel.init(options.seed, options.threads, options.deterministic, keras_defaults=True)
 
     from hpc_train.flops.work import Work
@@ -76,6 +79,11 @@ def train(options: Options, task: Task) -> None:
             _announce(name, world, assembly, run, progress)
         work = Work.of(assembly.model, options, assembly.feed.training, world.size)
         averages = Averages(assembly.model)
+        HANG.folder, RECORD.step = run.path / "hang", progress.step
+        adding = ["--resume"] if options.run else [f"--run {run.path}", "--resume"]
+        HANG.hint = (
+            f"the same command{'' if options.resume else ' with ' + ' '.join(adding)} goes on from the last checkpoint"
+        )
         _train(_Training(options, task, world, requests, assembly, run, progress, averages, work))
 
 
@@ -96,6 +104,7 @@ def _train(training: _Training) -> None:
             _end_unfinished(training, callbacks, stopped)
     except tf.errors.OpError as error:
         raise (training.assembly.feed.error or error) from None
+    RECORD.enter(END)
     with parallel.agree(training.world), _what_stands(training):
         if training.world.is_root:
             training.run.check_owner()
@@ -298,6 +307,7 @@ def _end_unfinished(training: _Training, callbacks: list, stopped: "Stopped") ->
     from hpc_train.training.input_wait import InputWait
     from hpc_train.training.stopping import UNFINISHED
 
+    RECORD.enter(END)
     options, progress, world = training.options, training.progress, training.world
     if world.is_root:
         epoch = min(progress.epoch + 1, options.epochs)

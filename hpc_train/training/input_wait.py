@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from hpc_train.parallel.collectives import sum_arrays
+from hpc_train.watch.record import INPUT, RECORD, STEP
 
 
 class InputWait(keras.callbacks.Callback):
@@ -33,11 +34,13 @@ class InputWait(keras.callbacks.Callback):
             self.model.train_function = self._step
         # A batch passes through several threads, and each of them must find a free core.
         self._ahead = ThreadPoolExecutor(1, "hpc-train-next")
+        RECORD.marks_input = self._function is not None
         self._coming = None
 
     def on_train_end(self, logs=None):
         if self._function:
             self.model.train_function, self._function = self._function, None
+        RECORD.marks_input = False
         self._ahead.shutdown(wait=False, cancel_futures=True)
         self._coming = None
 
@@ -68,9 +71,14 @@ class InputWait(keras.callbacks.Callback):
         if not isinstance(iterator, tf.data.Iterator):
             return function(iterator)
         begin = time.perf_counter()
+        compiled = RECORD.phase in (STEP, INPUT)
+        if compiled:
+            RECORD.enter(INPUT)
         # Keras makes a new iterator for an epoch whose data end with it.
         batch = coming[1].result() if coming and coming[0] is iterator else next(iterator)
         self._waited += time.perf_counter() - begin
+        if compiled:
+            RECORD.enter(STEP)
         self._coming = iterator, self._ahead.submit(next, iterator)
         # Keras's function takes batches from any iterator; given one of tf.data it would fetch them itself.
         return function(iter((batch,)))

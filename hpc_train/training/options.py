@@ -90,6 +90,11 @@ class RunOptions:
     """Write weight histograms for TensorBoard after every epoch."""
     profile: tuple[int, int] | None = None
     """First and last step to profile for TensorBoard, on rank 0: --profile 20 30."""
+    hang_after: float | None = None
+    """Seconds without a movement on any rank after which a step is a hang; by default 20 times the median step, and at
+    least 60. Compiling, checkpoints and the end of an epoch may take longer: see docs/hangs.md."""
+    hang: Literal["end", "dump", "off"] = "end"
+    """After the report of a hang: end the job, or go on (dump). off: do not look for hangs."""
     peak_tflops: float | None = None
     """TFLOP/s that one GPU can reach in this precision, to print the share of it that the run reaches; 0.5 is 500
     GFLOP/s."""
@@ -177,6 +182,8 @@ def check(options: Options) -> None:
             raise UserError(f"--{option.replace('_', '-')} is for --decay {decay}; give both or leave it out")
     if options.peak_tflops is not None and not 0 < options.peak_tflops < math.inf:
         raise UserError(f"--peak-tflops is {options.peak_tflops}; it must be above 0")
+    if options.hang_after is not None and not 1 <= options.hang_after < math.inf:
+        raise UserError(f"--hang-after is {options.hang_after}; it must be at least 1, in seconds")
     if options.profile and not 1 <= options.profile[0] <= options.profile[1]:
         raise UserError(f"--profile {' '.join(map(str, options.profile))}: give the first and the last step, from 1")
     for option in ("warmup_epochs", "checkpoint_every", "check_every"):

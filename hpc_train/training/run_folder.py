@@ -9,6 +9,7 @@ damaged-*               what was found damaged when the run was resumed
 best.keras              the best model so far, in plain Keras
 model.keras             the model at the end, in plain Keras
 owner.lock              while a training runs: its host, process and job (ownership.py)
+hang/                   what the ranks wrote when nothing moved any more (hpc_train.watch)
 restarts                the number of a Slurm job's restarts in a row without a newer checkpoint (slurm/job.sh)
 """
 
@@ -48,7 +49,7 @@ _REMOVE = "remove this line"
 
 
 class Run:
-    """The folder of one training run; only rank 0 writes in it."""
+    """The folder of one training run; only rank 0 writes in it, and in a hang every rank."""
 
     def __init__(self, path: Path):
         self.path = Path(path)

@@ -19,11 +19,13 @@ from functools import cache, wraps
 import numpy as np
 
 from hpc_train.errors import UserError
-from hpc_train.parallel.agreement.standing import Standing, standing
+from hpc_train.watch.hang import HANG
+from hpc_train.watch.standing import Standing, standing
 
 # Seconds between two exchanges, and those after which ranks that all wait are looked at.
 _PAUSE = 1.0
 PATIENCE = 45
+_FOR_EVER = 10**6
 # Bytes in which a rank says where it is.
 _ROOM = 512
 
@@ -134,15 +136,18 @@ class Watch:
             # Horovod has ended here or elsewhere; the main thread sees that by itself.
             self.over = True
         finally:
+            HANG.allow(None)
             with self._change:
                 self._change.notify_all()
 
     def _exchange(self) -> bool:
         """Exchange numbers once; returns whether some rank leaves. Collective."""
+        asked = time.monotonic()
         with self._change:
             waited, voted = self._waited(), self._voting
-            mine = [-int(self._wishes), -self._bound, -self._leaving, waited]
-        wish, bound, leaving, waited = map(int, _smallest(np.array(mine, "int64")))
+            mine = [-int(self._wishes), -self._bound, -self._leaving, waited, -int(min(HANG.left(), _FOR_EVER))]
+        wish, bound, leaving, waited, left = map(int, _smallest(np.array(mine, "int64")))
+        HANG.allow(-left, asked)
         self._asked = min(self._asked, waited)
         if waited >= self._asked + PATIENCE:
             self._asked = waited

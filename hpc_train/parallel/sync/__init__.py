@@ -8,6 +8,7 @@ from hpc_train.parallel.sync.equal import EqualReplicas
 from hpc_train.parallel.sync.local_state import AverageStatistics, average_local_state
 from hpc_train.parallel.sync.samples_seen import SamplesSeen
 from hpc_train.parallel.sync.stops import StopTogether
+from hpc_train.watch.callback import Phases
 
 __all__ = [
     "AverageStatistics",
@@ -42,4 +43,5 @@ def callbacks(
         EqualReplicas(check_every),
     ]
     exact += [SamplesSeen()] if check_samples else []
-    return [StopTogether(exact), *exact]
+    phases = Phases()
+    return [phases, StopTogether([phases, *exact]), *exact]

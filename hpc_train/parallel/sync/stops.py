@@ -13,6 +13,7 @@ from hpc_train.parallel.agreement.watch import WATCH, ranks
 from hpc_train.parallel.collectives import gather_objects
 from hpc_train.parallel.sync.broadcast import Broadcast, start_alike, started_alike
 from hpc_train.parallel.unbuilt import waits
+from hpc_train.watch.record import CALLBACKS, RECORD
 
 
 class StopTogether(keras.callbacks.Callback):
@@ -71,6 +72,7 @@ def _around(callers: keras.callbacks.CallbackList, first: list, model) -> None:
         if begin is not None and not waits(model) and not started_alike(model, begin.local):
             # A callback has loaded weights on that rank, as those that restore a training do.
             start_alike(model, begin.root, begin.local)
+        RECORD.marks_callbacks = True
         WATCH.begin()
 
     def on_epoch_begin(epoch, logs=None):
@@ -79,6 +81,7 @@ def _around(callers: keras.callbacks.CallbackList, first: list, model) -> None:
         WATCH.begin_epoch()
 
     def on_train_batch_end(batch, logs=None):
+        RECORD.enter(CALLBACKS)
         batch_end(batch, logs)
         steps = (callers.params or {}).get("steps")
         wishes = bool(model.stop_training)

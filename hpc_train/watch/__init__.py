@@ -1,0 +1,1 @@
+"""What a rank is doing, and what becomes of a job in which nothing moves."""

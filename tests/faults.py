@@ -1,0 +1,68 @@
+"""`make test-faults`: trainings in which one rank does not go on, under each launcher: is the right cause named?
+
+    python tests/faults.py [--times 5] [--launchers gloo mpirun] [--kinds stop read ...] [--tally FILE]
+
+A line of JSON for each training is added to the tally, which several calls of the command share. The table counts all
+lines of the tally: tries; those whose cause was named and whose ranks all ended, with a status that is not 0; the
+seconds from the fault to the end of the job; ranks that were left behind.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import tempfile
+from pathlib import Path
+
+from hanging import AFTER, FAULTS, train
+from launch import BIN, REPOSITORY, environment
+
+LAUNCHERS = ("gloo", "mpirun")
+
+
+def table(lines: list[dict]) -> str:
+    """The tally as a table in Markdown."""
+    rows = ["| kind | launcher | tries | detected | seconds after the fault, median (most) | left behind |"]
+    rows.append("|---|---|---|---|---|---|")
+    for kind in FAULTS:
+        for launcher in LAUNCHERS:
+            of = [line for line in lines if (line["kind"], line["launcher"]) == (kind, launcher)]
+            if not of:
+                continue
+            seconds = [line["seconds"] for line in of]
+            rows.append(
+                f"| {kind} | {launcher} | {len(of)} | {sum(line['right'] for line in of)} | "
+                f"{statistics.median(seconds):.0f} ({max(seconds):.0f}) | {sum(line['left'] for line in of)} |"
+            )
+    return "\n".join(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--times", type=int, default=5)
+    parser.add_argument("--launchers", nargs="+", choices=LAUNCHERS, default=LAUNCHERS)
+    parser.add_argument("--kinds", nargs="+", choices=list(FAULTS), default=list(FAULTS))
+    parser.add_argument("--tally", type=Path, default=REPOSITORY / "build" / "faults.jsonl")
+    arguments = parser.parse_args()
+    arguments.tally.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+        data = Path(folder, "data")
+        prepare = [BIN / "hpc-train", "prepare", "digits", "--output", data]
+        subprocess.run(prepare, check=True, env=environment(), stdout=subprocess.DEVNULL)
+        for number in range(arguments.times):
+            for launcher in arguments.launchers:
+                for kind in arguments.kinds:
+                    hung = train(launcher, kind, data, Path(folder, f"{kind}-{launcher}-{number}"))
+                    line = {"kind": kind, "launcher": launcher, "right": hung.right(kind), "left": hung.left}
+                    line["seconds"] = round(hung.seconds, 1)
+                    with open(arguments.tally, "a") as tally:
+                        tally.write(json.dumps(line) + "\n")
+                    print(json.dumps(line), flush=True)
+                    if not line["right"]:
+                        print(hung.output[-3000:], flush=True)
+    print(table([json.loads(line) for line in arguments.tally.read_text().splitlines()]))
+    print(f"--hang-after {AFTER}, two ranks")
+
+
+if __name__ == "__main__":
+    main()
