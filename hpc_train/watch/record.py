@@ -14,13 +14,13 @@ VALIDATION, EPOCH_END, CHECKPOINT, END = "validation", "end of the epoch", "chec
 # Seconds that a phase may take: those that a step takes again and again, and those whose length nothing tells.
 LEAST, TIMES = 60.0, 20
 WITHOUT_END = 1800.0
-_UNKNOWN = {START: WITHOUT_END, COMPILE: WITHOUT_END, EPOCH_END: WITHOUT_END, CHECKPOINT: WITHOUT_END}
-_UNKNOWN |= {END: WITHOUT_END}
+_UNKNOWN = (START, COMPILE, EPOCH_END, CHECKPOINT, END)
 # Files with the code that a training is in.
 _TRAINING = ("keras/src/backend/tensorflow/trainer.py", "hpc_train/training/fit.py")
 _DEBUGGERS = ("/bdb.py", "/pydevd.py")
-# Storage that fails over stands still for minutes and then goes on; callbacks write pictures and models.
+# Steps before their median says how long one takes.
 _ENOUGH = 3
+# Storage that fails over stands still for minutes and then goes on; callbacks write pictures and models.
 _BY_DEFAULT = {INPUT: 300.0, CALLBACKS: 600.0}
 
 
@@ -97,7 +97,7 @@ class Record:
             hang_after: what the user gave for steps; None for 20 times their median, and at least a minute.
         """
         if self.phase in _UNKNOWN:
-            return max(_UNKNOWN[self.phase], hang_after or 0.0)
+            return max(WITHOUT_END, hang_after or 0.0)
         if hang_after is not None:
             return hang_after
         # A copy, as the main thread may add one.
@@ -133,11 +133,9 @@ def _trains() -> bool:
 def _done_by_main_thread() -> tuple[str, ...]:
     """What grows when the main thread computes, or waits for something that ends: a blocked one does neither."""
     with suppress(OSError):
-        lines = (
-            Path(f"/proc/self/task/{threading.main_thread().native_id}/status").read_text(errors="replace").splitlines()
-        )
-        text = Path(f"/proc/self/task/{threading.main_thread().native_id}/stat").read_text(errors="replace")
-        times = text.rpartition(")")[2].split()
+        thread = Path(f"/proc/self/task/{threading.main_thread().native_id}")
+        lines = (thread / "status").read_text(errors="replace").splitlines()
+        times = (thread / "stat").read_text(errors="replace").rpartition(")")[2].split()
         return *(line for line in lines if "ctxt_switches" in line), *times[11:13]
     return ()
 

@@ -73,8 +73,8 @@ def agrees() -> bool:
     return any(one.f_code.co_name == "end_step" and _is_ours(one) for one in _outwards(frame))
 
 
-def _is_ours(frame: FrameType) -> bool:
-    return Path(frame.f_code.co_filename).is_relative_to(_PACKAGE)
+def _is_ours(frame: FrameType, room: str = "") -> bool:
+    return Path(frame.f_code.co_filename).is_relative_to(_PACKAGE / room)
 
 
 def own_lines() -> list[str]:
@@ -105,7 +105,7 @@ def _is_pythons(path: Path) -> bool:
 
 
 def _reads(frame: FrameType) -> bool:
-    return Path(frame.f_code.co_filename).is_relative_to(_PACKAGE / "data")
+    return _is_ours(frame, "data")
 
 
 def _line(frame: FrameType) -> str:

@@ -49,14 +49,14 @@ def paragraph(records: Mapping[int, dict], members: Sequence[Member]) -> str:
         groups: dict[tuple[str, str], list[int]] = {}
         for rank, said in late.items():
             groups.setdefault(said, []).append(rank)
-        told = "; ".join(f"{_named(ranks, members)} {what}" for (what, _), ranks in groups.items())
+        told = "; ".join(f"{_named(numbers, members)} {what}" for (what, _), numbers in groups.items())
         helps = "; ".join(dict.fromkeys(help for _, help in groups))
     else:
         told, helps = _all_wait(records, members)
     waiting = [rank for rank in sorted(records) if rank not in late]
     if late and waiting:
         first = records[waiting[0]]
-        told += f"; {_ranks(waiting)} {'wait' if len(waiting) > 1 else 'waits'} in {_where(first)}{_tensors(first)}"
+        told += f"; {ranks(waiting)} {'wait' if len(waiting) > 1 else 'waits'} in {_where(first)}{_tensors(first)}"
     return f"{told}. What helps: {helps}"
 
 
@@ -147,11 +147,12 @@ def _tensors(one: dict) -> str:
     return f", for {', '.join(names[:3])}{more}"
 
 
-def _named(ranks: Sequence[int], members: Sequence[Member]) -> str:
-    hosts = ", ".join(dict.fromkeys(members[rank].host for rank in ranks[:4]))
-    return f"{_ranks(ranks)} of {len(members)} (on {hosts}){', each of which' if len(ranks) > 1 else ''}"
+def _named(numbers: Sequence[int], members: Sequence[Member]) -> str:
+    hosts = ", ".join(dict.fromkeys(members[rank].host for rank in numbers[:4]))
+    return f"{ranks(numbers)} of {len(members)} (on {hosts}){', each of which' if len(numbers) > 1 else ''}"
 
 
-def _ranks(numbers: Sequence[int]) -> str:
+def ranks(numbers: Sequence[int]) -> str:
+    """Ranks in words: "rank 3", "ranks 0, 1, 2, 3 and 12 more"."""
     shown = ", ".join(map(str, numbers[:4])) + (f" and {len(numbers) - 4} more" if len(numbers) > 4 else "")
     return f"rank{'s' * (len(numbers) > 1)} {shown}"

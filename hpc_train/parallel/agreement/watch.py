@@ -21,6 +21,7 @@ import numpy as np
 from hpc_train.errors import UserError
 from hpc_train.watch.hang import HANG
 from hpc_train.watch.standing import Standing, standing
+from hpc_train.watch.verdict import ranks
 
 # Seconds between two exchanges, and those after which ranks that all wait are looked at.
 _PAUSE = 1.0
@@ -239,12 +240,6 @@ def _first(module, name: str, act) -> None:
         return plain(*args, **kwargs)
 
     setattr(module, name, call)
-
-
-def ranks(numbers: list[int]) -> str:
-    """Ranks in words: "rank 3", "ranks 0, 1, 2, 3 and 12 more"."""
-    shown = ", ".join(map(str, numbers[:4])) + (f" and {len(numbers) - 4} more" if len(numbers) > 4 else "")
-    return f"rank{'s' * (len(numbers) > 1)} {shown}"
 
 
 def _smallest(numbers: np.ndarray) -> np.ndarray:

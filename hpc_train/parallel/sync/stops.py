@@ -9,11 +9,12 @@ import numpy as np
 import tensorflow as tf
 
 from hpc_train.errors import UserError
-from hpc_train.parallel.agreement.watch import WATCH, ranks
+from hpc_train.parallel.agreement.watch import WATCH
 from hpc_train.parallel.collectives import gather_objects
 from hpc_train.parallel.sync.broadcast import Broadcast, start_alike, started_alike
 from hpc_train.parallel.unbuilt import waits
 from hpc_train.watch.record import CALLBACKS, RECORD
+from hpc_train.watch.verdict import ranks
 
 
 class StopTogether(keras.callbacks.Callback):
