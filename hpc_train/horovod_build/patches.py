@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc_train.errors import UserError
-from hpc_train.horovod_build import names, rendezvous
+from hpc_train.horovod_build import names, our_cpp, rendezvous
 
 
 @dataclass(frozen=True)
@@ -24,98 +24,6 @@ class Patch:
 MPI_RUN = "horovod/runner/mpi_run.py"
 TENSORFLOW = "horovod/tensorflow/__init__.py"
 MPI_CONTROLLER = "horovod/common/mpi/mpi_controller.cc"
-
-# The first operation of all ranks in a cycle. After it all ranks are there, so later ones may spin.
-AND_OF_ALL_RANKS = """\
-// HPC_TRAIN_MPI_SLEEP: microseconds between two looks whether all ranks have come; 0 spins as MPI does.
-static int AndOfAllRanks(std::vector<long long>& bits, int count, MPI_Comm comm) {
-  static const char* told = std::getenv("HPC_TRAIN_MPI_SLEEP");
-  static const std::chrono::microseconds pause(told != nullptr ? std::atol(told) : 0);
-  if (pause.count() <= 0) {
-    return MPI_Allreduce(MPI_IN_PLACE, bits.data(), count, MPI_LONG_LONG_INT, MPI_BAND, comm);
-  }
-  MPI_Request request;
-  int code = MPI_Iallreduce(MPI_IN_PLACE, bits.data(), count, MPI_LONG_LONG_INT, MPI_BAND, comm, &request);
-  for (int done = 0; code == MPI_SUCCESS;) {
-    code = MPI_Test(&request, &done, MPI_STATUS_IGNORE);
-    if (done) {
-      break;
-    }
-    std::this_thread::sleep_for(pause);
-  }
-  return code;
-}
-"""
-
-NAMES_OF_TENSORS = """\
-std::vector<std::string> TensorQueue::Names() const {
-  std::lock_guard<std::mutex> guard(mutex_);
-  std::vector<std::string> names;
-  for (auto& entry : tensor_table_) {
-    names.push_back(entry.first);
-  }
-  return names;
-}
-
-"""
-
-INCLUDES = """\
-#include <signal.h>
-#include <unistd.h>
-
-#include <atomic>
-#include <chrono>
-#include <mutex>
-#include <thread>
-
-"""
-
-# The table's mutex may be held for as long as ranks wait for each other.
-WAITING_TENSORS = """\
-// Names of the tensors that wait for other ranks, each with a line end; the bytes written, or -1 if that is not known.
-int horovod_hpc_train_waiting(char* text, int room) {
-  auto& table = horovod_global.process_set_table;
-  if (!horovod_global.initialization_done || !table.mutex.try_lock()) {
-    return -1;
-  }
-  std::vector<std::string> names;
-  for (auto id : table.Ids()) {
-    auto of_set = table.Get(id).tensor_queue.Names();
-    names.insert(names.end(), of_set.begin(), of_set.end());
-  }
-  table.mutex.unlock();
-  int written = 0;
-  for (auto& name : names) {
-    if (written + static_cast<int>(name.size()) + 1 > room) {
-      return -1;
-    }
-    std::copy(name.begin(), name.end(), text + written);
-    written += static_cast<int>(name.size());
-    text[written++] = '\\n';
-  }
-  return written;
-}
-
-// Sends this process SIGXCPU after so many seconds, unless it is called again before; 0 takes that back. It needs no
-// lock of the interpreter. Seconds in which the process is stopped do not count.
-void horovod_hpc_train_end_after(int seconds) {
-  static std::atomic<int> left(0);
-  static std::once_flag begun;
-  left = seconds;
-  std::call_once(begun, [] {
-    std::thread([] {
-      while (true) {
-        std::this_thread::sleep_for(std::chrono::seconds(1));
-        int now = left;
-        if (now > 0 && left.compare_exchange_strong(now, now - 1) && now == 1) {
-          kill(getpid(), SIGXCPU);
-        }
-      }
-    }).detach();
-  });
-}
-
-"""
 
 PATCHES = (
     Patch(
@@ -275,7 +183,7 @@ PATCHES = (
     Patch(
         MPI_CONTROLLER,
         "namespace common {\n\n// MPIController\n",
-        "namespace common {\n\n" + AND_OF_ALL_RANKS + "\n// MPIController\n",
+        "namespace common {\n\n" + our_cpp.AND_OF_ALL_RANKS + "\n// MPIController\n",
         "on few cores, a rank that spins until all have come takes the core that TensorFlow needs",
     ),
     Patch(
@@ -504,19 +412,56 @@ PATCHES = (
     Patch(
         "horovod/common/tensor_queue.cc",
         "// Execute callback for each tensor and clear tensor queue\n",
-        NAMES_OF_TENSORS + "// Execute callback for each tensor and clear tensor queue\n",
+        our_cpp.NAMES_OF_TENSORS + "// Execute callback for each tensor and clear tensor queue\n",
         "as above",
     ),
     Patch(
         "horovod/common/operations.cc",
         '#include "operations.h"\n',
-        INCLUDES + '#include "operations.h"\n',
+        our_cpp.INCLUDES + '#include "operations.h"\n',
         "a process whose interpreter's lock is held for ever must end, too",
     ),
     Patch(
         "horovod/common/operations.cc",
         "int horovod_number_of_process_sets() {\n",
-        WAITING_TENSORS + "int horovod_number_of_process_sets() {\n",
+        our_cpp.WAITING_TENSORS + our_cpp.WAITED + "int horovod_number_of_process_sets() {\n",
+        "as above",
+    ),
+    Patch(
+        "horovod/common/tensor_queue.cc",
+        '#include "logging.h"\n',
+        '#include "hpc_train_waited.h"\n#include "logging.h"\n',
+        "a rank that others wait for in step after step is named: each measures how long it waits",
+    ),
+    Patch(
+        "horovod/common/tensor_queue.cc",
+        "  tensor_table_.emplace(e.tensor_name, std::move(e));\n",
+        "  Waited::Here().Begin(e.tensor_name);\n  tensor_table_.emplace(e.tensor_name, std::move(e));\n",
+        "as above",
+    ),
+    Patch(
+        "horovod/common/tensor_queue.cc",
+        "    tensor_table_.emplace(entries[i].tensor_name, std::move(entries[i]));\n",
+        "    Waited::Here().Begin(entries[i].tensor_name);\n"
+        "    tensor_table_.emplace(entries[i].tensor_name, std::move(entries[i]));\n",
+        "as above",
+    ),
+    Patch(
+        "horovod/common/common.cc",
+        '#include "logging.h"\n',
+        '#include "hpc_train_waited.h"\n#include "logging.h"\n',
+        "as above",
+    ),
+    Patch(
+        "horovod/common/common.cc",
+        "    callback(status);\n",
+        "    Waited::Here().End(tensor_name);\n    callback(status);\n",
+        "as above",
+    ),
+    Patch(
+        "horovod/common/operations.cc",
+        '#include "operations.h"\n\n',
+        '#include "operations.h"\n\n#include "hpc_train_waited.h"\n',
         "as above",
     ),
 )
@@ -597,7 +542,15 @@ def gloo_built(verbose=False):
 def digest() -> str:
     """A hash of every text that this module changes or adds."""
     changes = [(patch.file, patch.old, patch.new) for patch in PATCHES]
-    texts = (changes, HEADER_TEXT, LLVM_HEADER_TEXT, BUILD_MODULE_TEXT, rendezvous.TEXT, names.files())
+    texts = (
+        changes,
+        HEADER_TEXT,
+        LLVM_HEADER_TEXT,
+        BUILD_MODULE_TEXT,
+        rendezvous.TEXT,
+        our_cpp.HEADER_TEXT,
+        names.files(),
+    )
     return hashlib.sha256(repr(texts).encode()).hexdigest()[:16]
 
 
@@ -629,6 +582,7 @@ def apply(source: Path, key: str, mpirun: Path | None, files: tuple[str, ...] = 
         **dict.fromkeys(LLVM_HEADERS, LLVM_HEADER_TEXT),
         BUILD_MODULE: BUILD_MODULE_TEXT.format(key=key, mpirun=mpirun and str(mpirun)),
         rendezvous.MODULE: rendezvous.TEXT,
+        our_cpp.HEADER: our_cpp.HEADER_TEXT,
         **({} if files else names.files()),
     }
     for name, text in added.items():

@@ -11,7 +11,7 @@ from hpc_train.console import say
 from hpc_train.errors import UserError
 from hpc_train.parallel import failure, shared_memory
 from hpc_train.parallel.agreement import keras_settings
-from hpc_train.parallel.agreement.waiting import end_after, waiting_tensors
+from hpc_train.parallel.agreement.waiting import end_after, waited, waiting_tensors
 from hpc_train.parallel.agreement.watch import watch_horovod
 from hpc_train.parallel.cuda import list_gpus, offered
 from hpc_train.parallel.launcher import detect, keep_sockets, wrong_size
@@ -20,7 +20,7 @@ from hpc_train.parallel.world import World, choose_gpu, shared_gpus, threads_per
 from hpc_train.requirements import BUILD, check_keras, not_installed
 from hpc_train.watch.hang import HANG, after_of_environment
 from hpc_train.watch.neighbours import this_process
-from hpc_train.watch.record import WITHOUT_END
+from hpc_train.watch.record import RECORD, WITHOUT_END
 
 # With hvd.init(), a rank that never joins a collective is reported after a minute; the job ends after half an hour.
 _STALL = {"HOROVOD_STALL_CHECK_TIME_SECONDS": "60", "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": "1800"}
@@ -191,6 +191,7 @@ def _take_gpu(tf, world: World, settings: dict) -> None:
     failure.install(world, broadcast_object(uuid.uuid4().hex))
     job, HANG.after = broadcast_object((f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}", HANG.after))
     HANG.begin(world.rank, gather_objects(this_process(world.rank)), job, waiting_tensors, end_after)
+    RECORD.waited = waited
     everybody = gather_objects((world.rank, socket.gethostname(), gpu, problem))
     keras_settings.check_alike(gather_objects(settings))
     if world.is_root and gpu is None and not problem and (idle := offered()):

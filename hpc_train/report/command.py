@@ -75,6 +75,7 @@ def _write_scan(options: ReportRuns) -> list[Path]:
 
 
 def _draw_runs(options: ReportRuns) -> None:
+    from hpc_train.report import run_time
     from hpc_train.report.confusion import draw_confusion, load_confusion
     from hpc_train.report.curves import draw_curves
     from hpc_train.training.run_folder import Run
@@ -90,7 +91,8 @@ def _draw_runs(options: ReportRuns) -> None:
             written.append(output / ("confusion.png" if len(runs) == 1 else f"confusion-{name.replace('/', '-')}.png"))
             draw_confusion(written[-1], found, name)
     for name, one in zip(curves, runs, strict=True):
-        if line := _unfound(one, confusions[name]):
+        lines = [*run_time.lines(one.record()["starts"]), _unfound(one, confusions[name])]
+        for line in filter(None, lines):
             say(f"{name}: {line}" if len(runs) > 1 else line)
     if len(written) == 1:
         say(f"no confusion matrix: first predict classes with `hpc-train predict {options.runs[0]} --data DIR`")

@@ -15,7 +15,7 @@ from hpc_train.flops.work import Work
 from hpc_train.optim.ema import Averages
 from hpc_train.parallel.metrics import assign_states, join_states, merge_states, states
 from hpc_train.parallel.saving import save_model
-from hpc_train.parallel.sync import average_local_state
+from hpc_train.parallel.sync import SlowRanks, average_local_state
 from hpc_train.parallel.world import World
 from hpc_train.training import checkpoint
 from hpc_train.training.assembly import Assembly
@@ -184,6 +184,7 @@ class Checkpoints(keras.callbacks.Callback):
             self.progress.metrics = metrics
             with RECORD.during(CHECKPOINT), self.averages.out_of_place():
                 checkpoint.save(self.run.checkpoints, self.model, self.progress)
+                self.run.note(self.progress.step)
             self.progress.metrics = []
         self.written = self.progress.step
 
@@ -204,10 +205,12 @@ class Report(keras.callbacks.Callback):
         shown: tuple[str, ...] | None,
         work: Work,
         wait: InputWait | None = None,
+        slow: SlowRanks | None = None,
     ):
         super().__init__()
         self.run, self.world, self.progress, self.epochs = run, world, progress, epochs
-        self.plan, self.rates, self.work, self.wait = assembly.plan, assembly.rates, work, wait
+        self.plan, self.rates, self.work = assembly.plan, assembly.rates, work
+        self.wait, self.slow = wait, slow
         self.shown = shown if shown is None else ("loss", *shown)
         self.terminal = sys.stdout.isatty()
         self.throughput = 0.0
@@ -246,7 +249,12 @@ class Report(keras.callbacks.Callback):
         seconds = time.perf_counter() - self._begin
         clear = f"\r{'':{shutil.get_terminal_size().columns - 1}}\r" if self.terminal else ""
         speed = f"{rate(self.throughput)} samples/s" if self.throughput else "one step"
-        say(f"{clear}epoch {epoch + 1}/{self.epochs}  {self._pairs(logs)}  {speed}  {seconds:.1f} s")
+        late = ""
+        if self.slow and self.slow.found:
+            late = f"  {self.slow.text}"
+            first = self.slow.found[0]
+            self.run.add_slow(epoch + 1, first, self.slow.places[first.rank], self.slow.cost)
+        say(f"{clear}epoch {epoch + 1}/{self.epochs}  {self._pairs(logs)}  {speed}  {seconds:.1f} s{late}")
         self.run.check_owner()
         self.run.add_metrics(
             {

@@ -173,6 +173,7 @@ def _begin(
             run.start(options, world, facts, options.resume, checkpoint.step_of(newest), hosts)
             if newest:
                 progress = checkpoint.load(newest, assembly.model)
+            ending.callback(run.note_failure)
             run.forget_metrics_after(progress.epoch)
     progress = parallel.broadcast_object(progress)
     # For a run that only has its last evaluation left; otherwise `fit` begins with this as well.
@@ -208,14 +209,16 @@ def _callbacks(training: _Training) -> list:
     """The callbacks of `fit`, in the order in which they need each other."""
     from hpc_train import parallel
     from hpc_train.optim.ema import EvaluateAverages
+    from hpc_train.parallel.sync import SlowRanks
     from hpc_train.training.callbacks import Best, Checkpoints, DataUnchanged, Position, Report
     from hpc_train.training.input_wait import InputWait
 
     options, task, world, run = training.options, training.task, training.world, training.run
     assembly, progress, averages = training.assembly, training.progress, training.averages
     wait = InputWait()
+    validation_steps = assembly.validation.real_steps(world.rank)
     callbacks = [
-        *parallel.callbacks(options.check_every, assembly.validation.real_steps(world.rank), check_samples=False),
+        *parallel.callbacks(options.check_every, validation_steps, check_samples=False, say_slow=False),
         EvaluateAverages(averages),
         wait,
         Position(progress, assembly, world),
@@ -223,7 +226,8 @@ def _callbacks(training: _Training) -> list:
         Best(run, world, progress, assembly.monitor, options.patience, averages),
     ]
     if world.is_root:
-        report = Report(run, world, progress, assembly, options.epochs, task.shown, training.work, wait)
+        slow = _find(callbacks, SlowRanks)
+        report = Report(run, world, progress, assembly, options.epochs, task.shown, training.work, wait, slow)
         callbacks += [report, _tensorboard(options, run)]
     return [*callbacks, Checkpoints(run, world, progress, options.checkpoint_every, training.requests, averages)]
 
@@ -286,9 +290,10 @@ def _finish(training: _Training, results: dict[str, float]) -> None:
         say(advice(missed, "never predicted right in validation", asdict(training.options)))
     say(
         f"{held_out} after {training.progress.epoch} epochs, "
-        f"{rate(speed)} samples/s on {training.world.size} ranks{training.work.describe(speed)}{waited}\n"
-        f"run folder {run.path}"
+        f"{rate(speed)} samples/s on {training.world.size} ranks{training.work.describe(speed)}{waited}"
     )
+    run.note(training.progress.step, ended=True)
+    say(f"{run.where_time_went()}\nrun folder {run.path}")
 
 
 def _parameters(model) -> str:
@@ -313,6 +318,8 @@ def _end_unfinished(training: _Training, callbacks: list, stopped: "Stopped") ->
         epoch = min(progress.epoch + 1, options.epochs)
         go_on = "" if options.resume and options.run else f"; continue with --run {training.run.path} --resume"
         say(f"stopped by {stopped} after step {progress.step}, in epoch {epoch} of {options.epochs}{go_on}")
+        training.run.note(progress.step, ended=True)
+        say(training.run.where_time_went())
     for callback in callbacks:
         if isinstance(callback, (keras.callbacks.TensorBoard, InputWait)):
             callback.on_train_end()

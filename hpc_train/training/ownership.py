@@ -89,7 +89,7 @@ class Owner:
 
 
 class Lock:
-    """The lock of a run folder.
+    """The lock of a run folder; `heard` is the last sign of life of a dead owner from whom it was taken, or None.
 
     Args:
         path: of the lock's file.
@@ -99,6 +99,7 @@ class Lock:
     def __init__(self, path: Path, owner: Owner):
         self.path, self.owner, self.watch = path, owner, Watch(owner)
         self._removed = False
+        self.heard: float | None = None
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat, daemon=True)
 
@@ -134,6 +135,7 @@ class Lock:
             found = found or read_owner(self.path)
             if found and found[0].token != self.owner.token and self.watch.ended(*found):
                 self._remove_that_of(found[0])
+                self.heard = found[1] / 1e9
                 self._removed = True
                 return self.attempt()
             # With its own name in it, another process had it aside for a moment.

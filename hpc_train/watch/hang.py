@@ -39,7 +39,8 @@ class Hang:
     """Watches over this process, once it has begun.
 
     `folder` takes the reports, `hint` says how to go on, `after` is the user's limit in seconds for steps, or None, and
-    `what` follows a report: "end" of the job, or nothing ("dump"); with "off" there is none.
+    `what` follows a report: "end" of the job, or nothing ("dump"); with "off" there is none. `members` are the
+    processes of all ranks, once it has begun.
     """
 
     def __init__(self) -> None:
@@ -48,7 +49,7 @@ class Hang:
         self.after: float | None = None
         self.what = "end"
         self._rank, self._job, self._reports = 0, "", 0
-        self._members: Sequence[Member] = ()
+        self.members: Sequence[Member] = ()
         self._allowed: float | None = None
         self._heard = 0.0
         self._tensors: Callable[[], list[str] | None] = lambda: None
@@ -75,7 +76,7 @@ class Hang:
             tensors: gives the names of the tensors that wait for other ranks, or None where that is not known.
             end_after: ends this process by SIGXCPU after so many seconds, unless it is called again; 0 takes it back.
         """
-        self._rank, self._members, self._job, self._tensors = rank, members, job, tensors
+        self._rank, self.members, self._job, self._tensors = rank, members, job, tensors
         self._end_after = end_after
         if self._thread is None or not self._thread.is_alive():
             stacks.print_at_end()
@@ -143,7 +144,7 @@ class Hang:
             self._arm(left)
             return
         if (allowed := self._allowed) is None:
-            if len(self._members) > 1:
+            if len(self.members) > 1:
                 # Another rank may do what takes long, and cannot say so.
                 left = max(left, WITHOUT_END - (now - RECORD.since))
         # A whole step of training since then says that all ranks were in it.
@@ -193,7 +194,7 @@ class Hang:
                 _wait(lambda: self._all_written(folder) if reporter else (folder / "over").exists(), _NATIVE)
             (folder / "over").touch()
         time.sleep(HEARD)
-        others = [one for one in self._members if one.rank != self._rank]
+        others = [one for one in self.members if one.rank != self._rank]
         states = neighbours.states(others)
         silent = [one for one in others if one.rank in states and not (folder / f"rank-{one.rank}.json").exists()]
         neighbours.end([one for one in silent if written or states[one.rank] in (STOPPED, BLOCKED)])
@@ -201,13 +202,13 @@ class Hang:
 
     def _more(self) -> float:
         """Seconds that more ranks need to write and one needs to read their files."""
-        return len(self._members) / 200
+        return len(self.members) / 200
 
     def _mine(self, seconds: float) -> dict:
         now = standing()
         return {
             "rank": self._rank,
-            "host": self._members[self._rank].host,
+            "host": self.members[self._rank].host,
             "pid": os.getpid(),
             "phase": RECORD.phase,
             "step": RECORD.step,
@@ -219,7 +220,7 @@ class Hang:
             "reads": read_lines(),
             "tensors": self._tensors(),
             "processes": {
-                str(rank): state for rank, state in neighbours.states(self._members).items() if rank != self._rank
+                str(rank): state for rank, state in neighbours.states(self.members).items() if rank != self._rank
             },
             "history": list(RECORD.history),
         }
@@ -231,11 +232,11 @@ class Hang:
             # One rank reads the folder, as there may be very many.
             _wait(said.exists, _RECORDS + _ELSEWHERE + 3 * _POLL + self._more())
         else:
-            _wait(lambda: len(_records(folder)) == len(self._members), _RECORDS + self._more() / 2)
-            hosts = {self._members[number].host for number in _records(folder)}
-            if hosts != {one.host for one in self._members}:
+            _wait(lambda: len(_records(folder)) == len(self.members), _RECORDS + self._more() / 2)
+            hosts = {self.members[number].host for number in _records(folder)}
+            if hosts != {one.host for one in self.members}:
                 # Other hosts may see files later, as NFS does.
-                _wait(lambda: len(_records(folder)) == len(self._members), _ELSEWHERE)
+                _wait(lambda: len(_records(folder)) == len(self.members), _ELSEWHERE)
         numbers = [] if said.exists() else _records(folder)
         if not numbers or self._rank != min(numbers):
             return False
@@ -243,7 +244,7 @@ class Hang:
         for number in numbers:
             with suppress(ValueError, OSError):
                 found[number] = json.loads((folder / f"rank-{number}.json").read_text("utf-8"))
-        text = self._print(paragraph(found, self._members), seconds, f"; stacks and records are in {folder}")
+        text = self._print(paragraph(found, self.members), seconds, f"; stacks and records are in {folder}")
         with atomic_path(said) as path:
             path.write_text(f"{text}\n", "utf-8")
         return True
@@ -264,7 +265,7 @@ class Hang:
         self._print(f"{self._in_short(record)}, and its report in {self.folder} cannot be written", seconds)
         if self.what == "end":
             time.sleep(HEARD)
-            stopped = [one for one in self._members if one.rank != self._rank]
+            stopped = [one for one in self.members if one.rank != self._rank]
             states = neighbours.states(stopped)
             neighbours.end([one for one in stopped if states.get(one.rank) in (STOPPED, BLOCKED)])
             os._exit(1)

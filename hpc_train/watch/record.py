@@ -1,11 +1,12 @@
 """What this rank is doing: the phase of its training, its step, and since when nothing has moved."""
 
+import os
 import statistics
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Iterator
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -30,26 +31,40 @@ class Record:
     `phase` is one of the constants of this module; `step` and `epoch` count from 1 (0 before the first). `since` is the
     time (`time.monotonic`) of the last movement, `stepped` that at which the last whole step began. `history` holds the
     last phases as (time.time(), phase, step). `marks_input` and `marks_callbacks` say whether waiting for data and
-    callbacks are phases of their own; else they are parts of a step.
+    callbacks are phases of their own; else they are parts of a step. `waited` gives the seconds for which this rank has
+    waited for others since its last call; `pace` holds the last steps as (seconds, of them waiting for others, of them
+    waiting for data).
     """
 
     def __init__(self) -> None:
         self.phase, self.step, self.epoch = START, 0, 0
         self.since = time.monotonic()
+        self.imported = time.time()
         self.stepped = 0.0
         self.history: deque[tuple[float, str, int]] = deque(maxlen=64)
         self._steps: deque[float] = deque(maxlen=101)
         self._began: float | None = None
         self.marks_input = self.marks_callbacks = False
-        self._before = 0.0
+        self.waited: Callable[[], float] = lambda: 0.0
+        self.pace: deque[tuple[float, float, float]] = deque(maxlen=1024)
+        self._before = self._fed = 0.0
         self._did: tuple[str, ...] = ()
+        self._spent: dict[str, float] = defaultdict(float)
+        self._entered = self.since
 
     def enter(self, phase: str) -> None:
         """A phase begins, or goes on with something new."""
-        self.since = time.monotonic()
+        self.since = now = time.monotonic()
         if phase != self.phase:
+            self._spent[self.phase] += now - self._entered
+            self._entered = now
             self.phase = phase
             self.history.append((time.time(), phase, self.step))
+
+    def spent(self) -> dict[str, float]:
+        """The seconds that this process has been in each phase, since this module was imported."""
+        spent = dict(self._spent)
+        return spent | {self.phase: spent.get(self.phase, 0.0) + time.monotonic() - self._entered}
 
     @contextmanager
     def during(self, phase: str) -> Iterator[None]:
@@ -63,10 +78,11 @@ class Record:
 
     def begin_step(self, phase: str) -> None:
         """A step of training begins; the time since the one before is that of a step, if both are of one row."""
-        now = time.monotonic()
+        now, waited, fed = time.monotonic(), self.waited(), self._spent.get(INPUT, 0.0)
         if self._began is not None:
             self._steps.append(now - self._began)
-        self._began = now if phase == STEP else None
+            self.pace.append((now - self._began, waited, fed - self._fed))
+        self._began, self._fed = now if phase == STEP else None, fed
         self.step += 1
         self.stepped, self._before = self._before, now
         self.enter(phase)
@@ -114,6 +130,7 @@ class Record:
     def begin_fit(self) -> None:
         """A `fit` begins: its steps may take another time than those of the one before."""
         self._steps.clear()
+        self.pace.clear()
         self.rest()
         self.enter(COMPILE)
 
@@ -142,3 +159,4 @@ def _done_by_main_thread() -> tuple[str, ...]:
 
 # Of this process.
 RECORD = Record()
+os.register_at_fork(after_in_child=RECORD.__init__)

@@ -50,6 +50,11 @@ def slow():
     time.sleep(8)
 
 
+def late():
+    """In every step, longer than the step of another rank takes."""
+    time.sleep(0.03)
+
+
 def inside(training, rank: int, step: int):
     """Let code in Python that a step calls wait for a lock."""
     import tensorflow as tf
@@ -115,6 +120,8 @@ def main():
                     # The time of this file is that of the fault.
                     (training.run.path / "fault").touch()
                     IN_CALLBACK.get(what, lambda: None)()
+                if training.world.rank == int(rank) and what == "late":
+                    late()
 
         if what == "read" and training.world.rank == int(rank):
             pipe = training.run.path / "pipe"

@@ -202,6 +202,9 @@ def test_a_time_limit_stops_requeues_and_resumes_a_job_with_the_same_bits(cluste
     assert counts == sorted({*counts, *(count - 1 for count in resumed), job.restarts})
     assert job.restarts == len(re.findall("requeued: goes on", output)) == counts[-1]
     assert {start["slurm_job"] for start in starts(run)} == {number}
+    spent = [start["times"]["seconds"] for start in starts(run)]
+    assert all(seconds["queue"] >= 0 and seconds["training"] > 0 and "lost" not in seconds for seconds in spent[-1:])
+    assert re.search(rf"useful \d+\.\d% of \d+ (min|s).* in {len(spent)} starts", output)
     # Nothing was lost: each start began where the one before it had stopped.
     steps = [start["step"] for start in starts(run)]
     assert 0 < steps[-1] < 126

@@ -72,6 +72,11 @@ def test_the_same_ranks_give_the_same_bits(digits, whole, tmp_path, checkpoints)
             assert mine[name] == other[name]
         assert mine["loss"] == pytest.approx(other["loss"], rel=1e-4)
         assert mine["accuracy"] == pytest.approx(other["accuracy"], rel=1e-4)
+    killed, last = json.loads((run / "run.json").read_text())["starts"]
+    # How much was lost is known to a few seconds.
+    assert "lost" in killed["times"]["seconds"]
+    assert last["times"]["seconds"]["training"] > 0
+    assert re.search(r"useful \d+\.\d% of .* in 2 starts \(.*\)", resumed.output)
 
 
 def test_another_number_of_ranks_goes_on_at_the_next_sample(digits, tmp_path):

@@ -83,9 +83,9 @@ def test_with_dump_a_job_goes_on_after_the_report_and_ends_well(digits, tmp_path
     assert (run / "model.keras").is_file()
 
 
-def test_a_job_that_is_stopped_and_continued_as_a_whole_is_no_hang(digits, tmp_path):
+def test_a_job_that_is_stopped_and_continued_as_a_whole_is_no_hang_and_its_slow_rank_is_named(digits, tmp_path):
     run = tmp_path / "run"
-    job = begin("gloo", "nothing", *options(digits, run, "--hang-after", 4, "--epochs", 60))
+    job = begin("gloo", "late", *options(digits, run, "--hang-after", 4, "--epochs", 8))
     deadline = time.monotonic() + 90
     while not list(run.glob("checkpoints/step-*.h5")) and job.poll() is None and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -99,3 +99,7 @@ def test_a_job_that_is_stopped_and_continued_as_a_whole_is_no_hang(digits, tmp_p
     ended = finish(job, 150)
     assert ended.status == 0, ended.output[-3000:]
     assert not (run / "hang").exists()
+    assert re.search(r"epoch 8/8 .* s  rank 1 on \S+ is \d+% slower: costs all ranks \d+%", ended.output), ended.output
+    (start,) = json.loads((run / "run.json").read_text())["starts"]
+    # Of the eight, the first may be too early to say.
+    assert {found["epoch"] for found in start["slow"] if found["rank"] == 1} >= set(range(3, 9))

@@ -1,6 +1,8 @@
-"""What our build of Horovod knows and does for reports of hangs."""
+"""What our build of Horovod knows and does for reports of hangs and slow ranks."""
 
 import ctypes
+import math
+from functools import cache
 
 _ROOM = 2**20
 # Of the numbers that the watch exchanges each second.
@@ -35,6 +37,19 @@ def end_after(seconds: float) -> None:
         call(int(seconds))
 
 
+def waited() -> float:
+    """Seconds for which this rank has waited for others in steps since the last call.
+
+    From the last gradient that it gave to Horovod until all came back; nan where it is not known: with a Horovod of an
+    earlier version of this package.
+    """
+    if (call := _function("horovod_hpc_train_waited")) is None:
+        return math.nan
+    call.restype = ctypes.c_double
+    return call()
+
+
+@cache
 def _function(name: str):
     import horovod.tensorflow as hvd
 

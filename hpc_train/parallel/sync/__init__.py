@@ -7,6 +7,7 @@ from hpc_train.parallel.sync.broadcast import Broadcast, broadcast_variables
 from hpc_train.parallel.sync.equal import EqualReplicas
 from hpc_train.parallel.sync.local_state import AverageStatistics, average_local_state
 from hpc_train.parallel.sync.samples_seen import SamplesSeen
+from hpc_train.parallel.sync.slow import SlowRanks
 from hpc_train.parallel.sync.stops import StopTogether
 from hpc_train.watch.callback import Phases
 
@@ -15,6 +16,7 @@ __all__ = [
     "Broadcast",
     "EqualReplicas",
     "SamplesSeen",
+    "SlowRanks",
     "StopTogether",
     "average_local_state",
     "broadcast_variables",
@@ -27,6 +29,7 @@ def callbacks(
     validation_steps: int | None = None,
     local_state: str = "average",
     check_samples: bool = True,
+    say_slow: bool = True,
 ) -> list[keras.callbacks.Callback]:
     """The callbacks that every distributed `fit` needs.
 
@@ -35,6 +38,7 @@ def callbacks(
         validation_steps: see `ExactMetrics`.
         local_state: see `AverageStatistics`.
         check_samples: warn after the first epoch where ranks have seen the same samples; see `SamplesSeen`.
+        say_slow: print after an epoch which ranks the others wait for; see `SlowRanks`.
     """
     exact: list[keras.callbacks.Callback] = [
         ExactMetrics(validation_steps),
@@ -42,6 +46,6 @@ def callbacks(
         AverageStatistics(local_state),
         EqualReplicas(check_every),
     ]
-    exact += [SamplesSeen()] if check_samples else []
+    exact += [SlowRanks(say_slow), *([SamplesSeen()] if check_samples else [])]
     phases = Phases()
     return [phases, StopTogether([phases, *exact]), *exact]

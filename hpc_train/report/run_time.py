@@ -1,0 +1,35 @@
+"""Where the time of a run went, and which ranks held it up, in lines of text."""
+
+import statistics
+from collections.abc import Sequence
+
+from hpc_train.units import span
+from hpc_train.watch import goodput
+
+
+def lines(starts: Sequence[dict]) -> list[str]:
+    """What the starts of run.json say; none for a run of an earlier version.
+
+    Args:
+        starts: of run.json.
+    """
+    seconds = goodput.added(starts)
+    seconds.pop(goodput.QUEUE, None)
+    total = sum(seconds.values())
+    if not total:
+        return []
+    width = max(map(len, seconds))
+    parts = [f"  {name:{width}}  {span(value):>12}  {value / total:6.1%}" for name, value in seconds.items()]
+    return [goodput.in_short(starts), *parts, *_slow(starts)]
+
+
+def _slow(starts: Sequence[dict]) -> list[str]:
+    by_rank: dict[tuple[int, str], list[dict]] = {}
+    for one in (one for start in starts for one in start.get("slow", ())):
+        by_rank.setdefault((one["rank"], one["place"]), []).append(one)
+    return [
+        f"rank {rank} on {place} was the slowest in {len(found)} epoch{'s' * (len(found) > 1)}: "
+        f"{statistics.median(one['by'] for one in found):.0%} slower than the others, which cost all ranks "
+        f"{statistics.fmean(one['cost'] for one in found):.0%} of {'them' if len(found) > 1 else 'it'}"
+        for (rank, place), found in sorted(by_rank.items(), key=lambda item: -len(item[1]))
+    ]
