@@ -100,8 +100,9 @@ choose_run_folder() { # sets run: the user's --run, or a new folder for this job
 }
 
 newest_checkpoint() { # prints a name that changes with each checkpoint
-  local checkpoints=("$run"/checkpoints/*)
-  echo "${checkpoints[-1]##*/}"
+  local newest checkpoints=("$run"/checkpoints/*)
+  newest=${checkpoints[-1]##*/}
+  echo "${newest/#part-*/*}" # parts without the file that sorts after them are no checkpoint
 }
 
 check_progress() { # RESTARTS restarts in a row without a newer checkpoint end the job

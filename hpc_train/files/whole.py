@@ -264,7 +264,9 @@ def _why(path: Path, code: int, needed: int, remedy: str) -> str:
     return f"{why}; {remedy}"
 
 
+@cache
 def _umask() -> int:
+    # Asked once: meanwhile files of other threads would be open to all.
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -20,6 +20,7 @@ from hpc_train.trainers import TRAINERS
 _BUILD_ARGS = "--build-args"
 # The scan sets them for every trial.
 _OURS = {"run": "each trial has its own run folder", "resume": "trials resume by themselves"}
+_OURS["checkpoints"] = "each trial has its own, in its run folder"
 _OURS["monitor"] = "trials keep their best model by --objective"
 
 

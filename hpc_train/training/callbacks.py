@@ -4,6 +4,9 @@ import math
 import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -17,9 +20,9 @@ from hpc_train.parallel.metrics import assign_states, join_states, merge_states,
 from hpc_train.parallel.saving import save_model
 from hpc_train.parallel.sync import SlowRanks, average_local_state
 from hpc_train.parallel.world import World
-from hpc_train.training import checkpoint
 from hpc_train.training.assembly import Assembly
-from hpc_train.training.checkpoint import Progress
+from hpc_train.training.checkpoint.state import Progress
+from hpc_train.training.checkpoint.writer import Writer
 from hpc_train.training.input_wait import InputWait
 from hpc_train.training.monitor import Monitor
 from hpc_train.training.run_folder import Run
@@ -127,15 +130,20 @@ class Best(keras.callbacks.Callback):
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """Writes a checkpoint every `every` steps, after every epoch, and when the ranks are asked to stop.
+    """Begins to write a checkpoint every `every` steps, after every epoch, and when the ranks are asked to stop.
+
+    It is written beside the training. The next one, a stop, an error and the end of `fit` wait until it is on disk.
 
     Raises:
         Stopped: on every rank before the same step of training or validation, after the checkpoint.
+        UserError: on the rank whose writing has failed, at its next step.
     """
 
-    def __init__(self, run: Run, world: World, progress: Progress, every: int, requests: Requests, averages: Averages):
+    def __init__(
+        self, writer: Writer, world: World, progress: Progress, every: int, requests: Requests, averages: Averages
+    ):
         super().__init__()
-        self.run, self.world, self.progress, self.every, self.requests = run, world, progress, every, requests
+        self.writer, self.world, self.progress, self.every, self.requests = writer, world, progress, every, requests
         self.averages = averages
         self.training, self.validation = Agreement(requests, world), Agreement(requests, world)
         self.written = progress.step
@@ -151,8 +159,7 @@ class Checkpoints(keras.callbacks.Callback):
         due = self.every and progress.position and progress.step % self.every == 0
         if (due or signals) and progress.step != self.written:
             self._save(merge_states(self.model, states(self.model), "checkpoint"))
-        if signals:
-            raise Stopped(signals)
+        self._look(signals)
 
     def on_train_batch_end(self, batch, logs=None):
         self.requests.rest()
@@ -164,10 +171,9 @@ class Checkpoints(keras.callbacks.Callback):
 
     def on_test_batch_begin(self, batch, logs=None):
         signals = self.validation.signals()
-        if signals:
-            if self.progress.step != self.written:
-                self._save(self._trained)
-            raise Stopped(signals)
+        if signals and self.progress.step != self.written:
+            self._save(self._trained)
+        self._look(signals)
 
     def on_test_batch_end(self, batch, logs=None):
         self.requests.rest()
@@ -179,14 +185,34 @@ class Checkpoints(keras.callbacks.Callback):
         self.requests.rest()
         HANG.expect()
         average_local_state(self.model)
-        if self.world.is_root:
-            self.run.check_owner()
-            self.progress.metrics = metrics
-            with RECORD.during(CHECKPOINT), self.averages.out_of_place():
-                checkpoint.save(self.run.checkpoints, self.model, self.progress)
-                self.run.note(self.progress.step)
-            self.progress.metrics = []
+        with RECORD.during(CHECKPOINT), self.averages.out_of_place():
+            self.writer.save(self.model, replace(self.progress, metrics=metrics))
         self.written = self.progress.step
+
+    def on_train_end(self, logs=None):
+        self._finish()
+
+    @contextmanager
+    def complete(self) -> Iterator[None]:
+        """If an error ends the block, the last checkpoint is on disk before it goes on."""
+        try:
+            yield
+        except Exception:
+            with RECORD.during(CHECKPOINT):
+                self.writer.wait_after_an_error()
+            raise
+
+    def _look(self, signals: str) -> None:
+        if signals:
+            self._finish()
+            raise Stopped(signals)
+        self.writer.raise_error()
+
+    def _finish(self) -> None:
+        self.requests.rest()
+        HANG.expect()
+        with RECORD.during(CHECKPOINT):
+            self.writer.wait()
 
 
 class Report(keras.callbacks.Callback):

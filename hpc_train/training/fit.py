@@ -92,12 +92,13 @@ def _train(training: _Training) -> None:
     import tensorflow as tf
 
     from hpc_train import parallel
+    from hpc_train.training.callbacks import Checkpoints
     from hpc_train.training.stopping import Stopped
 
     callbacks = _callbacks(training)
     training.requests.train()
     try:
-        with _what_stands(training):
+        with _what_stands(training), _find(callbacks, Checkpoints).complete():
             results = _fit_epochs(training, callbacks)
     except Stopped as stopped:
         with _what_stands(training):
@@ -167,6 +168,7 @@ def _begin(
         if world.is_root:
             run.check_free(options.resume)
             run.lock = ending.enter_context(ownership.owned(run.path))
+            checkpoint.place(run.checkpoints, options.checkpoints)
             ownership.warn_of_others(run.path, run.checkpoints)
             newest = checkpoint.newest(run.checkpoints)
             facts = _facts(name, options, assembly)
@@ -210,11 +212,15 @@ def _callbacks(training: _Training) -> list:
     from hpc_train import parallel
     from hpc_train.optim.ema import EvaluateAverages
     from hpc_train.parallel.sync import SlowRanks
+    from hpc_train.training import checkpoint
     from hpc_train.training.callbacks import Best, Checkpoints, DataUnchanged, Position, Report
     from hpc_train.training.input_wait import InputWait
 
     options, task, world, run = training.options, training.task, training.world, training.run
     assembly, progress, averages = training.assembly, training.progress, training.averages
+    part = checkpoint.agree_on_parts(options.checkpoint_parts, assembly.model, run.checkpoints, world)
+    keep = checkpoint.Keep(options.keep, options.keep_every)
+    writer = checkpoint.Writer(run.checkpoints, part, keep, run.check_owner, run.to_note)
     wait = InputWait()
     validation_steps = assembly.validation.real_steps(world.rank)
     callbacks = [
@@ -229,7 +235,7 @@ def _callbacks(training: _Training) -> list:
         slow = _find(callbacks, SlowRanks)
         report = Report(run, world, progress, assembly, options.epochs, task.shown, training.work, wait, slow)
         callbacks += [report, _tensorboard(options, run)]
-    return [*callbacks, Checkpoints(run, world, progress, options.checkpoint_every, training.requests, averages)]
+    return [*callbacks, Checkpoints(writer, world, progress, options.checkpoint_every, training.requests, averages)]
 
 
 def _watched(training: _Training) -> "list[Unchanged]":
@@ -292,7 +298,7 @@ def _finish(training: _Training, results: dict[str, float]) -> None:
         f"{held_out} after {training.progress.epoch} epochs, "
         f"{rate(speed)} samples/s on {training.world.size} ranks{training.work.describe(speed)}{waited}"
     )
-    run.note(training.progress.step, ended=True)
+    run.to_note(training.progress.step, ended=True)()
     say(f"{run.where_time_went()}\nrun folder {run.path}")
 
 
@@ -318,7 +324,7 @@ def _end_unfinished(training: _Training, callbacks: list, stopped: "Stopped") ->
         epoch = min(progress.epoch + 1, options.epochs)
         go_on = "" if options.resume and options.run else f"; continue with --run {training.run.path} --resume"
         say(f"stopped by {stopped} after step {progress.step}, in epoch {epoch} of {options.epochs}{go_on}")
-        training.run.note(progress.step, ended=True)
+        training.run.to_note(progress.step, ended=True)()
         say(training.run.where_time_went())
     for callback in callbacks:
         if isinstance(callback, (keras.callbacks.TensorBoard, InputWait)):

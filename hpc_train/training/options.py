@@ -75,6 +75,15 @@ class RunOptions:
     """Continue the run in --run from its newest checkpoint, on any number of ranks; start it if it has none."""
     checkpoint_every: int = 0
     """Write a checkpoint every this many steps, besides the one after each epoch."""
+    keep: int = 2
+    """Keep this many of the newest checkpoints."""
+    keep_every: int = 0
+    """Besides, keep for good the first checkpoint at or after each multiple of this many steps."""
+    checkpoints: Path | None = None
+    """Folder for the checkpoints of this run alone, on another disk; the run folder gets a link to it."""
+    checkpoint_parts: int = 0
+    """Ranks that write a checkpoint together, a part each, in a folder that they share; at most all ranks. By default
+    rank 0 alone, and from 4 GiB of state on a rank for each 2 GiB."""
     patience: int | None = None
     """Stop when validation (see --monitor) has not improved for this many epochs."""
     monitor: str | None = None
@@ -167,7 +176,7 @@ def check(options: Options) -> None:
     for option in ("epochs", "batch_size", "lr", "base_batch", "bucket_mib", "decay_power"):
         if not 0 < getattr(options, option) < math.inf:
             raise UserError(f"--{option.replace('_', '-')} is {getattr(options, option)}; it must be above 0")
-    for option in ("patience", "threads", "read_threads", "read_ahead", "shuffle_block", "shuffle_window"):
+    for option in ("keep", "patience", "threads", "read_threads", "read_ahead", "shuffle_block", "shuffle_window"):
         value = getattr(options, option)
         if value is not None and value < 1:
             raise UserError(f"--{option.replace('_', '-')} is {value}; it must be at least 1")
@@ -186,7 +195,7 @@ def check(options: Options) -> None:
         raise UserError(f"--hang-after is {options.hang_after}; it must be at least 1, in seconds")
     if options.profile and not 1 <= options.profile[0] <= options.profile[1]:
         raise UserError(f"--profile {' '.join(map(str, options.profile))}: give the first and the last step, from 1")
-    for option in ("warmup_epochs", "checkpoint_every", "check_every"):
+    for option in ("warmup_epochs", "checkpoint_every", "keep_every", "checkpoint_parts", "check_every"):
         if not 0 <= getattr(options, option) < math.inf:
             raise UserError(f"--{option.replace('_', '-')} is {getattr(options, option)}; it must be 0 or more")
 

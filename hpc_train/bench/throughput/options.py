@@ -35,6 +35,10 @@ class NoDifference:
     patience: tyro.conf.Suppress[int | None] = None
     monitor: tyro.conf.Suppress[str | None] = None
     checkpoint_every: tyro.conf.Suppress[int] = 0
+    keep: tyro.conf.Suppress[int] = training.Options.keep
+    keep_every: tyro.conf.Suppress[int] = 0
+    checkpoints: tyro.conf.Suppress[Path | None] = None
+    checkpoint_parts: tyro.conf.Suppress[int] = 0
     histograms: tyro.conf.Suppress[bool] = False
     profile: tyro.conf.Suppress[tuple[int, int] | None] = None
 
