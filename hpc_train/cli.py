@@ -97,6 +97,11 @@ _COMMANDS = {
         "OverlapBench",
         "measure how much of the all-reduce runs beside computation",
     ),
+    "bench checkpoints": (
+        "hpc_train.bench.checkpoints",
+        "CheckpointBench",
+        "measure for how long a checkpoint stops the training",
+    ),
     "bench climate-synthetic": (
         "hpc_train.bench.climate_synthetic.command",
         "ClimateComparison",

@@ -3,8 +3,9 @@
     python tests/kills.py [--kills 500] [--launchers mpi gloo slurm] [--tally FILE]
 
 Each run is killed again and again (one rank, the launcher, or all), and started again with --resume; in one of ten
-starts two jobs race for its folder. At its end every variable must have the bits of a run without kills, and each epoch
-one line of metrics. A line of JSON for each run is added to the tally, which several calls of the command share.
+starts two jobs race for its folder, and in half of them checkpoints are in two parts. At its end every variable must
+have the bits of a run without kills, and each epoch one line of metrics. A line of JSON for each run is added to the
+tally, which several calls of the command share.
 """
 
 import argparse
@@ -45,9 +46,10 @@ class Lost(Exception):
 class Job:
     """A training under a launcher, in a process group of its own, with its output in a file."""
 
-    def __init__(self, launcher: str, data: Path, run: Path, env: dict[str, str]):
+    def __init__(self, launcher: str, data: Path, run: Path, env: dict[str, str], parts: int = 1):
         self.run, self.log = run, run.with_suffix(f".{time.time_ns()}.log")
         words = [*LAUNCHERS[launcher], sys.executable, *TRAINER, "--data", data, "--run", run, "--resume"]
+        words += ["--checkpoint-parts", parts]
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
                 list(map(str, words)), cwd=REPOSITORY, env=env, start_new_session=True, stdin=subprocess.DEVNULL,
@@ -106,8 +108,11 @@ def wait(job: Job, chosen: random.Random) -> None:
 
 def variables(run: Path) -> dict[str, bytes]:
     """The bytes of each variable in the newest checkpoint, by name."""
-    with h5py.File(max((run / "checkpoints").glob("step-*.h5"))) as file:
-        return {stored.attrs["name"]: stored[()].tobytes() for stored in file["variables"].values()}
+    last, found = max((run / "checkpoints").glob("step-*.h5")), {}
+    for path in (last, *last.parent.glob(f"part-{last.stem.removeprefix('step-')}-*.h5")):
+        with h5py.File(path) as file:
+            found |= {stored.attrs["name"]: stored[()].tobytes() for stored in file["variables"].values()}
+    return found
 
 
 def lines(run: Path) -> list[dict]:
@@ -136,7 +141,7 @@ def campaign(launcher: str, data: Path, run: Path, env: dict[str, str], chosen: 
     """Kill and start again one run until it has ended; counts kills and races in `result`."""
     for _ in range(MOST_KILLS + 4):
         race = chosen.random() < 0.1
-        jobs = [Job(launcher, data, run, env) for _ in range(1 + race)]
+        jobs = [Job(launcher, data, run, env, chosen.choice([1, 2])) for _ in range(1 + race)]
         result["races"] += race
         if result["kills"] < MOST_KILLS:
             wait(jobs[0], chosen)

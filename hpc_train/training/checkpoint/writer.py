@@ -23,7 +23,7 @@ _PATIENCE, _HURRY, _SEEN = 600.0, 20.0, 10.0
 
 
 class Writer:
-    """Writes the checkpoints of a rank, or its parts of them, one at a time.
+    """Writes the checkpoints of a rank, or its parts of them, one at a time; it keeps the memory of the copy.
 
     Args:
         folder: of the checkpoints.
@@ -44,6 +44,7 @@ class Writer:
         self.folder, self.part, self.keep, self.check, self.note = folder, part, keep, check, note
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
+        self._state: State | None = None
         self._patience = _PATIENCE
 
     def save(self, model, progress: Progress) -> None:
@@ -55,7 +56,8 @@ class Writer:
         if self.part.number is None:
             return
         self.wait()
-        work = copy(model, progress, self.part), self.note(progress.step)
+        self._state = copy(model, progress, self.part, self._state)
+        work = self._state, self.note(progress.step)
         self._thread = threading.Thread(target=self._write, args=work, name="hpc-train-checkpoint", daemon=True)
         self._thread.start()
 
