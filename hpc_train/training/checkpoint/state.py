@@ -118,8 +118,9 @@ def _bytes(variable) -> int:
 def _copy(variable, room: np.ndarray | None) -> np.ndarray:
     import tensorflow as tf
 
-    # Of a tensor in host memory this is the memory of TensorFlow itself.
-    value = np.asarray(tf.convert_to_tensor(variable))
+    tensor = tf.convert_to_tensor(variable)
+    # Of a tensor in host memory this is the memory of TensorFlow itself; NumPy refuses single values in bfloat16.
+    value = np.asarray(tensor if tensor.shape.rank else tensor.numpy())
     if room is None:
         return np.array(value, order="C")
     np.copyto(room, value)
