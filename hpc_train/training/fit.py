@@ -212,6 +212,7 @@ def _callbacks(training: _Training) -> list:
     from hpc_train import parallel
     from hpc_train.optim.ema import EvaluateAverages
     from hpc_train.parallel.sync import SlowRanks
+    from hpc_train.tracking.tensorboard import TensorBoard
     from hpc_train.training import checkpoint
     from hpc_train.training.callbacks import Best, Checkpoints, DataUnchanged, Position, Report
     from hpc_train.training.input_wait import InputWait
@@ -234,8 +235,19 @@ def _callbacks(training: _Training) -> list:
     if world.is_root:
         slow = _find(callbacks, SlowRanks)
         report = Report(run, world, progress, assembly, options.epochs, task.shown, training.work, wait, slow)
-        callbacks += [report, _tensorboard(options, run)]
+        callbacks += [report, TensorBoard(run.tensorboard, options.histograms, _profiled(training))]
     return [*callbacks, Checkpoints(writer, world, progress, options.checkpoint_every, training.requests, averages)]
+
+
+def _profiled(training: _Training) -> tuple[int, int] | None:
+    """The steps to profile; rank 0 says so where there will be none."""
+    plan, progress, options = training.assembly.plan, training.progress, training.options
+    steps = plan.steps(progress.position) + (options.epochs - progress.epoch - 1) * plan.steps()
+    if options.profile and options.profile[0] > steps:
+        first, last = options.profile
+        say(f"--profile {first} {last}: nothing is profiled, as this start makes {steps} steps; they count from 1")
+        return None
+    return options.profile
 
 
 def _watched(training: _Training) -> "list[Unchanged]":
@@ -365,17 +377,6 @@ def _end_epoch(model, progress, callbacks, evaluate) -> None:
     progress.metrics = []
     fit.on_epoch_end(progress.epoch, {})
     fit.on_train_end()
-
-
-def _tensorboard(options: Options, run):
-    import keras
-
-    return keras.callbacks.TensorBoard(
-        run.tensorboard,
-        histogram_freq=1 if options.histograms else 0,
-        write_graph=True,
-        profile_batch=options.profile or 0,
-    )
 
 
 def _find(callbacks: list, kind: type):

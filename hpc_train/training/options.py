@@ -98,7 +98,7 @@ class RunOptions:
     histograms: bool = True
     """Write weight histograms for TensorBoard after every epoch."""
     profile: tuple[int, int] | None = None
-    """First and last step to profile for TensorBoard, on rank 0: --profile 20 30."""
+    """First and last step to profile for TensorBoard, on rank 0, counted from this start: --profile 20 30."""
     hang_after: float | None = None
     """Seconds without a movement on any rank after which a step is a hang; by default 20 times the median step, and at
     least 60. Compiling, checkpoints and the end of an epoch may take longer: see docs/hangs.md."""

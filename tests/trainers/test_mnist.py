@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from launch import environment, launch
 from plain_keras import evaluate
+from profiles import steps_marked
 
 from hpc_train.data.catalogue import Catalogue
 from hpc_train.data.reading.reader import Reader
@@ -53,17 +54,21 @@ def test_the_folder_holds_what_the_readme_says(run):
     assert {"tensorflow-cpu", "tensorflow"} & set(record["versions"])
 
 
-def test_tensorboard_has_scalars_graph_histograms_and_the_profile(run):
-    pytest.importorskip("tensorboard")
+def test_tensorboard_has_scalars_histograms_and_the_networks_graph(run):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(run / "tensorboard" / "train"), size_guidance={"tensors": 0}).Reload()
     tags = events.Tags()
     assert {"epoch_loss", "epoch_accuracy", "epoch_learning_rate"} <= set(tags["tensors"])
     assert any("kernel" in tag for tag in tags["tensors"])
-    assert tags["graph"] or "keras" in tags["tensors"]
     assert len(events.Tensors("epoch_loss")) == 6
-    assert list((run / "tensorboard").rglob("*.xplane.pb"))
+    # GRAPHS opens with the run's own graph, and fails where there are only graphs with a tag.
+    assert any("conv2d" in node.name for node in events.Graph().node)
+
+
+def test_the_profile_marks_its_steps(run):
+    (file,) = (run / "tensorboard").rglob("*.xplane.pb")
+    assert steps_marked(file) == [20, 21, 22, 23, 24]
 
 
 def test_the_model_loads_in_plain_keras_and_gives_the_accuracy_that_was_reported(run, digits, tmp_path):

@@ -1,0 +1,1 @@
+"""What other programs show of a run: TensorBoard's files."""
