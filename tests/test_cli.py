@@ -129,6 +129,15 @@ def test_confusion_matrix_has_true_classes_in_rows():
     assert lines[5].split() == ["three", "0", "0", "0", "0", "-"]
 
 
+def test_a_matrix_wider_than_a_screen_is_a_line_for_each_class():
+    true = np.repeat(np.arange(46), 2)
+    lines = table(confusion_matrix(true, np.where(true == 3, [7, 3] * 46, true), 46), [f"kind{i}" for i in range(46)])
+    rows = [line.split() for line in lines.splitlines()[2:]]
+    assert rows[3] == ["kind3", "2", "0.500", "kind7", "(1)"]
+    assert rows[7] == ["kind7", "2", "1.000"]
+    assert max(map(len, lines.splitlines())) < 120
+
+
 def test_softmax_of_large_logits_does_not_overflow():
     np.testing.assert_allclose(softmax(np.array([[1000.0, 1000.0, 0.0]])), [[0.5, 0.5, 0.0]])
 

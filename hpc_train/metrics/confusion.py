@@ -4,6 +4,9 @@ import numpy as np
 
 from hpc_train.names import label
 
+# Of a matrix in text; more do not fit on a screen.
+_MOST_COLUMNS = 20
+
 
 def softmax(logits):
     """Probabilities (..., classes) from logits (..., classes)."""
@@ -61,14 +64,40 @@ def segmentation_table(matrix, names: list[str]) -> str:
     return _table(matrix, names, {"recall": recall(matrix), "precision": precision(matrix), "IoU": iou(matrix)})
 
 
+def mistakes(matrix, most: int) -> list[tuple[int, int, int]]:
+    """The `most` pairs of classes that are confused most often, each as (true class, predicted class, count)."""
+    wrong = np.where(np.eye(len(matrix), dtype=bool), 0, matrix)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:most]
+    pairs = zip(*np.unravel_index(order, matrix.shape), strict=True)
+    return [(int(true), int(found), int(matrix[true, found])) for true, found in pairs if wrong[true, found]]
+
+
 def _table(matrix, names: list[str], scores: dict) -> str:
     names = [label(name) for name in names]
+    if len(names) > _MOST_COLUMNS:
+        return _of_classes(matrix, names, scores)
     width = max(6, *(len(name) for name in names), len(str(matrix.max())), *map(len, scores)) + 1
     lines = ["confusion matrix: a row for each true class, a column for each predicted one"]
     lines.append(" " * width + "".join(title.rjust(width) for title in [*names, *scores]))
     for i, (name, row) in enumerate(zip(names, matrix, strict=True)):
         figures = ["-" if np.isnan(values[i]) else f"{values[i]:.3f}" for values in scores.values()]
         lines.append(name.rjust(width) + "".join(str(cell).rjust(width) for cell in [*row, *figures]))
+    return "\n".join(lines)
+
+
+def _of_classes(matrix, names: list[str], scores: dict) -> str:
+    """A line for each class in place of a matrix that no screen is wide enough for."""
+    width = max(map(len, names)) + 1
+    heads = ("samples", *scores)
+    lines = [
+        f"{len(names)} classes, with the class that each is most often taken for (`hpc-train report` has them all):"
+    ]
+    lines.append("class".rjust(width) + "".join(title.rjust(10) for title in heads) + "  taken for")
+    for i, name in enumerate(names):
+        figures = ["-" if np.isnan(values[i]) else f"{values[i]:.3f}" for values in scores.values()]
+        others = np.where(np.arange(len(names)) == i, 0, matrix[i])
+        taken = f"  {names[others.argmax()]} ({others.max()})" if others.any() else ""
+        lines.append(name.rjust(width) + "".join(f"{cell!s:>10}" for cell in [matrix[i].sum(), *figures]) + taken)
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""`hpc-train report`: a run's training curves and confusion matrix, or the page of scaling studies or of a scan."""
+"""`hpc-train report`: the page of runs, of scaling studies or of a scan."""
 
 import os
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ _RUN, _STUDY, _SCAN = "a run", "a study", "a scan"
 class ReportRuns:
     """Draw what runs recorded, what scaling studies measured, several in the same charts, or what a scan found.
 
-    For runs: curves.png, with loss, scores, learning rate, throughput and input wait by epoch, and confusion.png of the
-    predictions that `hpc-train predict` wrote into the run folder. For studies (`hpc-train bench scaling`):
-    report.html, one page that needs no other file, and its charts as PNG. For a scan (`hpc-train scan`), also while it
-    runs: such a page and PNGs of its trials and parameters.
+    Always report.html, one page that needs no other file, and its charts as PNG. For runs: loss, scores, learning rate,
+    throughput and input wait by epoch, and the confusion matrix of the predictions that `hpc-train predict` wrote into
+    the run folder. For studies (`hpc-train bench scaling`): speeds, efficiencies and predictions. For a scan
+    (`hpc-train scan`), also while it runs: its trials and parameters.
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
@@ -75,17 +75,18 @@ def _write_scan(options: ReportRuns) -> list[Path]:
 
 
 def _draw_runs(options: ReportRuns) -> None:
-    from hpc_train.report import run_time
-    from hpc_train.report.confusion import draw_confusion, load_confusion
-    from hpc_train.report.curves import draw_curves
+    from hpc_train.report.runs import run_time
+    from hpc_train.report.runs.confusion import draw_confusion, load_confusion
+    from hpc_train.report.runs.curves import draw_curves
+    from hpc_train.report.runs.run_report import write
     from hpc_train.training.run_folder import Run
 
     runs = [Run.open(path) for path in options.runs]
     output = _folder(options)
     curves = dict(zip(_names(options.runs), [_metrics(one) for one in runs], strict=True))
     confusions = {name: load_confusion(one.path) for name, one in zip(curves, runs, strict=True)}
-    written = [output / "curves.png"]
-    draw_curves(written[0], curves)
+    written = [write(output, dict(zip(curves, runs, strict=True)), curves, confusions), output / "curves.png"]
+    draw_curves(written[-1], curves)
     for name, found in confusions.items():
         if found:
             written.append(output / ("confusion.png" if len(runs) == 1 else f"confusion-{name.replace('/', '-')}.png"))
@@ -94,7 +95,7 @@ def _draw_runs(options: ReportRuns) -> None:
         lines = [*run_time.lines(one.record()["starts"]), _unfound(one, confusions[name])]
         for line in filter(None, lines):
             say(f"{name}: {line}" if len(runs) > 1 else line)
-    if len(written) == 1:
+    if not any(confusions.values()):
         say(f"no confusion matrix: first predict classes with `hpc-train predict {options.runs[0]} --data DIR`")
     say("wrote " + ", ".join(map(str, written)))
 

@@ -32,12 +32,16 @@ svg text{fill:var(--ink)}
 table{border-collapse:separate;border-spacing:0;font-size:.875rem;font-variant-numeric:tabular-nums}
 caption{text-align:left;padding:.5rem .7rem;color:var(--soft);font-size:.875rem}
 caption span{position:sticky;left:.7rem;display:inline-block;max-width:calc(100vw - 4rem)}
-th,td{padding:.35rem .6rem;vertical-align:top;text-align:right;white-space:nowrap;border-top:1px solid var(--grid)}
+th,td{padding:.35rem .5rem;vertical-align:top;text-align:right;white-space:nowrap;border-top:1px solid var(--grid)}
 thead th{background:var(--panel);vertical-align:bottom}
 th:first-child,.word{text-align:left}
 tbody th{font-weight:600;background:var(--paper)}
 th:first-child{position:sticky;left:0}
 @media(max-width:600px){tbody th{white-space:normal;min-width:6.5rem;max-width:9rem}}
+.table thead th{white-space:normal;max-width:7.5rem}
+.matrix thead th:not(:first-child){writing-mode:vertical-rl;text-align:left;padding:.5rem .2rem}
+.matrix td{background:color-mix(in srgb,var(--link) calc(var(--share)*45%),var(--paper));padding:.2rem .4rem}
+.matrix td.right{outline:1px solid var(--soft);outline-offset:-2px}
 td.word{white-space:normal;min-width:14rem;overflow-wrap:anywhere}
 pre{overflow-x:auto;background:var(--panel);padding:.7rem;border-radius:6px;font-size:.8125rem;line-height:1.45}
 details{margin:.6rem 0}
@@ -102,10 +106,29 @@ def table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]], wor
     head = "".join(f'<th scope="col"{kind}>{escape(name)}</th>' for kind, name in zip(kinds, heads, strict=True))
     groups = [list(group) for _, group in groupby(rows, key=lambda row: row[0])]
     body = "".join(_row(row, words, len(group) * (place == 0)) for group in groups for place, row in enumerate(group))
-    return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{escape(caption)}"><table><caption><span>'
-        f"{escape(caption)}</span></caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
+    return _box("table", caption, head, body)
+
+
+def matrix(caption: str, corner: str, names: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
+    """A square table of counts, darker for larger shares of a row, in a box that scrolls sideways on a narrow screen.
+
+    Args:
+        caption: above the table.
+        corner: what rows and columns are.
+        names: of rows and columns.
+        counts: of the cells; zeros are left empty.
+    """
+    heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
+    rows = []
+    for place, (name, row) in enumerate(zip(names, counts, strict=True)):
+        whole = max(1, sum(row))
+        cells = (
+            f'<td{" class=right" * (column == place)} style="--share:{count / whole:.2f}">'
+            f"{f'{count:,}' if count else ''}</td>"
+            for column, count in enumerate(row)
+        )
+        rows.append(f'<tr><th scope="row">{escape(name)}</th>{"".join(cells)}</tr>')
+    return _box("matrix", caption, f'<th scope="col">{escape(corner)}</th>{heads}', "".join(rows))
 
 
 def code(text: str) -> str:
@@ -116,6 +139,13 @@ def code(text: str) -> str:
 def folded(title: str, text: str) -> str:
     """Preformatted text that opens at a click on its title."""
     return f"<details><summary>{escape(title)}</summary><pre>{escape(text)}</pre></details>"
+
+
+def _box(kind: str, caption: str, head: str, body: str) -> str:
+    return (
+        f'<div class="wide" tabindex="0" role="region" aria-label="{escape(caption)}"><table class="{kind}"><caption>'
+        f"<span>{escape(caption)}</span></caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
 
 
 def _row(cells: Sequence[str], words: Sequence[int], named: int) -> str:

@@ -42,13 +42,18 @@ def write(paths: dict[str, Path], output: Path) -> list[Path]:
         raise UserError(f"no measurement of {', '.join(paths)} has the way fit; measure it with --ways fit")
     ahead = [one for study in studies for one in forecasts(study)]
     report = output / "report.html"
-    _write_text(report, page.page(f"Scaling: {', '.join(paths)}", _parts(studies, series, ahead)))
+    title = f"Scaling of {_networks(series)}: {', '.join(paths)}"
+    _write_text(report, page.page(title, _parts(title, studies, series, ahead)))
     return [report, *write_pictures(series, ahead, output)]
 
 
-def _parts(studies: Sequence[Study], series: Sequence[Series], ahead: Sequence[Forecast]) -> list[str]:
-    names = ", ".join(study.name for study in studies)
-    header = [f"<h1>Scaling of {page.escape(names)}</h1>"]
+def _networks(series: Sequence[Series]) -> str:
+    """What was measured, for the title."""
+    return ", ".join(dict.fromkeys(f"{one.conditions['trainer']} {one.conditions['model']}" for one in series))
+
+
+def _parts(title: str, studies: Sequence[Study], series: Sequence[Series], ahead: Sequence[Forecast]) -> list[str]:
+    header = [f"<h1>{page.escape(title)}</h1>"]
     header += [page.paragraph(f"Written {time.strftime('%Y-%m-%d %H:%M')} by hpc-train.", soft=True)]
     header += [page.listed([_found(one) for one in series if one.framework == OURS])]
     notes = [line for study in studies for line in study.left_out]

@@ -14,22 +14,23 @@ NONE = "-"
 
 def speed(series: Sequence[Series], caption: str) -> str:
     """Samples/s and efficiencies, a row for each size."""
-    heads = ("curve", "ranks", "nodes", "threads", "batch per rank", "jobs", "samples/s")
-    heads += ("efficiency", "against ranks alone", "ceiling", "communication", "input wait")
+    # What a narrow screen hides comes last.
+    heads = ("curve", "ranks", "samples/s", "efficiency", "against ranks alone", "ceiling", "communication")
+    heads += ("input wait", "nodes", "threads", "batch per rank", "jobs")
     rows = [
         (
             one.label,
             f"{row['ranks']:,}{'*' * row['shared']}",
-            f"{row['nodes']:,}",
-            ", ".join(map(str, row["threads"])),
-            str(row["batch_size"]),
-            str(row["jobs"]),
             _speed(row),
             estimated(row["efficiency"]["fit"]),
             estimated(row["alone"]) + "!" * bool(row["doubt"]),
             estimated(row["ceiling"]),
             estimated(row["communication"]),
             estimated(row["input_wait"]),
+            f"{row['nodes']:,}",
+            ", ".join(map(str, row["threads"])),
+            str(row["batch_size"]),
+            str(row["jobs"]),
         )
         for one in series
         for row in one.rows

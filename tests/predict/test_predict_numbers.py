@@ -328,7 +328,7 @@ def test_predictions_that_are_not_finite_are_said(tmp_path, capsys):
 
 
 def test_report_leaves_predictions_of_numbers_alone(houses):
-    from hpc_train.report.confusion import load_confusion
+    from hpc_train.report.runs.confusion import load_confusion
 
     houses.predict(output=houses.path / "predictions.h5")
     assert load_confusion(houses.path) is None

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from hpc_train.errors import UserError
-from hpc_train.report import command, confusion, curves
+from hpc_train.report import command
+from hpc_train.report.runs import confusion, curves
 
 pytest.importorskip("matplotlib")
 
@@ -51,7 +52,7 @@ def test_a_run_gets_its_curves_beside_its_metrics(make, capsys):
     command.run(command.ReportRuns((run,)))
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
     said = capsys.readouterr().out
-    assert f"wrote {run / 'curves.png'}" in said
+    assert f"wrote {run / 'report.html'}, {run / 'curves.png'}" in said
     assert "`hpc-train predict" in said
 
 
@@ -105,6 +106,17 @@ def test_the_matrix_of_samples_shows_counts_and_shares_of_the_true_class(make, f
     assert texts(matrix) == ["75.0 %\n3", "25.0 %\n1", "0 %\n0", "100 %\n1"]
     # Recall 3/4 and 1/1, precision 3/3 and 1/2.
     assert texts(scores) == ["0.75", "1.00", "1.00", "0.50"]
+
+
+def test_of_many_classes_some_are_named_along_the_axes(make, figures):
+    run = make("run", [line(1)])
+    with h5py.File(run / "predictions.h5", "w") as file:
+        file["targets"] = file["predicted"] = np.arange(150)
+        file.attrs["class_names"] = [f"kind {number}" for number in range(150)]
+    command.run(command.ReportRuns((run,)))
+    for axes in figures["confusion.png"].axes[:2]:
+        names = [text.get_text() for text in axes.get_yticklabels()]
+        assert names == [f"kind {number}" for number in range(0, 150, 3)]
 
 
 def test_the_matrix_of_label_maps_comes_from_what_predict_left(make, figures):

@@ -87,6 +87,11 @@ def test_the_table_has_means_with_standard_errors_over_the_jobs(page):
     assert rows["pytorch-ddp", "2"]["samples/s"] == "100.0 ± 0.0"
 
 
+def test_what_a_narrow_screen_hides_are_the_conditions(page):
+    heads = list(page.table("Weak scaling")[0])
+    assert heads.index("input wait") < min(map(heads.index, ("nodes", "threads", "batch per rank", "jobs")))
+
+
 def test_strong_scaling_stands_apart(page):
     ranks = [(row["curve"], row["ranks"], row["batch per rank"]) for row in page.table("Strong scaling")]
     assert ranks == [("hpc-train", "1", "10"), ("hpc-train", "2", "5")]
@@ -104,8 +109,8 @@ def test_the_page_says_what_is_missing_what_is_damaged_and_what_says_nothing(pag
     assert "share cores or GPUs" in page.text
 
 
-def test_names_cannot_break_the_page(page):
-    assert "<h1>Scaling of full &amp; whole</h1>" in page.text
+def test_the_title_says_what_was_measured_and_names_cannot_break_it(page):
+    assert "<h1>Scaling of mnist deep: full &amp; whole</h1>" in page.text
 
 
 def test_hardware_conditions_and_exact_commands_are_shown(page):

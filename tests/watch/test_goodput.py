@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from launch import environment
 
-from hpc_train.report import run_time
+from hpc_train.report.runs import run_time
 from hpc_train.watch import goodput, record
 from hpc_train.watch.record import Record
 

@@ -14,6 +14,8 @@ from hpc_train.plotting import COLOURS, clean, new_figure, save
 
 # With more classes, the cells have no room for figures.
 _MOST_WITH_FIGURES = 12
+# More names than these along an axis cannot be read.
+_MOST_NAMES = 60
 # Of predictions.json.
 _OF_MAPS = {"confusion_matrix": list[list[int]], "class_names": list[str], "samples": int, "data": str, "split": str}
 _TITLE = 60
@@ -86,8 +88,9 @@ def _draw_matrix(figure, axes, confusion: Confusion) -> None:
             text = f"{_share(share, count)}\n{_short(count)}"
             axes.text(column, row, text, ha="center", va="center", fontsize=8, color="k" if share > 0.5 else "w")
     turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if max(map(len, names)) > 6 else {}
-    axes.set_xticks(range(len(names)), names, fontsize=8, **turned)
-    axes.set_yticks(range(len(names)), names, fontsize=8)
+    shown = range(0, len(names), -(-len(names) // _MOST_NAMES))
+    axes.set_xticks(shown, [names[place] for place in shown], fontsize=8, **turned)
+    axes.set_yticks(shown, [names[place] for place in shown], fontsize=8)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     axes.set_title("Share of each true class, and number", fontsize=10, loc="left")
@@ -106,7 +109,8 @@ def _draw_scores(axes, confusion: Confusion) -> None:
             if len(places) <= _MOST_WITH_FIGURES:
                 text = "none" if np.isnan(value) else f"{value:.2f}"
                 axes.text(np.nan_to_num(value) + 0.01, y, text, va="center", fontsize=7)
-    axes.set_yticks(places, [label(name) for name in confusion.class_names], fontsize=8)
+    shown = places[:: -(-len(places) // _MOST_NAMES)]
+    axes.set_yticks(shown, [label(confusion.class_names[place]) for place in shown], fontsize=8)
     axes.set_ylim(len(places) - 0.4, -0.6)
     axes.set_xlim(0, 1.12)
     axes.set_xticks(np.linspace(0, 1, 6))

@@ -50,7 +50,7 @@ def draw_curves(path: Path, runs: dict[str, list[dict]]) -> None:
     figure = new_figure(4.2 * columns, 3.1 * rows + (0.3 if several else 0.2))
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, panel in zip(grid, panels, strict=False):
-        _draw_panel(axes, panel, runs)
+        draw_panel(axes, panel, runs)
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
     if several:
@@ -95,14 +95,15 @@ def _others(present, phases: dict[str, str], drawn: set[str]) -> list[Panel]:
     return [panel for panel in panels if not (of_maps.match(panel.title) or drawn & set(panel.keys))]
 
 
-def _draw_panel(axes, panel: Panel, runs: dict[str, list[dict]]) -> None:
+def draw_panel(axes, panel: Panel, runs: dict[str, list[dict]]) -> None:
+    """Draw a panel: the curves of its keys, or of its only key for several runs."""
     for number, lines in enumerate(runs.values()):
         for place, key in enumerate(panel.keys):
             points = [(line["epoch"], line[key]) for line in lines if _drawable(line.get(key), panel.scale)]
-            style = _style(number, len(runs)) if len(runs) > 1 else {"color": COLOURS[place % len(COLOURS)]}
+            looks = style(number, len(runs)) if len(runs) > 1 else {"color": COLOURS[place % len(COLOURS)]}
             marker = "o" if len(points) < 12 else None
             name = label(panel.keys[key]) if number == 0 else None
-            axes.plot(*zip(*points, strict=True) if points else ((), ()), marker=marker, ms=3, label=name, **style)
+            axes.plot(*zip(*points, strict=True) if points else ((), ()), marker=marker, ms=3, label=name, **looks)
     axes.set_title(label(panel.title, _TITLE), fontsize=10, loc="left")
     axes.set_xlabel("epoch", fontsize=9)
     axes.tick_params(labelsize=8)
@@ -128,7 +129,7 @@ def _scale(axes, panel: Panel) -> None:
 def _name_runs(figure, runs: dict[str, list[dict]]) -> None:
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], label=label(name, _TITLE), **_style(i, len(runs))) for i, name in enumerate(runs)]
+    handles = [Line2D([], [], label=label(name, _TITLE), **style(i, len(runs))) for i, name in enumerate(runs)]
     widest = min(_TITLE, max(map(len, runs)))
     figure.legend(
         handles=handles,
@@ -139,8 +140,8 @@ def _name_runs(figure, runs: dict[str, list[dict]]) -> None:
     )
 
 
-def _style(number: int, runs: int) -> dict:
-    """Colours first; with more runs than colours, the same colours with other lines."""
+def style(number: int, runs: int) -> dict:
+    """The look of the curve of a run; colours first: with more runs than colours, the same colours with other lines."""
     dashes = ("-", "--", ":", "-.")[number // len(COLOURS) % 4] if runs > len(COLOURS) else "-"
     return {"color": COLOURS[number % len(COLOURS)], "linestyle": dashes}
 
