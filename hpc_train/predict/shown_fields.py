@@ -9,20 +9,20 @@ from hpc_train.errors import UserError
 
 # Units of the variables of CAM5, and common names of winds.
 _UNITS = {
-    "TMQ": "kg m$^{-2}$",
-    "QREFHT": "kg kg$^{-1}$",
+    "TMQ": "kg m⁻²",
+    "QREFHT": "kg kg⁻¹",
     "PS": "Pa",
     "PSL": "Pa",
     "T200": "K",
     "T500": "K",
-    "PRECT": "m s$^{-1}$",
+    "PRECT": "m s⁻¹",
     "TS": "K",
     "TREFHT": "K",
     "Z1000": "m",
     "Z200": "m",
     "ZBOT": "m",
 }
-_WIND = "m s$^{-1}$"
+_WIND = "m s⁻¹"
 _COMPONENT = re.compile(r"([uUvV])(BOT|wind|[@_-]?\d+m?)?")
 
 

@@ -292,12 +292,12 @@ def test_pictures_fill_what_was_predicted_and_outline_what_is_true(tmp_path, mon
     grid = global_grid(19, 36)
     predicted, truth = np.zeros((19, 36), int), np.zeros((19, 36), int)
     predicted[12, 30], truth[12, 27], truth[0, 0] = 1, 1, -1
-    panel = maps.Panel("Wind speed", "m s$^{-1}$", np.random.default_rng(0).random((19, 36)))
+    panel = maps.Panel("Wind speed", "m s⁻¹", np.random.default_rng(0).random((19, 36)))
     maps.draw(tmp_path / "a.png", "storm", [panel], grid, NAMES, predicted, truth, (-100.0, -20.0, 0.0, 50.0))
     axes, bar = kept[0].axes
     assert axes.get_xlim() == (-105.0, -15.0)
     assert axes.get_ylim() == (-5.0, 55.0)
-    assert bar.get_ylabel() == "Wind speed (m s$^{-1}$)"
+    assert bar.get_ylabel() == "Wind speed (m s⁻¹)"
     # Row 12 is 30 degrees north, column 27 is 90 degrees west and column 30 is 60 degrees west.
     (outline,) = [item for item in axes.collections if isinstance(item, LineCollection)]
     corners = np.unique(np.concatenate(outline.get_segments()), axis=0)
