@@ -1,4 +1,4 @@
-"""TensorBoard's files of a run: scalars, weight histograms, the network's graph, and a profile of some steps."""
+"""TensorBoard's files of a run: scalars, histograms, the network's graph, a profile of some steps, predictions."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from hpc_train.console import say
+from hpc_train.tracking.pictures import Pictures
 
 
 class TensorBoard(keras.callbacks.TensorBoard):
@@ -19,10 +20,18 @@ class TensorBoard(keras.callbacks.TensorBoard):
         folder: to write to.
         histograms: whether to write the weights' histograms after every epoch.
         profile: the first and the last step to profile, counted from 1 at this start; None for no profile.
+        pictures: what draws predictions after every epoch; None for no pictures.
     """
 
-    def __init__(self, folder: Path, histograms: bool = False, profile: tuple[int, int] | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        histograms: bool = False,
+        profile: tuple[int, int] | None = None,
+        pictures: Pictures | None = None,
+    ):
         super().__init__(folder, histogram_freq=int(histograms), write_graph=False)
+        self._pictures = pictures
         self._profile = _Profile(folder / "train", *profile) if profile else None
         self._drawn = False
 
@@ -31,8 +40,13 @@ class TensorBoard(keras.callbacks.TensorBoard):
         # Of a subclassed model the inputs are not known.
         if not self._drawn and getattr(model, "inputs", None):
             self._drawn = True
+            try:
+                graph = _forward(model)
+            except Exception as error:  # whatever a layer raises: a training is worth more than its picture
+                say(f"no graph for TensorBoard: {type(error).__name__}: {error}")
+                return
             with self._train_writer.as_default():
-                tf.summary.graph(_forward(model))
+                tf.summary.graph(graph)
 
     def on_train_batch_begin(self, batch, logs=None):
         super().on_train_batch_begin(batch, logs)
@@ -44,6 +58,13 @@ class TensorBoard(keras.callbacks.TensorBoard):
         if self._profile:
             self._profile.end_step()
 
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, logs)
+        picture = self._pictures.draw(self.model) if self._pictures else None
+        if picture is not None:
+            with self._val_writer.as_default():
+                tf.summary.image("predictions", picture[None], step=epoch)
+
     def on_train_end(self, logs=None):
         if self._profile:
             self._profile.stop()
@@ -52,7 +73,8 @@ class TensorBoard(keras.callbacks.TensorBoard):
 
 def _forward(model) -> tf.Graph:
     """The graph of a prediction: that of a training step is in functions, which GRAPHS shows as boxes of one name."""
-    given = tf.nest.pack_sequence_as(model.input, [tf.TensorSpec(one.shape, one.dtype) for one in model.inputs])
+    inputs = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+    given = tf.nest.map_structure(lambda one: tf.TensorSpec(one.shape, one.dtype), inputs)
     return tf.function(lambda inputs: model(inputs, training=False)).get_concrete_function(given).graph
 
 

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from hpc_train.console import say
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from hpc_train.flops.work import Work
     from hpc_train.optim.ema import Averages
     from hpc_train.parallel.world import World
+    from hpc_train.tracking.pictures import Pictures
     from hpc_train.training.assembly import Assembly
     from hpc_train.training.checkpoint import Progress
     from hpc_train.training.run_folder import Run
@@ -235,8 +237,22 @@ def _callbacks(training: _Training) -> list:
     if world.is_root:
         slow = _find(callbacks, SlowRanks)
         report = Report(run, world, progress, assembly, options.epochs, task.shown, training.work, wait, slow)
-        callbacks += [report, TensorBoard(run.tensorboard, options.histograms, _profiled(training))]
+        callbacks += [
+            report,
+            TensorBoard(run.tensorboard, options.histograms, _profiled(training), _pictures(training)),
+        ]
     return [*callbacks, Checkpoints(writer, world, progress, options.checkpoint_every, training.requests, averages)]
+
+
+def _pictures(training: _Training) -> "Pictures | None":
+    """What draws the predictions of held-out samples; the first ones of this rank, which are always the same."""
+    from hpc_train.tracking.pictures import Pictures
+
+    feed, plan = training.assembly.feed, training.assembly.validation
+    if not training.options.pictures:
+        return None
+    held_out = partial(feed.validation, plan)
+    return Pictures(training.options.pictures, held_out, training.averages.in_place, feed.held_out.class_names)
 
 
 def _profiled(training: _Training) -> tuple[int, int] | None:

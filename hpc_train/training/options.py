@@ -97,6 +97,9 @@ class RunOptions:
     """TensorFlow's threads in each rank; by default the ranks of a node share its cores."""
     histograms: bool = True
     """Write weight histograms for TensorBoard after every epoch."""
+    pictures: int = 0
+    """Held-out samples whose predictions TensorBoard shows after every epoch, such as 6. All ranks wait while rank 0
+    draws them."""
     profile: tuple[int, int] | None = None
     """First and last step to profile for TensorBoard, on rank 0, counted from this start: --profile 20 30."""
     hang_after: float | None = None
@@ -195,7 +198,7 @@ def check(options: Options) -> None:
         raise UserError(f"--hang-after is {options.hang_after}; it must be at least 1, in seconds")
     if options.profile and not 1 <= options.profile[0] <= options.profile[1]:
         raise UserError(f"--profile {' '.join(map(str, options.profile))}: give the first and the last step, from 1")
-    for option in ("warmup_epochs", "checkpoint_every", "keep_every", "checkpoint_parts", "check_every"):
+    for option in ("warmup_epochs", "checkpoint_every", "keep_every", "checkpoint_parts", "check_every", "pictures"):
         if not 0 <= getattr(options, option) < math.inf:
             raise UserError(f"--{option.replace('_', '-')} is {getattr(options, option)}; it must be 0 or more")
 

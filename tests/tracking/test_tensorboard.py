@@ -46,6 +46,26 @@ def test_the_graph_is_that_of_the_network_alone(tmp_path, fit):
     assert not any("gradient" in name for name in names)
 
 
+def test_a_stack_of_layers_has_a_graph_too(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, name="sum")])
+    model.compile("sgd", "mse")
+    model.fit(np.ones((4, 3)), np.ones((4, 1)), verbose=0, callbacks=[TensorBoard(tmp_path)])
+    assert any("/sum" in node.name for node in graph(tmp_path).node)
+
+
+def test_a_network_that_cannot_be_drawn_is_trained_and_a_line_says_so(tmp_path, capsys):
+    class Untraceable(keras.layers.Layer):
+        def call(self, inputs, training=None):
+            if training is False:
+                raise TypeError("only for training")
+            return inputs
+
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1), Untraceable()])
+    model.compile("sgd", "mse")
+    model.fit(np.ones((4, 3)), np.ones((4, 1)), verbose=0, callbacks=[TensorBoard(tmp_path)])
+    assert "no graph for TensorBoard: TypeError: " in capsys.readouterr().out
+
+
 def test_a_model_without_known_inputs_has_no_graph_and_is_trained(tmp_path, fit):
     fit(Subclassed(), TensorBoard(tmp_path))
     with pytest.raises(ValueError, match="no graph"):

@@ -21,7 +21,7 @@ def run(digits, tmp_path_factory):
     """A run of 2 ranks, 6 epochs, with its output."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     options = ("--model", "batchnorm", "--epochs", "6", "--batch-size", "16", "--base-batch", "16", "--lr", "0.02")
-    options += ("--profile", "20", "24")
+    options += ("--profile", "20", "24", "--pictures", "4")
     ended = launch(2, "-m", "hpc_train.mnist", "--data", str(digits), "--run", str(folder), *options)
     assert ended.status == 0, ended.output
     folder.joinpath("output").write_text(ended.output)
@@ -64,6 +64,13 @@ def test_tensorboard_has_scalars_histograms_and_the_networks_graph(run):
     assert len(events.Tensors("epoch_loss")) == 6
     # GRAPHS opens with the run's own graph, and fails where there are only graphs with a tag.
     assert any("conv2d" in node.name for node in events.Graph().node)
+
+
+def test_tensorboard_has_a_picture_of_predictions_for_each_epoch(run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run / "tensorboard" / "validation"), size_guidance={"tensors": 0}).Reload()
+    assert [event.step for event in events.Tensors("predictions")] == [0, 1, 2, 3, 4, 5]
 
 
 def test_the_profile_marks_its_steps(run):

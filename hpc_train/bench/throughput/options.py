@@ -40,6 +40,7 @@ class NoDifference:
     checkpoints: tyro.conf.Suppress[Path | None] = None
     checkpoint_parts: tyro.conf.Suppress[int] = 0
     histograms: tyro.conf.Suppress[bool] = False
+    pictures: tyro.conf.Suppress[int] = 0
     profile: tyro.conf.Suppress[tuple[int, int] | None] = None
 
 
