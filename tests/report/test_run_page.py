@@ -107,3 +107,22 @@ def test_runs_are_laid_over_each_other_with_a_legend(make, tmp_path):
     assert "</svg>first</li>" in page.text
     assert [row["run"] for row in page.table("Starts")] == ["first", "other"]
     assert {"first: values of the epochs", "other: values of the epochs"} <= set(page.tables)
+
+
+def test_the_page_says_where_the_time_went_and_which_rank_was_slow(make):
+    times = {
+        "seconds": {"start-up": 10.0, "training": 80.0, "lost": 10.0},
+        "first": 0,
+        "step": 9,
+        "at": 1.0,
+        "ended": True,
+    }
+    slow = [{"epoch": 2, "rank": 1, "place": UGLY, "by": 0.3, "cost": 0.2}]
+    run = make("mine")
+    record = json.loads((run / "run.json").read_text())
+    record["starts"][0] |= {"times": times, "slow": slow}
+    (run / "run.json").write_text(json.dumps(record))
+    page = report(run)
+    title = "useful 80.0% of 1 min 40 s in 1 start (start-up 10.0%, lost 10.0%)"
+    assert [tuple(row) for row in page.tables[title]][-1] == ("lost", "10.0 s", "10.0%")
+    assert "rank 1 on a&lt;b&gt;&amp;c was the slowest in 1 epoch: 30% slower" in page.text

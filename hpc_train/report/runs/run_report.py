@@ -11,9 +11,11 @@ from hpc_train.metrics import confusion as scores
 from hpc_train.names import label, printable
 from hpc_train.plotting import new_figure, svg
 from hpc_train.report import page, styles
+from hpc_train.report.runs import run_time
 from hpc_train.report.runs.confusion import Confusion
 from hpc_train.report.runs.curves import draw_panel, panels_of, style
 from hpc_train.training.run_folder import Run
+from hpc_train.watch import goodput
 
 # Columns of a matrix on the page; of more classes it has the scores and the most frequent mistakes.
 _MOST_CLASSES = 120
@@ -47,6 +49,7 @@ def write(
         f"<header>{_header(title, titles, records, curves)}</header>",
         page.section("Curves", _curves(curves)),
         *(page.section(f"Predictions of {label(name, _LONGEST)}", _confusion(one)) for name, one in matrices.items()),
+        *([page.section("Where the time went", times)] if (times := _times(records)) else []),
         page.section("Options and starts", [_starts(records), *(_options(*one) for one in records.items())]),
     ]
     report = output / "report.html"
@@ -150,6 +153,16 @@ def _scores(found: Confusion, names: list[str]) -> str:
 
 def _score(value: float) -> str:
     return _NONE if math.isnan(value) else f"{value:.3f}"
+
+
+def _times(records: dict[str, dict]) -> list[str]:
+    """Where the time of the runs went, and which of their ranks were slow; nothing for runs of an earlier version."""
+    found = []
+    for name, starts in ((name, record["starts"]) for name, record in records.items()):
+        if rows := run_time.parts(starts):
+            caption = f"{label(name)}: " * (len(records) > 1) + goodput.in_short(starts)
+            found += [page.table(caption, ("part", "time", "share"), rows), page.listed(run_time.slow(starts))]
+    return found
 
 
 def _starts(records: dict[str, dict]) -> str:

@@ -13,17 +13,24 @@ def lines(starts: Sequence[dict]) -> list[str]:
     Args:
         starts: of run.json.
     """
+    rows = parts(starts)
+    if not rows:
+        return []
+    width = max(len(name) for name, *_ in rows)
+    shown = [f"  {name:{width}}  {value:>12}  {share:>6}" for name, value, share in rows]
+    return [goodput.in_short(starts), *shown, *slow(starts)]
+
+
+def parts(starts: Sequence[dict]) -> list[tuple[str, str, str]]:
+    """Each part of a run's time, the time itself, and its share, in words; the queue is none."""
     seconds = goodput.added(starts)
     seconds.pop(goodput.QUEUE, None)
     total = sum(seconds.values())
-    if not total:
-        return []
-    width = max(map(len, seconds))
-    parts = [f"  {name:{width}}  {span(value):>12}  {value / total:6.1%}" for name, value in seconds.items()]
-    return [goodput.in_short(starts), *parts, *_slow(starts)]
+    return [(name, span(value), f"{value / total:.1%}") for name, value in seconds.items()]
 
 
-def _slow(starts: Sequence[dict]) -> list[str]:
+def slow(starts: Sequence[dict]) -> list[str]:
+    """A line for each rank that was the slowest in some epoch."""
     by_rank: dict[tuple[int, str], list[dict]] = {}
     for one in (one for start in starts for one in start.get("slow", ())):
         by_rank.setdefault((one["rank"], one["place"]), []).append(one)
