@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 
 import h5py
 import numpy as np
@@ -16,8 +17,10 @@ from launch import REPOSITORY, environment
 from hpc_train.errors import UserError
 from hpc_train.files.whole import NotWritten
 from hpc_train.parallel.variables import everything, named
+from hpc_train.parallel.world import World
 from hpc_train.training import checkpoint
 from hpc_train.training.checkpoint import folder as folders
+from hpc_train.training.checkpoint import writer as writers
 from hpc_train.training.checkpoint.folder import Keep
 from hpc_train.training.checkpoint.state import Part, Progress, deal
 from hpc_train.training.checkpoint.writer import Writer
@@ -154,7 +157,6 @@ class Steps:
         monkeypatch.setattr(callbacks, "average_local_state", lambda model: None)
         monkeypatch.setattr(callbacks, "merge_states", lambda *_: [])
         from hpc_train.optim.ema import Averages
-        from hpc_train.parallel.world import World
 
         self.events, self.model, self.progress = [], model, Progress()
         self.at_step = lambda step: None
@@ -357,6 +359,41 @@ def test_parts_go_with_their_checkpoint_and_those_without_one_go_too(tmp_path, m
     checkpoint.save(tmp_path, model, progress_of(5))
     assert not list(tmp_path.glob("part-0000000005*"))
     assert checkpoint.step_of(checkpoint.newest(tmp_path)) == 5
+
+
+def test_a_large_state_is_dealt_to_ranks_of_all_nodes_where_they_share_the_folder(tmp_path, model, monkeypatch, capsys):
+    def parts(ranks, wanted=0, sees=True):
+        monkeypatch.setattr(writers, "gather_objects", lambda mine: [mine, sees])
+        return [writers.agree_on_parts(wanted, model, tmp_path, World(rank=rank, size=ranks)) for rank in range(ranks)]
+
+    # What the ranks do together.
+    monkeypatch.setattr(writers, "agree", lambda world: nullcontext())
+    monkeypatch.setattr(writers, "broadcast_object", lambda mine: (mine[0] or tmp_path, "0123ab"))
+    held = sum(np.asarray(variable).nbytes for variable in everything(model))
+    monkeypatch.setattr(writers, "_LARGE", held + 1)
+    assert [part.number for part in parts(4)] == [0, None, None, None]
+    assert [part.number for part in parts(4, wanted=2)] == [0, None, 1, None]
+    assert {part.of for part in parts(4, wanted=9)} == {4}
+    monkeypatch.setattr(writers, "_LARGE", 2 * held // 3)
+    assert [part.number for part in parts(6)] == [0, None, 1, None, 2, None]
+    assert capsys.readouterr().out == ""
+    assert [part.number for part in parts(2, sees=False)] == [0, None]
+    assert "note: rank 1 does not see" in capsys.readouterr().out
+    with pytest.raises(UserError, match="--checkpoint-parts 2: rank 1 does not see"):
+        parts(2, wanted=2, sees=False)
+    assert names(tmp_path) == []
+
+
+def test_a_number_of_parts_that_cannot_be_is_damage(tmp_path, model):
+    from hpc_train.files.seal import seal
+
+    path = checkpoint.save(tmp_path, model, progress_of(1))
+    for number, token in ((10**15, "0123ab"), (2, "../../a")):
+        with h5py.File(path, "r+") as file:
+            file.attrs["parts"], file.attrs["token"] = number, token
+        seal(path)
+        with pytest.raises(UserError, match="its parts have no name"):
+            checkpoint.newest(tmp_path)
 
 
 def test_checkpoints_on_another_disk_are_found_through_the_run_folder(tmp_path, model):

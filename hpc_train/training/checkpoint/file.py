@@ -16,7 +16,7 @@ from hpc_train.training.checkpoint.state import Progress, State
 
 # Without the seal of version 2, which may be missing from version 1 only; of version 3 are those in parts.
 _UNSEALED, _SEALED, _IN_PARTS = 1, 2, 3
-_TOKEN = re.compile("[0-9a-f]{6}")
+_TOKEN, _MOST = re.compile("[0-9a-f]{6}"), 100_000
 
 
 def part_path(head: Path, token: str, number: int) -> Path:
@@ -117,8 +117,8 @@ def _damage_of_parts(parts: list[Path]) -> str | None:
 def _parts(path: Path, head: h5py.File) -> list[Path]:
     """The files of the other parts."""
     token, count = str(head.attrs.get("token", "")), int(head.attrs.get("parts", 1))
-    # No text of a file may lead to another folder.
-    if count > 1 and not _TOKEN.fullmatch(token):
+    # No text of a file may lead to another folder, and no number fill the memory.
+    if count > _MOST or (count > 1 and not _TOKEN.fullmatch(token)):
         raise ValueError("its parts have no name")
     return [part_path(path, token, number) for number in range(1, count)]
 

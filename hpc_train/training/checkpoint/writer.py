@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hpc_train.console import say
 from hpc_train.errors import UserError
-from hpc_train.files.whole import temporary_file
+from hpc_train.files.whole import temporary_file, writing
 from hpc_train.parallel.collectives import agree, broadcast_object, gather_objects
 from hpc_train.parallel.world import World
 from hpc_train.training.checkpoint.folder import Keep, publish
@@ -114,7 +114,7 @@ def agree_on_parts(wanted: int, model, folder: Path, world: World) -> Part:
     writers = [number * world.size // of for number in range(of)]
     number = writers.index(world.rank) if world.rank in writers else None
     file = None
-    with agree(world):
+    with agree(world), writing(folder):
         if world.is_root:
             file = temporary_file(folder / "seen")
     path, token = broadcast_object((file, uuid.uuid4().hex[:6]))
