@@ -223,24 +223,28 @@ def test_an_error_of_the_thread_ends_the_training_at_its_next_step(monkeypatch, 
 
 
 def test_another_error_waits_for_the_checkpoint_and_is_the_one_that_is_raised(monkeypatch, tmp_path, model, capsys):
-    training, failing = Steps(monkeypatch, tmp_path, model), threading.Event()
-    whole = folders.write
-    monkeypatch.setattr(folders, "write", lambda path, state: (failing.wait(60), whole(path, state)))
+    failing, whole = threading.Event(), folders.write
+
+    def full(path, state):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def fail(step):
         if step == 3:
             failing.set()
             raise ValueError("the loss")
 
-    training.at_step = fail
-    with pytest.raises(ValueError, match="the loss"), training.callback.complete():
-        training.fit(8)
-    assert checkpoint.step_of(checkpoint.newest(tmp_path)) == 2
-    training = Steps(monkeypatch, tmp_path / "gone", model)
-    training.at_step = fail
-    with pytest.raises(ValueError, match="the loss"), training.callback.complete():
-        training.fit(8)
-    assert "warning: cannot write" in capsys.readouterr().out
+    # Neither has ended before the other error is there.
+    for write, told in ((whole, ""), (full, "step-0000000002.h5: No space left on device")):
+        failing.clear()
+        monkeypatch.setattr(folders, "write", lambda path, state, write=write: (failing.wait(60), write(path, state)))
+        training = Steps(monkeypatch, tmp_path, model)
+        training.at_step = fail
+        with pytest.raises(ValueError, match="the loss"), training.callback.complete():
+            training.fit(8)
+        assert checkpoint.step_of(checkpoint.newest(tmp_path)) == 2
+        said = capsys.readouterr().out
+        assert told in said
+        assert said.startswith("warning: cannot write") == bool(told)
 
 
 def test_a_folder_that_another_job_has_taken_gets_no_checkpoint(tmp_path, model):
