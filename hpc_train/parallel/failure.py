@@ -14,7 +14,9 @@ from pathlib import Path
 from hpc_train.console import HEARD, say, unread
 from hpc_train.errors import UserError
 from hpc_train.files import whole
+from hpc_train.parallel.launcher import detect
 from hpc_train.parallel.world import World
+from hpc_train.watch import guard
 
 # What TensorFlow's and Horovod's errors say on ranks whose collective was cut short because another rank ended.
 _ELSEWHERE = ("Horovod has been shut down", "HorovodInternalError", "Connection reset", "Connection closed by peer")
@@ -30,6 +32,16 @@ _inside_graph: list[UserError] = []
 explainers: list[Callable] = []
 
 
+def begin_guard(after: float | None = 0.0) -> None:
+    """Where a launcher started this process, let a small process say so if it is killed; call it before all else.
+
+    Args:
+        after: seconds after which a stopped rank is ended, as `watch.guard.begin` takes them.
+    """
+    if (launcher := detect()).name:
+        guard.begin(launcher.rank, launcher.size, first_of_node, job_on_node() or str(os.getpid()), after)
+
+
 def install(world: World, job: str = "") -> None:
     """Make an exception that leaves the main thread end every rank of the job.
 
@@ -38,6 +50,7 @@ def install(world: World, job: str = "") -> None:
         job: a word that only the ranks of this job share; without it each rank prints its own error.
     """
     job = job or str(os.getpid())
+    guard.NOTE.add(job=job)
     sys.excepthook = lambda kind, error, trace: _end(world, job, kind, error, trace)
 
 

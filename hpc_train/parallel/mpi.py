@@ -15,8 +15,10 @@ from contextlib import contextmanager
 
 from hpc_train.console import HEARD, interrupted, say
 from hpc_train.errors import UserError
-from hpc_train.parallel.failure import first_of_node
+from hpc_train.parallel.failure import begin_guard, first_of_node
 from hpc_train.parallel.launcher import GLOO, detect, keep_sockets, wrong_size
+from hpc_train.watch.guard import NOTE
+from hpc_train.watch.hang import after_of_environment
 
 # Seconds in which ranks with the same error find each other before one of them ends the job.
 _MEETING = 1.0
@@ -71,6 +73,7 @@ def communicator():
             f"this command needs MPI, and horovodrun started its {launcher.size} ranks with Gloo: use `mpirun -np N` "
             "(Slurm: `srun`), or `horovodrun --mpi`"
         )
+    begin_guard(after_of_environment())
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
@@ -117,6 +120,7 @@ def job() -> Iterator:
         yield comm
         return
     word, first_host = comm.bcast((uuid.uuid4().hex, socket.gethostname()))
+    NOTE.add(job=word)
     # A second communicator: the meeting of failed ranks must not mix with collectives that are running.
     meeting = comm.Dup()
     try:

@@ -18,6 +18,7 @@ from hpc_train.parallel.launcher import detect, keep_sockets, wrong_size
 from hpc_train.parallel.quiet import quiet_import
 from hpc_train.parallel.world import World, choose_gpu, shared_gpus, threads_per_rank
 from hpc_train.requirements import BUILD, check_keras, not_installed
+from hpc_train.watch import guard
 from hpc_train.watch.hang import HANG, after_of_environment
 from hpc_train.watch.neighbours import this_process
 from hpc_train.watch.record import RECORD, WITHOUT_END
@@ -62,6 +63,7 @@ def init(
             Keras settings, or an earlier call had other arguments.
     """
     arguments = {"seed": seed, "threads": threads, "deterministic": deterministic, "keras_defaults": keras_defaults}
+    failure.begin_guard()
     failure.install_early(detect().rank)
     if (world := _earlier(arguments)) is not None:
         return world
@@ -190,7 +192,7 @@ def _take_gpu(tf, world: World, settings: dict) -> None:
 
     failure.install(world, broadcast_object(uuid.uuid4().hex))
     job, HANG.after = broadcast_object((f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}", HANG.after))
-    HANG.begin(world.rank, gather_objects(this_process(world.rank)), job, waiting_tensors, end_after)
+    HANG.begin(world.rank, gather_objects(this_process(world.rank, guard.process())), job, waiting_tensors, end_after)
     RECORD.waited = waited
     everybody = gather_objects((world.rank, socket.gethostname(), gpu, problem))
     keras_settings.check_alike(gather_objects(settings))

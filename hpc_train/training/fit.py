@@ -17,6 +17,7 @@ from hpc_train.training import transfer
 from hpc_train.training.options import Options, check
 from hpc_train.training.task import Task
 from hpc_train.units import rate
+from hpc_train.watch.guard import NOTE
 from hpc_train.watch.hang import HANG
 from hpc_train.watch.record import END, RECORD
 
@@ -64,8 +65,11 @@ def train(options: Options, task: Task) -> None:
     check(options)
     name = f"transfer-{options.init.stem}" if options.init else task.name
     from hpc_train import parallel
+    from hpc_train.parallel.failure import begin_guard
     from hpc_train.training.stopping import Requests
 
+    # Before the thread that listens for signals.
+    begin_guard()
     requests = Requests()
     HANG.after, HANG.what = options.hang_after, options.hang
     world = parallel.init(options.seed, options.threads, options.deterministic, keras_defaults=True)
@@ -83,9 +87,9 @@ def train(options: Options, task: Task) -> None:
         averages = Averages(assembly.model)
         HANG.folder, RECORD.step = run.path / "hang", progress.step
         adding = ["--resume"] if options.run else [f"--run {run.path}", "--resume"]
-        HANG.hint = (
-            f"the same command{'' if options.resume else ' with ' + ' '.join(adding)} goes on from the last checkpoint"
-        )
+        again = f"the same command{'' if options.resume else ' with ' + ' '.join(adding)}"
+        HANG.hint = f"{again} goes on from the last checkpoint"
+        NOTE.add(again=again, checkpoints=str(run.checkpoints))
         _train(_Training(options, task, world, requests, assembly, run, progress, averages, work))
 
 

@@ -25,11 +25,13 @@ class Member:
     """Clock ticks after the node's start, which tell it from a later process with the same number."""
     space: str
     """That its number is of; containers may have their own."""
+    guard: int
+    """The number of its guard's process (`hpc_train.watch.guard`); 0 without one."""
 
 
-def this_process(rank: int) -> Member:
+def this_process(rank: int, guard: int = 0) -> Member:
     """The member that this process is."""
-    return Member(rank, socket.gethostname(), os.getpid(), _fields(os.getpid())[_STARTED], _space())
+    return Member(rank, socket.gethostname(), os.getpid(), _fields(os.getpid())[_STARTED], _space(), guard)
 
 
 def states(members: Sequence[Member]) -> dict[int, str]:
@@ -37,12 +39,24 @@ def states(members: Sequence[Member]) -> dict[int, str]:
     return {one.rank: _state(one) for one in members if _seen(one)}
 
 
+def at_rest(pid: int) -> tuple[str, tuple[str, ...]]:
+    """(whether a process is stopped, or one of its threads blocked in the kernel; what grows when it does anything)."""
+    whole = _fields(pid)
+    threads = [_fields(int(name), pid) for name in _names(Path(f"/proc/{pid}/task"))]
+    states = {_STATES.get(fields[0], RUNS) for fields in (whole, *threads) if fields}
+    state = next((one for one in (STOPPED, BLOCKED) if one in states), RUNS)
+    with suppress(OSError):
+        return state, (*whole[11:13], Path(f"/proc/{pid}/io").read_text(errors="replace"))
+    return state, (*whole[11:13],)
+
+
 def end(members: Sequence[Member]) -> None:
     """Kill these ranks, as far as they are on this host: nothing else ends a process that is stopped."""
     for one in members:
         if _seen(one) and _state(one) != GONE:
             with suppress(OSError):
-                os.kill(one.pid, signal.SIGKILL)
+                # A guard whose rank is killed would speak of it.
+                os.kill(one.guard or one.pid, signal.SIGKILL)
 
 
 def _seen(member: Member) -> bool:
@@ -60,9 +74,20 @@ def _state(member: Member) -> str:
     return _STATES.get(fields[0], RUNS)
 
 
-def _fields(pid: int) -> list[str]:
-    """Those of /proc/PID/stat from the state on; none where there is no such process."""
+def _names(folder: Path) -> list[str]:
+    with suppress(OSError):
+        return os.listdir(folder)
+    return []
+
+
+def _fields(pid: int, process: int = 0) -> list[str]:
+    """Those of /proc/PID/stat from the state on, of a thread of `process` if that is given; none if it has gone."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        return (
+            Path(f"/proc/{f'{process}/task/' if process else ''}{pid}/stat")
+            .read_text(errors="replace")
+            .rpartition(")")[2]
+            .split()
+        )
     except OSError:
         return []

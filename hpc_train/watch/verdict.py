@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from hpc_train.watch import record
 from hpc_train.watch.neighbours import BLOCKED, GONE, RUNS, STOPPED, UNKNOWN, Member
 
-_SILENT = {
+# What becomes of a rank that writes nothing, and what helps.
+SILENT = {
     STOPPED: (
         "is stopped (SIGSTOP, Ctrl-Z, a debugger or a suspended node)",
         "find who stopped it; `kill -CONT` would have continued it",
@@ -67,7 +68,7 @@ def _silent(records: Mapping[int, dict], members: Sequence[Member]) -> dict[int,
     found = {}
     for one in members:
         if one.rank not in records:
-            found[one.rank] = _SILENT[seen.get(one.rank, UNKNOWN)] if one.host in hosts else _DEAD_NODE
+            found[one.rank] = SILENT[seen.get(one.rank, UNKNOWN)] if one.host in hosts else _DEAD_NODE
     return found
 
 

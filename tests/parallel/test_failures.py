@@ -1,5 +1,7 @@
 """Whatever goes wrong, on one rank or on all: every rank ends within 30 s, non-zero, and one message says why."""
 
+import re
+
 import h5py
 import numpy as np
 import pytest
@@ -30,9 +32,18 @@ def test_a_rank_that_raises_while_the_others_wait_ends_them_all(how, says, contr
     assert "went on" not in ended.output
 
 
-@pytest.mark.parametrize("how", ["kill", "exit"])
-def test_a_rank_that_vanishes_ends_the_others(how):
-    ended = launch(2, FAILS, how, timeout=PROMPTLY)
+@pytest.mark.parametrize("controller", ["--mpi", "--gloo"])
+def test_a_killed_rank_is_named_once_with_its_signal_and_its_memory(controller):
+    ended = launch(2, FAILS, "kill", controller=controller, timeout=PROMPTLY)
+    assert ended.status != 0
+    assert len(errors(ended)) == 1, ended.output
+    says = r"error: rank 1 of 2 \(on \S+\) was ended by SIGKILL: .*; it had at most [\d.]+ MB of memory, and may have"
+    assert re.search(says, errors(ended)[0])
+    assert "went on" not in ended.output
+
+
+def test_a_rank_that_vanishes_ends_the_others():
+    ended = launch(2, FAILS, "exit", timeout=PROMPTLY)
     assert ended.status != 0
     assert "went on" not in ended.output
 

@@ -1,8 +1,11 @@
 """Commands over MPI ranks: how they find each other, and how one rank's failure ends all with one line."""
 
+import os
+import re
 import subprocess
 import sys
 
+import psutil
 import pytest
 from launch import REPOSITORY, environment, finish, start_mpi
 
@@ -12,8 +15,8 @@ from hpc_train.parallel.mpi import Alone, agree, communicator, job
 LAUNCHERS = ("PMI_", "PMIX_", "OMPI_", "SLURM_", "HOROVOD_")
 
 
-def mpirun(how):
-    return finish(start_mpi(4, "tests/ranks/job.py", how), 60)
+def mpirun(how, *more):
+    return finish(start_mpi(4, "tests/ranks/job.py", how, *more), 60)
 
 
 @pytest.fixture
@@ -49,7 +52,32 @@ def test_a_crash_on_one_rank_shows_its_traceback_and_ends_all():
     assert ended.output.count("error: rank 2: ZeroDivisionError: of two") == 1
 
 
-def test_ranks_that_do_not_fail_end_well():
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("stopped", r"nothing has moved for \d+ s: rank 1 of 4 \(on \S+\) is stopped \(SIGSTOP"),
+        ("blocked", r"nothing has moved for \d+ s: rank 1 of 4 \(on \S+\) is blocked in the kernel"),
+        ("killed", r"rank 1 of 4 \(on \S+\) was ended by SIGKILL: .* it had at most [\d.]+ MB of memory"),
+    ],
+)
+def test_a_rank_that_cannot_speak_is_named_by_its_guard_and_all_end(how, says, monkeypatch, tmp_path):
+    monkeypatch.setenv("HPC_TRAIN_HANG_AFTER", "2")
+    pipe = tmp_path / "pipe"
+    ended = mpirun(how, pipe)
+    if how == "blocked":
+        # Lets the child go that blocked the rank; opened like this, a pipe waits for nobody.
+        os.close(os.open(pipe, os.O_RDWR))
+    (line,) = (line for line in ended.output.splitlines() if line.startswith("error:"))
+    assert re.match(f"error: {says}", line)
+    assert line.endswith("; then give the same command again")
+    assert ended.status != 0
+    assert not [
+        one for one in psutil.process_iter(["cmdline"]) if str(tmp_path / "pipe") in (one.info["cmdline"] or ())
+    ]
+
+
+def test_ranks_that_do_not_fail_end_well(monkeypatch):
+    monkeypatch.setenv("HPC_TRAIN_HANG_AFTER", "2")
     ended = mpirun("well")
     assert (ended.status, ended.output) == (0, "4 ranks\n")
 

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from launch import REPOSITORY
 
+from hpc_train.watch.guard import NAME as GUARD
+
 RANKS = REPOSITORY / "tests" / "ranks"
 TWO_NODES = ("--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=1")
 # Slurm looks at limits every 30 s, and sends the signal up to 30 s early: after 20 to 50 s, or 60 to 90 s.
@@ -169,8 +171,12 @@ def test_a_killed_rank_ends_the_job_within_15_seconds_and_for_good(cluster, trai
     killed = time.monotonic()
     job = cluster.wait(number, 30)
     assert time.monotonic() - killed <= 15
-    assert job.state == "FAILED", cluster.output(number)
+    output = cluster.output(number)
+    assert job.state == "FAILED", output
     assert job.status != 0
+    (line,) = re.findall("error: rank 1 of 2 .*", output)
+    assert "was ended by SIGKILL" in line
+    assert "the last checkpoint is that of step 21: the same command goes on from there" in line
     time.sleep(1)
     assert (cluster.job(number).state, cluster.job(number).restarts) == ("FAILED", 0)
 
@@ -181,10 +187,11 @@ def process_of(number, rank):
         try:
             variables = (process / "environ").read_bytes().split(b"\0")
             command = (process / "cmdline").read_bytes()
+            name = (process / "comm").read_text().strip()
         except OSError:
             continue
         of_rank = {f"SLURM_JOB_ID={number}".encode(), f"PMI_RANK={rank}".encode()} <= set(variables)
-        if of_rank and b"paused_mnist" in command and b"python" in command.split(b"\0")[0]:
+        if of_rank and b"paused_mnist" in command and b"python" in command.split(b"\0")[0] and name != GUARD:
             return int(process.name)
     pytest.fail(f"job {number} has no rank {rank}")
 
