@@ -164,7 +164,7 @@ class _Guard:
         more = {what for what, count in now.items() if count > self._killed.get(what, count)}
         remedy = "give the job more memory, or put fewer ranks on a node"
         if memory.CGROUP in more:
-            return f"out of memory, says the kernel (memory.events of its cgroup): {remedy}"
+            return f"out of memory, says the kernel (oom_kill of its cgroup): {remedy}"
         if memory.CGROUP not in now and memory.NODE in more:
             return f"its node was out of memory, says the kernel (oom_kill in /proc/vmstat): {remedy}"
         if now:

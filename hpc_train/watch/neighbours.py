@@ -25,7 +25,7 @@ class Member:
     """Clock ticks after the node's start, which tell it from a later process with the same number."""
     space: str
     """That its number is of; containers may have their own."""
-    guard: int
+    guard: int = 0
     """The number of its guard's process (`hpc_train.watch.guard`); 0 without one."""
 
 

@@ -14,7 +14,7 @@ from hpc_train.watch.guard import Note, _Guard, _how_on
         (
             {"node": 3, "cgroup": 0},
             {"node": 4, "cgroup": 1},
-            "out of memory, says the kernel (memory.events of its cgroup)",
+            "out of memory, says the kernel (oom_kill of its cgroup)",
         ),
         # Another job's process on the same node.
         ({"node": 3, "cgroup": 0}, {"node": 4, "cgroup": 0}, "not for want of memory, as far as the kernel says"),
