@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpc_train.errors import UserError
+from hpc_train.errors import UserError, errors_in
 
 
 @given(st.text(st.characters(), max_size=50))
@@ -24,3 +24,16 @@ def test_a_long_message_keeps_what_is_wrong_and_what_to_do():
     assert message.startswith("a.csv: line 3 xxx")
     assert message.endswith("xxx; fix the line")
     assert len(message) < 2000
+
+
+def test_the_errors_of_a_log_are_found_under_each_launchers_marks():
+    log = [
+        "[0]<stderr>:error: rank 0: no statistics.h5",
+        "[1] error: rank 1: no statistics.h5",
+        "2: error: rank 2: no statistics.h5",
+        "error: plain",
+        "a line that speaks of an error: no",
+        "YOUR APPLICATION TERMINATED WITH THE EXIT STRING: Killed (signal 9)",
+    ]
+    said = [f"error: rank {rank}: no statistics.h5" for rank in range(3)]
+    assert errors_in(log) == [*said, "error: plain"]

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 
+from hpc_train.errors import errors_in
+
 _PR_SET_PDEATHSIG = 1
 # Seconds that libraries have to clean up after the work is done.
 _FAREWELL = 15
@@ -132,9 +134,10 @@ def _kill(child: int) -> None:
 
 
 def _last_line(printed: int) -> str:
-    """The last line with words in it that was printed, or nothing."""
+    """The last error that was printed, else the last line with words in it, or nothing."""
     text = os.pread(printed, 2**16, max(0, os.fstat(printed).st_size - 2**16)).decode(errors="replace")
-    lines = [" ".join(line.split()) for line in text.splitlines() if any(letter.isalpha() for letter in line)]
+    written = text.splitlines()
+    lines = [" ".join(line.split()) for line in errors_in(written) or written if any(map(str.isalpha, line))]
     return f" ({lines[-1][:200]})" if lines else ""
 
 

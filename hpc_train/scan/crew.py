@@ -4,7 +4,6 @@ import contextlib
 import errno
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -14,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hpc_train.errors import UserError
+from hpc_train.errors import UserError, errors_in, without_rank
 from hpc_train.parallel import cuda
 from hpc_train.parallel.launcher import alone
 from hpc_train.scan.study import DONE, KILLED, STOPPED, WRONG, Trial
@@ -27,8 +26,6 @@ _DEATHS = 5
 # How messages begin that are about the storage or another scan process, and not about a trial.
 _STORAGE, _BUSY = ("cannot write ", "cannot read or write "), " is being written by "
 _FULL = tuple(map(os.strerror, (errno.ENOSPC, errno.EDQUOT)))
-# What horovodrun puts before the lines of a rank.
-_RANK = re.compile(r"^\[\d+\](<std(out|err)>)?:\s*")
 
 
 @dataclass(frozen=True)
@@ -280,6 +277,5 @@ def _last_word(log: Path, begin: int) -> str:
             printed = stream.read().decode(errors="replace").splitlines()
     except OSError:
         return ""
-    lines = [line for line in (_RANK.sub("", text).strip() for text in printed) if line]
-    errors = [line for line in lines if line.startswith("error: ")]
-    return (errors or lines or [""])[-1][:500]
+    lines = [line for line in (without_rank(text).strip() for text in printed) if line]
+    return (errors_in(lines) or lines or [""])[-1][:500]

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import psutil
 
+from hpc_train.errors import errors_in
+
 # A variable in the environment of all processes of a job, to find them by: launchers start new sessions.
 _MARK = "HPC_TRAIN_STUDY_JOB"
 _PATIENCE = 10
@@ -54,14 +56,17 @@ def run(argv: list[str], environment: dict[str, str], log: Path, timeout: float)
 
 
 def last_lines(log: Path, count: int = 5) -> list[str]:
-    """The last lines of a log, without empty lines and the lines that TensorFlow prints at every start."""
+    """The errors in the last part of a log; without any, its last lines but those of TensorFlow's start."""
     try:
         with log.open("rb") as stream:
-            stream.seek(max(0, log.stat().st_size - 8192))
+            stream.seek(max(0, log.stat().st_size - 65536))
             text = stream.read().decode(errors="replace")
     except OSError:
         return []
-    return [line.rstrip()[:300] for line in text.splitlines() if line.strip() and not _CHATTER.match(line)][-count:]
+    lines = text.splitlines()
+    if errors := errors_in(lines):
+        return list(dict.fromkeys(errors))[-count:]
+    return [line.rstrip()[:300] for line in lines if line.strip() and not _CHATTER.match(line)][-count:]
 
 
 @contextmanager

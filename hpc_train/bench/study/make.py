@@ -141,9 +141,7 @@ def collect(study: Path, waited: dict[str, str], show: Show) -> list[str]:
 
 def _failure(what: str, log: Path) -> str:
     lines = launch.last_lines(log)
-    return "\n".join(
-        [f"{what}; the end of {log}:" if lines else f"{what}; {log} is empty", *(f"    {x}" for x in lines)]
-    )
+    return "\n".join([f"{what}; from {log}:" if lines else f"{what}; {log} is empty", *(f"    {x}" for x in lines)])
 
 
 def _rate(figures: dict) -> str:

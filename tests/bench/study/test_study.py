@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from launch import REPOSITORY, environment
 
 from hpc_train.bench.study.command import Scaling, run
+from hpc_train.bench.study.launch import last_lines
 from hpc_train.bench.study.plan import jobs, sizes_of, sweep_of
 from hpc_train.bench.study.submit import shape
 from hpc_train.errors import UserError
@@ -234,3 +235,12 @@ def left_of(folder) -> list[str]:
         except (OSError, psutil.Error):
             continue
     return found
+
+
+def test_a_failed_job_is_quoted_with_its_error_and_not_with_its_launchers_banner(tmp_path):
+    log = tmp_path / "ranks-2-1.log"
+    banner = [f"=   line {number} of BAD TERMINATION" for number in range(9)]
+    log.write_text("\n".join(["[0]<stderr>:error: no statistics.h5: run `hpc-train stats`", *banner]))
+    assert last_lines(log) == ["error: no statistics.h5: run `hpc-train stats`"]
+    log.write_text("\n".join(banner))
+    assert last_lines(log) == banner[-5:]
