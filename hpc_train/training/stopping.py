@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -25,10 +26,11 @@ class Requests:
 
     Slurm sends SIGUSR1 some time before the time limit, SIGTERM before a pre-emption and by `scancel`. But launchers
     also send SIGTERM to end ranks that wait for a dead one: so a rank that hangs in a step ends. SIGINT is a user's
-    Ctrl-C; a second one ends the process at once.
+    Ctrl-C; a second one ends the process at once. `asked` is called by another thread at the first request.
     """
 
     def __init__(self):
+        self.asked: Callable[[], None] = lambda: None
         self.received: set[int] = set()
         self._step: float | None = None
         self._longest = 5.0
@@ -60,7 +62,10 @@ class Requests:
     def _listen(self, reader: int) -> None:
         while received := os.read(reader, 1):
             if received[0] in _SIGNALS:
+                first = not self.received
                 self.received.add(received[0])
+                if first:
+                    self.asked()
             if received[0] == signal.SIGTERM:
                 threading.Thread(target=self._end_in_a_step, daemon=True).start()
             if received[0] == signal.SIGINT:

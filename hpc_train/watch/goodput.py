@@ -135,7 +135,7 @@ def in_short(starts: Sequence[dict]) -> str:
 
 def _of_job() -> dict[str, float]:
     """Seconds in the queue, and from the job's start to the import of the watch, by part."""
-    began = record.RECORD.imported
+    began = time.time() - (time.monotonic() - record.RECORD.began)
     submitted, started = _slurm_times()
     process = min(_process_start() or began, began)
     first = min(started, process) if started else process

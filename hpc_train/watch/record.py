@@ -8,6 +8,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 
 START, COMPILE, INPUT, STEP, CALLBACKS = "start", "compiling", "input", "step", "callbacks"
@@ -29,17 +30,16 @@ class Record:
     """Where the main thread is; that thread writes it, others read it.
 
     `phase` is one of the constants of this module; `step` and `epoch` count from 1 (0 before the first). `since` is the
-    time (`time.monotonic`) of the last movement, `stepped` that at which the last whole step began. `history` holds the
-    last phases as (time.time(), phase, step). `marks_input` and `marks_callbacks` say whether waiting for data and
-    callbacks are phases of their own; else they are parts of a step. `waited` gives the seconds for which this rank has
-    waited for others since its last call; `pace` holds the last steps as (seconds, of them waiting for others, of them
-    waiting for data).
+    time (`time.monotonic`) of the last movement, `stepped` that at which the last whole step began, `began` that at which
+    this module was imported, or this process forked. `history` holds the last phases as (time.time(), phase, step).
+    `marks_input` and `marks_callbacks` say whether waiting for data and callbacks are phases of their own; else they are
+    parts of a step. `waited` gives the seconds for which this rank has waited for others since its last call; `pace` holds
+    the last steps as (seconds, of them waiting for others, of them waiting for data).
     """
 
     def __init__(self) -> None:
         self.phase, self.step, self.epoch = START, 0, 0
-        self.since = time.monotonic()
-        self.imported = time.time()
+        self.began = self.since = time.monotonic()
         self.stepped = 0.0
         self.history: deque[tuple[float, str, int]] = deque(maxlen=64)
         self._steps: deque[float] = deque(maxlen=101)
@@ -50,7 +50,7 @@ class Record:
         self._before = self._fed = 0.0
         self._did: tuple[str, ...] = ()
         self._spent: dict[str, float] = defaultdict(float)
-        self._entered = self.since
+        self._entered = self.began
 
     def enter(self, phase: str) -> None:
         """A phase begins, or goes on with something new."""
@@ -62,7 +62,7 @@ class Record:
             self.history.append((time.time(), phase, self.step))
 
     def spent(self) -> dict[str, float]:
-        """The seconds that this process has been in each phase, since this module was imported."""
+        """The seconds that this process has been in each phase, since `began`."""
         spent = dict(self._spent)
         return spent | {self.phase: spent.get(self.phase, 0.0) + time.monotonic() - self._entered}
 
@@ -116,16 +116,26 @@ class Record:
             return max(WITHOUT_END, hang_after or 0.0)
         if hang_after is not None:
             return hang_after
-        # A copy, as the main thread may add one.
-        steps = list(self._steps)
-        if len(steps) < _ENOUGH:
+        if (step := self.median_step(_ENOUGH)) is None:
             return WITHOUT_END
         least = max(LEAST, _BY_DEFAULT.get(self.phase, 0.0))
         if self.phase in (STEP, VALIDATION) and not (self.marks_input and self.phase == STEP):
             least = max(least, _BY_DEFAULT[INPUT])
         if not self.marks_callbacks:
             least = max(least, _BY_DEFAULT[CALLBACKS])
-        return max(least, TIMES * statistics.median(steps))
+        return max(least, TIMES * step)
+
+    def median_step(self, least: int = 1) -> float | None:
+        """Seconds of a step, of the last 101; None before there are `least`."""
+        # A copy, as the main thread may add one.
+        steps = list(self._steps)
+        return statistics.median(steps) if len(steps) >= least else None
+
+    def last_checkpoint(self) -> float | None:
+        """Seconds that the last checkpoint took, as far as the history reaches; None where none has ended."""
+        phases = list(self.history)
+        took = [after[0] - one[0] for one, after in pairwise(phases) if one[1] == CHECKPOINT]
+        return took[-1] if took else None
 
     def begin_fit(self) -> None:
         """A `fit` begins: its steps may take another time than those of the one before."""

@@ -164,6 +164,27 @@ def test_a_cancelled_job_stays_cancelled_and_its_run_goes_on_in_another_job(clus
     assert_as_if_nothing_had_happened(run, whole)
 
 
+def test_a_start_with_next_to_no_steps_ends_the_requeues_with_the_limit_that_would_do(cluster, project, digits, folder):
+    trainer = ("hpc_train.mnist", "--data", digits, *OPTIONS, "--epochs", 4000)
+    number = cluster.submit(
+        "--gpus-per-node=0", "--nodes=1", "--ntasks-per-node=1", "slurm/train.sh", *trainer, cwd=project, RESTARTS="1"
+    )
+    # As the time limit does, at the first moment at which there is something to save.
+    cluster.wait(number, 90, until=lambda job: "epoch 1/" in cluster.output(number))
+    cluster.run("scancel", "--batch", "--signal=USR1", number)
+    job = cluster.wait(number, 180)
+    output = cluster.output(number)
+    assert (job.state, job.restarts) == ("FAILED", 1), output
+    (line,) = re.findall("^error: .*", output, re.MULTILINE)
+    assert re.search(
+        r"1 restarts in a row got next to nowhere: not requeued; the time limit is too short: the last start made \d+ "
+        r"steps of [\d.]+ s in \d+ s, a checkpoint took [\d.]+ s, and the rest went into starting and ending; give the "
+        r"job \d+ min or more \(--time, --signal=B:USR1@SECONDS\)",
+        line,
+    ), output
+    assert not (folder(number) / "pace").exists()
+
+
 def test_a_killed_rank_ends_the_job_within_15_seconds_and_for_good(cluster, train, folder):
     number = train(pause=0.2)
     wait_for_the_second_epoch(cluster, number, folder(number))

@@ -152,6 +152,45 @@ def test_a_file_of_restarts_runs_nothing(job, tmp_path):
     assert "2 restarts in a row" in job("train.sh", "hpc_train.mnist", "--run", run, RESTARTS="2")
 
 
+def test_a_trainers_note_for_the_batch_script_runs_nothing(job, tmp_path):
+    run, mark = tmp_path / "run", tmp_path / "mark"
+    (run / "checkpoints").mkdir(parents=True)
+    for text in attacks(mark):
+        for line in (text.replace(" ", "\t"), f"9 {text}"):
+            (run / "pace").write_text(f"{line}\n{text}\n")
+            assert "finished" in job("train.sh", "hpc_train.mnist", "--run", run, RESTARTS="99")
+            assert not mark.exists()
+
+
+@pytest.mark.parametrize("checkpoint", ["step-9", "step-26"])
+def test_restarts_with_next_to_no_steps_end_the_job_in_the_trainers_words(job, tmp_path, checkpoint):
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints" / checkpoint).touch()
+    (run / "restarts").write_text("0 step-9\n")
+    (run / "pace").write_text("11 118\ngive the job 6 min\x1b\n")
+    printed = job("train.sh", "hpc_train.mnist", "--run", run, RESTARTS="2")
+    assert "note: of its 118 s the last start had 11 s for steps: 2 such starts in a row end the job" in printed
+    assert (run / "restarts").read_text() == f"1 {checkpoint}\n"
+    (run / "pace").write_text("11 118\ngive the job 6 min\x1b\n")
+    printed = job("train.sh", "hpc_train.mnist", "--run", run, RESTARTS="2")
+    assert "finished" not in printed
+    assert (
+        "2 restarts in a row got next to nowhere: not requeued; the time limit is too short: give the job 6 min ("
+        in printed
+    )
+
+
+def test_restarts_with_enough_steps_do_not_count(job, tmp_path):
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints" / "step-80").touch()
+    (run / "restarts").write_text("1 step-9\n")
+    (run / "pace").write_text("12 118\ngive the job 6 min\n")
+    assert "finished" in job("train.sh", "hpc_train.mnist", "--run", run, RESTARTS="2")
+    assert (run / "restarts").read_text() == "0 step-80\n"
+
+
 @needs_root
 def test_a_stranger_cannot_use_a_run_folder_that_he_may_write_in(job):
     with tempfile.TemporaryDirectory(dir="/tmp") as open_folder:

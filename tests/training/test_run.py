@@ -1,5 +1,6 @@
 """Run folders and the files in them: whole or absent, and never mixed up."""
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,9 @@ from hpc_train.errors import UserError
 from hpc_train.files.json_file import read_json, write_json
 from hpc_train.files.whole import atomic_path
 from hpc_train.parallel import World
+from hpc_train.training import run_folder
 from hpc_train.training.run_folder import Run
+from hpc_train.watch.record import Record
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,36 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         fail()
     assert read_json(path, {}, "") == {"a": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.fixture
+def record(monkeypatch):
+    """A record of a start that began a minute ago, with steps of half a second."""
+    made = Record()
+    made.began = time.monotonic() - 60
+    monkeypatch.setattr(made, "median_step", lambda: 0.5)
+    monkeypatch.setattr(run_folder, "RECORD", made)
+    return made
+
+
+def test_a_start_that_is_stopped_notes_its_pace_and_the_limit_that_would_do(record, tmp_path):
+    record.history.extend([(100.0, "step", 8), (101.0, "checkpoint", 8), (103.5, "step", 8)])
+    Run(tmp_path).note_pace(8)
+    numbers, words = (tmp_path / "pace").read_text().splitlines()
+    assert numbers == "4 60"
+    # Twice the 56 s that went elsewhere, and two minutes for the signal: 232 s.
+    assert words == (
+        "the last start made 8 steps of 0.5 s in 60 s, a checkpoint took 2.5 s, and the rest went into starting and "
+        "ending; give the job 4 min or more"
+    )
+
+
+def test_where_no_checkpoint_was_finished_more_of_them_are_named_too(record, tmp_path):
+    record.history.extend([(100.0, "step", 8), (101.0, "checkpoint", 8)])
+    Run(tmp_path).note_pace(8)
+    words = (tmp_path / "pace").read_text()
+    assert "no checkpoint was finished" in words
+    assert words.endswith("give the job 4 min or more, or write checkpoints more often (--checkpoint-every 4)\n")
 
 
 def test_every_start_is_recorded(tmp_path):
