@@ -65,6 +65,7 @@ def task(options: Options) -> training.Task:
         notes=partial(_notes, options),
         facts=partial(_facts, options),
         fits=partial(_check_sides, options),
+        benchmark="deepcam",
     )
 
 

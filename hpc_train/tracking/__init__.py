@@ -1,1 +1,1 @@
-"""What other programs show of a run: TensorBoard's files."""
+"""What other programs show of a run: TensorBoard's files, and with `--track` MLflow, W&B and MLPerf's log."""

@@ -5,14 +5,16 @@ import gc
 import math
 import os
 import socket
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
 from hpc_train.console import say
 from hpc_train.errors import UserError
+from hpc_train.tracking import follow
 from hpc_train.training import transfer
 from hpc_train.training.options import Options, check
 from hpc_train.training.task import Task
@@ -47,6 +49,7 @@ class _Training:
     progress: "Progress"
     averages: "Averages"
     work: "Work"
+    trackers: list = field(default_factory=list)
 
 
 def train(options: Options, task: Task) -> None:
@@ -63,6 +66,7 @@ def train(options: Options, task: Task) -> None:
         UserError: on every rank, for whatever the user can fix.
     """
     check(options)
+    follow.check(options.track, task.benchmark)
     name = f"transfer-{options.init.stem}" if options.init else task.name
     from hpc_train import parallel
     from hpc_train.parallel.failure import begin_guard
@@ -78,6 +82,7 @@ def train(options: Options, task: Task) -> None:
     from hpc_train.optim.ema import Averages
     from hpc_train.training.assembly import assemble
 
+    began = time.time()
     assembly = assemble(options, task, world)
     with ExitStack() as ending:
         run, progress = _begin(name, options, world, assembly, ending)
@@ -90,7 +95,10 @@ def train(options: Options, task: Task) -> None:
         again = f"the same command{'' if options.resume else ' with ' + ' '.join(adding)}"
         HANG.hint = f"{again} goes on from the last checkpoint"
         NOTE.add(again=again, checkpoints=str(run.checkpoints))
-        _train(_Training(options, task, world, requests, assembly, run, progress, averages, work))
+        training = _Training(options, task, world, requests, assembly, run, progress, averages, work)
+        if world.is_root:
+            training.trackers.extend(ending.enter_context(_tracked(training, began)))
+        _train(training)
 
 
 def _train(training: _Training) -> None:
@@ -248,7 +256,9 @@ def _callbacks(training: _Training) -> list:
             report,
             TensorBoard(run.tensorboard, options.histograms, _profiled(training), _pictures(training)),
         ]
-    return [*callbacks, Checkpoints(writer, world, progress, options.checkpoint_every, training.requests, averages)]
+    callbacks.append(Checkpoints(writer, world, progress, options.checkpoint_every, training.requests, averages))
+    # After the checkpoint: what has one is seldom done again.
+    return [*callbacks, *training.trackers]
 
 
 def _pictures(training: _Training) -> "Pictures | None":
@@ -271,6 +281,19 @@ def _profiled(training: _Training) -> tuple[int, int] | None:
         say(f"--profile {first} {last}: nothing is profiled, as this start makes {steps} steps; they count from 1")
         return None
     return options.profile
+
+
+def _tracked(training: _Training, began: float) -> AbstractContextManager:
+    """The callbacks of --track, for the time of the training. Rank 0 calls it."""
+    from hpc_train.tracking.callback import tracked
+    from hpc_train.tracking.mlperf import Log, settings
+
+    options, task, run = training.options, training.task, training.run
+    log = None
+    if "mlperf" in options.track:
+        values = settings(options, training.world, training.assembly)
+        log = Log(run.path / "tracking" / "mlperf.log", task.benchmark, values, began, training.assembly.rates.now)
+    return tracked(options.track, run, log)
 
 
 def _watched(training: _Training) -> "list[Unchanged]":

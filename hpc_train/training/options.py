@@ -102,6 +102,9 @@ class RunOptions:
     draws them."""
     profile: tuple[int, int] | None = None
     """First and last step to profile for TensorBoard, on rank 0, counted from this start: --profile 20 30."""
+    track: tuple[Literal["mlflow", "wandb", "mlperf"], ...] = ()
+    """Send options and metrics to trackers, besides TensorBoard's files: mlflow, wandb (Weights & Biases), or both, in
+    the run folder unless the environment names a server; mlperf: write the log of MLPerf HPC's DeepCAM (climate)."""
     hang_after: float | None = None
     """Seconds without a movement on any rank after which a step is a hang; by default 20 times the median step, and at
     least 60. Compiling, checkpoints and the end of an epoch may take longer: see docs/hangs.md."""

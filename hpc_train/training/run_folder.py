@@ -11,6 +11,7 @@ model.keras             the model at the end, in plain Keras
 owner.lock              while a training runs: its host, process and job (ownership.py)
 hang/                   what the ranks wrote when nothing moved any more (hpc_train.watch)
 pace                    how the last start went that was asked to stop (slurm/job.sh)
+tracking/               what `--track` keeps here (hpc_train.tracking)
 restarts                the number of a Slurm job's restarts in a row without a newer checkpoint (slurm/job.sh)
 """
 
@@ -38,6 +39,7 @@ from hpc_train.errors import UserError
 from hpc_train.files.json_file import check, parse, read_json, write_json
 from hpc_train.files.whole import NotWritten, append_line, atomic_path, leftovers, remove
 from hpc_train.parallel.world import World
+from hpc_train.tracking.subject import clean
 from hpc_train.training.ownership import Lock
 from hpc_train.units import number as digits
 from hpc_train.watch import goodput
@@ -338,7 +340,7 @@ def _start(world: World, step: int, hosts: Sequence[str]) -> dict:
     restarts = os.environ.get("SLURM_RESTART_COUNT", "0")
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": shlex.join(sys.orig_argv),
+        "command": clean(shlex.join(sys.orig_argv)),
         "host": socket.gethostname(),
         "world_size": world.size,
         "nodes": world.nodes,

@@ -39,6 +39,7 @@ class Task:
             not fit each other.
         transfer: called with the options and the catalogue in place of `model` where there is --init; by default it is
             `transfer.build`.
+        benchmark: the name of the benchmark of MLPerf HPC that this is, for --track mlperf; empty for none.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Task:
     facts: Callable[["Catalogue"], dict] | None = None
     fits: Callable[[object, "Catalogue"], None] | None = None
     transfer: Callable[[object, "Catalogue"], object] | None = None
+    benchmark: str = ""
 
     def compiled_with(self, options, catalogue: "Catalogue", logits: Callable[[str], bool] = lambda name: True) -> dict:
         """The arguments `loss` and `metrics` of Keras's `compile`.

@@ -8,6 +8,7 @@ import shutil
 import signal
 import time
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import h5py
@@ -22,6 +23,9 @@ TWO_NODES = ("--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=1")
 # Slurm looks at limits every 30 s, and sends the signal up to 30 s early: after 20 to 50 s, or 60 to 90 s.
 ONE_MINUTE = ("--time=1", "--signal=B:USR1@10")
 TWO_MINUTES = ("--time=2", "--signal=B:USR1@30")
+# Trackers that are not installed are tried by no job.
+TRACK = [name for name in ("mlflow", "wandb") if find_spec(name)]
+TRACK = ("--track", *TRACK) if TRACK else ()
 # 21 steps an epoch.
 OPTIONS = ("--model", "dropout", "--augment", "--batch-size", "32", "--epochs", "6", "--no-histograms")
 
@@ -74,7 +78,7 @@ def background(cluster, project, busy, train):
     stand_in = ("--nodes=2", "--ntasks-per-node=1", *script)
     yield {
         # With pauses it would take more than two minutes.
-        "limited": train(*TWO_MINUTES, pause=1),
+        "limited": train(*TWO_MINUTES, pause=1, arguments=TRACK),
         # Both ranks on one node: they share memory.
         "deaf": cluster.submit(*ONE_MINUTE, "--nodes=1", "--ntasks-per-node=2", *script, "deaf", cwd=project),
         "stuck": cluster.submit(*stand_in, "unfinished", cwd=project, RESTARTS="2"),
@@ -243,6 +247,31 @@ def test_a_time_limit_stops_requeues_and_resumes_a_job_with_the_same_bits(cluste
     # One file has the output of all starts.
     assert output.index("global batch") < output.index("resuming after step") < output.index("test accuracy")
     assert_as_if_nothing_had_happened(run, whole)
+
+
+@pytest.mark.skipif(not TRACK, reason="neither MLflow nor W&B is installed here")
+def test_trackers_see_one_run_whose_steps_rise_over_requeues(cluster, background, folder):
+    number = background["limited"]
+    assert cluster.wait(number, 240).state == "COMPLETED", cluster.output(number)
+    assert "warning: --track" not in cluster.output(number)
+    run = folder(number)
+    steps = [line["step"] for line in metrics(run)]
+    if "mlflow" in TRACK:
+        from mlflow import MlflowClient
+
+        client = MlflowClient(f"sqlite:///{run}/tracking/mlflow.db")
+        experiments = [one.experiment_id for one in client.search_experiments()]
+        [tracked] = client.search_runs(experiments)
+        history = client.get_metric_history(tracked.info.run_id, "val_loss")
+        assert [(one.step, one.value) for one in history] == [(line["step"], line["val_loss"]) for line in metrics(run)]
+        assert tracked.info.status == "FINISHED"
+    if "wandb" in TRACK:
+        from hpc_train.tracking.wandb_run import steps_in
+
+        files = sorted(run.glob("tracking/wandb/offline-run-*/*.wandb"))
+        assert len(files) == len(starts(run)) > 1
+        assert len({file.name for file in files}) == 1
+        assert [step for file in files for step in steps_in(file)] == steps
 
 
 def test_ranks_that_ignore_the_signal_are_run_again_too(cluster, background):

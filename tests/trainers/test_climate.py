@@ -21,6 +21,7 @@ from hpc_train.training import transfer
 
 TRAIN = ("-m", "hpc_train.climate", "--model", "tiramisu-small", "--epochs", "6", "--batch-size", "2", "--lr", "5e-3")
 TRAIN += ("--base-batch", "4", "--lag", "1", "--augment", "roll", "flip", "--peak-tflops", "1", "--no-histograms")
+TRAIN += ("--track", "mlperf")
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,33 @@ def test_it_learns_more_than_background_and_says_how_once(trained):
     )
     for said in ("weights: background 0.", "48 x 72 padded to 48 x 80", "TFLOP/s (", "validation mean_iou"):
         assert trained.output.count(said) == 1, trained.output
+
+
+def test_mlperfs_own_checker_only_misses_what_did_not_happen(trained):
+    pytest.importorskip("mlperf_logging", reason="no mlperf-logging here")
+    from mlperf_logging.compliance_checker.mlp_compliance import make_checker
+
+    log = trained.folder / "tracking" / "mlperf.log"
+    events = [json.loads(line.removeprefix(":::MLLOG ")) for line in log.read_text().splitlines()]
+    values = {event["key"]: event["value"] for event in events}
+    for key, value in (("global_batch_size", 4), ("train_samples", 24), ("eval_samples", 5), ("opt_name", "Adam")):
+        assert values[key] == value
+    accuracies = [event["value"] for event in events if event["key"] == "eval_accuracy"]
+    assert accuracies == [line["val_mean_iou"] for line in trained.metrics]
+    assert events[-1]["metadata"]["status"] == "aborted", "success is for 0.82"
+    times = [event["time_ms"] for event in events]
+    assert times == sorted(times)
+    checker = make_checker("hpc", "3.0.0", quiet=False, werror=False)
+    assert not checker.check_file(str(log), "hpc_3.0.0/common.yaml")
+    # Who submits on what machine is said in the environment. Nobody cleared a cache, and the target was not reached.
+    assert sorted(checker.overwritable.values()) == [
+        "Required AT_LEAST_ONE occurrence of 'cache_clear' but found 0",
+        "Required EXACTLY_ONE occurrence of 'submission_org' but found 0",
+        "Required EXACTLY_ONE occurrence of 'submission_platform' but found 0",
+        "Required EXACTLY_ONE occurrence of 'submission_status' but found 0",
+    ]
+    assert checker.not_overwritable == ["Failed checks for eval_accuracy : v['value'] >= 0.82 and v['value'] <= 1."]
+    assert not checker.warnings
 
 
 def test_the_first_gradient_with_lag_is_applied_in_the_second_step(trained):
