@@ -11,7 +11,7 @@ from hpc_train.files.json_file import read_json, write_json
 # How a training ended.
 FINISHED, STOPPED, FAILED = "finished", "stopped", "failed"
 # Seconds that a training which ends so waits for all trackers together; one that stops has a time limit itself.
-LIMITS = {FINISHED: 30.0, STOPPED: 10.0, FAILED: 10.0}
+LIMITS = {FINISHED: 30.0, STOPPED: 5.0, FAILED: 5.0}
 # A path has lost the second slash of its URL.
 _IN_URLS = re.compile(r"(?<=:/)(/?)[^/@\s]+@")
 _NAMED = re.compile(

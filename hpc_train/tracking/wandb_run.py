@@ -23,7 +23,7 @@ _SETTINGS = {
     "reinit": "finish_previous",
     # A process that is killed loses what was not flushed.
     "x_transaction_log_flush_interval": 1.0,
-    "finish_timeout": LIMITS[STOPPED] - 2,
+    "finish_timeout": LIMITS[STOPPED],
 }
 _BLOCK, _HEADER = 32768, 7
 
@@ -40,7 +40,8 @@ class WandbRun:
         folder = Path(os.environ.get("WANDB_DIR") or subject.kept)
         files = folder.glob(f"wandb/offline-run-*-{subject.id}*/run-{subject.id}.wandb")
         held = max((step for file in files for step in steps_in(file)), default=0)
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        for name, value in (("WANDB_ERROR_REPORTING", "false"), ("WANDB_SILENT", "true")):
+            os.environ.setdefault(name, value)
         import wandb
 
         # W&B puts itself in their place, and would print a traceback for a user's mistake.

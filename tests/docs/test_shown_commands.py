@@ -30,7 +30,7 @@ HALF_TYPED = {"hpc-train inspect --la"}
 # Why a command is not run, and which are meant: the first reason whose pattern a command line has.
 NOT_RUN = {
     "the shell's own": r"^(git clone|module|cp|scp|ssh|cd|export|source|complete|\.) |<TAB>",
-    "a server": r"^(tensorboard|jupyter) ",
+    "a server": r"^(tensorboard|jupyter|mlflow ui|wandb sync) ",
     "makes an environment; CI begins with `make test`": r"^make\b|build-horovod|pip install|^pre-commit|venv",
     "a scheduler; tests submit jobs": r"\b(sbatch|srun|scancel|squeue|qsub|bsub|hpc-train submit)\b|--submit|slurm/",
     "Apptainer; `make test-container`": r"apptainer|containers/|\.sif\b|docker",
