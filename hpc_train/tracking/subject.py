@@ -14,9 +14,8 @@ FINISHED, STOPPED, FAILED = "finished", "stopped", "failed"
 LIMITS = {FINISHED: 30.0, STOPPED: 5.0, FAILED: 5.0}
 # A path has lost the second slash of its URL.
 _IN_URLS = re.compile(r"(?<=:/)(/?)[^/@\s]+@")
-_NAMED = re.compile(
-    r"(\w*(?:passw|secret|token|api[-_]?key|credential)[\w-]*['\"]?(?:\s*[=:]\s*|\s+))[^\s,;&]+", re.IGNORECASE
-)
+_NAME = r"[\w-]*(?:password|passwd|secret|token|api[-_]?key|credentials?)"
+_NAMED = re.compile(rf"(--{_NAME}\s+|{_NAME}['\"]?\s*[=:]\s*)[^\s,;&]+", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

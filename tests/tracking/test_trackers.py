@@ -100,6 +100,7 @@ def test_no_credential_is_written(tracked):
         ("https://host/a@b", "https://host/a@b"),
         ("--api-key abc --lr 0.1", "--api-key *** --lr 0.1"),
         ("url?access_token=abc&x=1", "url?access_token=***&x=1"),
+        ("--build-args max_tokens=512 token x", "--build-args max_tokens=512 token x"),
         ({"wandb_api_key": "abc", "lr": 0.1, "words": ("password=x",)}, None),
     ],
 )
