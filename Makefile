@@ -33,7 +33,7 @@ mnist: venv $(if $(filter shards/digits,$(DATA)),shards/digits/.done)
 
 # Two tests at a time: many of them wait, for Slurm or for ranks that end.
 test: lint
-	pytest --numprocesses 2 --no-loadscope-reorder
+	pytest --numprocesses 2 --no-loadscope-reorder --durations 60
 
 # Several calls add to one tally, build/kills.jsonl.
 test-kills: venv

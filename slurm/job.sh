@@ -166,7 +166,8 @@ run_ranks() { # a command on all ranks; returns its status. In the background: b
   [ "$restart" = 0 ] || clear_shared_memory
   [ -n "${launcher[*]}" ] || choose_launcher
   [ -z "$heard" ] || return 138
-  "${launcher[@]}" "${container[@]}" "$@" &
+  # The time since the job's start is that of its first command alone.
+  HPC_TRAIN_JOB_BEGINS=${ranks_pid:-yes} "${launcher[@]}" "${container[@]}" "$@" &
   ranks_pid=$!
   [ -z "$heard" ] || kill -USR1 "$ranks_pid" # a signal came since the line before last
   until [ "$heard_before" = "$heard" ]; do # a signal ends `wait` early

@@ -35,6 +35,8 @@ explainers: list[Callable] = []
 def begin_guard(after: float | None = 0.0) -> None:
     """Where a launcher started this process, let a small process say so if it is killed; call it before all else.
 
+    For trainers and commands; a script of a user may have started what a fork leaves behind.
+
     Args:
         after: seconds after which a stopped rank is ended, as `watch.guard.begin` takes them.
     """

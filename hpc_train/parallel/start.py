@@ -63,7 +63,6 @@ def init(
             Keras settings, or an earlier call had other arguments.
     """
     arguments = {"seed": seed, "threads": threads, "deterministic": deterministic, "keras_defaults": keras_defaults}
-    failure.begin_guard()
     failure.install_early(detect().rank)
     if (world := _earlier(arguments)) is not None:
         return world

@@ -279,7 +279,7 @@ class Report(keras.callbacks.Callback):
         if self.slow and self.slow.found:
             late = f"  {self.slow.text}"
             first = self.slow.found[0]
-            self.run.add_slow(epoch + 1, first, self.slow.places[first.rank], self.slow.cost)
+            self.run.add_slow(epoch + 1, first, self.slow.places[first.rank])
         say(f"{clear}epoch {epoch + 1}/{self.epochs}  {self._pairs(logs)}  {speed}  {seconds:.1f} s{late}")
         self.run.check_owner()
         self.run.add_metrics(

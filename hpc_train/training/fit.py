@@ -314,6 +314,7 @@ def _fit_epochs(training: _Training, callbacks: list) -> dict[str, float]:
     from hpc_train import parallel
     from hpc_train.optim.ema import EvaluateAverages
     from hpc_train.training.callbacks import Best, Checkpoints
+    from hpc_train.watch.callback import Phases
 
     assembly, progress, epochs = training.assembly, training.progress, training.options.epochs
     plan, validation = assembly.plan, assembly.validation
@@ -322,7 +323,7 @@ def _fit_epochs(training: _Training, callbacks: list) -> dict[str, float]:
     def evaluate():
         if held_out_data is None:
             return {}
-        also = [_find(callbacks, EvaluateAverages), _find(callbacks, Checkpoints)]
+        also = [_find(callbacks, kind) for kind in (Phases, EvaluateAverages, Checkpoints)]
         return parallel.evaluate(assembly.model, held_out_data, validation.real_steps(training.world.rank), also)
 
     if not plan.steps(progress.position):

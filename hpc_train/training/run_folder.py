@@ -58,7 +58,7 @@ _EARLIER = re.compile(
 
 
 _RECORD = {"options": dict[str, Any] | None, "facts": dict[str, Any] | None, "starts": list[dict[str, Any]] | None}
-_OF_START = {"times": goodput.Times | None, "slow": list[SlowEpoch] | None}
+_OF_START = {"times": goodput.Times, "slow": list[SlowEpoch]}
 _REMOVE = "remove this line"
 
 
@@ -189,20 +189,20 @@ class Run:
         start = self._written["starts"][-1]
         if not start["times"]["ended"]:
             start["times"] = goodput.lost(start["times"], start["times"]["step"], time.time())
-            # What failed may be this very storage.
+            # What failed may be this very storage, or another job may own the folder by now.
             with suppress(UserError):
+                self.check_owner()
                 self._write()
 
-    def add_slow(self, epoch: int, slow: Slow, place: str, cost: float) -> None:
+    def add_slow(self, epoch: int, slow: Slow, place: str) -> None:
         """Record, with the next checkpoint, the slowest rank of an epoch.
 
         Args:
             epoch: from 1.
             slow: the rank.
             place: its host and GPU.
-            cost: the share of the epoch that all ranks lost.
         """
-        found = SlowEpoch(epoch=epoch, rank=slow.rank, place=place, by=round(slow.by, 3), cost=round(cost, 3))
+        found = SlowEpoch(epoch=epoch, rank=slow.rank, place=place, by=round(slow.by, 3), cost=round(slow.cost, 3))
         with self._change:
             self._written["starts"][-1].setdefault("slow", []).append(found)
 
@@ -270,19 +270,22 @@ class Run:
         Args:
             steps: that it has made.
         """
-        seconds, step, saving = time.monotonic() - RECORD.began, RECORD.median_step() or 0.0, RECORD.last_checkpoint()
-        useful = min(steps * step, seconds)
+        if not self._account:
+            return
+        spent, saving = self._account.now(0)["seconds"], RECORD.saved
+        seconds = sum(spent.values()) - spent.get(goodput.QUEUE, 0.0)
+        useful = sum(spent.get(part, 0.0) for part in goodput.OF_EPOCHS)
         # Half of the time for steps, and two minutes from the signal on.
         minutes = math.ceil((2 * (seconds - useful) + 120) / 60)
         every = "" if saving or steps < 2 else f", or write checkpoints more often (--checkpoint-every {steps // 2})"
         text = (
-            f"the last start made {steps} steps of {digits(step)} s in {seconds:.0f} s, "
+            f"the last start made {steps} steps, in {digits(useful)} of its {seconds:.0f} s, "
             f"{f'a checkpoint took {digits(saving)} s' if saving else 'no checkpoint was finished'}, and the rest went "
             f"into starting and ending; give the job {minutes} min or more{every}"
         )
         # A batch script that finds no such file counts checkpoints.
         with suppress(NotWritten), atomic_path(self.path / "pace") as temporary:
-            temporary.write_text(f"{useful:.0f} {seconds:.0f}\n{text}\n")
+            temporary.write_text(f"{int(useful)} {int(seconds)}\n{text}\n")
 
     def forget_metrics_after(self, epochs: int) -> None:
         """Remove from metrics.jsonl all but so many epochs: those that a resumed run will end again.
@@ -303,7 +306,8 @@ def _read_record(path: Path, remedy: str) -> dict:
     record = {"options": {}, "facts": {}, "starts": []} | read_json(path, _RECORD, remedy)
     for number, start in enumerate(record["starts"] or (), 1):
         for name, kind in _OF_START.items():
-            check(start.get(name), kind, f"{path}: start {number}: {name!r}", remedy)
+            if name in start:
+                check(start[name], kind, f"{path}: start {number}: {name!r}", remedy)
     return record
 
 

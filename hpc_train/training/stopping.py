@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from hpc_train.parallel.world import World
+from hpc_train.watch.record import RECORD
 
 # Exit status for the batch script: not finished, start this again (sysexits.h).
 UNFINISHED = os.EX_TEMPFAIL
@@ -65,7 +66,8 @@ class Requests:
                 first = not self.received
                 self.received.add(received[0])
                 if first:
-                    self.asked()
+                    # It may write, and storage may hang.
+                    threading.Thread(target=self.asked, daemon=True).start()
             if received[0] == signal.SIGTERM:
                 threading.Thread(target=self._end_in_a_step, daemon=True).start()
             if received[0] == signal.SIGINT:
@@ -118,7 +120,9 @@ class Agreement:
         wanted = self._interval * self.seconds / max(self._busy, 1e-6)
         steps = min(max(1, int(wanted)), 2 * self._interval) if self.world.is_root else 0
         received = [float(number in self.requests.received) for number in _SIGNALS]
+        asked = time.monotonic()
         *counts, steps = sum_arrays([np.array([*received, steps])], "hpc_train.stop")[0]
+        RECORD.met += time.monotonic() - asked
         self._interval = self._left = int(steps)
         self._busy = 0.0
         names = " and ".join(number.name for number, count in zip(_SIGNALS, counts, strict=True) if count)

@@ -21,6 +21,8 @@ _NAMES = {
     record.EPOCH_END: EPOCHS,
 }
 USEFUL = (TRAINING, record.VALIDATION)
+# What a start is there for, with what it cannot do without.
+OF_EPOCHS = (*USEFUL, "input wait", record.CALLBACKS)
 # The order in which they are shown.
 PARTS = (
     QUEUE,
@@ -35,6 +37,8 @@ PARTS = (
     record.END,
     LOST,
 )
+# From the batch script (slurm/job.sh).
+_BEGINS = "HPC_TRAIN_JOB_BEGINS"
 # A training of 30,000 years has other troubles.
 _MOST = 1e12
 
@@ -144,9 +148,12 @@ def _of_job() -> dict[str, float]:
 
 
 def _slurm_times() -> tuple[float, float]:
-    """When Slurm took this job, and started it (the last time that it did); 0 where it does not say."""
+    """When Slurm took this job, and started it (the last time that it did).
+
+    0 where it does not say, and where other programs of the job came before.
+    """
     job = os.environ.get("SLURM_JOB_ID", "")
-    if not job.isdigit():
+    if os.environ.get(_BEGINS) != "yes" or not job.isdigit():
         return 0.0, 0.0
     ask = ["squeue", "--noheader", f"--jobs={job}", "--states=all", "--format=%V %S"]
     with suppress(OSError, subprocess.TimeoutExpired, ValueError):

@@ -29,10 +29,12 @@ from hpc_train.watch.verdict import SILENT
 
 NAME = "hpc-train-guard"
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
+# Modules that may have threads which Python does not know.
+_STARTED = {"mpi4py.MPI", "horovod.tensorflow", "horovod.torch", "torch", "polars", "sklearn"}
 # Ends by these are somebody's wish, or a launcher's.
 _WISHED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE)
 # Launchers send these to a process or to its group, and a rank may get them twice. Ctrl-C always reaches the group.
-_PASSED = (signal.SIGTERM, signal.SIGUSR1)
+_PASSED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 _KEPT = (signal.SIGINT, signal.SIGHUP)
 # Seconds between two looks, and a gap between two that only a guard makes that was stopped itself.
 _LOOK, _SUSPENDED = 1.0, 5.0
@@ -74,7 +76,9 @@ NOTE = Note()
 def begin(rank: int, ranks: int, claim: Callable[[str], bool], job: str, after: float | None = 0.0) -> None:
     """Split this process into a guard, which does not return, and its child, which goes on as the rank.
 
-    It does nothing if that would harm: where threads of Python, a GPU or MPI have started.
+    It does nothing if that would harm, as the rank keeps no thread and no child of this process: where threads of
+    Python, Horovod, MPI, TensorFlow's operations, a GPU or other programs have started, or a library that computes in
+    threads is imported.
 
     Args:
         rank: of this process.
@@ -83,7 +87,9 @@ def begin(rank: int, ranks: int, claim: Callable[[str], bool], job: str, after: 
         job: the word, until the rank gives another one.
         after: seconds after which a stopped rank is ended; None for the default limits, 0 for never.
     """
-    if NOTE.page or threading.active_count() > 1 or "mpi4py.MPI" in sys.modules or _holds_gpu():
+    if NOTE.page or threading.active_count() > 1 or _STARTED & set(sys.modules) or _has_begun_tensorflow():
+        return
+    if _holds_gpu() or _has_children():
         return
     NOTE.page = mmap.mmap(-1, 1 << 16)
     NOTE.add(job=job)
@@ -91,9 +97,11 @@ def begin(rank: int, ranks: int, claim: Callable[[str], bool], job: str, after: 
     sys.stderr.flush()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, *_PASSED, *_KEPT})
     guard = os.getpid()
+    # Before the fork, as the rank may be killed at once.
+    killed = memory.killed()
     child = os.fork()
     if child:
-        _Guard(child, rank, ranks, claim, after).run()
+        _Guard(child, rank, ranks, claim, after, killed).run()
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != guard:
         os._exit(1)
@@ -106,13 +114,21 @@ def process() -> int:
 
 
 class _Guard:
-    def __init__(self, child: int, rank: int, ranks: int, claim: Callable[[str], bool], after: float | None):
+    def __init__(
+        self,
+        child: int,
+        rank: int,
+        ranks: int,
+        claim: Callable[[str], bool],
+        after: float | None,
+        killed: dict[str, int],
+    ):
         self._child, self._claim = child, claim
         self._who = f"rank {rank}{f' of {ranks}' if ranks else ''} (on {socket.gethostname()})"
         self._limits = {STOPPED: LEAST, BLOCKED: WITHOUT_END}
         if after is not None:
             self._limits = dict.fromkeys(self._limits, after)
-        self._killed = memory.killed()
+        self._killed = killed
         self._still: tuple[str, float] | None = None
         self._moved: tuple[str, ...] = ()
 
@@ -152,6 +168,8 @@ class _Guard:
             signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
             os.kill(os.getpid(), number)
+            # The first process of a container does not end so.
+            os._exit(128 + number)
         name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
         cause = self._why_killed() if number == signal.SIGKILL else _CAUSES.get(number, _NATIVE)
         most = memory.limit()
@@ -211,6 +229,20 @@ def _holds_gpu() -> bool:
     for name in os.listdir("/proc/self/fd"):
         with suppress(OSError):
             if os.readlink(f"/proc/self/fd/{name}").startswith(("/dev/nvidia", "/dev/kfd")):
+                return True
+    return False
+
+
+def _has_begun_tensorflow() -> bool:
+    """Whether TensorFlow has made its threads: it does with its first operation."""
+    eager = sys.modules.get("tensorflow.python.eager.context")
+    return eager is not None and getattr(eager, "_context", None) is not None and eager._context._initialized
+
+
+def _has_children() -> bool:
+    for thread in os.listdir("/proc/self/task"):
+        with suppress(OSError):
+            if Path(f"/proc/self/task/{thread}/children").read_text():
                 return True
     return False
 

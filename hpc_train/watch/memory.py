@@ -32,7 +32,10 @@ def limit() -> int:
 
 
 def _number(file: Path, name: str) -> int:
-    return next(int(words[1]) for line in file.read_text().splitlines() if (words := line.split())[:1] == [name])
+    for line in file.read_text().splitlines():
+        if (words := line.split())[:1] == [name]:
+            return int(words[1])
+    raise ValueError(f"{file} has no {name}")
 
 
 def _cgroups() -> Iterator[tuple[Path, tuple[str, str]]]:

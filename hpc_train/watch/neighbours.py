@@ -82,12 +82,8 @@ def _names(folder: Path) -> list[str]:
 
 def _fields(pid: int, process: int = 0) -> list[str]:
     """Those of /proc/PID/stat from the state on, of a thread of `process` if that is given; none if it has gone."""
+    path = Path(f"/proc/{process}/task/{pid}/stat" if process else f"/proc/{pid}/stat")
     try:
-        return (
-            Path(f"/proc/{f'{process}/task/' if process else ''}{pid}/stat")
-            .read_text(errors="replace")
-            .rpartition(")")[2]
-            .split()
-        )
+        return path.read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
         return []

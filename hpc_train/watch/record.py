@@ -1,5 +1,6 @@
 """What this rank is doing: the phase of its training, its step, and since when nothing has moved."""
 
+import math
 import os
 import statistics
 import sys
@@ -8,7 +9,6 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import pairwise
 from pathlib import Path
 
 START, COMPILE, INPUT, STEP, CALLBACKS = "start", "compiling", "input", "step", "callbacks"
@@ -29,12 +29,13 @@ _BY_DEFAULT = {INPUT: 300.0, CALLBACKS: 600.0}
 class Record:
     """Where the main thread is; that thread writes it, others read it.
 
-    `phase` is one of the constants of this module; `step` and `epoch` count from 1 (0 before the first). `since` is the
-    time (`time.monotonic`) of the last movement, `stepped` that at which the last whole step began, `began` that at which
-    this module was imported, or this process forked. `history` holds the last phases as (time.time(), phase, step).
-    `marks_input` and `marks_callbacks` say whether waiting for data and callbacks are phases of their own; else they are
-    parts of a step. `waited` gives the seconds for which this rank has waited for others since its last call; `pace` holds
-    the last steps as (seconds, of them waiting for others, of them waiting for data).
+    `phase` is one of the constants of this module; `step` and `epoch` count from 1 (0 before the first). `began` is
+    the time (`time.monotonic`) at which this module was imported or this process forked, `since` that of the last
+    movement, `stepped` that at which the last whole step began. `history` holds the last phases as (time.time(),
+    phase, step). `marks_input` and `marks_callbacks` say whether waiting for data and callbacks are phases of their
+    own, or parts of a step. `waited` gives the seconds for which this rank has waited for others since its last call;
+    `pace` holds the last steps as (seconds, of them waiting for others, of them waiting for data). `saved` is the
+    seconds until the last checkpoint was on disk, or None.
     """
 
     def __init__(self) -> None:
@@ -45,9 +46,10 @@ class Record:
         self._steps: deque[float] = deque(maxlen=101)
         self._began: float | None = None
         self.marks_input = self.marks_callbacks = False
-        self.waited: Callable[[], float] = lambda: 0.0
+        self.waited: Callable[[], float] = lambda: math.nan
         self.pace: deque[tuple[float, float, float]] = deque(maxlen=1024)
-        self._before = self._fed = 0.0
+        self._before = self._fed = self.met = 0.0
+        self.saved: float | None = None
         self._did: tuple[str, ...] = ()
         self._spent: dict[str, float] = defaultdict(float)
         self._entered = self.began
@@ -78,7 +80,8 @@ class Record:
 
     def begin_step(self, phase: str) -> None:
         """A step of training begins; the time since the one before is that of a step, if both are of one row."""
-        now, waited, fed = time.monotonic(), self.waited(), self._spent.get(INPUT, 0.0)
+        now, waited, fed = time.monotonic(), self.waited() + self.met, self._spent.get(INPUT, 0.0)
+        self.met = 0.0
         if self._began is not None:
             self._steps.append(now - self._began)
             self.pace.append((now - self._began, waited, fed - self._fed))
@@ -116,26 +119,16 @@ class Record:
             return max(WITHOUT_END, hang_after or 0.0)
         if hang_after is not None:
             return hang_after
-        if (step := self.median_step(_ENOUGH)) is None:
+        # A copy, as the main thread may add one.
+        steps = list(self._steps)
+        if len(steps) < _ENOUGH:
             return WITHOUT_END
         least = max(LEAST, _BY_DEFAULT.get(self.phase, 0.0))
         if self.phase in (STEP, VALIDATION) and not (self.marks_input and self.phase == STEP):
             least = max(least, _BY_DEFAULT[INPUT])
         if not self.marks_callbacks:
             least = max(least, _BY_DEFAULT[CALLBACKS])
-        return max(least, TIMES * step)
-
-    def median_step(self, least: int = 1) -> float | None:
-        """Seconds of a step, of the last 101; None before there are `least`."""
-        # A copy, as the main thread may add one.
-        steps = list(self._steps)
-        return statistics.median(steps) if len(steps) >= least else None
-
-    def last_checkpoint(self) -> float | None:
-        """Seconds that the last checkpoint took, as far as the history reaches; None where none has ended."""
-        phases = list(self.history)
-        took = [after[0] - one[0] for one, after in pairwise(phases) if one[1] == CHECKPOINT]
-        return took[-1] if took else None
+        return max(least, TIMES * statistics.median(steps))
 
     def begin_fit(self) -> None:
         """A `fit` begins: its steps may take another time than those of the one before."""

@@ -6,8 +6,8 @@ from typing import TypedDict
 
 import numpy as np
 
-# Steps that must be known.
-FEWEST = 8
+# Steps that must be known, and those of an epoch whose halves are looked at by themselves.
+FEWEST, LONG = 8, 64
 # How much longer a slow rank's own part is in the middle, and at the lower quartile: again and again, not now and then.
 _SLOWER, _AGAIN = 1.15, 1.1
 # Slow ranks that a line names.
@@ -25,6 +25,8 @@ class Slow:
     """The same in seconds a step."""
     reading: float
     """Of them spent waiting for data."""
+    cost: float
+    """The share of its time that the job would save if this rank were as fast as the others."""
 
 
 class SlowEpoch(TypedDict):
@@ -54,39 +56,36 @@ def row(pace: Iterable[tuple[float, float, float]]) -> np.ndarray:
     return np.array([np.median(steps[:, 0]), np.median(own), np.quantile(own, 0.25), np.median(steps[:, 2])])
 
 
-def slow_ranks(rows: np.ndarray) -> tuple[list[Slow], float]:
-    """Find the ranks that hold the others up.
+def slow_ranks(rows: np.ndarray) -> list[Slow]:
+    """Find the ranks that hold the others up, the slowest first.
 
     Args:
         rows: float64 (ranks, 4), `row` of every rank.
-
-    Returns:
-        (the slow ranks, the slowest first; the share of its time that the job loses to them).
     """
     if len(rows) < 2 or np.isnan(rows).any():
-        return [], 0.0
+        return []
     step, own, low, reading = rows.T
     # Half of the ranks or more set the pace; of two, the faster one.
     usual, least, read = (float(np.sort(values)[(len(rows) - 1) // 2]) for values in (own, low, reading))
     late = np.flatnonzero((own > _SLOWER * usual) & (low > _AGAIN * least) & (usual > 0))
-    found = [
-        Slow(int(rank), float(own[rank] / usual - 1), float(own[rank] - usual), float(max(0.0, reading[rank] - read)))
-        for rank in sorted(late, key=lambda rank: -own[rank])
-    ]
-    return found, min(1.0, found[0].seconds / float(np.median(step))) if found else 0.0
+    found = []
+    for rank in sorted(late, key=lambda rank: -own[rank]):
+        more = own[rank] - usual
+        figures = more / usual, more, max(0.0, reading[rank] - read), min(1.0, more / np.median(step))
+        found.append(Slow(int(rank), *map(float, figures)))
+    return found
 
 
-def told(found: Sequence[Slow], cost: float, places: Sequence[str]) -> str:
+def told(found: Sequence[Slow], places: Sequence[str]) -> str:
     """The slow ranks in words; "" without any.
 
     Args:
-        found: the slow ranks.
-        cost: the share of its time that the job loses.
+        found: the slow ranks, the slowest first.
         places: host and GPU of every rank.
     """
     named = [f"rank {one.rank} on {places[one.rank]} is {one.by:.0%} slower{_reads(one)}" for one in found[:_NAMED]]
     more = [f"{len(found) - _NAMED} more"] if len(found) > _NAMED else []
-    return f"{', '.join([*named, *more])}: costs all ranks {cost:.0%}" if found else ""
+    return f"{', '.join([*named, *more])}: costs all ranks {found[0].cost:.0%}" if found else ""
 
 
 def _reads(one: Slow) -> str:

@@ -6,7 +6,11 @@ import sys
 
 from hpc_train import parallel
 from hpc_train.errors import UserError
+from hpc_train.parallel.failure import begin_guard
 
+if sys.argv[1] == "kill":
+    # As trainers do.
+    begin_guard()
 world = parallel.init()
 
 import numpy as np  # noqa: E402

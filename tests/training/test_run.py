@@ -1,6 +1,5 @@
 """Run folders and the files in them: whole or absent, and never mixed up."""
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from hpc_train.files.whole import atomic_path
 from hpc_train.parallel import World
 from hpc_train.training import run_folder
 from hpc_train.training.run_folder import Run
+from hpc_train.watch import goodput, record
 from hpc_train.watch.record import Record
 
 
@@ -40,31 +40,34 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 
 
 @pytest.fixture
-def record(monkeypatch):
-    """A record of a start that began a minute ago, with steps of half a second."""
+def begun(monkeypatch, tmp_path):
+    """A start that began a minute ago, four seconds of it in steps and validation."""
     made = Record()
-    made.began = time.monotonic() - 60
-    monkeypatch.setattr(made, "median_step", lambda: 0.5)
+    monkeypatch.setattr(record, "RECORD", made)
     monkeypatch.setattr(run_folder, "RECORD", made)
-    return made
+    monkeypatch.setattr(goodput, "_process_start", lambda: 0.0)
+    run = Run(tmp_path)
+    run.start(Options(), World(), FACTS, resume=False)
+    spent = {record.START: 50.0, record.STEP: 3.0, record.VALIDATION: 1.0, record.CHECKPOINT: 6.0}
+    monkeypatch.setattr(made, "spent", lambda: spent)
+    return run
 
 
-def test_a_start_that_is_stopped_notes_its_pace_and_the_limit_that_would_do(record, tmp_path):
-    record.history.extend([(100.0, "step", 8), (101.0, "checkpoint", 8), (103.5, "step", 8)])
-    Run(tmp_path).note_pace(8)
-    numbers, words = (tmp_path / "pace").read_text().splitlines()
+def test_a_start_that_is_stopped_notes_its_pace_and_the_limit_that_would_do(begun):
+    record.RECORD.saved = 2.5
+    begun.note_pace(8)
+    numbers, words = (begun.path / "pace").read_text().splitlines()
     assert numbers == "4 60"
     # Twice the 56 s that went elsewhere, and two minutes for the signal: 232 s.
     assert words == (
-        "the last start made 8 steps of 0.5 s in 60 s, a checkpoint took 2.5 s, and the rest went into starting and "
+        "the last start made 8 steps, in 4 of its 60 s, a checkpoint took 2.5 s, and the rest went into starting and "
         "ending; give the job 4 min or more"
     )
 
 
-def test_where_no_checkpoint_was_finished_more_of_them_are_named_too(record, tmp_path):
-    record.history.extend([(100.0, "step", 8), (101.0, "checkpoint", 8)])
-    Run(tmp_path).note_pace(8)
-    words = (tmp_path / "pace").read_text()
+def test_where_no_checkpoint_was_finished_more_of_them_are_named_too(begun):
+    begun.note_pace(8)
+    words = (begun.path / "pace").read_text()
     assert "no checkpoint was finished" in words
     assert words.endswith("give the job 4 min or more, or write checkpoints more often (--checkpoint-every 4)\n")
 
@@ -73,10 +76,10 @@ def test_every_start_is_recorded(tmp_path):
     run = Run(tmp_path / "run")
     run.start(Options(), World(size=2), FACTS, resume=False)
     run.start(Options(lr=0.2), World(size=4), FACTS, resume=True)
-    record = Run.open(tmp_path / "run").record()
-    assert [start["world_size"] for start in record["starts"]] == [2, 4]
-    assert record["options"] == {"data": "shards", "lr": 0.2}
-    assert "numpy" in record["versions"]
+    found = Run.open(tmp_path / "run").record()
+    assert [start["world_size"] for start in found["starts"]] == [2, 4]
+    assert found["options"] == {"data": "shards", "lr": 0.2}
+    assert "numpy" in found["versions"]
 
 
 def test_a_run_is_not_overwritten_by_accident(tmp_path):

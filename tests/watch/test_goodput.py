@@ -29,8 +29,9 @@ def test_a_record_adds_up_its_phases():
         with made.during(record.INPUT):
             time.sleep(0.01)
     made.enter(record.VALIDATION)
+    before = time.monotonic() - made.began
     spent = made.spent()
-    assert sum(spent.values()) == pytest.approx(time.monotonic() - made.began, abs=0.01)
+    assert before - 0.001 <= sum(spent.values()) <= time.monotonic() - made.began + 0.001
     assert spent[record.STEP] >= 0.06
     assert spent[record.INPUT] >= 0.03
     assert record.VALIDATION in spent
@@ -94,12 +95,12 @@ def test_slow_ranks_are_summed_up_over_epochs_and_starts():
 
 def test_a_process_that_is_forked_begins_its_own_account():
     script = """
-import os, sys, time
+import os, sys
 from hpc_train.watch.record import RECORD, STEP
+before = RECORD.began
 RECORD.enter(STEP)
-time.sleep(0.3)
 if os.fork() == 0:
-    sys.stdout.write(f"{sorted(RECORD.spent())} {RECORD.spent()['start'] < 0.2}")
+    sys.stdout.write(f"{sorted(RECORD.spent())} {RECORD.began > before}")
     sys.stdout.flush()
     os._exit(0)
 os.wait()

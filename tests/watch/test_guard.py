@@ -1,8 +1,11 @@
 """What a rank's guard makes of the rank's death: the cause, and from where the training goes on."""
 
 import os
+import subprocess
+import sys
 
 import pytest
+from launch import environment
 
 from hpc_train.watch import guard, memory
 from hpc_train.watch.guard import Note, _Guard, _how_on
@@ -24,8 +27,7 @@ from hpc_train.watch.guard import Note, _Guard, _how_on
     ],
 )
 def test_the_kernels_counts_tell_whether_a_killed_rank_wanted_memory(before, after, says, monkeypatch):
-    monkeypatch.setattr(memory, "killed", lambda: before)
-    watching = _Guard(os.getpid(), 1, 2, lambda word: True, 0.0)
+    watching = _Guard(os.getpid(), 1, 2, lambda word: True, 0.0, before)
     monkeypatch.setattr(memory, "killed", lambda: after)
     assert watching._why_killed().startswith(says)
 
@@ -47,6 +49,36 @@ def test_kills_and_the_least_limit_are_read_of_either_version_of_cgroups(version
     monkeypatch.setattr(memory, "_OF_PROCESS", of_process)
     assert memory.killed()["cgroup"] == 2
     assert memory.limit() == 4 * 10**6
+
+
+def test_a_kernel_that_counts_no_kills_is_no_error(monkeypatch, tmp_path):
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory" / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\n")
+    of_process = tmp_path / "cgroup"
+    of_process.write_text("4:memory:/\n")
+    monkeypatch.setattr(memory, "_ROOT", tmp_path)
+    monkeypatch.setattr(memory, "_OF_PROCESS", of_process)
+    assert "cgroup" not in memory.killed()
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        "import subprocess; program = subprocess.Popen(['sleep', '5'])",
+        "import threading, time; threading.Thread(target=time.sleep, args=(1,)).start()",
+        "import tensorflow as tf; tf.ones(1)",
+        "import horovod.tensorflow",
+    ],
+)
+def test_a_process_that_has_begun_what_a_fork_would_break_gets_no_guard(begun):
+    script = f"""{begun}
+import os
+from hpc_train.watch import guard
+before = os.getpid()
+guard.begin(0, 1, lambda word: True, "job")
+assert (guard.process(), os.getpid()) == (0, before)
+"""
+    subprocess.run([sys.executable, "-c", script], env=environment(), check=True, timeout=120)
 
 
 def test_the_newest_checkpoint_is_named_where_there_is_one(tmp_path):

@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Sequence
 
+from hpc_train.names import printable
 from hpc_train.units import span
 from hpc_train.watch import goodput
 
@@ -35,7 +36,7 @@ def slow(starts: Sequence[dict]) -> list[str]:
     for one in (one for start in starts for one in start.get("slow", ())):
         by_rank.setdefault((one["rank"], one["place"]), []).append(one)
     return [
-        f"rank {rank} on {place} was the slowest in {len(found)} epoch{'s' * (len(found) > 1)}: "
+        f"rank {rank} on {printable(place)} was the slowest in {len(found)} epoch{'s' * (len(found) > 1)}: "
         f"{statistics.median(one['by'] for one in found):.0%} slower than the others, which cost all ranks "
         f"{statistics.fmean(one['cost'] for one in found):.0%} of {'them' if len(found) > 1 else 'it'}"
         for (rank, place), found in sorted(by_rank.items(), key=lambda item: -len(item[1]))

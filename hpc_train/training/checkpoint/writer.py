@@ -15,6 +15,7 @@ from hpc_train.parallel.world import World
 from hpc_train.training.checkpoint.folder import Keep, publish
 from hpc_train.training.checkpoint.state import Part, Progress, State, copy, state_bytes
 from hpc_train.units import MIB
+from hpc_train.watch.record import RECORD
 
 # A state of this size is written in parts of at least half of it, by as many ranks.
 _LARGE = 4096 * MIB
@@ -56,8 +57,9 @@ class Writer:
         if self.part.number is None:
             return
         self.wait()
+        begun = time.monotonic()
         self._state = copy(model, progress, self.part, self._state)
-        work = self._state, self.note(progress.step)
+        work = self._state, self.note(progress.step), begun
         self._thread = threading.Thread(target=self._write, args=work, name="hpc-train-checkpoint", daemon=True)
         self._thread.start()
 
@@ -86,9 +88,10 @@ class Writer:
         except Exception as error:
             say(f"warning: {error}")
 
-    def _write(self, state: State, note: Callable[[], None]) -> None:
+    def _write(self, state: State, note: Callable[[], None], begun: float) -> None:
         try:
             publish(self.folder, state, self.keep, self.check, lambda: self._patience)
+            RECORD.saved = time.monotonic() - begun
             note()
         except BaseException as error:
             self._error = error
