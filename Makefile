@@ -10,6 +10,7 @@
 # make test-kills [KILLS=500]          trainings killed at random moments under each launcher (two hours)
 # make test-faults                     trainings in which one rank hangs: is the cause named? (an hour)
 # make test-scans                      scans that are killed again and again (20 minutes)
+# make test-ranks                      the checks of the Keras layer on 2, 3 and 4 ranks, not on one number (30 minutes)
 # make test-sites                      every form of GPU request, and every site's fake cluster (10 minutes)
 # make docs                           the site of the pages in docs/, in build/docs
 # make venv | lint | clean             GPU=1 takes TensorFlow with CUDA and Horovod with NCCL
@@ -26,7 +27,7 @@ EXTRA := $(if $(GPU),gpu,cpu)
 
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: mnist test test-versions test-debian13 test-container test-upstream test-files test-kills test-faults test-scans test-sites fuzz docs lint venv clean
+.PHONY: mnist test test-versions test-debian13 test-container test-upstream test-files test-kills test-faults test-scans test-ranks test-sites fuzz docs lint venv clean
 
 mnist: venv $(if $(filter shards/digits,$(DATA)),shards/digits/.done)
 	horovodrun -np $(NP) python -m hpc_train.mnist --data $(DATA) --model $(MODEL) $(ARGS)
@@ -45,6 +46,10 @@ test-faults: venv
 
 test-scans: venv
 	python tests/scan_kills.py --search random && python tests/scan_kills.py --search grid
+
+test-ranks: venv
+	HPC_TRAIN_TEST_RANKS=all pytest tests/parallel/test_parallel.py tests/parallel/test_own_steps.py \
+	  tests/parallel/test_horovod_names.py tests/training/test_kinds.py tests/training/test_own_models.py
 
 test-sites: venv
 	HPC_TRAIN_TEST_SITES=1 pytest tests/sites tests/slurm/test_slurm_gpus.py tests/slurm/test_slurm_submit.py

@@ -38,6 +38,11 @@ def _ranks_environment() -> dict[str, str]:
     return environment(PYTHONPATH=os.pathsep.join([*before, str(REPOSITORY)]))
 
 
+def sizes(usual: int, other: int) -> tuple[int, ...]:
+    """The numbers of ranks that a test of many checks tries: both with HPC_TRAIN_TEST_RANKS=all (`make test-ranks`)."""
+    return (usual, other) if os.environ.get("HPC_TRAIN_TEST_RANKS") == "all" else (usual,)
+
+
 def start(
     ranks: int,
     *arguments: str,

@@ -1,7 +1,7 @@
 """The Keras 3 layer on real ranks: one launch a world size, many statements about it."""
 
 import pytest
-from launch import RANKS, checks_of, outcomes_of
+from launch import RANKS, checks_of, outcomes_of, sizes
 
 SCRIPT = RANKS / "layer.py"
 CHECKS = checks_of(SCRIPT, 3)
@@ -21,7 +21,7 @@ def outcomes(tmp_path_factory):
 
 
 @pytest.mark.parametrize("check", CHECKS)
-@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("ranks", sizes(2, 4))
 def test_on_ranks(outcomes, ranks, check):
     failures = outcomes(ranks).get(check, "the launch failed: see the first failure")
     assert not failures, failures

@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from launch import RANKS, REPOSITORY, launch, outcomes_of
+from launch import RANKS, REPOSITORY, launch, outcomes_of, sizes
 
 SCRIPT = RANKS / "own_models.py"
 FILE = REPOSITORY / "tests" / "own_models.py"
@@ -50,8 +50,8 @@ def outcomes_on(data, digits, tmp_path_factory):
 
 
 @pytest.mark.parametrize("check", ON_ANY)
-@pytest.mark.parametrize("ranks", [2, 3])
-def test_on_two_and_three_ranks(outcomes_on, ranks, check):
+@pytest.mark.parametrize("ranks", sizes(2, 3))
+def test_on_any_number_of_ranks(outcomes_on, ranks, check):
     outcome = outcomes_on(ranks)[check]
     assert not outcome, outcome
 
