@@ -21,7 +21,7 @@ from pathlib import Path
 from hpc_train.console import say
 from hpc_train.errors import UserError
 from hpc_train.files.others import other_owner, other_writers
-from hpc_train.files.whole import create_once, link_once, temporary_file
+from hpc_train.files.whole import ELSEWHERE, NotWritten, create_once, link_once, temporary_file
 
 NAME = "owner.lock"
 # Seconds between two signs of life; how long others wait for a living owner; the silence after which it counts as dead.
@@ -148,10 +148,13 @@ class Lock:
         """Make sure that this process still owns the folder.
 
         Raises:
-            UserError: another one took it, as this one gave no sign of life.
+            UserError: another one took it, as this one gave no sign of life, or the folder is gone.
         """
         found, folder = read_owner(self.path), self.path.parent
         if not found and folder.is_dir():
+            if not (folder / "run.json").exists():
+                # TensorBoard makes its folder anew.
+                raise NotWritten(f"cannot write {self.path}: the folder {folder} is gone; {ELSEWHERE}")
             raise UserError(
                 f"{self.path} is gone, so another job may have trained in {folder}; start this one again with --resume"
             )

@@ -14,6 +14,7 @@ import pytest
 from launch import REPOSITORY, environment
 
 from hpc_train.errors import UserError
+from hpc_train.files.whole import NotWritten
 from hpc_train.training import ownership
 from hpc_train.training.ownership import Lock, Owner, owned, warn_of_others
 
@@ -208,8 +209,17 @@ def test_the_lock_of_one_who_was_faster_goes_back(tmp_path, links):
 
 def test_a_lock_that_is_gone_means_that_another_job_may_have_trained(tmp_path):
     lock = Lock.take(tmp_path)
+    (tmp_path / "run.json").touch()
     (tmp_path / ownership.NAME).unlink()
     with pytest.raises(UserError, match="is gone, so another job may have trained"):
+        lock.check()
+    lock.release()
+
+
+def test_a_folder_that_another_program_has_made_anew_counts_as_gone(tmp_path):
+    lock = Lock.take(tmp_path)
+    (tmp_path / ownership.NAME).unlink()
+    with pytest.raises(NotWritten, match=f"the folder {tmp_path} is gone; choose another folder"):
         lock.check()
     lock.release()
 
