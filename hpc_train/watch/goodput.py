@@ -5,33 +5,35 @@ import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import TypedDict
+
+import psutil
 
 from hpc_train.units import span
 from hpc_train.watch import record
 
 QUEUE, STARTUP, TRAINING, EPOCHS, LOST = "queue", "start-up", "training", "end of epochs", "lost"
+INPUT_WAIT, CHECKPOINTS = "input wait", "checkpoints"
 # What the phases of a rank are called here; those that are missing keep their names.
 _NAMES = {
     record.START: STARTUP,
     record.STEP: TRAINING,
-    record.INPUT: "input wait",
-    record.CHECKPOINT: "checkpoints",
+    record.INPUT: INPUT_WAIT,
+    record.CHECKPOINT: CHECKPOINTS,
     record.EPOCH_END: EPOCHS,
 }
 USEFUL = (TRAINING, record.VALIDATION)
 # What a start is there for, with what it cannot do without.
-OF_EPOCHS = (*USEFUL, "input wait", record.CALLBACKS)
+OF_EPOCHS = (*USEFUL, INPUT_WAIT, record.CALLBACKS)
 # The order in which they are shown.
 PARTS = (
     QUEUE,
     STARTUP,
     record.COMPILE,
     TRAINING,
-    "input wait",
+    INPUT_WAIT,
     record.VALIDATION,
-    "checkpoints",
+    CHECKPOINTS,
     record.CALLBACKS,
     EPOCHS,
     record.END,
@@ -141,7 +143,7 @@ def _of_job() -> dict[str, float]:
     """Seconds in the queue, and from the job's start to the import of the watch, by part."""
     began = time.time() - (time.monotonic() - record.RECORD.began)
     submitted, started = _slurm_times()
-    process = min(_process_start() or began, began)
+    process = min(psutil.Process().create_time(), began)
     first = min(started, process) if started else process
     parts = {STARTUP: began - first}
     return parts | ({QUEUE: max(0.0, started - submitted)} if submitted and started else {})
@@ -161,12 +163,3 @@ def _slurm_times() -> tuple[float, float]:
         submitted, started = (time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%S")) for text in said[:2])
         return submitted, started
     return 0.0, 0.0
-
-
-def _process_start() -> float:
-    """When this process began, in seconds of the clock; 0 where it is not known."""
-    with suppress(OSError, ValueError, IndexError):
-        ticks = int(Path("/proc/self/stat").read_text(errors="replace").rpartition(")")[2].split()[19])
-        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-        return time.time() - age
-    return 0.0

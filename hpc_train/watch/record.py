@@ -33,9 +33,10 @@ class Record:
     the time (`time.monotonic`) at which this module was imported or this process forked, `since` that of the last
     movement, `stepped` that at which the last whole step began. `history` holds the last phases as (time.time(),
     phase, step). `marks_input` and `marks_callbacks` say whether waiting for data and callbacks are phases of their
-    own, or parts of a step. `waited` gives the seconds for which this rank has waited for others since its last call;
-    `pace` holds the last steps as (seconds, of them waiting for others, of them waiting for data). `saved` is the
-    seconds until the last checkpoint was on disk, or None.
+    own, or parts of a step. `waited` gives the seconds for which this rank has waited for others since its last call,
+    and `met` is those in which it waited for them outside gradients; `pace` holds the last steps as (seconds, of them
+    waiting for others, of them waiting for data). `saved` is the seconds until the last checkpoint was on disk, or
+    None.
     """
 
     def __init__(self) -> None:

@@ -45,7 +45,7 @@ def begun(monkeypatch, tmp_path):
     made = Record()
     monkeypatch.setattr(record, "RECORD", made)
     monkeypatch.setattr(run_folder, "RECORD", made)
-    monkeypatch.setattr(goodput, "_process_start", lambda: 0.0)
+    monkeypatch.setattr(goodput, "_of_job", dict)
     run = Run(tmp_path)
     run.start(Options(), World(), FACTS, resume=False)
     spent = {record.START: 50.0, record.STEP: 3.0, record.VALIDATION: 1.0, record.CHECKPOINT: 6.0}
