@@ -91,7 +91,7 @@ def refused(function, *arguments):
         ("$", "$"),
     ],
 )
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::SyntaxWarning")
 def test_values_are_literals_of_python_or_text(text, value):
     (read,) = build_args.read((f"argument={text}",)).values()
     assert read == value

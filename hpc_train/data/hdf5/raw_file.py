@@ -2,11 +2,14 @@
 
 import mmap
 import os
+import weakref
 from contextlib import suppress
 
 
 class File:
     """One open file, for any number of threads. Each read is one request to the file system.
+
+    It is closed when the last thread lets go of it, if nobody does before.
 
     Attributes:
         path: as given.
@@ -19,6 +22,7 @@ class File:
     def __init__(self, path: str):
         self.path = path
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115 (lives as long as this object)
+        weakref.finalize(self, self._file.close).atexit = False  # without it Python warns of a file left open
         self.size = self.size_now()
         self._map: mmap.mmap | None = None
 
