@@ -32,7 +32,8 @@ def environment(**extra: str) -> dict[str, str]:
     return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": "", **extra}
 
 
-def _ranks_environment() -> dict[str, str]:
+def ranks_environment() -> dict[str, str]:
+    """`environment`, in which ranks find this repository."""
     # The repository comes after what the caller of the tests puts first, such as a Horovod under development.
     before = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
     return environment(PYTHONPATH=os.pathsep.join([*before, str(REPOSITORY)]))
@@ -55,7 +56,7 @@ def start(
     if not shutil.which("horovodrun", path=environment()["PATH"]):
         pytest.skip("Horovod is not built here: run `hpc-train build-horovod`")
     launcher = ["horovodrun", *([controller] if controller else []), "-np", str(ranks)]
-    return _start([*launcher, *options, sys.executable, *arguments], cwd, **kwargs)
+    return start_command([*launcher, *options, sys.executable, *arguments], cwd, **kwargs)
 
 
 def mpirun() -> str:
@@ -69,21 +70,22 @@ def mpirun() -> str:
 
 def start_mpi(ranks: int, *arguments):
     """`mpirun -np RANKS python ARGUMENTS` in the background, in a process group of its own."""
-    return _start([mpirun(), "-np", str(ranks), sys.executable, *map(str, arguments)])
+    return start_command([mpirun(), "-np", str(ranks), sys.executable, *map(str, arguments)])
 
 
 def run_mpi(ranks: int, *arguments, timeout: float = 120) -> subprocess.CompletedProcess:
     """`mpirun -np RANKS python ARGUMENTS`, ended, with its standard output and error apart."""
     command = [mpirun(), "-np", str(ranks), sys.executable, *map(str, arguments)]
-    env = _ranks_environment()
+    env = ranks_environment()
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout)
 
 
-def _start(command: list[str], cwd: Path = REPOSITORY, **kwargs):
+def start_command(command: list[str], cwd: Path = REPOSITORY, env: dict[str, str] | None = None, **kwargs):
+    """A command in the background, in a process group of its own."""
     return subprocess.Popen(
         command,
         cwd=cwd,
-        env=_ranks_environment(),
+        env=env or ranks_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -17,6 +17,16 @@ def stop():
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
+def kill():
+    """As a limit of the site or a person does."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def node():
+    """Until somebody has stopped all processes of this node."""
+    time.sleep(100)
+
+
 def lock():
     """Two threads that each hold what the other one wants."""
     mine, other = threading.Lock(), threading.Lock()
@@ -102,7 +112,7 @@ class Fault:
 
 
 fault = Fault()
-IN_CALLBACK = {each.__name__: each for each in (stop, lock, native, other, slow)}
+IN_CALLBACK = {each.__name__: each for each in (stop, kill, node, lock, native, other, slow)}
 
 
 def main():
@@ -118,7 +128,7 @@ def main():
                 fault.step += 1
                 if training.world.rank == int(rank) and fault.step == int(step):
                     # The time of this file is that of the fault.
-                    (training.run.path / "fault").touch()
+                    (training.run.path / "fault").write_text(str(os.getpid()))
                     IN_CALLBACK.get(what, lambda: None)()
                 if training.world.rank == int(rank) and what == "late":
                     late()
