@@ -101,7 +101,8 @@ def train(
     launcher: str, fault: str, data: Path, run: Path, timeout: float = 150, rank: int = 1, ranks: int = 2
 ) -> Hung:
     """Train until the job ends or is killed after `timeout` seconds."""
-    with Cluster() if launcher == "slurm" else contextlib.nullcontext() as machine:
+    # Slurm ends a job on a node that is silent for so long; 300 s by default.
+    with Cluster(conf=("SlurmdTimeout=30",)) if launcher == "slurm" else contextlib.nullcontext() as machine:
         job = begin(launcher, fault, *options(data, run), rank=rank, ranks=ranks, machine=machine)
         if fault == "node":
             while job.poll() is None and not (run / "fault").exists():

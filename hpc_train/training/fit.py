@@ -90,7 +90,8 @@ def train(options: Options, task: Task) -> None:
             _announce(name, world, assembly, run, progress)
         work = Work.of(assembly.model, options, assembly.feed.training, world.size)
         averages = Averages(assembly.model)
-        HANG.folder, RECORD.step = run.path / "hang", progress.step
+        RECORD.step = progress.step
+        HANG.report_in(run.path / "hang")
         adding = ["--resume"] if options.run else [f"--run {run.path}", "--resume"]
         again = f"the same command{'' if options.resume else ' with ' + ' '.join(adding)}"
         HANG.hint = f"{again} goes on from the last checkpoint"

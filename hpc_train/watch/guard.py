@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import socket
+import struct
 import sys
 import threading
 import time
@@ -26,6 +27,7 @@ from hpc_train.watch import memory, neighbours
 from hpc_train.watch.neighbours import BLOCKED, STOPPED
 from hpc_train.watch.record import LEAST, WITHOUT_END
 from hpc_train.watch.verdict import SILENT
+from hpc_train.watch.witness import Witness
 
 NAME = "hpc-train-guard"
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
@@ -38,6 +40,8 @@ _PASSED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 _KEPT = (signal.SIGINT, signal.SIGHUP)
 # Seconds between two looks, and a gap between two that only a guard makes that was stopped itself.
 _LOOK, _SUSPENDED = 1.0, 5.0
+# Between two looks whether a rank still beats.
+_BEATS = 4.0
 # Seconds in which ranks that the death of this one ends find that it has been spoken of.
 _STAYS = 2.0
 _NATIVE = "a native library failed; see its lines above, if it printed any"
@@ -49,7 +53,11 @@ _CAUSES = {
 
 
 class Note:
-    """What a rank lets its guard know: `job`, a word of its ranks, and `again` and `checkpoints` of a training."""
+    """What a rank lets its guard know: `job`, a word of its ranks, and of a training `again`, `checkpoints`, and what
+    a `Witness` needs.
+    """
+
+    _BEAT = struct.Struct("d")
 
     def __init__(self) -> None:
         self.page: mmap.mmap | None = None
@@ -59,14 +67,25 @@ class Note:
         """Add to what the guard knows; nothing without a guard."""
         self._facts |= facts
         text = json.dumps(self._facts).encode()
-        if self.page and len(text) < len(self.page):
-            self.page[: len(text) + 1] = text + b"\0"
+        begin = self._BEAT.size
+        if self.page and begin + len(text) < len(self.page):
+            self.page[begin : begin + len(text) + 1] = text + b"\0"
 
     def read(self) -> dict[str, str]:
         """What the rank has added; nothing where it was killed while it wrote."""
         with suppress(ValueError):
-            return json.loads(self.page[:].split(b"\0")[0]) if self.page else {}
+            return json.loads(self.page[self._BEAT.size :].split(b"\0")[0]) if self.page else {}
         return {}
+
+    def beat(self, on: bool = True) -> None:
+        """Show that this process runs, as from then on it does again and again; or that it no longer shows it."""
+        if self.page:
+            self._BEAT.pack_into(self.page, 0, time.monotonic() if on else 0.0)
+
+    def silence(self) -> float:
+        """Seconds since the last beat; 0 where there is none to come."""
+        (last,) = self._BEAT.unpack_from(self.page) if self.page else (0.0,)
+        return time.monotonic() - last if last else 0.0
 
 
 # Of this process.
@@ -131,6 +150,7 @@ class _Guard:
         self._killed = killed
         self._still: tuple[str, float] | None = None
         self._moved: tuple[str, ...] = ()
+        self._witness = Witness(child, NOTE.read, NOTE.silence)
 
     def run(self) -> NoReturn:
         try:
@@ -143,26 +163,31 @@ class _Guard:
             os._exit(1)
 
     def _watch(self) -> None:
-        looks = _LOOK if any(self._limits.values()) else None
+        limited = any(self._limits.values())
+        looks = _LOOK if limited else _BEATS
         looked = time.monotonic()
         while True:
             heard = {signal.SIGCHLD, *_PASSED}
-            told = signal.sigwaitinfo(heard) if looks is None else signal.sigtimedwait(heard, looks)
+            told = signal.sigtimedwait(heard, looks)
             if told and told.si_signo in _PASSED:
                 os.kill(self._child, told.si_signo)
             ended, status, used = os.wait4(self._child, os.WNOHANG)
             if ended:
                 self._end(status, used.ru_maxrss * 1024)
-            if looks and time.monotonic() - looked >= looks:
-                if time.monotonic() - looked > _SUSPENDED:
+            if time.monotonic() - looked >= looks:
+                if time.monotonic() - looked > looks + _SUSPENDED:
                     self._still = None
                 looked = time.monotonic()
-                self._look()
+                self._witness.look()
+                if limited:
+                    self._look()
 
     def _end(self, status: int, had: int) -> NoReturn:
         """End as the rank did."""
         if not os.WIFSIGNALED(status):
             os._exit(os.WEXITSTATUS(status))
+        if self._witness.over:
+            os._exit(1)
         number = os.WTERMSIG(status)
         if number in _WISHED:
             signal.signal(number, signal.SIG_DFL)

@@ -20,7 +20,8 @@ from pathlib import Path
 from hpc_train.console import HEARD, say
 from hpc_train.errors import UserError
 from hpc_train.files.whole import atomic_path
-from hpc_train.watch import neighbours, stacks
+from hpc_train.watch import neighbours, stacks, witness
+from hpc_train.watch.guard import NOTE
 from hpc_train.watch.neighbours import BLOCKED, STOPPED, Member
 from hpc_train.watch.record import EPOCH_END, LEAST, RECORD, START, WITHOUT_END
 from hpc_train.watch.standing import agrees, own_lines, place, read_lines, standing
@@ -83,6 +84,11 @@ class Hang:
             self._thread = threading.Thread(target=self._run, name="hpc-train-hang", daemon=True)
             self._thread.start()
 
+    def report_in(self, folder: Path) -> None:
+        """Write reports into this folder, and tell the guard of this rank of it, once the watch has begun."""
+        self.folder = folder
+        NOTE.add(rank=str(self._rank), reports=str(folder / self._job))
+
     def left(self) -> float:
         """Seconds for which this rank may still go without a movement."""
         if RECORD.phase == START or self.what == "off" or self.after == 0:
@@ -124,11 +130,13 @@ class Hang:
         try:
             while True:
                 time.sleep(_LOOK)
+                NOTE.beat()
                 self._look(looked)
                 looked = time.monotonic()
         except Exception as error:
             # A training that goes well must not end by its watch.
             self._end_after(0)
+            NOTE.beat(False)
             say(f"note: hangs are no longer looked for: {type(error).__name__}: {error}", sys.stderr)
 
     def _look(self, looked: float) -> None:
@@ -233,10 +241,10 @@ class Hang:
             _wait(said.exists, _RECORDS + _ELSEWHERE + 3 * _POLL + self._more())
         else:
             _wait(lambda: len(_records(folder)) == len(self.members), _RECORDS + self._more() / 2)
-            hosts = {self.members[number].host for number in _records(folder)}
-            if hosts != {one.host for one in self.members}:
+            spoken = {*_records(folder), *witness.read(folder)}
+            if {self.members[number].host for number in spoken} != {one.host for one in self.members}:
                 # Other hosts may see files later, as NFS does.
-                _wait(lambda: len(_records(folder)) == len(self.members), _ELSEWHERE)
+                _wait(lambda: len({*_records(folder), *witness.read(folder)}) == len(self.members), _ELSEWHERE)
         numbers = [] if said.exists() else _records(folder)
         if not numbers or self._rank != min(numbers):
             return False
@@ -244,7 +252,8 @@ class Hang:
         for number in numbers:
             with suppress(ValueError, OSError):
                 found[number] = json.loads((folder / f"rank-{number}.json").read_text("utf-8"))
-        text = self._print(paragraph(found, self.members), seconds, f"; stacks and records are in {folder}")
+        cause = paragraph(found, self.members, witness.read(folder))
+        text = self._print(cause, seconds, f"; stacks and records are in {folder}")
         with atomic_path(said) as path:
             path.write_text(f"{text}\n", "utf-8")
         return True

@@ -50,6 +50,12 @@ def at_rest(pid: int) -> tuple[str, tuple[str, ...]]:
     return state, (*whole[11:13],)
 
 
+def state(pid: int) -> str:
+    """What a child of this process is, which has not been waited for."""
+    fields = _fields(pid)
+    return _STATES.get(fields[0], RUNS) if fields else GONE
+
+
 def end(members: Sequence[Member]) -> None:
     """Kill these ranks, as far as they are on this host: nothing else ends a process that is stopped."""
     for one in members:
@@ -69,9 +75,7 @@ def _space() -> str:
 
 def _state(member: Member) -> str:
     fields = _fields(member.pid)
-    if not fields or fields[_STARTED] != member.started:
-        return GONE
-    return _STATES.get(fields[0], RUNS)
+    return state(member.pid) if fields and fields[_STARTED] == member.started else GONE
 
 
 def _names(folder: Path) -> list[str]:

@@ -38,14 +38,15 @@ _DEAD_NODE = (
 _STEPS = "every rank must make the same number of steps, and call the same collectives in the same order"
 
 
-def paragraph(records: Mapping[int, dict], members: Sequence[Member]) -> str:
+def paragraph(records: Mapping[int, dict], members: Sequence[Member], guards: Mapping[int, str] | None = None) -> str:
     """What holds a job up, from the records of the ranks that live.
 
     Args:
         records: by rank, as `hang` writes them.
         members: all ranks.
+        guards: what the processes of ranks without a record are, by rank, as their guards say.
     """
-    late = {**_silent(records, members), **_late(records)}
+    late = {**_silent(records, members, guards or {}), **_late(records)}
     if late:
         groups: dict[tuple[str, str], list[int]] = {}
         for rank, said in late.items():
@@ -61,10 +62,12 @@ def paragraph(records: Mapping[int, dict], members: Sequence[Member]) -> str:
     return f"{told}. What helps: {helps}"
 
 
-def _silent(records: Mapping[int, dict], members: Sequence[Member]) -> dict[int, tuple[str, str]]:
+def _silent(
+    records: Mapping[int, dict], members: Sequence[Member], guards: Mapping[int, str]
+) -> dict[int, tuple[str, str]]:
     """What is known of the ranks that have written nothing."""
-    hosts = {members[rank].host for rank in records}
-    seen = {int(rank): state for one in records.values() for rank, state in one["processes"].items()}
+    hosts = {members[rank].host for rank in (*records, *guards)}
+    seen = {**guards} | {int(rank): state for one in records.values() for rank, state in one["processes"].items()}
     found = {}
     for one in members:
         if one.rank not in records:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 from launch import environment
@@ -96,6 +97,19 @@ def test_a_note_that_was_cut_short_says_nothing():
     note.add(job="x", again="y")
     note.add(again="z")
     assert note.read() == {"job": "x", "again": "z"}
-    note.page[:3] = b'{"j'
-    note.page[3:4] = b"\0"
+    note.page[8:11] = b'{"j'
+    note.page[11:12] = b"\0"
     assert note.read() == {}
+
+
+def test_a_rank_that_does_not_beat_any_more_has_been_silent_since():
+    note = Note()
+    note.page = guard.mmap.mmap(-1, 256)
+    note.add(job="x")
+    assert note.silence() == 0
+    note.beat()
+    time.sleep(0.2)
+    assert 0.2 <= note.silence() < 5
+    assert note.read() == {"job": "x"}
+    note.beat(False)
+    assert note.silence() == 0

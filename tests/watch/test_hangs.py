@@ -7,16 +7,19 @@ import subprocess
 import sys
 import time
 
+import cluster
 import pytest
 from hanging import FAULTS, begin, options, ranks_of, train
 from launch import environment, finish
 
 # All faults under all launchers, five times each: `make test-faults`.
-LAUNCHERS = {"stop": "gloo", "read": "mpirun", "lock": "gloo", "other": "mpirun"}
+LAUNCHERS = {"stop": "slurm", "read": "mpirun", "lock": "gloo", "other": "mpirun"}
 
 
 @pytest.mark.parametrize("fault", LAUNCHERS)
 def test_a_rank_that_does_not_go_on_is_named_with_its_cause_and_all_end(fault, digits, tmp_path):
+    if LAUNCHERS[fault] == "slurm" and (why := cluster.missing()):
+        pytest.skip(why)
     run = tmp_path / "run"
     hung = train(LAUNCHERS[fault], fault, digits, run)
     assert re.search(FAULTS[fault], hung.line), hung.output[-3000:]

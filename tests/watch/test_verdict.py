@@ -22,8 +22,8 @@ def one(rank, phase=record.STEP, operation=STEP, step=12, tensors=("grads_0",), 
     }  # fmt: skip
 
 
-def said(*records, size=4, nodes=2):
-    return paragraph({each["rank"]: each for each in records}, members(size, nodes))
+def said(*records, size=4, nodes=2, guards=None):
+    return paragraph({each["rank"]: each for each in records}, members(size, nodes), guards)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,13 @@ def test_a_node_of_which_no_rank_writes_is_named_as_a_node():
     text = said(one(0, processes={"1": RUNS}), one(1))
     assert "ranks 2, 3 of 4 (on node1), each of which is silent, with all ranks of its node" in text
     assert "--exclude" in text
+
+
+def test_where_no_rank_of_a_node_writes_their_guards_say_what_they_are():
+    text = said(one(0), one(1), guards={2: STOPPED, 3: RUNS})
+    assert "rank 2 of 4 (on node1) is stopped (SIGSTOP" in text
+    assert "rank 3 of 4 (on node1) runs, but its interpreter answers nobody" in text
+    assert "its node" not in text
 
 
 @pytest.mark.parametrize(
