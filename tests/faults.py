@@ -7,16 +7,23 @@ lines of the tally: tries; those whose cause was named and whose ranks all ended
 seconds from the fault to the end of the job; ranks that were left behind; and the most steps that had to be made again,
 those since the newest checkpoint. "slurm" is the test cluster, each rank on another of its two nodes; only there, and
 as root, a node is frozen as a whole.
+
+    python tests/faults.py --calm MINUTES [--launchers gloo]
+
+trains without a hang for about so long: with checkpoints and validation that take one rank longer than --hang-after,
+and as a whole job stopped and continued again and again. It prints how often something was taken for a hang.
 """
 
 import argparse
 import json
+import re
 import statistics
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
-from hanging import AFTER, FAULTS, LAUNCHERS, train
+from hanging import AFTER, FAULTS, LAUNCHERS, calm, train
 from launch import BIN, REPOSITORY, environment
 
 
@@ -44,6 +51,7 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, choices=(2, 3, 4), default=2)
     parser.add_argument("--launchers", nargs="+", choices=LAUNCHERS, default=LAUNCHERS)
     parser.add_argument("--kinds", nargs="+", choices=list(FAULTS), default=list(FAULTS))
+    parser.add_argument("--calm", type=float, metavar="MINUTES")
     parser.add_argument("--tally", type=Path, default=REPOSITORY / "build" / "faults.jsonl")
     arguments = parser.parse_args()
     arguments.tally.parent.mkdir(parents=True, exist_ok=True)
@@ -51,6 +59,18 @@ def main() -> None:
         data = Path(folder, "data")
         prepare = [BIN / "hpc-train", "prepare", "digits", "--output", data]
         subprocess.run(prepare, check=True, env=environment(), stdout=subprocess.DEVNULL)
+        if arguments.calm:
+            for launcher in arguments.launchers:
+                begun = time.monotonic()
+                status, output, stops = calm(launcher, data, Path(folder, launcher), 60 * arguments.calm)
+                minutes, epochs = (time.monotonic() - begun) / 60, len(re.findall(r"epoch \d+/", output))
+                print(
+                    f"{launcher}: {minutes:.0f} minutes, {epochs} epochs, stopped {stops} times: "
+                    f"{output.count('nothing has moved for')} reports of a hang, status {status}"
+                )
+                if status:
+                    print(output[-3000:])
+            return
         for number in range(arguments.times):
             for launcher in arguments.launchers:
                 for kind in arguments.kinds:

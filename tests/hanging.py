@@ -2,10 +2,13 @@
 
 import contextlib
 import os
+import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +89,35 @@ class Hung:
     def right(self, fault: str) -> bool:
         """Whether the cause was named and all ranks have ended, not well."""
         return bool(re.search(FAULTS[fault], self.line)) and self.status > 0 and not self.left
+
+
+def calm(launcher: str, data: Path, run: Path, seconds: float) -> tuple[int, str, int]:
+    """Train for so long with slow checkpoints and slow validation, and stop the whole job again and again, for 12 s.
+
+    Returns:
+        Its status, its output, and how often it was stopped.
+    """
+    # About 33 s an epoch, and 12 more for each stop.
+    epochs = max(2, round(seconds / 45))
+    job, stops = begin(launcher, "calm", *options(data, run, "--epochs", epochs)), 0
+    begun = time.monotonic()
+    with open(run.with_suffix(".log"), "w+") as log:
+        reader = threading.Thread(target=shutil.copyfileobj, args=(job.stdout, log))
+        reader.start()
+        while job.poll() is None and time.monotonic() - begun < 2 * seconds + 120:
+            time.sleep(random.uniform(20, 50))
+            processes = ranks_of(run)
+            for process in processes:
+                process.suspend()
+            time.sleep(12)
+            for process in processes:
+                process.resume()
+            stops += bool(processes)
+        if job.poll() is None:
+            os.killpg(job.pid, signal.SIGKILL)
+        reader.join()
+        log.seek(0)
+        return job.wait(), log.read(), stops
 
 
 def freeze_node(fault: Path) -> None:

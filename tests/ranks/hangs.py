@@ -84,6 +84,38 @@ def inside(training, rank: int, step: int):
     model.train_step = train_step
 
 
+def calm(training, rank: int, step: int):
+    """No hang: validation and checkpoints that take this rank longer than --hang-after."""
+    from hpc_train.training.checkpoint.writer import Writer
+
+    save = Writer.save
+
+    def slowly(self, *arguments):
+        time.sleep(12 if training.world.rank == rank else 0)
+        return save(self, *arguments)
+
+    Writer.save = slowly
+    validate_slowly(training, rank, 3.0)
+
+
+def validate_slowly(training, rank: int, seconds: float, from_step: int = 0):
+    """Let each batch of validation wait on this rank, in the only thread that TensorFlow may have."""
+    import tensorflow as tf
+
+    model = training.assembly.model
+    plain = model.test_step
+
+    def waits():
+        if training.world.rank == rank and fault.step >= from_step:
+            time.sleep(seconds)
+
+    def test_step(data):
+        tf.py_function(waits, [], [])
+        return plain(data)
+
+    model.test_step = test_step
+
+
 def fewer(training, rank: int, step: int):
     """End this rank's data before those of the others."""
     feed, plain = training.assembly.feed, training.assembly.feed.batches
@@ -137,7 +169,9 @@ def main():
             pipe = training.run.path / "pipe"
             os.mkfifo(pipe)
             reads(pipe, int(step))
-        if what in ("inside", "fewer"):
+        if what == "late":
+            validate_slowly(training, int(rank), 0.9, from_step=140)
+        if what in ("inside", "fewer", "calm"):
             globals()[what](training, int(rank), int(step))
         return [*plain(training), Counts()]
 

@@ -86,8 +86,9 @@ def test_with_dump_a_job_goes_on_after_the_report_and_ends_well(digits, tmp_path
     assert (run / "model.keras").is_file()
 
 
-def test_a_job_that_is_stopped_and_continued_as_a_whole_is_no_hang_and_its_slow_rank_is_named(digits, tmp_path):
+def test_a_stop_of_the_whole_job_and_a_long_validation_are_no_hangs_and_a_slow_rank_is_named(digits, tmp_path):
     run = tmp_path / "run"
+    # Its last validations take 6 s, in seven batches.
     job = begin("gloo", "late", *options(digits, run, "--hang-after", 4, "--epochs", 8))
     deadline = time.monotonic() + 90
     while not list(run.glob("checkpoints/step-*.h5")) and job.poll() is None and time.monotonic() < deadline:

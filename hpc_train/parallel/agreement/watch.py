@@ -243,14 +243,22 @@ def _first(module, name: str, act) -> None:
 
 
 def _smallest(numbers: np.ndarray) -> np.ndarray:
-    return _collectives()[0](numbers).numpy()
+    return _call(_collectives()[0], numbers)
 
 
 def _gather(value) -> list:
     """Every rank's `value`, which JSON can write in 512 bytes. Collective."""
     text = json.dumps(value).encode()
-    rows = _collectives()[1](np.frombuffer(text.ljust(_ROOM), "uint8")[None]).numpy()
+    rows = _call(_collectives()[1], np.frombuffer(text.ljust(_ROOM), "uint8")[None])
     return [json.loads(row.tobytes()) for row in rows]
+
+
+def _call(function, value: np.ndarray) -> np.ndarray:
+    """Run in this thread: a step's own Python or input may hold all threads of TensorFlow for long."""
+    from tensorflow.python.eager import context
+
+    with context.function_executor_type("SINGLE_THREADED_EXECUTOR"):
+        return function(value).numpy()
 
 
 @cache
