@@ -12,6 +12,11 @@ as root, a node is frozen as a whole.
 
 trains without a hang for about so long: with checkpoints and validation that take one rank longer than --hang-after,
 and as a whole job stopped and continued again and again. It prints how often something was taken for a hang.
+
+    python tests/faults.py --crowd TIMES
+
+trains five epochs on two cores, of which another program takes a quarter of rank 1's, and prints the slow ranks that
+are named.
 """
 
 import argparse
@@ -23,7 +28,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from hanging import AFTER, FAULTS, LAUNCHERS, calm, train
+from hanging import AFTER, FAULTS, LAUNCHERS, calm, crowd, train
 from launch import BIN, REPOSITORY, environment
 
 
@@ -52,6 +57,7 @@ def main() -> None:
     parser.add_argument("--launchers", nargs="+", choices=LAUNCHERS, default=LAUNCHERS)
     parser.add_argument("--kinds", nargs="+", choices=list(FAULTS), default=list(FAULTS))
     parser.add_argument("--calm", type=float, metavar="MINUTES")
+    parser.add_argument("--crowd", type=int, metavar="TIMES")
     parser.add_argument("--tally", type=Path, default=REPOSITORY / "build" / "faults.jsonl")
     arguments = parser.parse_args()
     arguments.tally.parent.mkdir(parents=True, exist_ok=True)
@@ -59,6 +65,11 @@ def main() -> None:
         data = Path(folder, "data")
         prepare = [BIN / "hpc-train", "prepare", "digits", "--output", data]
         subprocess.run(prepare, check=True, env=environment(), stdout=subprocess.DEVNULL)
+        for number in range(arguments.crowd or 0):
+            named = crowd(data, Path(folder, f"crowd-{number}"))
+            print(*(json.dumps(each) for each in named), sep="\n", end="\n\n", flush=True)
+        if arguments.crowd:
+            return
         if arguments.calm:
             for launcher in arguments.launchers:
                 begun = time.monotonic()

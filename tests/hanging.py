@@ -1,6 +1,7 @@
 """Trainings in which one rank does not go on from some step on, for tests and for `faults.py`."""
 
 import contextlib
+import json
 import os
 import random
 import re
@@ -118,6 +119,18 @@ def calm(launcher: str, data: Path, run: Path, seconds: float) -> tuple[int, str
         reader.join()
         log.seek(0)
         return job.wait(), log.read(), stops
+
+
+def crowd(data: Path, run: Path) -> list[dict]:
+    """Train five epochs on two cores, of which another program takes a quarter of rank 1's; the slow ranks that are
+    named, as run.json has them.
+    """
+    more = ("--model", "deep", "--batch-size", 8, "--epochs", 5)
+    output, _ = begin("gloo", "crowded", *options(data, run, *more)).communicate(timeout=600)
+    try:
+        return json.loads((run / "run.json").read_text())["starts"][0]["slow"]
+    except (OSError, LookupError):
+        return [{"output": output}]
 
 
 def freeze_node(fault: Path) -> None:

@@ -1,14 +1,17 @@
 """The MNIST trainer, in which one rank does not go on from some step on: hangs.py FAULT RANK STEP OPTIONS..."""
 
+import atexit
 import ctypes
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 
 from hpc_train import command_line, mnist
+from hpc_train.parallel.launcher import detect
 from hpc_train.training import fit
 
 
@@ -84,6 +87,13 @@ def inside(training, rank: int, step: int):
     model.train_step = train_step
 
 
+def crowded(training, rank: int, step: int):
+    """A program that nobody knows of shares this rank's core: at nice 5 it takes a quarter of it."""
+    if training.world.rank == rank:
+        busy = subprocess.Popen(["nice", "-n", "5", sys.executable, "-c", "while True: pass"])
+        atexit.register(busy.kill)
+
+
 def calm(training, rank: int, step: int):
     """No hang: validation and checkpoints that take this rank longer than --hang-after."""
     from hpc_train.training.checkpoint.writer import Writer
@@ -150,6 +160,9 @@ IN_CALLBACK = {each.__name__: each for each in (stop, kill, node, lock, native, 
 def main():
     what, rank, step, *options = sys.argv[1:]
     sys.argv[1:] = options
+    if what == "crowded":
+        # Each rank on a core of its own.
+        os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[detect().rank]})
     plain = fit._callbacks
 
     def callbacks(training):
@@ -171,7 +184,7 @@ def main():
             reads(pipe, int(step))
         if what == "late":
             validate_slowly(training, int(rank), 0.9, from_step=140)
-        if what in ("inside", "fewer", "calm"):
+        if what in ("inside", "fewer", "calm", "crowded"):
             globals()[what](training, int(rank), int(step))
         return [*plain(training), Counts()]
 

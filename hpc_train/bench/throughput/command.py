@@ -5,6 +5,7 @@ It trains in several ways, which take turns in the same processes, round after r
     fit           the trainer's `fit`: files, reader, averaged gradients, and the callbacks that act in each step of a
                   run. Left out are TensorBoard and checkpoints, which act after an epoch, and the check whether to
                   stop, which the ranks make once a second
+    unwatched     only with `--ways fit unwatched`: the same without what looks for hangs and slow ranks in each step
     fit alone     the same without Horovod: every rank trains for itself, all at the same time (the machine's limit)
     device        `fit` on one batch that stays on the device: no input
     device alone  the same without the all-reduce: computation only

@@ -16,6 +16,8 @@ from hpc_train.trainers import TRAINERS, Trainer
 
 BARE = "bare", "bare alone"
 WAYS = "fit", "fit alone", "device", "device alone", "input", *BARE
+# Only where it is asked for.
+UNWATCHED = "unwatched"
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,11 @@ class BenchOptions(NoDifference):
 
     GROUP = "benchmark"
 
-    ways: tuple[Literal[WAYS], ...] = ()
+    ways: tuple[Literal[(*WAYS, UNWATCHED)], ...] = ()
     """What to measure. fit: the trainer as it is; device: on one batch that stays on the device; input: reading alone;
-    bare, for mnist: a hand-written loop. alone: the same without Horovod, all ranks at the same time. By default all
-    ways that the other options allow."""
+    bare, for mnist: a hand-written loop. alone: the same without Horovod, all ranks at the same time. unwatched: fit
+    without what looks for hangs and slow ranks in each step. By default all ways that the other options allow, except
+    unwatched."""
     steps: int = 60
     """Counted steps in each round."""
     warmup: int = 2
@@ -83,7 +86,7 @@ class BenchOptions(NoDifference):
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in fixed}
 
     def measured_ways(self) -> tuple[str, ...]:
-        """The ways to measure, in the order of `WAYS`.
+        """The ways to measure, in the order of `WAYS`, and then "unwatched".
 
         Raises:
             UserError: a way that does not go with the other options.
@@ -95,8 +98,8 @@ class BenchOptions(NoDifference):
                 "--sync-batch-norm; leave it out"
             )
         # Synthetic data are not read.
-        without = (() if bare else BARE) + (("input",) if is_synthetic(self) else ())
-        return tuple(way for way in WAYS if (way in self.ways if self.ways else way not in without))
+        without = (UNWATCHED, *(() if bare else BARE), *(("input",) if is_synthetic(self) else ()))
+        return tuple(way for way in (*WAYS, UNWATCHED) if (way in self.ways if self.ways else way not in without))
 
     def check_bench(self) -> None:
         """Check the values and their combinations.

@@ -8,12 +8,15 @@ import tensorflow as tf
 from hpc_train import parallel
 from hpc_train.bench.throughput.bare import Bare
 from hpc_train.bench.throughput.fit import Fit, LocalOptimizer, Reading, Resident, Timed
+from hpc_train.bench.throughput.options import UNWATCHED
 from hpc_train.optim import recipe
+from hpc_train.parallel.sync.slow import SlowRanks
 from hpc_train.training.assembly import Assembly, make, network
 from hpc_train.training.callbacks import Position
 from hpc_train.training.checkpoint import Progress
 from hpc_train.training.input_wait import InputWait
 from hpc_train.training.task import Task
+from hpc_train.watch.callback import Phases
 
 
 def make_ways(names: Sequence[str], options, task: Task, assembly: Assembly, world) -> dict[str, Callable[..., Timed]]:
@@ -45,6 +48,9 @@ def make_ways(names: Sequence[str], options, task: Task, assembly: Assembly, wor
     ways: dict[str, Callable[..., Timed]] = {}
     if "fit" in names:
         ways["fit"] = Fit(assembly.model, read, [InputWait(), *every_step])
+    if UNWATCHED in names:
+        rest = [each for each in every_step if not isinstance(each, (Phases, SlowRanks))]
+        ways[UNWATCHED] = Fit(assembly.model, read, [InputWait(), *rest])
     alone = _alone(options, task, assembly) if {"fit alone", "device alone"} & set(names) else None
     if "fit alone" in names:
         ways["fit alone"] = Fit(alone, read, [InputWait(), position()])

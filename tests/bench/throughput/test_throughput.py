@@ -147,6 +147,7 @@ def test_by_default_all_ways_are_measured_that_go_with_the_options():
     assert Mnist(data, accumulate=4).measured_ways() == plain
     assert Mnist(Path("synthetic")).measured_ways() == tuple(way for way in WAYS if way != "input")
     assert Mnist(data, ways=("device alone", "fit")).measured_ways() == ("fit", "device alone")
+    assert Mnist(data, ways=("unwatched", "fit")).measured_ways() == ("fit", "unwatched")
 
 
 @pytest.mark.parametrize(
