@@ -15,8 +15,8 @@ from hpc_train.errors import UserError
 
 # Neighbours are read together up to this many bytes.
 _PIECE = 4 * 2**20
-# Images that one job gathers from a map, and most requests to the file system in one job.
-_GATHERED, _REQUESTS = 256, 8
+# Most requests to the file system in one job.
+_REQUESTS = 8
 
 
 def open_reader(catalogue, **options) -> Reader:
@@ -61,13 +61,16 @@ class EncodedReader(Reader):
 
     def _open_file(self, number: int) -> list:
         catalogue = self.catalogue
-        file = self._open_storage(catalogue.files[number])
+        file = self.open_storage(catalogue.files[number])
         targets = int(catalogue.at[number][1])
         rows, first = int(catalogue.rows[number]), int(catalogue.offsets[number])
-        images = EncodedArray(file, catalogue.at[number], rows, self._mapped(), self.check)
+        images = self._array(file, catalogue.at[number], rows, self._mapped(), self.check)
         images.where = lambda row: f"{file.path}: row {row} (sample {first + row} of {catalogue.split!r})"
         shape, dtype = catalogue.target_shape, catalogue.target_dtype
         return [images, self._contiguous("targets", file, targets, rows, shape, dtype, None)]
+
+    def _array(self, *arguments) -> "EncodedArray":
+        return EncodedArray(*arguments)
 
     def _mapped(self) -> bool:
         return self.how == "map" or (self.how == "auto" and self.sample_bytes < LARGE_SAMPLE)
@@ -87,9 +90,10 @@ class EncodedArray:
 
     Attributes:
         where: gives file and row of a row's number, for messages.
+        gathered: images that one job takes from a map.
     """
 
-    rows_together = 1
+    rows_together, gathered = 1, 256
 
     def __init__(self, file: File, at: np.ndarray, rows: int, mapped: bool, check: bool):
         self.file, self._check = file, check
@@ -126,12 +130,12 @@ class EncodedArray:
         starts, stops = self._extents[rows], self._extents[rows + 1]
         sums = self._checksums[rows] if self._checksums and self._check else None
         if (bad := (starts < 0) | (stops <= starts) | (stops > self._bytes)).any():
-            raise self._damaged(int(rows[np.argmax(bad)]), "has an extent outside the images")
+            raise self.damaged(int(rows[np.argmax(bad)]), "has an extent outside the images")
         # A run of neighbours is one request.
         if self._memory is None:
             edges = np.flatnonzero((starts[1:] != stops[:-1]) | (stops[1:] // _PIECE != stops[:-1] // _PIECE)) + 1
         else:
-            edges = np.arange(_GATHERED, len(rows), _GATHERED)
+            edges = np.arange(self.gathered, len(rows), self.gathered)
         runs = np.split(np.arange(len(rows)), edges)
 
         def take(run: np.ndarray) -> None:
@@ -139,10 +143,14 @@ class EncodedArray:
             for i, image in zip(run, read(starts[run], stops[run]), strict=True):
                 if self._check:
                     self._examine(int(rows[i]), image, None if sums is None else int(sums[i]))
-                out[places[i]] = image
+                self.put(image, int(rows[i]), out[places[i] : places[i] + 1])
 
         share = 1 if self._memory is not None else max(1, min(_REQUESTS, len(runs) // 16))
         return [lambda some=runs[k : k + share]: [take(run) for run in some] for k in range(0, len(runs), share)]
+
+    def put(self, image: bytes, row: int, out: np.ndarray) -> None:
+        """Put the image of a row into its place, which `out` is a view of, with one sample."""
+        out[0] = image
 
     def _read(self, starts, stops) -> list[bytes]:
         begin, end = int(starts[0]), int(stops[-1])
@@ -159,11 +167,12 @@ class EncodedArray:
     def _examine(self, row: int, image: bytes, checksum: int | None) -> None:
         if checksum is not None:
             if xxhash.xxh3_64_intdigest(image) != checksum:
-                raise self._damaged(row, "differs from what was written (checksum)")
+                raise self.damaged(row, "differs from what was written (checksum)")
         elif problem := misshapen(image):
-            raise self._damaged(row, problem)
+            raise self.damaged(row, problem)
 
-    def _damaged(self, row: int, what: str) -> UserError:
+    def damaged(self, row: int, what: str) -> UserError:
+        """The error for a damaged image."""
         return damaged(self.where(row), what)
 
 

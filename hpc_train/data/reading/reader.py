@@ -54,7 +54,7 @@ class Reader:
     def __init__(self, catalogue, check=True, how: How = "auto", open_file=File, ignore: int | None = None):
         if catalogue.encoding != self.encoding:
             catalogue.stored_only("this command")
-        self.catalogue, self.check, self.how, self._open_storage = catalogue, check, how, open_file
+        self.catalogue, self.check, self.how, self.open_storage = catalogue, check, how, open_file
         self._ignore, self._ignored = ignore, number_of(ignore, catalogue.labels)
         self._labelled = catalogue.labelled
         # A file that the cache drops while a thread reads from it is closed when that thread releases it.
@@ -252,7 +252,7 @@ class Reader:
     def _open_file(self, number: int) -> list:
         """The open data sets of a file, in the order of the layout; they keep the file open."""
         catalogue = self.catalogue
-        file = self._open_storage(catalogue.files[number])
+        file = self.open_storage(catalogue.files[number])
         layout, at, rows = catalogue.layout, catalogue.at[number], int(catalogue.rows[number])
         names = layout.datasets
         plain = not catalogue.sequence_lengths and all(split_name(name)[1] is None for name in names)

@@ -1,6 +1,7 @@
 """From JPEG files to images of one size: crop them for training and validation, with TensorFlow's operations."""
 
 import os
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from hpc_train.data.reading.encoded_reader import EncodedReader, damaged
+from hpc_train.data.reading.whole_images import decode
 from hpc_train.data.shards.format import MOST_PIXELS
 from hpc_train.errors import UserError
 
@@ -113,8 +115,16 @@ class DecodedReader:
     def read(self, indices) -> tuple[np.ndarray, np.ndarray]:
         """(inputs, targets) as from `Reader.read`; UserError, naming file and row, for a damaged image."""
         files, targets = self._reader.read(indices)
-        images = self._threads.map(self._image, indices, files)
-        return np.stack(list(images)), targets
+        images = np.empty((len(files), *self.catalogue.input_shape), np.uint8)
+
+        def put(sample, jpeg: bytes, out: np.ndarray) -> None:
+            if not decode(jpeg, out):
+                if (found := self.image(jpeg)) is None:
+                    raise self._undecodable(sample)
+                out[...] = found
+
+        deque(self._threads.map(put, indices, files, images), maxlen=0)
+        return images, targets
 
     def first_undecodable(self, samples) -> UserError | None:
         """The error of the first of these samples that cannot be read and decoded; None where all can."""
@@ -133,11 +143,12 @@ class DecodedReader:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._reader.close()
 
-    def _image(self, sample, jpeg: bytes) -> np.ndarray:
+    def image(self, jpeg: bytes) -> np.ndarray | None:
+        """One image, uint8 (size, size, 3); None where the file cannot be decoded."""
         try:
             return self._transform(jpeg).numpy()
         except tf.errors.OpError:
-            raise self._undecodable(sample) from None
+            return None
 
     def _undecodable(self, sample) -> UserError:
         (number,), (row,) = self.catalogue.locate([sample])

@@ -10,6 +10,7 @@ import tensorflow as tf
 from hpc_train.data.plan import TrainPlan, ValidationPlan
 from hpc_train.data.reading.encoded_reader import EncodedReader
 from hpc_train.data.reading.loader import Loader
+from hpc_train.data.reading.whole_images import WholeImageReader, are_whole
 from hpc_train.data.tensors.jpeg import DecodedReader, seeds, training_transform, validation_transform
 from hpc_train.data.tensors.pipeline import Input, epochs
 
@@ -33,6 +34,7 @@ class JpegInput(Input):
 
     def __init__(self, reader: EncodedReader, threads=None, read_ahead=None, device=None, crop: str = "inception"):
         super().__init__(reader, threads, read_ahead, device)
+        self._crop = crop
         size, jpeg = reader.catalogue.input_shape[0], tf.TensorSpec((), tf.string)
         # These functions are traced once for all passes.
         self._cut = tf.function(training_transform(size, crop), [jpeg, tf.TensorSpec((2,), tf.int64)])
@@ -44,10 +46,14 @@ class JpegInput(Input):
         """What went wrong, once TensorFlow has reported an error: also which image could not be decoded."""
         # TensorFlow does not name the image. It is among those delivered last.
         samples = np.concatenate([[], *self._given]).astype(np.int64)
+        if self._whole and self._whole.error:
+            return self._whole.error
         return self._error or DecodedReader(self.reader).first_undecodable(samples)
 
     def training(self, plan: TrainPlan, rank: int, epoch: int, position: int, steps: int) -> tf.data.Dataset:
         """Batches of `steps` steps that begin `position` samples into `epoch` and continue into the next epochs."""
+        if self._crop == "centre" and self._whole:
+            return self._whole.training(plan, rank, epoch, position, steps)
         ahead = self.reading(plan.batch_size)
 
         def give(loader: Loader) -> Iterator[tuple]:
@@ -61,7 +67,9 @@ class JpegInput(Input):
         return self._finish(data.batch(plan.batch_size, drop_remainder=True), steps, ahead.threads + 2, _PREFETCH)
 
     def validation(self, plan: ValidationPlan, rank: int) -> tf.data.Dataset:
-        """One pass over this rank's share; batches may be short. Padding is one black image of class 0."""
+        """One pass over this rank's share; batches may be short. Padding is one image."""
+        if self._whole:
+            return self._whole.validation(plan, rank)
         ahead = self.reading(plan.batch_size)
 
         def give(loader: Loader) -> Iterator[tuple]:
@@ -82,10 +90,20 @@ class JpegInput(Input):
 
         An estimate, since files differ in size.
         """
+        if self._crop == "centre" and self._whole:
+            return self._whole.memory(plan)
         ahead = self.reading(plan.batch_size)
         images = (_PREFETCH + _PASSING) * plan.batch_size + 2 * ahead.threads
         # As files: those read ahead, and those that tf.data separates.
         return ahead.memory(plan.order) + 2 * ahead.group_bytes + images * self.reader.catalogue.sample_bytes
+
+    @cached_property
+    def _whole(self) -> Input | None:
+        """For images that need no more than decoding, as their size is the wanted one; TensorFlow has no part in it."""
+        if not are_whole(self.reader):
+            return None
+        reader = WholeImageReader(self.reader, DecodedReader(self.reader).image)
+        return Input(reader, self.threads, self.read_ahead, self.device)
 
     def _decoded(self, start, give: Callable[[Loader], Iterable], more: tf.TensorSpec, decode) -> tf.data.Dataset:
         """The samples of a loader's steps one by one, decoded."""

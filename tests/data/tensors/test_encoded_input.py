@@ -16,12 +16,30 @@ from hpc_train.data.shards.encoded import write_encoded_shards
 from hpc_train.errors import UserError
 
 SIZE = 16
+COUNTS = {"train": 24, "test": 11}
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     folder = tmp_path_factory.mktemp("jpeg")
     return folder, write(folder)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Images of the wanted size, but for one among the training data; another one is grey."""
+    folder = tmp_path_factory.mktemp("whole")
+    files = {split: [jpeg(smooth(SIZE, SIZE, number)) for number in range(count)] for split, count in COUNTS.items()}
+    files["train"][2] = jpeg(smooth(SIZE + 4, SIZE + 7))
+    files["train"][5] = jpeg(smooth(SIZE, SIZE, 5)[..., 0])
+    for split, count in COUNTS.items():
+        write_encoded_shards(folder, split, files[split], np.arange(count) % 3, classes=3, shards=2)
+    return folder, files
+
+
+@pytest.fixture(params=["images", "whole"])
+def either(request):
+    return request.getfixturevalue(request.param)
 
 
 def opened(folder, split="train", size=SIZE, **options):
@@ -188,11 +206,11 @@ def test_a_sample_is_cut_otherwise_in_every_epoch(images):
 
 
 @pytest.mark.parametrize("blocks", [False, True])
-def test_labels_go_with_their_images_in_the_order_of_the_plan(images, blocks):
+def test_labels_go_with_their_images_in_the_order_of_the_plan(either, blocks):
     from hpc_train.data.plan.order import BlockOrder
     from hpc_train.data.tensors.jpeg import validation_transform
 
-    folder, files = images
+    folder, files = either
     order = BlockOrder(24, 5, block=3, window=6, lanes=1, stride=6) if blocks else None
     plan = TrainPlan(24, 6, 1, 5, order)
     data = opened(folder, crop="centre").training(plan, 0, 2, 0, 4)
@@ -207,10 +225,10 @@ def test_labels_go_with_their_images_in_the_order_of_the_plan(images, blocks):
 
 # In the last case one rank has no share.
 @pytest.mark.parametrize(("samples", "batch", "ranks"), [(11, 4, 1), (11, 4, 3), (2, 1, 3)])
-def test_validation_gives_every_image_once_and_can_be_repeated(images, samples, batch, ranks):
+def test_validation_gives_every_image_once_and_can_be_repeated(either, samples, batch, ranks):
     from hpc_train.data.tensors.jpeg import validation_transform
 
-    folder, files = images
+    folder, files = either
     source, transform = opened(folder, "test"), validation_transform(SIZE)
     plan = ValidationPlan(samples, batch, ranks)
     for _ in range(2 if ranks == 1 else 1):
@@ -244,6 +262,27 @@ def test_a_damaged_image_ends_fit_and_is_named(tmp_path, batch, change):
     assert isinstance(source.error, UserError)
     what = "differs from what was written" if change is flipped else "cannot be decoded as JPEG"
     assert f"{path}: row 3 (sample 15 of 'train') {what}" in str(source.error)
+
+
+@pytest.mark.parametrize("change", [flipped, hollow])
+def test_a_damaged_image_of_the_wanted_size_is_named(tmp_path, change):
+    import tensorflow as tf
+
+    from hpc_train.data.reading.whole_images import are_whole
+
+    files = [jpeg(smooth(SIZE, SIZE, number)) for number in range(24)]
+    write_encoded_shards(tmp_path, "train", files, np.zeros(24, int), classes=1, shards=2)
+    # One that tells nothing of the size of all.
+    path = tmp_path / "train-00000-of-00002.h5"
+    overwrite(path, 2, change)
+    if change is hollow:
+        without_checksums(path)
+    source = opened(tmp_path, crop="centre")
+    assert are_whole(source.reader)
+    with pytest.raises(tf.errors.OpError):
+        list(source.training(TrainPlan(24, 4, 1, 0), 0, 0, 0, 6))
+    what = "differs from what was written" if change is flipped else "cannot be decoded as JPEG"
+    assert f"{path}: row 2 (sample 2 of 'train') {what}" in str(source.error)
 
 
 def test_no_error_is_made_up_when_another_operation_fails(images):
