@@ -8,17 +8,22 @@ It reads the same shuffled batches in several ways, which take turns in one proc
     h5py          one fancy index for each batch and file, then put in order
     h5py-threads  the same in a pool of threads
     torch         torch.utils.data.DataLoader: sample by sample with h5py, in worker processes in place of threads
+    lmdb          sample by sample from an LMDB, into which they are copied before, in --scratch
     memory        no speed: the memory that the reader takes over an epoch
 
 Before, every file is read once, so the page cache is warm if it is large enough. The first batch of every way is
 compared with that of h5py. An uncounted round finds how many steps fill --seconds. Rates are of delivered samples; GB/s
 are of their bytes in memory, and for the copy of those in the files. GB/core-s is what a core delivers in a second of
 its time; other work on the machine disturbs it less.
+
+Images of JPEG shards are decoded, which takes images of one size: by the suite's reader without TensorFlow, and with
+Pillow after h5py and LMDB.
 """
 
 import importlib.util
 import json
 import os
+import tempfile
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -30,8 +35,8 @@ from hpc_train.data.options import DataOptions
 from hpc_train.errors import UserError
 from hpc_train.units import MIB
 
-Kind = Literal["copy", "arrays", "tf.data", "h5py", "h5py-threads", "torch", "memory"]
-_NEEDS = {"torch": ("torch", "PyTorch"), "tf.data": ("tensorflow", "TensorFlow")}
+Kind = Literal["copy", "arrays", "tf.data", "h5py", "h5py-threads", "torch", "lmdb", "memory"]
+_NEEDS = {"torch": ("torch", "PyTorch"), "tf.data": ("tensorflow", "TensorFlow"), "lmdb": ("lmdb", "LMDB")}
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,8 @@ class InputBench(DataOptions):
     """Milliseconds that every read waits for its first byte. With it, files are not mapped."""
     bandwidth_mib: float | None = None
     """With --latency: MiB/s that all reads share."""
+    scratch: Path | None = None
+    """Folder for the copy that lmdb reads, which is removed; by default the system's temporary one."""
     seed: int = 0
     """Seed of the order."""
     output: Path | None = None
@@ -78,6 +85,9 @@ def run(options: InputBench) -> None:
     kinds = _kinds(options)
     _check(options, kinds)
     catalogue = options.catalogue(options.split)
+    if catalogue.encoding and "torch" in options.ways:
+        raise UserError("--ways torch reads arrays, and --data holds JPEG images; leave torch out")
+    kinds = [kind for kind in kinds if kind != "torch" or not catalogue.encoding]
     figures = _measure(options, kinds, catalogue)
     report(figures)
     if options.output:
@@ -108,6 +118,10 @@ def _check(options: InputBench, kinds: Sequence[str]) -> None:
         raise UserError("--bandwidth-mib limits the storage that --latency makes slow; give both")
     if options.bandwidth_mib and "torch" in kinds:
         raise UserError("--bandwidth-mib: torch's worker processes cannot share it; leave torch out of --ways")
+    if options.latency and "lmdb" in kinds:
+        raise UserError("--latency: LMDB's file is mapped and cannot be slowed down; leave lmdb out of --ways")
+    if options.scratch and not options.scratch.is_dir():
+        raise UserError(f"--scratch {options.scratch} does not exist; make it first")
     if options.latency and options.how == "map":
         raise UserError("--latency: slow files cannot be mapped; leave --how map out")
     if options.output and not options.output.parent.is_dir():
@@ -118,7 +132,7 @@ def _measure(options: InputBench, kinds: Sequence[str], catalogue) -> dict:
     import hdf5plugin  # noqa: F401 (h5py's filters)
 
     from hpc_train.bench.input import memory, rounds, ways
-    from hpc_train.bench.input.other_readers import H5py
+    from hpc_train.bench.input.encoded import h5py_reader, open_images
     from hpc_train.bench.input.slow_storage import SlowStorage
     from hpc_train.bench.input.steps import Steps
     from hpc_train.data.hdf5.access import open_hdf5
@@ -126,24 +140,28 @@ def _measure(options: InputBench, kinds: Sequence[str], catalogue) -> dict:
     from hpc_train.data.reading.reader import Reader
 
     cores = len(os.sched_getaffinity(0))
-    steps = Steps(catalogue, _plan(options, catalogue))
     deque(ways.Copy(catalogue, File, 1, 0).pieces(catalogue.samples), maxlen=0)
     bandwidth = options.bandwidth_mib and options.bandwidth_mib * MIB
     slow = SlowStorage(options.latency / 1e3, bandwidth) if options.latency else None
     opened = (slow.open, slow.open_hdf5) if slow else (File, open_hdf5)
-    reader = Reader(catalogue, options.check, options.how, open_file=opened[0])
+    if catalogue.encoding:
+        reader = open_images(catalogue, options.check, options.how, opened[0])
+        catalogue = reader.catalogue
+    else:
+        reader = Reader(catalogue, options.check, options.how, open_file=opened[0])
+    steps = Steps(reader, _plan(options, catalogue))
     figures = _circumstances(options, cores, catalogue, steps, reader)
     threads = sorted(set(options.threads)) or sorted({1, cores})
     ahead = sorted(set(options.read_ahead)) or [None]
     if "memory" in kinds:
         # It goes first: memory that other ways leave behind could hide what it takes.
         figures["memory"] = memory.measure(steps, reader, threads[-1], ahead[-1])
-    made = []
+    scratch, made = options.scratch or Path(tempfile.gettempdir()), []
     for kind in (kind for kind in kinds if kind != "memory"):
-        for count in [0] if kind == "h5py" else threads:
+        for count in [0] if kind in ("h5py", "lmdb") else threads:
             for batches in ahead if kind in ("arrays", "tf.data", "h5py-threads") else ahead[:1]:
-                made.append(ways.build(kind, count, batches, catalogue, steps, reader, opened))
-    _compare(made, H5py(catalogue, open_hdf5).read(next(steps.batches(0, 1))))
+                made.append(ways.build(kind, count, batches, catalogue, steps, reader, opened, scratch))
+    _compare(made, h5py_reader(catalogue, open_hdf5).read(next(steps.batches(0, 1))))
     figures["ways"] = rounds.interleave(made, options.rounds, options.seconds, options.batch_size, slow)
     return figures | {"ratios": rounds.ratios(made, figures["ways"])}
 

@@ -73,7 +73,8 @@ def _steps_to_fill(way: Way, seconds: float) -> int:
     count = 1
     while (took := _time(way, 0, count).elapsed) < seconds / 4:
         count *= 2
-    return max(1, round(count * seconds / took))
+    # Whole groups: a part of one would be timed as all or nothing of its reading.
+    return way.together * max(1, round(count * seconds / took / way.together))
 
 
 def _time(way: Way, epoch: int, count: int) -> "CoreTime":

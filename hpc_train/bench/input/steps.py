@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from hpc_train.data.catalogue import Catalogue
 from hpc_train.data.plan import TrainPlan
 from hpc_train.data.reading.loader import Loader
 from hpc_train.data.reading.read_ahead import ReadAhead
@@ -12,11 +11,11 @@ from hpc_train.data.reading.reader import Reader
 
 
 class Steps:
-    """The steps of `plan`, which has one rank."""
+    """The steps of `plan`, which has one rank; `reader` says how large samples are."""
 
-    def __init__(self, catalogue: Catalogue, plan: TrainPlan):
+    def __init__(self, reader: Reader, plan: TrainPlan):
         self.plan = plan
-        self._reader = Reader(catalogue)
+        self._reader = reader
 
     def reading(self, read_ahead: int | None, threads: int | None = None, reader: Reader | None = None) -> ReadAhead:
         """How the steps are read ahead. Without a reader, only the numbers of the result are of use."""

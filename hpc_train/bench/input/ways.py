@@ -6,10 +6,13 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from pathlib import Path
 
 import numpy as np
 
-from hpc_train.bench.input.other_readers import Batch, H5py, TorchLoader
+from hpc_train.bench.input.encoded import h5py_reader
+from hpc_train.bench.input.lmdb import Lmdb
+from hpc_train.bench.input.other_readers import Batch, TorchLoader
 from hpc_train.bench.input.steps import Steps
 from hpc_train.data.catalogue import Catalogue
 from hpc_train.data.reading.reader import Reader
@@ -32,6 +35,8 @@ class Way:
     """Bytes that count for a sample."""
     lead: int = 0
     """Steps until it runs at its steady pace."""
+    together: int = 1
+    """Steps that it reads at once."""
 
     @property
     def name(self) -> str:
@@ -40,7 +45,16 @@ class Way:
         return f"{self.kind}{threads}" + (f" ahead {self.read_ahead}" if self.read_ahead else "")
 
 
-def build(kind: str, threads: int, read_ahead: int | None, catalogue: Catalogue, steps: Steps, reader, opened) -> Way:
+def build(
+    kind: str,
+    threads: int,
+    read_ahead: int | None,
+    catalogue: Catalogue,
+    steps: Steps,
+    reader: Reader,
+    opened: tuple[Callable, Callable],
+    scratch: Path,
+) -> Way:
     """Make one way.
 
     Args:
@@ -51,28 +65,32 @@ def build(kind: str, threads: int, read_ahead: int | None, catalogue: Catalogue,
         steps: what to read.
         reader: the suite's.
         opened: two functions of a path: one opens a file for positioned reads, one opens it with h5py.
+        scratch: folder for a copy in another format.
     """
     open_file, open_hdf5 = opened
     batch_size, sample_bytes = steps.plan.batch_size, catalogue.sample_bytes
     # After this many steps, every buffer has been used once.
     reading = steps.reading(read_ahead)
-    lead = (reading.groups + 2) * reading.together
+    together, lead = reading.together, (reading.groups + 2) * reading.together
     if kind == "copy":
         copy = Copy(catalogue, open_file, threads, reading.memory())
         return Way(kind, threads, None, lambda epoch, count: copy.pieces(count * batch_size), copy.sample_bytes)
     if kind == "arrays":
-        return Way(kind, threads, read_ahead, _arrays(steps, reader, threads, read_ahead), sample_bytes, lead)
+        return Way(kind, threads, read_ahead, _arrays(steps, reader, threads, read_ahead), sample_bytes, lead, together)
     if kind == "tf.data":
         # `Input` has two more batches on their way to the device.
-        return Way(kind, threads, read_ahead, _tf_data(steps, reader, threads, read_ahead), sample_bytes, lead + 2)
+        deliver = _tf_data(steps, reader, threads, read_ahead)
+        return Way(kind, threads, read_ahead, deliver, sample_bytes, lead + 2, together)
     if kind == "torch":
         read = TorchLoader(catalogue, open_hdf5, threads).batches
         lead = 2 * threads  # its prefetch_factor
+    elif kind == "lmdb":
+        read, lead = Lmdb(catalogue, scratch).batches, 0
     elif kind == "h5py":
-        read, lead = H5py(catalogue, open_hdf5).batches, 0
+        read, lead = h5py_reader(catalogue, open_hdf5).batches, 0
     else:
         # Threads overtake each other at HDF5's lock, so this way is timed from its first batch to its last.
-        read, lead = partial(H5py(catalogue, open_hdf5).threaded, threads=threads, read_ahead=read_ahead or 0), 0
+        read, lead = partial(h5py_reader(catalogue, open_hdf5).threaded, threads=threads, read_ahead=read_ahead or 0), 0
     ahead = read_ahead if kind == "h5py-threads" else None
     return Way(kind, threads, ahead, lambda epoch, count: read(steps.batches(epoch, count)), sample_bytes, lead)
 

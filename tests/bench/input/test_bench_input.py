@@ -8,6 +8,7 @@ import threading
 import h5py
 import numpy as np
 import pytest
+from jpegs import jpeg, smooth
 
 from hpc_train.bench.input import command as bench
 from hpc_train.bench.input.other_readers import H5py, TorchLoader
@@ -19,6 +20,7 @@ from hpc_train.data.hdf5.access import open_hdf5
 from hpc_train.data.hdf5.raw_file import File
 from hpc_train.data.plan import TrainPlan
 from hpc_train.data.reading.reader import Reader
+from hpc_train.data.shards.encoded import write_encoded_shards
 from hpc_train.errors import UserError
 
 WAIT = 20  # seconds until a test that would hang fails instead
@@ -96,6 +98,40 @@ def test_the_pipeline_of_fit_is_measured(digits, tmp_path):
     assert "tf.data 2 / h5py" in figures["ratios"]
 
 
+@pytest.fixture
+def images(tmp_path):
+    """40 JPEG images of 24 x 24, in two shards."""
+    files = [jpeg(smooth(24, 24, number)) for number in range(40)]
+    write_encoded_shards(tmp_path / "images", "train", files, np.arange(40) % 3, classes=3, shards=2)
+    return tmp_path / "images"
+
+
+# The first batch of each way is compared with h5py's.
+def test_jpeg_images_of_one_size_are_decoded_by_every_way(images, tmp_path):
+    pytest.importorskip("lmdb")
+    pytest.importorskip("tensorflow")
+    ways = ("copy", "arrays", "tf.data", "h5py", "h5py-threads", "lmdb", "memory")
+    figures = measure(images, tmp_path / "figures.json", ways=ways, threads=(1,), scratch=tmp_path)
+    assert figures["ways"].keys() == {"copy 1", "arrays 1", "tf.data 1", "h5py", "h5py-threads 1", "lmdb"}
+    assert figures["input"] == "(24, 24, 3) uint8"
+    assert figures["ways"]["lmdb"]["sample_bytes"] == 24 * 24 * 3 + 8
+    assert len(figures["ratios"]["arrays 1 / lmdb"]) == 2
+    assert not list(tmp_path.glob("hpc-train-lmdb-*"))
+
+
+def test_images_of_several_sizes_are_refused(tmp_path):
+    files = [jpeg(smooth(24 + number, 24, number)) for number in range(40)]
+    write_encoded_shards(tmp_path, "train", files, np.zeros(40, int), classes=1)
+    with pytest.raises(UserError, match=r"images of different sizes.*bench decode"):
+        bench.run(bench.InputBench(data=tmp_path, ways=("arrays",), batch_size=8))
+
+
+def test_an_lmdb_of_arrays_holds_the_same_samples(digits, tmp_path):
+    pytest.importorskip("lmdb")
+    figures = measure(digits, tmp_path / "figures.json", ways=("arrays", "lmdb"), threads=(1,), scratch=tmp_path)
+    assert "arrays 1 / lmdb" in figures["ratios"]
+
+
 def test_a_way_that_delivers_other_samples_ends_the_run(digits, tmp_path, monkeypatch):
     right = H5py.threaded
 
@@ -118,6 +154,8 @@ def test_a_way_that_delivers_other_samples_ends_the_run(digits, tmp_path, monkey
         ({"bandwidth_mib": 10}, "give both"),
         ({"latency": 1, "bandwidth_mib": 10, "ways": ("torch",)}, "cannot share it"),
         ({"latency": 1, "how": "map"}, "cannot be mapped"),
+        ({"latency": 1, "ways": ("lmdb",)}, "cannot be slowed down"),
+        ({"scratch": "missing"}, "missing does not exist"),
         ({"output": "missing/figures.json"}, "missing does not exist"),
         ({"split": "validation"}, "validation"),
         ({"batch_size": 2000}, "fewer than one global batch"),
@@ -125,7 +163,7 @@ def test_a_way_that_delivers_other_samples_ends_the_run(digits, tmp_path, monkey
 )
 def test_a_mistake_is_one_line(digits, tmp_path, monkeypatch, options, message):
     monkeypatch.setattr(bench, "_installed", lambda module: True)
-    options = {name: tmp_path / value if name == "output" else value for name, value in options.items()}
+    options = {name: tmp_path / value if name in ("output", "scratch") else value for name, value in options.items()}
     with pytest.raises(UserError, match=message) as refused:
         bench.run(bench.InputBench(data=digits, **options))
     assert "\n" not in str(refused.value)
@@ -203,7 +241,7 @@ def test_reads_in_flight_reach_the_read_ahead(tmp_path, monkeypatch):
 
     storage = Meeting(latency=0)
     catalogue = Catalogue.open(tmp_path / "data")
-    steps = Steps(catalogue, TrainPlan(24, 1, 1, seed=0))
+    steps = Steps(Reader(catalogue), TrainPlan(24, 1, 1, seed=0))
     monkeypatch.setattr("hpc_train.data.reading.read_ahead._GROUP_BYTES", 1)
     # Two reads a sample, of inputs and of labels: two samples ahead are four reads.
     loader = steps.loader(Reader(catalogue, open_file=storage.open), 0, 24, threads=4, read_ahead=2)
