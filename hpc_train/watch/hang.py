@@ -52,7 +52,7 @@ class Hang:
         self._rank, self._job, self._reports = 0, "", 0
         self.members: Sequence[Member] = ()
         self._allowed: float | None = None
-        self._heard = 0.0
+        self._heard = self._looked = 0.0
         self._tensors: Callable[[], list[str] | None] = lambda: None
         self._thread: threading.Thread | None = None
         self._told: float | None = None
@@ -81,6 +81,7 @@ class Hang:
         self._end_after = end_after
         if self._thread is None or not self._thread.is_alive():
             stacks.print_at_end()
+            self._looked = time.monotonic()
             self._thread = threading.Thread(target=self._run, name="hpc-train-hang", daemon=True)
             self._thread.start()
 
@@ -98,7 +99,8 @@ class Hang:
         if RECORD.phase == EPOCH_END and standing() is not None:
             # It waits for others, whose own patience counts.
             limit = self.after or LEAST
-        return limit - (time.monotonic() - RECORD.since)
+        # After a stop of this process time goes on when the thread has seen it: others may be told before.
+        return limit - (min(time.monotonic(), self._looked + _SUSPENDED) - RECORD.since)
 
     def allow(self, seconds: float | None, asked: float | None = None) -> None:
         """Take the longest `left` of all ranks.
@@ -112,7 +114,8 @@ class Hang:
         with self._change:
             before = self._allowed if asked < self._expected else None
             self._heard = asked
-            self._allowed = None if seconds is None else max(asked + seconds, before or 0.0)
+            # From now on, not from `asked`: in between the whole job may have been stopped.
+            self._allowed = None if seconds is None else max(now + seconds, before or 0.0)
 
     def expect(self) -> None:
         """Every rank knows that another one begins what may take long, even if that one has no time to say so."""
@@ -126,26 +129,27 @@ class Hang:
         self._end_after(max(left, 0.0) + _LAST + 2 * _SUSPENDED if armed else 0)
 
     def _run(self) -> None:
-        looked = time.monotonic()
         try:
             while True:
                 time.sleep(_LOOK)
                 NOTE.beat()
-                self._look(looked)
-                looked = time.monotonic()
+                self._look()
+                # A report that took long is no stop.
+                self._looked = time.monotonic()
         except Exception as error:
             # A training that goes well must not end by its watch.
             self._end_after(0)
             NOTE.beat(False)
             say(f"note: hangs are no longer looked for: {type(error).__name__}: {error}", sys.stderr)
 
-    def _look(self, looked: float) -> None:
-        now = time.monotonic()
-        if now - looked > _SUSPENDED:
+    def _look(self) -> None:
+        now, gap = time.monotonic(), time.monotonic() - self._looked
+        if gap > _SUSPENDED:
             # This process was stopped.
-            RECORD.since = min(RECORD.since + now - looked, now)
+            RECORD.since = min(RECORD.since + gap, now)
             with self._change:
-                self._allowed = self._allowed and self._allowed + now - looked
+                self._allowed = self._allowed and self._allowed + gap
+        self._looked = now
         RECORD.look()
         left = self.left()
         if left == math.inf:

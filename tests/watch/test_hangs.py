@@ -12,6 +12,9 @@ import pytest
 from hanging import FAULTS, begin, options, ranks_of, train
 from launch import environment, finish
 
+from hpc_train.watch.hang import Hang
+from hpc_train.watch.record import RECORD, START, VALIDATION
+
 # All faults under all launchers, five times each: `make test-faults`.
 LAUNCHERS = {"stop": "slurm", "read": "mpirun", "lock": "gloo", "other": "mpirun"}
 
@@ -72,6 +75,21 @@ ctypes.PyDLL(None).sleep(60)
     _, told = process.communicate(timeout=30)
     assert process.returncode == -signal.SIGXCPU
     assert 'File "<string>", line 8 in <module>' in told
+
+
+def test_a_stop_of_the_whole_job_does_not_count_before_a_rank_has_noticed_it():
+    hang, now = Hang(), time.monotonic()
+    hang.after, hang._looked = 8.0, now - 12
+    RECORD.enter(VALIDATION)
+    try:
+        # One second before the stop of 12 s.
+        RECORD.since = now - 13
+        assert 0 < hang.left() <= 8
+        # What another rank said before the stop and this one hears after it.
+        hang.allow(3, asked=now - 12)
+        assert hang._allowed >= now + 3
+    finally:
+        RECORD.enter(START)
 
 
 def test_with_dump_a_job_goes_on_after_the_report_and_ends_well(digits, tmp_path):
