@@ -3,10 +3,10 @@
     python tests/faults.py [--times 5] [--ranks 2] [--launchers gloo mpirun slurm] [--kinds stop ...] [--tally FILE]
 
 A line of JSON for each training is added to the tally, which several calls of the command share. The table counts all
-lines of the tally: tries; those whose cause was named and whose ranks all ended, with a status that is not 0; the
-seconds from the fault to the end of the job; ranks that were left behind; and the most steps that had to be made again,
-those since the newest checkpoint. "slurm" is the test cluster, each rank on another of its two nodes; only there, and
-as root, a node is frozen as a whole.
+lines of the tally, for each launcher: trainings whose cause was named and whose ranks all ended, with a status that is
+not 0, of those tried, and the seconds from the fault to the end of the job. Then come ranks that were left behind, and
+the most steps that had to be made again, those since the newest checkpoint. "slurm" is the test cluster, each rank on
+another of its two nodes; only there, and as root, a node is frozen as a whole.
 
     python tests/faults.py --calm MINUTES [--launchers gloo]
 
@@ -33,20 +33,20 @@ from launch import BIN, REPOSITORY, environment
 
 
 def table(lines: list[dict]) -> str:
-    """The tally as a table in Markdown."""
-    rows = ["| kind | launcher | tries | detected | seconds after the fault, median (most) | ranks left | steps lost |"]
-    rows.append("|---|---|---|---|---|---|---|")
+    """The tally as a table in Markdown: detected of tries, and the seconds after the fault, median (most)."""
+    rows = [f"| kind | {' | '.join(LAUNCHERS)} | ranks left | steps lost |", "|---|---|---|---|---|---|"]
     for kind in FAULTS:
+        of_kind = [line for line in lines if line["kind"] == kind]
+        if not of_kind:
+            continue
+        cells = []
         for launcher in LAUNCHERS:
-            of = [line for line in lines if (line["kind"], line["launcher"]) == (kind, launcher)]
-            if not of:
-                continue
+            of = [line for line in of_kind if line["launcher"] == launcher]
             seconds = [line["seconds"] for line in of]
-            rows.append(
-                f"| {kind} | {launcher} | {len(of)} | {sum(line['right'] for line in of)} | "
-                f"{statistics.median(seconds):.0f} ({max(seconds):.0f}) | {sum(line['left'] for line in of)} | "
-                f"{max(line['lost'] for line in of)} |"
-            )
+            found = f"{sum(line['right'] for line in of)} of {len(of)}"
+            cells.append(f"{found}: {statistics.median(seconds):.0f} s ({max(seconds):.0f})" if of else "")
+        left, lost = sum(line["left"] for line in of_kind), max(line["lost"] for line in of_kind)
+        rows.append(f"| {kind} | {' | '.join(cells)} | {left} | {lost} |")
     return "\n".join(rows)
 
 

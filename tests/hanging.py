@@ -108,11 +108,11 @@ def calm(launcher: str, data: Path, run: Path, seconds: float) -> tuple[int, str
         while job.poll() is None and time.monotonic() - begun < 2 * seconds + 120:
             time.sleep(random.uniform(20, 50))
             processes = ranks_of(run)
-            for process in processes:
-                process.suspend()
-            time.sleep(12)
-            for process in processes:
-                process.resume()
+            for act in ("suspend", "resume"):
+                for process in processes:
+                    with contextlib.suppress(psutil.Error):
+                        getattr(process, act)()
+                time.sleep(12 if act == "suspend" else 0)
             stops += bool(processes)
         if job.poll() is None:
             os.killpg(job.pid, signal.SIGKILL)

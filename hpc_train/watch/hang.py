@@ -52,7 +52,7 @@ class Hang:
         self._rank, self._job, self._reports = 0, "", 0
         self.members: Sequence[Member] = ()
         self._allowed: float | None = None
-        self._heard = self._looked = 0.0
+        self._heard = self._heard_at = self._looked = 0.0
         self._tensors: Callable[[], list[str] | None] = lambda: None
         self._thread: threading.Thread | None = None
         self._told: float | None = None
@@ -116,6 +116,7 @@ class Hang:
             self._heard = asked
             # From now on, not from `asked`: in between the whole job may have been stopped.
             self._allowed = None if seconds is None else max(now + seconds, before or 0.0)
+            self._heard_at = now
 
     def expect(self) -> None:
         """Every rank knows that another one begins what may take long, even if that one has no time to say so."""
@@ -140,6 +141,7 @@ class Hang:
             # A training that goes well must not end by its watch.
             self._end_after(0)
             NOTE.beat(False)
+            self._looked = math.inf
             say(f"note: hangs are no longer looked for: {type(error).__name__}: {error}", sys.stderr)
 
     def _look(self) -> None:
@@ -148,7 +150,8 @@ class Hang:
             # This process was stopped.
             RECORD.since = min(RECORD.since + gap, now)
             with self._change:
-                self._allowed = self._allowed and self._allowed + gap
+                if self._allowed is not None and self._heard_at <= self._looked:
+                    self._allowed += gap
         self._looked = now
         RECORD.look()
         left = self.left()
@@ -180,6 +183,8 @@ class Hang:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with open(folder / f"rank-{self._rank}.txt", "w", encoding="utf-8") as file:
+                # From here on this rank speaks for itself, and its guard need not look.
+                NOTE.beat(False)
                 stacks.write_python(file)
                 record.update(self._mine(seconds))
                 with atomic_path(folder / f"rank-{self._rank}.json") as path:
@@ -245,10 +250,10 @@ class Hang:
             _wait(said.exists, _RECORDS + _ELSEWHERE + 3 * _POLL + self._more())
         else:
             _wait(lambda: len(_records(folder)) == len(self.members), _RECORDS + self._more() / 2)
-            spoken = {*_records(folder), *witness.read(folder)}
+            spoken = {*_records(folder), *witness.ranks(folder)}
             if {self.members[number].host for number in spoken} != {one.host for one in self.members}:
                 # Other hosts may see files later, as NFS does.
-                _wait(lambda: len({*_records(folder), *witness.read(folder)}) == len(self.members), _ELSEWHERE)
+                _wait(lambda: len({*_records(folder), *witness.ranks(folder)}) == len(self.members), _ELSEWHERE)
         numbers = [] if said.exists() else _records(folder)
         if not numbers or self._rank != min(numbers):
             return False

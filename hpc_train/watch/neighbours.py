@@ -51,7 +51,7 @@ def at_rest(pid: int) -> tuple[str, tuple[str, ...]]:
 
 
 def state(pid: int) -> str:
-    """What a child of this process is, which has not been waited for."""
+    """What a process of this node is: stopped, blocked in the kernel, gone, or running."""
     fields = _fields(pid)
     return _STATES.get(fields[0], RUNS) if fields else GONE
 

@@ -21,7 +21,7 @@ SILENT = {
     ),
     RUNS: (
         "runs, but its interpreter answers nobody: a native call holds its lock, or its file system is blocked",
-        "look at its stack on stderr, and at the native library that it called",
+        "look at the native library that it called: with --hang dump the process stays, for py-spy or gdb",
     ),
     UNKNOWN: (
         "writes nothing, and the other ranks of its node cannot see its process",

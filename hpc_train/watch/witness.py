@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from hpc_train.errors import UserError
 from hpc_train.files.whole import atomic_path
 from hpc_train.watch import neighbours
 
@@ -48,9 +49,10 @@ class Witness:
             return
         reports, rank = Path(facts["reports"]), facts["rank"]
         while self._silence() > SILENT:
-            # With --hang dump there may be several, each with a number.
-            for folder in reports.parent.glob(f"{reports.name}*"):
-                with suppress(OSError):
+            # The file system may be full, or gone.
+            with suppress(OSError, UserError):
+                # With --hang dump there may be several, each with a number.
+                for folder in reports.parent.glob(f"{reports.name}*"):
                     self._testify(folder, rank)
             time.sleep(_LOOK)
 
@@ -65,10 +67,15 @@ class Witness:
                     path.write_text(json.dumps({"process": neighbours.state(self._child)}), "utf-8")
 
 
+def ranks(folder: Path) -> list[int]:
+    """The ranks whose guards have written into a report's folder."""
+    return [int(path.stem.removeprefix("guard-")) for path in folder.glob("guard-*.json")]
+
+
 def read(folder: Path) -> dict[int, str]:
-    """What the ranks' processes are, by rank, as their guards have written it into a report's folder."""
+    """What the processes of these ranks are, by rank."""
     found = {}
-    for path in folder.glob("guard-*.json"):
+    for rank in ranks(folder):
         with suppress(ValueError, OSError):
-            found[int(path.stem.removeprefix("guard-"))] = json.loads(path.read_text("utf-8"))["process"]
+            found[rank] = json.loads((folder / f"guard-{rank}.json").read_text("utf-8"))["process"]
     return found

@@ -17,10 +17,14 @@ def open_images(catalogue: Catalogue, check: bool, how: str, open_file: Callable
     """The reader of images that all have one size, (size, size).
 
     Raises:
-        UserError: they have several, or are not square.
+        UserError: they have several, or are not square; or one is damaged.
     """
     (first,), _ = EncodedReader(catalogue).read([0])
-    reader = EncodedReader(catalogue.resized(len(pixels(first))), check, how, open_file)
+    try:
+        size = len(pixels(first))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{catalogue.files[0]}: Pillow cannot decode its first image: {error}") from error
+    reader = EncodedReader(catalogue.resized(size), check, how, open_file)
     if not are_whole(reader):
         _other_size(first)
     return WholeImageReader(reader, _other_size)
@@ -53,6 +57,6 @@ class _EncodedH5py(H5py):
 
 def _other_size(image: bytes):
     raise UserError(
-        "--data holds images of different sizes, or such that are not square, which the other ways cannot put into one "
-        "batch; measure them with `hpc-train bench decode`"
+        "--data holds images of different sizes, or such that are not square or not RGB or grey, which the other ways "
+        "cannot put into one batch; measure them with `hpc-train bench decode`"
     )

@@ -9,6 +9,7 @@ import numpy as np
 from hpc_train.bench.input.encoded import pixels
 from hpc_train.bench.input.other_readers import Batch
 from hpc_train.data.reading.encoded_reader import open_reader
+from hpc_train.errors import UserError
 
 _TOGETHER = 256
 
@@ -20,7 +21,10 @@ class Lmdb:
 
     Args:
         catalogue: of the samples, which are copied.
-        folder: where; twice the bytes of the samples must be free.
+        folder: where; up to three times the bytes of the samples must be free.
+
+    Raises:
+        UserError: it cannot be written there, or a sample cannot be read.
     """
 
     def __init__(self, catalogue, folder: Path):
@@ -29,15 +33,25 @@ class Lmdb:
         self._catalogue = catalogue
         self._folder = tempfile.TemporaryDirectory(prefix="hpc-train-lmdb-", dir=folder)
         reader = open_reader(catalogue, check=False)
-        size = 2 * int(catalogue.sizes.sum()) + (64 << 20)
-        self._store = lmdb.open(self._folder.name, map_size=size, readahead=False, sync=False)
+        # Of the address space only. Pages are whole, and a large value has some of its own.
+        size = 4 * int(catalogue.sizes.sum()) + (1 << 30)
+        try:
+            self._store = lmdb.open(self._folder.name, map_size=size, readahead=False, sync=False)
+            self._copy(catalogue, reader)
+        except lmdb.Error as error:
+            raise UserError(
+                f"--scratch {folder}: LMDB cannot write its copy there ({error}); it takes up to three times the "
+                "bytes of the samples"
+            ) from error
+        self._inputs, self._targets = catalogue.parts
+
+    def _copy(self, catalogue, reader) -> None:
         for first in range(0, catalogue.samples, _TOGETHER):
             arrays = reader.read(np.arange(first, min(first + _TOGETHER, catalogue.samples)))
             with self._store.begin(write=True) as writing:
                 for number, (sample, target) in enumerate(zip(*arrays, strict=True), first):
                     writing.put(b"x%d" % number, sample if isinstance(sample, bytes) else sample.tobytes())
                     writing.put(b"y%d" % number, target.tobytes())
-        self._inputs, self._targets = catalogue.parts
 
     def batches(self, indices: Iterable[np.ndarray]) -> Iterator[Batch]:
         """One batch after the other."""

@@ -47,9 +47,13 @@ class EncodedReader(Reader):
         # Every image is checked whenever it is read; checking labels costs nothing beside that.
         self._looked = None
 
-    @cached_property
+    @property
     def sample_bytes(self) -> int:
         """Mean bytes of a stored image and its target."""
+        return self._stored_bytes
+
+    @cached_property
+    def _stored_bytes(self) -> int:
         # From the sizes of the files: their other contents are small.
         return max(1, int(self.catalogue.sizes.sum()) // self.catalogue.samples)
 
@@ -73,7 +77,7 @@ class EncodedReader(Reader):
         return EncodedArray(*arguments)
 
     def _mapped(self) -> bool:
-        return self.how == "map" or (self.how == "auto" and self.sample_bytes < LARGE_SAMPLE)
+        return self.how == "map" or (self.how == "auto" and self._stored_bytes < LARGE_SAMPLE)
 
 
 class EncodedArray:
@@ -90,7 +94,7 @@ class EncodedArray:
 
     Attributes:
         where: gives file and row of a row's number, for messages.
-        gathered: images that one job takes from a map.
+        gathered: most images that one job takes from a map, or one request.
     """
 
     rows_together, gathered = 1, 256
@@ -132,10 +136,10 @@ class EncodedArray:
         if (bad := (starts < 0) | (stops <= starts) | (stops > self._bytes)).any():
             raise self.damaged(int(rows[np.argmax(bad)]), "has an extent outside the images")
         # A run of neighbours is one request.
+        edges = np.arange(self.gathered, len(rows), self.gathered)
         if self._memory is None:
-            edges = np.flatnonzero((starts[1:] != stops[:-1]) | (stops[1:] // _PIECE != stops[:-1] // _PIECE)) + 1
-        else:
-            edges = np.arange(self.gathered, len(rows), self.gathered)
+            apart = (starts[1:] != stops[:-1]) | (stops[1:] // _PIECE != stops[:-1] // _PIECE)
+            edges = np.union1d(edges, np.flatnonzero(apart) + 1)
         runs = np.split(np.arange(len(rows)), edges)
 
         def take(run: np.ndarray) -> None:

@@ -5,9 +5,8 @@ from collections.abc import Callable
 import imagecodecs
 import numpy as np
 
-from hpc_train.data.reading.encoded_reader import EncodedArray, EncodedReader
+from hpc_train.data.reading.encoded_reader import EncodedArray, EncodedReader, misshapen
 from hpc_train.data.reading.reader import Reader
-from hpc_train.errors import UserError
 
 # Images that tell whether all have one size.
 _LOOKED_AT = 16
@@ -59,6 +58,9 @@ def decode(image: bytes, out: np.ndarray) -> bool:
     Returns:
         Whether it has been decoded. If not, `out` may have changed.
     """
+    if misshapen(image):
+        # The library would only warn of a file that is cut, and fill it up.
+        return False
     try:
         imagecodecs.jpeg8_decode(image, outcolorspace="RGB", out=out)
     except (ValueError, imagecodecs.Jpeg8Error):
@@ -67,13 +69,13 @@ def decode(image: bytes, out: np.ndarray) -> bool:
 
 
 def are_whole(reader: EncodedReader) -> bool:
-    """Whether images have the size of the catalogue's input_shape, as far as a few of them tell."""
+    """Whether images have the size of the catalogue's input_shape, as far as a few of them tell.
+
+    Raises:
+        UserError: naming file and row, if one of these is damaged.
+    """
     catalogue = reader.catalogue
     some = np.unique(np.linspace(0, catalogue.samples - 1, _LOOKED_AT).astype(np.int64))
     out = np.empty(catalogue.input_shape, np.uint8)
-    try:
-        images, _ = reader.read(some)
-    except UserError:
-        # Whoever reads all of them names what is damaged.
-        return False
+    images, _ = reader.read(some)
     return all(decode(image, out) for image in images)

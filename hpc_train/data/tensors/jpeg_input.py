@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import cached_property
 
 import numpy as np
@@ -13,6 +14,7 @@ from hpc_train.data.reading.loader import Loader
 from hpc_train.data.reading.whole_images import WholeImageReader, are_whole
 from hpc_train.data.tensors.jpeg import DecodedReader, seeds, training_transform, validation_transform
 from hpc_train.data.tensors.pipeline import Input, epochs
+from hpc_train.errors import UserError
 
 # Batches that are decoded ahead of the step that needs them, and those that other stages hold meanwhile.
 _PREFETCH, _PASSING = 2, 4
@@ -100,10 +102,12 @@ class JpegInput(Input):
     @cached_property
     def _whole(self) -> Input | None:
         """For images that need no more than decoding, as their size is the wanted one; TensorFlow has no part in it."""
-        if not are_whole(self.reader):
-            return None
-        reader = WholeImageReader(self.reader, DecodedReader(self.reader).image)
-        return Input(reader, self.threads, self.read_ahead, self.device)
+        # Whoever reads all of them names what is damaged.
+        with suppress(UserError):
+            if are_whole(self.reader):
+                reader = WholeImageReader(self.reader, DecodedReader(self.reader).image)
+                return Input(reader, self.threads, self.read_ahead, self.device)
+        return None
 
     def _decoded(self, start, give: Callable[[Loader], Iterable], more: tf.TensorSpec, decode) -> tf.data.Dataset:
         """The samples of a loader's steps one by one, decoded."""

@@ -213,7 +213,9 @@ def test_labels_go_with_their_images_in_the_order_of_the_plan(either, blocks):
     folder, files = either
     order = BlockOrder(24, 5, block=3, window=6, lanes=1, stride=6) if blocks else None
     plan = TrainPlan(24, 6, 1, 5, order)
-    data = opened(folder, crop="centre").training(plan, 0, 2, 0, 4)
+    source = opened(folder, crop="centre")
+    assert (source._whole is not None) == folder.name.startswith("whole")
+    data = source.training(plan, 0, 2, 0, 4)
     assert data.element_spec[0].shape == (6, SIZE, SIZE, 3)
     assert data.cardinality() == 4
     transform = validation_transform(SIZE)
@@ -262,6 +264,20 @@ def test_a_damaged_image_ends_fit_and_is_named(tmp_path, batch, change):
     assert isinstance(source.error, UserError)
     what = "differs from what was written" if change is flipped else "cannot be decoded as JPEG"
     assert f"{path}: row 3 (sample 15 of 'train') {what}" in str(source.error)
+
+
+def cut(image):
+    """A file whose second half is zeros, as after a crash."""
+    return image[: len(image) // 2] + bytes(len(image) - len(image) // 2)
+
+
+def test_a_cut_image_is_not_filled_up():
+    from hpc_train.data.reading.whole_images import decode
+
+    out = np.empty((SIZE, SIZE, 3), np.uint8)
+    image = jpeg(smooth(SIZE, SIZE))
+    assert decode(image, out)
+    assert not any(decode(broken, out) for broken in (cut(image), image[:-2], image[: len(image) // 2]))
 
 
 @pytest.mark.parametrize("change", [flipped, hollow])
