@@ -100,7 +100,7 @@ class Hang:
             # It waits for others, whose own patience counts.
             limit = self.after or LEAST
         # After a stop of this process time goes on when the thread has seen it: others may be told before.
-        return limit - (min(time.monotonic(), self._looked + _SUSPENDED) - RECORD.since)
+        return limit - (min(time.monotonic(), self._looked + _LOOK) - RECORD.since)
 
     def allow(self, seconds: float | None, asked: float | None = None) -> None:
         """Take the longest `left` of all ranks.
