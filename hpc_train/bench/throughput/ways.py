@@ -44,7 +44,7 @@ def make_ways(names: Sequence[str], options, task: Task, assembly: Assembly, wor
         return Position(Progress(), assembly, world)
 
     # The callbacks of a training run that act in a step, except the check whether to stop, made once a second.
-    every_step = [*parallel.callbacks(options.check_every, check_samples=False), position()]
+    every_step = [*parallel.callbacks(options.check_every, check_samples=False, say_slow=False), position()]
     ways: dict[str, Callable[..., Timed]] = {}
     if "fit" in names:
         ways["fit"] = Fit(assembly.model, read, [InputWait(), *every_step])
