@@ -20,7 +20,7 @@ OTHERS = {
     *("--signal", "--test-only", "--time", "--constraint", "--gpus", "--gres", "--cpus-per-gpu", "--ntasks"),
     *("--depth", "--cpu-bind", "--map-by", "--bind-to"),
     *("--bind", "--cleanenv", "--containall", "--env", "--environment", "--fakeroot", "--nv", "--unsquash"),
-    *("--gloo", "--hosts", "--rate", "--delay", "--host", "--port", "--logdir"),
+    *("--gloo", "--hosts", "--rate", "--delay", "--host", "--port", "--logdir", "--calm", "--crowd"),
     *("--host-discovery-script", "--network-interface", "--blacklist-cooldown-range"),
 }
 
