@@ -145,7 +145,8 @@ class Hang:
             say(f"note: hangs are no longer looked for: {type(error).__name__}: {error}", sys.stderr)
 
     def _look(self) -> None:
-        now, gap = time.monotonic(), time.monotonic() - self._looked
+        now = time.monotonic()
+        gap = now - self._looked
         if gap > _SUSPENDED:
             # This process was stopped.
             RECORD.since = min(RECORD.since + gap, now)
@@ -250,10 +251,10 @@ class Hang:
             _wait(said.exists, _RECORDS + _ELSEWHERE + 3 * _POLL + self._more())
         else:
             _wait(lambda: len(_records(folder)) == len(self.members), _RECORDS + self._more() / 2)
-            spoken = {*_records(folder), *witness.ranks(folder)}
-            if {self.members[number].host for number in spoken} != {one.host for one in self.members}:
+            hosts = {self.members[number].host for number in _spoken(folder)}
+            if hosts != {one.host for one in self.members}:
                 # Other hosts may see files later, as NFS does.
-                _wait(lambda: len({*_records(folder), *witness.ranks(folder)}) == len(self.members), _ELSEWHERE)
+                _wait(lambda: len(_spoken(folder)) == len(self.members), _ELSEWHERE)
         numbers = [] if said.exists() else _records(folder)
         if not numbers or self._rank != min(numbers):
             return False
@@ -296,6 +297,11 @@ def _records(folder: Path) -> list[int]:
         (folder / ".look").touch()
         (folder / ".look").unlink(missing_ok=True)
     return [int(path.stem.removeprefix("rank-")) for path in folder.glob("rank-*.json")]
+
+
+def _spoken(folder: Path) -> set[int]:
+    """The ranks that have written their records, or whose guards have written of them."""
+    return {*_records(folder), *witness.ranks(folder)}
 
 
 def after_of_environment() -> float | None:

@@ -50,10 +50,15 @@ def at_rest(pid: int) -> tuple[str, tuple[str, ...]]:
     return state, (*whole[11:13],)
 
 
-def state(pid: int) -> str:
-    """What a process of this node is: stopped, blocked in the kernel, gone, or running."""
+def state(pid: int, started: str = "") -> str:
+    """What a process of this node is: stopped, blocked in the kernel, gone, or running.
+
+    Args:
+        pid: its number.
+        started: as `Member` has it; one that was started at another time is another process.
+    """
     fields = _fields(pid)
-    return _STATES.get(fields[0], RUNS) if fields else GONE
+    return GONE if not fields or started not in ("", fields[_STARTED]) else _STATES.get(fields[0], RUNS)
 
 
 def end(members: Sequence[Member]) -> None:
@@ -74,8 +79,7 @@ def _space() -> str:
 
 
 def _state(member: Member) -> str:
-    fields = _fields(member.pid)
-    return state(member.pid) if fields and fields[_STARTED] == member.started else GONE
+    return state(member.pid, member.started)
 
 
 def _names(folder: Path) -> list[str]:

@@ -17,7 +17,7 @@ from hpc_train.files.whole import atomic_path
 from hpc_train.watch import neighbours
 
 # Seconds without a sign of the rank after which its guard looks for a report, and those between two looks.
-SILENT = 5.0
+_SILENT = 5.0
 _LOOK = 1.0
 
 
@@ -39,7 +39,7 @@ class Witness:
 
     def look(self) -> None:
         """Look after the rank while it is silent, in a thread, as the file system may be what holds it."""
-        if self._silence() > SILENT and not (self._thread and self._thread.is_alive()):
+        if self._silence() > _SILENT and not (self._thread and self._thread.is_alive()):
             self._thread = threading.Thread(target=self._run, daemon=True)
             self._thread.start()
 
@@ -48,7 +48,7 @@ class Witness:
         if "reports" not in facts:
             return
         reports, rank = Path(facts["reports"]), facts["rank"]
-        while self._silence() > SILENT:
+        while self._silence() > _SILENT:
             # The file system may be full, or gone.
             with suppress(OSError, UserError):
                 # With --hang dump there may be several, each with a number.
