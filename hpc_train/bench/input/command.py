@@ -155,12 +155,12 @@ def _measure(options: InputBench, kinds: Sequence[str], catalogue) -> dict:
     ahead = sorted(set(options.read_ahead)) or [None]
     if "memory" in kinds:
         # It goes first: memory that other ways leave behind could hide what it takes.
-        figures["memory"] = memory.measure(steps, reader, threads[-1], ahead[-1])
+        figures["memory"] = memory.measure(steps, threads[-1], ahead[-1])
     scratch, made = options.scratch or Path(tempfile.gettempdir()), []
     for kind in (kind for kind in kinds if kind != "memory"):
         for count in [0] if kind in ("h5py", "lmdb") else threads:
             for batches in ahead if kind in ("arrays", "tf.data", "h5py-threads") else ahead[:1]:
-                made.append(ways.build(kind, count, batches, catalogue, steps, reader, opened, scratch))
+                made.append(ways.build(kind, count, batches, catalogue, steps, opened, scratch))
     _compare(made, h5py_reader(catalogue, open_hdf5).read(next(steps.batches(0, 1))))
     figures["ways"] = rounds.interleave(made, options.rounds, options.seconds, options.batch_size, slow)
     return figures | {"ratios": rounds.ratios(made, figures["ways"])}

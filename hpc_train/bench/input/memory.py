@@ -3,10 +3,9 @@
 from pathlib import Path
 
 from hpc_train.bench.input.steps import Steps
-from hpc_train.data.reading.reader import Reader
 
 
-def measure(steps: Steps, reader: Reader, threads: int, read_ahead: int | None) -> dict[str, int]:
+def measure(steps: Steps, threads: int, read_ahead: int | None) -> dict[str, int]:
     """Bytes of this process in memory over an epoch of the plan, without the pages of mapped files.
 
     Returns:
@@ -15,10 +14,10 @@ def measure(steps: Steps, reader: Reader, threads: int, read_ahead: int | None) 
         bound: what the loader's batches may take above `start`.
     """
     count = steps.plan.steps()
-    reader.read(next(steps.batches(0, 1)))
+    steps.reader.read(next(steps.batches(0, 1)))
     start = resident()
     most = [0, 0]
-    loader = steps.loader(reader, 0, count, threads, read_ahead)
+    loader = steps.loader(0, count, threads, read_ahead)
     done = 0
     for inputs, _ in iter(loader.next, None):
         done += len(inputs)

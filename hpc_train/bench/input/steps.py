@@ -11,19 +11,18 @@ from hpc_train.data.reading.reader import Reader
 
 
 class Steps:
-    """The steps of `plan`, which has one rank; `reader` says how large samples are."""
+    """The steps of `plan`, which has one rank, read by `reader`."""
 
     def __init__(self, reader: Reader, plan: TrainPlan):
-        self.plan = plan
-        self._reader = reader
+        self.reader, self.plan = reader, plan
 
-    def reading(self, read_ahead: int | None, threads: int | None = None, reader: Reader | None = None) -> ReadAhead:
-        """How the steps are read ahead. Without a reader, only the numbers of the result are of use."""
-        return ReadAhead(reader or self._reader, self.plan.batch_size, threads, read_ahead)
+    def reading(self, read_ahead: int | None, threads: int | None = None) -> ReadAhead:
+        """How the steps are read ahead."""
+        return ReadAhead(self.reader, self.plan.batch_size, threads, read_ahead)
 
-    def loader(self, reader: Reader, epoch: int, steps: int, threads: int, read_ahead: int | None) -> Loader:
+    def loader(self, epoch: int, steps: int, threads: int, read_ahead: int | None) -> Loader:
         """A loader of `steps` steps from the start of `epoch` on."""
-        return self.reading(read_ahead, threads, reader).training(self.plan, 0, epoch, 0, steps)
+        return self.reading(read_ahead, threads).training(self.plan, 0, epoch, 0, steps)
 
     def batches(self, epoch: int, steps: int) -> Iterator[np.ndarray]:
         """Indices (b,) of one step after the other, from the start of `epoch` on, and on into the next epochs."""

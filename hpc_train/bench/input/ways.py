@@ -15,7 +15,6 @@ from hpc_train.bench.input.lmdb import Lmdb
 from hpc_train.bench.input.other_readers import Batch, TorchLoader
 from hpc_train.bench.input.steps import Steps
 from hpc_train.data.catalogue import Catalogue
-from hpc_train.data.reading.reader import Reader
 from hpc_train.units import MIB
 
 _PIECE = 4 * MIB
@@ -51,7 +50,6 @@ def build(
     read_ahead: int | None,
     catalogue: Catalogue,
     steps: Steps,
-    reader: Reader,
     opened: tuple[Callable, Callable],
     scratch: Path,
 ) -> Way:
@@ -62,8 +60,7 @@ def build(
         threads: how many.
         read_ahead: batches; None takes the number of a trainer.
         catalogue: of the data.
-        steps: what to read.
-        reader: the suite's.
+        steps: what to read, and the suite's reader of it.
         opened: two functions of a path: one opens a file for positioned reads, one opens it with h5py.
         scratch: folder for a copy in another format.
     """
@@ -76,10 +73,10 @@ def build(
         copy = Copy(catalogue, open_file, threads, reading.memory())
         return Way(kind, threads, None, lambda epoch, count: copy.pieces(count * batch_size), copy.sample_bytes)
     if kind == "arrays":
-        return Way(kind, threads, read_ahead, _arrays(steps, reader, threads, read_ahead), sample_bytes, lead, together)
+        return Way(kind, threads, read_ahead, _arrays(steps, threads, read_ahead), sample_bytes, lead, together)
     if kind == "tf.data":
         # `Input` has two more batches on their way to the device.
-        deliver = _tf_data(steps, reader, threads, read_ahead)
+        deliver = _tf_data(steps, threads, read_ahead)
         return Way(kind, threads, read_ahead, deliver, sample_bytes, lead + 2, together)
     if kind == "torch":
         read = TorchLoader(catalogue, open_hdf5, threads).batches
@@ -150,17 +147,17 @@ class Copy:
                     return
 
 
-def _arrays(steps: Steps, reader: Reader, threads: int, read_ahead: int | None) -> Callable:
+def _arrays(steps: Steps, threads: int, read_ahead: int | None) -> Callable:
     def deliver(epoch: int, count: int) -> Iterator[Batch]:
-        return iter(steps.loader(reader, epoch, count, threads, read_ahead))
+        return iter(steps.loader(epoch, count, threads, read_ahead))
 
     return deliver
 
 
-def _tf_data(steps: Steps, reader: Reader, threads: int, read_ahead: int | None) -> Callable:
+def _tf_data(steps: Steps, threads: int, read_ahead: int | None) -> Callable:
     from hpc_train.data.tensors.pipeline import Input
 
     def deliver(epoch: int, count: int) -> Iterable:
-        return Input(reader, threads, read_ahead).training(steps.plan, 0, epoch, 0, count)
+        return Input(steps.reader, threads, read_ahead).training(steps.plan, 0, epoch, 0, count)
 
     return deliver

@@ -241,10 +241,10 @@ def test_reads_in_flight_reach_the_read_ahead(tmp_path, monkeypatch):
 
     storage = Meeting(latency=0)
     catalogue = Catalogue.open(tmp_path / "data")
-    steps = Steps(Reader(catalogue), TrainPlan(24, 1, 1, seed=0))
+    steps = Steps(Reader(catalogue, open_file=storage.open), TrainPlan(24, 1, 1, seed=0))
     monkeypatch.setattr("hpc_train.data.reading.read_ahead._GROUP_BYTES", 1)
     # Two reads a sample, of inputs and of labels: two samples ahead are four reads.
-    loader = steps.loader(Reader(catalogue, open_file=storage.open), 0, 24, threads=4, read_ahead=2)
+    loader = steps.loader(0, 24, threads=4, read_ahead=2)
     order = np.concatenate(list(steps.batches(0, 24)))
     batches = [tuple(map(np.copy, batch)) for batch in loader]
     np.testing.assert_array_equal(np.concatenate([batch[0] for batch in batches]), inputs[order])
