@@ -11,7 +11,7 @@ from hpc_train.console import say
 from hpc_train.errors import UserError
 from hpc_train.parallel import failure, shared_memory
 from hpc_train.parallel.agreement import keras_settings
-from hpc_train.parallel.agreement.waiting import end_after, waited, waiting_tensors
+from hpc_train.parallel.agreement.waiting import end_after, wait_counter, waiting_tensors
 from hpc_train.parallel.agreement.watch import watch_horovod
 from hpc_train.parallel.cuda import list_gpus, offered
 from hpc_train.parallel.launcher import detect, keep_sockets, wrong_size
@@ -192,7 +192,7 @@ def _take_gpu(tf, world: World, settings: dict) -> None:
     failure.install(world, broadcast_object(uuid.uuid4().hex))
     job, HANG.after = broadcast_object((f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}", HANG.after))
     HANG.begin(world.rank, gather_objects(this_process(world.rank, guard.process())), job, waiting_tensors, end_after)
-    RECORD.waited = waited
+    RECORD.waited = wait_counter() if world.size > 1 else lambda: 0.0
     everybody = gather_objects((world.rank, socket.gethostname(), gpu, problem))
     keras_settings.check_alike(gather_objects(settings))
     if world.is_root and gpu is None and not problem and (idle := offered()):

@@ -124,6 +124,10 @@ class Feed:
         """This rank's training batches, as from `data.tensors.pipeline.Input.training`."""
         return self.inputs[0].training(plan, self.world.rank, epoch, position, steps)
 
+    def handed(self, plan: TrainPlan, epoch: int, position: int, steps: int):
+        """The same without `tf.data`, as from `data.tensors.pipeline.Input.handed`; None where it has none."""
+        return self.inputs[0].handed(plan, self.world.rank, epoch, position, steps)
+
     def validation(self, plan: ValidationPlan):
         """This rank's held-out batches, as from `data.tensors.pipeline.Input.validation`."""
         return self.inputs[1].validation(plan, self.world.rank)

@@ -401,10 +401,13 @@ def _end_unfinished(training: _Training, callbacks: list, stopped: "Stopped") ->
 
 
 def _fit(model, feed, plan, progress, last_epoch, callbacks, validation_data) -> None:
+    from hpc_train.training.input_wait import InputWait
+
     steps = plan.steps(progress.position)
-    total = steps + (last_epoch - progress.epoch - 1) * plan.steps()
+    here = plan, progress.epoch, progress.position, steps + (last_epoch - progress.epoch - 1) * plan.steps()
+    _find(callbacks, InputWait).take_from(feed.handed(*here))
     model.fit(
-        feed.batches(plan, progress.epoch, progress.position, total),
+        feed.batches(*here),
         initial_epoch=progress.epoch,
         epochs=last_epoch,
         steps_per_epoch=steps,

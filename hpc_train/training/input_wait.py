@@ -1,7 +1,7 @@
 """Input wait: the share of a training step that is spent waiting for data."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import keras
@@ -13,7 +13,9 @@ from hpc_train.watch.record import INPUT, RECORD, STEP
 
 
 class InputWait(keras.callbacks.Callback):
-    """Takes each batch from `tf.data` while the step before it runs, and measures how long the step waits for it.
+    """Gives a step its batch, and measures how long the step waits for it.
+
+    Batches of `tf.data` are taken while the step before runs; others, see `take_from`, when the step begins.
 
     It adds `input_wait` to an epoch's logs, over all ranks: seconds waited / seconds trained, from the end of the first
     step (which compiles) to the end of the last step. A GPU computes while Python goes on, so on a GPU it is an upper
@@ -25,6 +27,15 @@ class InputWait(keras.callbacks.Callback):
         super().__init__()
         self._function: Callable | None = None
         self._coming: tuple[tf.data.Iterator, Future] | None = None
+        self._handed: Generator | None = None
+
+    def take_from(self, batches: Generator | None) -> None:
+        """Give the steps of the next `fit` these batches, where it makes single steps, and read none of its data set.
+
+        Args:
+            batches: as many as `fit` makes steps, as `Input.handed` makes them; None for those of its data set.
+        """
+        self._handed = batches
 
     def on_train_begin(self, logs=None):
         # After a fit that failed, our function is still in place.
@@ -43,6 +54,9 @@ class InputWait(keras.callbacks.Callback):
         RECORD.marks_input = False
         self._ahead.shutdown(wait=False, cancel_futures=True)
         self._coming = None
+        if self._handed:
+            self._handed.close()
+            self._handed = None
 
     def on_epoch_begin(self, epoch, logs=None):
         self._first = self._last = None
@@ -74,11 +88,15 @@ class InputWait(keras.callbacks.Callback):
         compiled = RECORD.phase in (STEP, INPUT)
         if compiled:
             RECORD.enter(INPUT)
-        # Keras makes a new iterator for an epoch whose data end with it.
-        batch = coming[1].result() if coming and coming[0] is iterator else next(iterator)
+        if self._handed:
+            batch = next(self._handed)
+        else:
+            # Keras makes a new iterator for an epoch whose data end with it.
+            batch = coming[1].result() if coming and coming[0] is iterator else next(iterator)
         self._waited += time.perf_counter() - begin
         if compiled:
             RECORD.enter(STEP)
-        self._coming = iterator, self._ahead.submit(next, iterator)
+        if not self._handed:
+            self._coming = iterator, self._ahead.submit(next, iterator)
         # Keras's function takes batches from any iterator; given one of tf.data it would fetch them itself.
         return function(iter((batch,)))

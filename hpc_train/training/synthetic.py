@@ -78,6 +78,9 @@ class Synthetic:
         """This rank's batch, `steps` times."""
         return self._repeated(plan.batch_size, steps)
 
+    def handed(self, plan: TrainPlan, epoch: int, position: int, steps: int) -> None:
+        """As `Feed.handed`: `tf.data` has the batch."""
+
     def validation(self, plan: ValidationPlan):
         """This rank's batch, at each validation step."""
         return self._repeated(plan.batch_size, plan.steps)

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -70,14 +70,23 @@ class Fit:
         model: compiled; several ways may share one.
         data: a function that makes a `tf.data` set with the given number of batches.
         callbacks: those that training has in every step.
+        handed: the same as `data` for batches as from `Input.handed`; None where `tf.data` has them.
     """
 
-    def __init__(self, model, data: Callable[[int], tf.data.Dataset], callbacks: list):
-        self.model, self.data, self.callbacks = model, data, callbacks
+    def __init__(
+        self,
+        model,
+        data: Callable[[int], tf.data.Dataset],
+        callbacks: list,
+        handed: Callable[[int], Generator | None] | None = None,
+    ):
+        self.model, self.data, self.callbacks, self.handed = model, data, callbacks, handed
 
     def __call__(self, warmup: int, steps: int) -> Timed:
         """Make `warmup` steps, then `steps` timed ones."""
         clock = Clock()
+        if self.handed:
+            next(each for each in self.callbacks if isinstance(each, InputWait)).take_from(self.handed(warmup + steps))
         self.model.fit(
             self.data(warmup + steps),
             steps_per_epoch=warmup + steps,
@@ -92,12 +101,12 @@ class Reading:
     """The batches that `fit` would take, delivered to the device as for `fit`, and dropped.
 
     Args:
-        data: a function that makes a `tf.data` set with the given number of batches.
+        data: a function that gives the given number of batches.
         lead: batches that are read ahead. This many more are read before the counted ones, and again after them: so the
             same number is under way when the clock starts and when it stops.
     """
 
-    def __init__(self, data: Callable[[int], tf.data.Dataset], lead: int):
+    def __init__(self, data: Callable[[int], Iterable], lead: int):
         self.data, self.lead = data, lead
 
     def __call__(self, warmup: int, steps: int) -> Timed:

@@ -1,6 +1,6 @@
 """The ways in which the benchmark measures one training."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 
 import tensorflow as tf
@@ -40,6 +40,9 @@ def make_ways(names: Sequence[str], options, task: Task, assembly: Assembly, wor
     def read(steps: int) -> tf.data.Dataset:
         return assembly.feed.batches(assembly.plan, next(epochs), 0, steps)
 
+    def handed(steps: int) -> Generator | None:
+        return assembly.feed.handed(assembly.plan, next(epochs), 0, steps)
+
     def position() -> Position:
         return Position(Progress(), assembly, world)
 
@@ -47,13 +50,13 @@ def make_ways(names: Sequence[str], options, task: Task, assembly: Assembly, wor
     every_step = [*parallel.callbacks(options.check_every, check_samples=False, say_slow=False), position()]
     ways: dict[str, Callable[..., Timed]] = {}
     if "fit" in names:
-        ways["fit"] = Fit(assembly.model, read, [InputWait(), *every_step])
+        ways["fit"] = Fit(assembly.model, read, [InputWait(), *every_step], handed)
     if UNWATCHED in names:
         rest = [each for each in every_step if not isinstance(each, (Phases, SlowRanks))]
-        ways[UNWATCHED] = Fit(assembly.model, read, [InputWait(), *rest])
+        ways[UNWATCHED] = Fit(assembly.model, read, [InputWait(), *rest], handed)
     alone = _alone(options, task, assembly) if {"fit alone", "device alone"} & set(names) else None
     if "fit alone" in names:
-        ways["fit alone"] = Fit(alone, read, [InputWait(), position()])
+        ways["fit alone"] = Fit(alone, read, [InputWait(), position()], handed)
     if {"device", "device alone"} & set(names):
         batch = next(iter(read(1)))
 
@@ -65,7 +68,7 @@ def make_ways(names: Sequence[str], options, task: Task, assembly: Assembly, wor
         if "device alone" in names:
             ways["device alone"] = Fit(alone, same, [Resident(batch), position()])
     if "input" in names:
-        ways["input"] = Reading(read, _read_ahead(assembly))
+        ways["input"] = Reading(lambda steps: handed(steps) or read(steps), _read_ahead(assembly))
     for name in (name for name in ("bare", "bare alone") if name in names):
         loss = task.compiled_with(options, assembly.feed.training)["loss"]
         model = network(options, task, assembly.feed.training)

@@ -29,6 +29,11 @@ class Delivery:
         plain = [(part.role, part.name) for part in catalogue.parts] == [("input", ""), ("target", "")]
         return None if plain and not scalings else cls(catalogue, scalings, alone)
 
+    @property
+    def scales(self) -> bool:
+        """Whether it computes; else it only names."""
+        return bool(self._scalings)
+
     def __call__(self, *arrays: tf.Tensor):
         """A batch for `fit`; arrays: one (b, ...) for each part."""
         values = [self._scaled(part, array) for part, array in zip(self._parts, arrays, strict=True)]

@@ -1,7 +1,7 @@
 """Encoded images for `fit`: read and decoded in parallel, in the order of the plan."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from functools import cached_property
 
@@ -67,6 +67,12 @@ class JpegInput(Input):
         decode = lambda jpeg, target, seed: (self._cut(jpeg, seed), target)  # noqa: E731
         data = self._decoded(start, give, tf.TensorSpec((None, 2), tf.int64), decode)
         return self._finish(data.batch(plan.batch_size, drop_remainder=True), steps, ahead.threads + 2, _PREFETCH)
+
+    def handed(self, plan: TrainPlan, rank: int, epoch: int, position: int, steps: int) -> Generator | None:
+        """As `Input.handed`; None where TensorFlow decodes."""
+        if self._crop == "centre" and self._whole:
+            return self._whole.handed(plan, rank, epoch, position, steps)
+        return None
 
     def validation(self, plan: ValidationPlan, rank: int) -> tf.data.Dataset:
         """One pass over this rank's share; batches may be short. Padding is one image."""

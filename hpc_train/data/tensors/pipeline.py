@@ -1,6 +1,6 @@
 """From the loader to `tf.data`: batches for `fit`, without a copy, on the device if there is one."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import islice, repeat
 
 import numpy as np
@@ -10,6 +10,7 @@ from hpc_train.data.plan import TrainPlan, ValidationPlan
 from hpc_train.data.reading.loader import Loader
 from hpc_train.data.reading.read_ahead import ReadAhead
 from hpc_train.data.reading.reader import Reader
+from hpc_train.data.tensors import handed
 from hpc_train.data.tensors.delivery import Delivery
 from hpc_train.data.tensors.field_transform import FieldTransform
 
@@ -69,6 +70,15 @@ class Input:
                 yield (*arrays, drawn) if ahead.together > 1 else (*(array[0] for array in arrays), drawn[0])
 
         return self._dataset(start, ahead.together, steps, plan.batch_size, give)
+
+    def handed(self, plan: TrainPlan, rank: int, epoch: int, position: int, steps: int) -> Generator | None:
+        """The batches of `training` one by one, without `tf.data`.
+
+        None where `tf.data` has work to do: it computes with TensorFlow beside the step before, or copies to a device.
+        """
+        if self.device or self.transform or (self._deliver and self._deliver.scales):
+            return None
+        return handed.batches(self.reading(plan.batch_size).training(plan, rank, epoch, position, steps), self._deliver)
 
     def validation(self, plan: ValidationPlan, rank: int) -> tf.data.Dataset:
         """One pass over this rank's share; batches may be short."""

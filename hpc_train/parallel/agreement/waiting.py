@@ -2,6 +2,7 @@
 
 import ctypes
 import math
+from collections.abc import Callable
 from functools import cache
 
 _ROOM = 2**20
@@ -37,20 +38,24 @@ def end_after(seconds: float) -> None:
         call(int(seconds))
 
 
-def waited() -> float:
-    """Seconds for which this rank has waited for others in steps since the last call.
+def wait_counter() -> Callable[[], float]:
+    """A function that gives the seconds for which this rank has waited for others in steps since its last call.
 
     From the last gradient that it gave to Horovod until all came back; nan where it is not known: with a Horovod of an
     earlier version of this package.
     """
     if (call := _function("horovod_hpc_train_waited")) is None:
-        return math.nan
-    call.restype = ctypes.c_double
-    return call()
+        return lambda: math.nan
+    # Called without the interpreter's lock, as ctypes does otherwise, a step would have to wait for that afterwards.
+    return ctypes.PYFUNCTYPE(ctypes.c_double)((call.__name__, _library()))
 
 
 @cache
 def _function(name: str):
+    return getattr(_library(), name, None)
+
+
+def _library() -> ctypes.CDLL:
     import horovod.tensorflow as hvd
 
-    return getattr(hvd.mpi_ops._basics.MPI_LIB_CTYPES, name, None)
+    return hvd.mpi_ops._basics.MPI_LIB_CTYPES
