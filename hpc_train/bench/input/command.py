@@ -4,20 +4,26 @@ It reads the same shuffled batches in several ways, which take turns in one proc
 
     copy          the limit: as many bytes from the same files, copied as they are stored (`ways.Copy`)
     arrays        the suite's reader: batches as NumPy arrays, read ahead in threads
-    tf.data       the same data set as `fit` takes it, iterated from Python
+    fit           the same as tensors, as a step of training takes them on CPUs
+    tf.data       the same through `tf.data`, as training takes them on GPUs, iterated from Python
     h5py          one fancy index for each batch and file, then put in order
     h5py-threads  the same in a pool of threads
     torch         torch.utils.data.DataLoader: sample by sample with h5py, in worker processes in place of threads
     lmdb          sample by sample from an LMDB, into which they are copied before, in --scratch
+    tfrecord      a copy as TFRecord files, through `tf.data` with a shuffle buffer of 1,000 samples
+    webdataset    a copy as tar files, with WebDataset and the same buffer
+    litdata       a copy in chunks of LitData, which shuffles the chunks and within them
     memory        no speed: the memory that the reader takes over an epoch
 
 Before, every file is read once, so the page cache is warm if it is large enough. The first batch of every way is
-compared with that of h5py. An uncounted round finds how many steps fill --seconds. Rates are of delivered samples; GB/s
-are of their bytes in memory, and for the copy of those in the files. GB/core-s is what a core delivers in a second of
-its time; other work on the machine disturbs it less.
+compared with that of h5py; of those with an order of their own, from tfrecord on, the first samples. With one thread,
+WebDataset and LitData read in this process, else in as many worker processes. An uncounted round finds how many steps
+fill --seconds, and by how much memory the process and its workers grow. Rates are of delivered samples; GB/s are of
+their bytes in memory, and for the copy of those in the files. GB/core-s is what a core delivers in a second of its
+time; other work on the machine disturbs it less.
 
 Images of JPEG shards are decoded, which takes images of one size: by the suite's reader without TensorFlow, and with
-Pillow after h5py and LMDB.
+Pillow otherwise, by TensorFlow from TFRecord.
 """
 
 import importlib.util
@@ -35,8 +41,15 @@ from hpc_train.data.options import DataOptions
 from hpc_train.errors import UserError
 from hpc_train.units import MIB
 
-Kind = Literal["copy", "arrays", "tf.data", "h5py", "h5py-threads", "torch", "lmdb", "memory"]
-_NEEDS = {"torch": ("torch", "PyTorch"), "tf.data": ("tensorflow", "TensorFlow"), "lmdb": ("lmdb", "LMDB")}
+_COPIES = "lmdb", "tfrecord", "webdataset", "litdata"
+Kind = Literal[("copy", "arrays", "fit", "tf.data", "h5py", "h5py-threads", "torch", *_COPIES, "memory")]
+_NEEDS: dict[str, tuple[str, ...]] = dict.fromkeys(("fit", "tf.data", "tfrecord"), ("tensorflow",))
+_NEEDS |= {
+    "torch": ("torch",),
+    "lmdb": ("lmdb",),
+    "webdataset": ("webdataset", "torch"),
+    "litdata": ("litdata", "torch"),
+}
 
 
 @dataclass(frozen=True)
@@ -69,7 +82,8 @@ class InputBench(DataOptions):
     bandwidth_mib: float | None = None
     """With --latency: MiB/s that all reads share."""
     scratch: Path | None = None
-    """Folder for the copy that lmdb reads, which is removed; by default the system's temporary one."""
+    """Folder for the copies that lmdb, tfrecord, webdataset and litdata read, which are removed; by default the
+    system's temporary one."""
     seed: int = 0
     """Seed of the order."""
     output: Path | None = None
@@ -98,9 +112,9 @@ def _kinds(options: InputBench) -> Sequence[str]:
     if not options.ways:
         return ["copy", "arrays", "h5py", "h5py-threads"] + ["torch"] * _installed("torch")
     for kind in options.ways:
-        module, name = _NEEDS.get(kind, ("numpy", ""))
-        if not _installed(module):
-            raise UserError(f"--ways {kind}: {name} is not installed; `pip install {module}`, or leave {kind} out")
+        if lacking := [module for module in _NEEDS.get(kind, ()) if not _installed(module)]:
+            packages = " ".join(lacking)
+            raise UserError(f"--ways {kind}: it needs {packages}; `pip install {packages}`, or leave {kind} out")
     return list(dict.fromkeys(options.ways))
 
 
@@ -118,8 +132,8 @@ def _check(options: InputBench, kinds: Sequence[str]) -> None:
         raise UserError("--bandwidth-mib limits the storage that --latency makes slow; give both")
     if options.bandwidth_mib and "torch" in kinds:
         raise UserError("--bandwidth-mib: torch's worker processes cannot share it; leave torch out of --ways")
-    if options.latency and "lmdb" in kinds:
-        raise UserError("--latency: LMDB's file is mapped and cannot be slowed down; leave lmdb out of --ways")
+    if options.latency and (fast := [kind for kind in kinds if kind in _COPIES]):
+        raise UserError(f"--latency: reads of {fast[0]} cannot be slowed down; leave it out of --ways")
     if options.scratch and not options.scratch.is_dir():
         raise UserError(f"--scratch {options.scratch} does not exist; make it first")
     if options.latency and options.how == "map":
@@ -157,12 +171,18 @@ def _measure(options: InputBench, kinds: Sequence[str], catalogue) -> dict:
         # It goes first: memory that other ways leave behind could hide what it takes.
         figures["memory"] = memory.measure(steps, threads[-1], ahead[-1])
     scratch, made = options.scratch or Path(tempfile.gettempdir()), []
-    for kind in (kind for kind in kinds if kind != "memory"):
-        for count in [0] if kind in ("h5py", "lmdb") else threads:
-            for batches in ahead if kind in ("arrays", "tf.data", "h5py-threads") else ahead[:1]:
-                made.append(ways.build(kind, count, batches, catalogue, steps, opened, scratch))
-    _compare(made, h5py_reader(catalogue, open_hdf5).read(next(steps.batches(0, 1))))
-    figures["ways"] = rounds.interleave(made, options.rounds, options.seconds, options.batch_size, slow)
+    try:
+        for kind in (kind for kind in kinds if kind != "memory"):
+            for count in [0] if kind in ("h5py", "lmdb") else threads:
+                for batches in ahead if kind in ("arrays", "fit", "tf.data", "h5py-threads") else ahead[:1]:
+                    made.append(ways.build(kind, count, batches, catalogue, steps, opened, scratch))
+        _compare(made, h5py_reader(catalogue, open_hdf5), steps)
+        stored = int(catalogue.sizes.sum())
+        figures["ways"] = rounds.interleave(made, options.rounds, options.seconds, options.batch_size, stored, slow)
+    finally:
+        for way in made:
+            if way.copy:
+                way.copy.close()
     return figures | {"ratios": rounds.ratios(made, figures["ways"])}
 
 
@@ -181,11 +201,13 @@ def _circumstances(options: InputBench, cores: int, catalogue, steps, reader) ->
     }
 
 
-def _compare(made: Sequence, expected: tuple) -> None:
+def _compare(made: Sequence, reader, steps) -> None:
     import numpy as np
 
+    planned, first = reader.read(next(steps.batches(0, 1))), reader.read(np.arange(steps.plan.batch_size))
     for way in made:
-        for batch in way.deliver(0, 1):
+        expected = first if way.first else planned
+        for batch in [way.first()] if way.first else way.deliver(0, 1):
             if not all(np.array_equal(ours, theirs) for ours, theirs in zip(batch, expected, strict=True)):
                 raise RuntimeError(f"{way.name} delivers other samples than h5py")
 

@@ -126,7 +126,8 @@ def _measure(options: DecodeBench, catalogue) -> dict:
             made.append(ways.Way(kind, threads, None, suite(threads, crop), image_bytes, lead))
         for kind, resized in (("decode_jpeg", None), ("decode and resize", options.image_size)):
             made.append(ways.Way(kind, threads, None, partial(_plain, reader, plan, threads, resized), image_bytes))
-    found = rounds.interleave(made, options.rounds, options.seconds, options.batch_size)
+    stored = int(catalogue.sizes.sum())
+    found = rounds.interleave(made, options.rounds, options.seconds, options.batch_size, stored)
     return {
         "options": asdict(options),
         "cores": cores,

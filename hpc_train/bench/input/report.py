@@ -30,12 +30,15 @@ def report(figures: dict) -> None:
 
 
 def _rates(ways: dict[str, dict]) -> None:
-    say(f"{'':22}{'samples/s: median':>18}{'min':>11}{'max':>11}{'GB/s':>9}{'GB/core-s':>11}")
+    heads = {"samples/s: median": 18, "min": 11, "max": 11, "GB/s": 9, "GB/core-s": 11}
+    heads |= {"GB on disk": 12, "MB memory": 11}
+    say(" " * 22 + "".join(f"{head:>{width}}" for head, width in heads.items()))
     for name, way in ways.items():
         rates = way["samples_per_second"]
         line = f"{name:22}{np.median(rates):18.6g}{min(rates):11.5g}{max(rates):11.5g}"
         for samples in (rates, way["samples_per_core_second"]):
             line += f"{np.median(samples) * way['sample_bytes'] / 1e9:{9 if samples is rates else 11}.3f}"
+        line += f"{way['bytes_on_disk'] / 1e9:12.3g}{way['memory'] / 1e6:11.0f}"
         say(line + (f"  at most {way['most_reads_at_once']} reads at once" if "most_reads_at_once" in way else ""))
     others = [cores for way in ways.values() for cores in way["other_cores"]]
     say(f"other programs used {np.median(others):.2f} cores meanwhile ({min(others):.2f} to {max(others):.2f})")

@@ -8,35 +8,41 @@ from itertools import islice
 import numpy as np
 import psutil
 
+from hpc_train.bench.input.memory import Growth
 from hpc_train.bench.input.ways import Way
 
-_SUITE = "arrays", "tf.data"
+_SUITE = "arrays", "fit", "tf.data"
 
 
-def interleave(ways: Sequence[Way], rounds: int, seconds: float, batch_size: int, slow=None) -> dict[str, dict]:
+def interleave(
+    ways: Sequence[Way], rounds: int, seconds: float, batch_size: int, stored: int, slow=None
+) -> dict[str, dict]:
     """Measure all ways, taking turns.
 
-    An uncounted round finds how many steps a way makes in `seconds`. The way makes this many in every round, each round
-    in another epoch, and the order of the ways rotates. A way that reads ahead is timed in the middle of its work: it
-    makes `lead` uncounted steps before the counted ones, and again after them. So the same number of batches is under
-    way when the clock starts and when it stops.
+    An uncounted round finds how many steps a way makes in `seconds`, and the memory that it takes. The way makes this
+    many in every round, each round in another epoch, and the order of the ways rotates. A way that reads ahead is timed
+    in the middle of its work: it makes `lead` uncounted steps before the counted ones, and again after them. So the
+    same number of batches is under way when the clock starts and when it stops.
 
     Args:
         ways: what to measure.
         rounds: counted ones.
         seconds: of one way in one round, approximately.
         batch_size: samples in a batch.
+        stored: bytes of the files that the ways without a copy read.
         slow: the storage whose reads are counted, if any.
 
     Returns:
         Figures of each way by its name; lists have an entry for each round.
     """
-    counts = [_steps_to_fill(way, seconds) for way in ways]
     lists = "samples_per_second", "samples_per_core_second", "other_cores"
-    found = {
-        way.name: {"steps": count, "sample_bytes": way.sample_bytes} | {name: [] for name in lists}
-        for way, count in zip(ways, counts, strict=True)
-    }
+    found, counts = {}, []
+    for way in ways:
+        with Growth() as growth:
+            counts.append(_steps_to_fill(way, seconds))
+        found[way.name] = {"steps": counts[-1], "sample_bytes": way.sample_bytes, "memory": growth.bytes}
+        found[way.name] |= {"bytes_on_disk": way.copy.bytes_on_disk if way.copy else stored}
+        found[way.name] |= {name: [] for name in lists}
     for number in range(rounds):
         for place in np.roll(range(len(ways)), -number):
             way, samples = ways[place], counts[place] * batch_size
@@ -54,14 +60,16 @@ def interleave(ways: Sequence[Way], rounds: int, seconds: float, batch_size: int
 
 def ratios(ways: Sequence[Way], found: dict[str, dict]) -> dict[str, list[float]]:
     """Quotients of the rates of each round: the suite's ways over the others with the same threads and read-ahead, and
-    over the same way with the fewest threads."""
+    over the same way with the fewest threads; what becomes of its arrays over these."""
     result = {}
     for ours in (way for way in ways if way.kind in _SUITE):
         least = next(way for way in ways if way.kind == ours.kind)
         others = [
             way
             for way in ways
-            if way.kind not in _SUITE and way.threads in (0, ours.threads) and way.read_ahead in (None, ours.read_ahead)
+            if (way.kind not in _SUITE or way.kind == "arrays" != ours.kind)
+            and way.threads in (0, ours.threads)
+            and way.read_ahead in (None, ours.read_ahead)
         ]
         for other in others + [least] * (least is not ours):
             pairs = np.divide(found[ours.name]["samples_per_second"], found[other.name]["samples_per_second"])

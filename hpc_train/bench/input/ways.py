@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 
 from hpc_train.bench.input.encoded import h5py_reader
-from hpc_train.bench.input.lmdb import Lmdb
+from hpc_train.bench.input.formats.copied import Copied
 from hpc_train.bench.input.other_readers import Batch, TorchLoader
 from hpc_train.bench.input.steps import Steps
 from hpc_train.data.catalogue import Catalogue
@@ -19,6 +20,9 @@ from hpc_train.units import MIB
 
 _PIECE = 4 * MIB
 _OPEN_FILES = 256
+# Formats with an order of their own: their modules and classes.
+STREAMS = {"tfrecord": ("tfrecord", "TfRecord"), "webdataset": ("webdataset", "WebDataset")}
+STREAMS |= {"litdata": ("litdata", "LitData")}
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,10 @@ class Way:
     """Steps until it runs at its steady pace."""
     together: int = 1
     """Steps that it reads at once."""
+    copy: Copied | None = None
+    """The copy of the samples that it reads."""
+    first: Callable[[], Batch] | None = None
+    """For a way with an order of its own: the first samples of the data as a batch."""
 
     @property
     def name(self) -> str:
@@ -74,22 +82,34 @@ def build(
         return Way(kind, threads, None, lambda epoch, count: copy.pieces(count * batch_size), copy.sample_bytes)
     if kind == "arrays":
         return Way(kind, threads, read_ahead, _arrays(steps, threads, read_ahead), sample_bytes, lead, together)
-    if kind == "tf.data":
+    if kind in ("tf.data", "fit"):
         # `Input` has two more batches on their way to the device.
-        deliver = _tf_data(steps, threads, read_ahead)
+        deliver = _tf_data(steps, threads, read_ahead, kind == "fit")
         return Way(kind, threads, read_ahead, deliver, sample_bytes, lead + 2, together)
+    if kind in STREAMS:
+        module, name = STREAMS[kind]
+        stream = getattr(import_module(f"hpc_train.bench.input.formats.{module}"), name)
+        copied = stream(catalogue, scratch, threads, batch_size, steps.plan.seed)
+        take = lambda epoch, count: copied.batches(count)  # noqa: E731
+        # Worker processes have two batches each, TensorFlow as many as it likes.
+        return Way(kind, threads, None, take, sample_bytes, 2 * threads + 2, 1, copied, copied.first)
+    copied = None
     if kind == "torch":
         read = TorchLoader(catalogue, open_hdf5, threads).batches
         lead = 2 * threads  # its prefetch_factor
     elif kind == "lmdb":
-        read, lead = Lmdb(catalogue, scratch).batches, 0
+        from hpc_train.bench.input.formats.lmdb import Lmdb
+
+        copied = Lmdb(catalogue, scratch)
+        read, lead = copied.batches, 0
     elif kind == "h5py":
         read, lead = h5py_reader(catalogue, open_hdf5).batches, 0
     else:
         # Threads overtake each other at HDF5's lock, so this way is timed from its first batch to its last.
         read, lead = partial(h5py_reader(catalogue, open_hdf5).threaded, threads=threads, read_ahead=read_ahead or 0), 0
     ahead = read_ahead if kind == "h5py-threads" else None
-    return Way(kind, threads, ahead, lambda epoch, count: read(steps.batches(epoch, count)), sample_bytes, lead)
+    take = lambda epoch, count: read(steps.batches(epoch, count))  # noqa: E731
+    return Way(kind, threads, ahead, take, sample_bytes, lead, copy=copied)
 
 
 class Copy:
@@ -154,10 +174,11 @@ def _arrays(steps: Steps, threads: int, read_ahead: int | None) -> Callable:
     return deliver
 
 
-def _tf_data(steps: Steps, threads: int, read_ahead: int | None) -> Callable:
+def _tf_data(steps: Steps, threads: int, read_ahead: int | None, handed: bool) -> Callable:
     from hpc_train.data.tensors.pipeline import Input
 
     def deliver(epoch: int, count: int) -> Iterable:
-        return Input(steps.reader, threads, read_ahead).training(steps.plan, 0, epoch, 0, count)
+        source = Input(steps.reader, threads, read_ahead)
+        return (source.handed if handed else source.training)(steps.plan, 0, epoch, 0, count)
 
     return deliver

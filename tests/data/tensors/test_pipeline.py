@@ -82,7 +82,7 @@ def test_what_tensorflow_computes_is_not_handed_over(shards):
     assert opened(shards[0], device="/gpu:0").handed(plan, 0, 0, 0, 1) is None
     names = lambda x, y: ({"image": x}, y)  # noqa: E731
     names.scales = False
-    (inputs, _), = opened(shards[0], deliver=names).handed(plan, 0, 0, 0, 1)
+    ((inputs, _),) = opened(shards[0], deliver=names).handed(plan, 0, 0, 0, 1)
     np.testing.assert_array_equal(inputs["image"], shards[1][plan.indices(0, 0, 0)])
 
 

@@ -1,0 +1,59 @@
+"""Formats that are read in an order of their own: files shuffled, and samples within a buffer or a file."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+
+from hpc_train.bench.input.formats.copied import Copied
+from hpc_train.bench.input.other_readers import Batch
+from hpc_train.data.catalogue import Catalogue
+
+# Samples of a shuffle buffer, where the format has one.
+BUFFER = 1000
+
+
+class Stream(Copied, ABC):
+    """Batches of a format without a choice of their order, read again and again.
+
+    Args:
+        catalogue: of the samples, which are copied.
+        folder: where to make the copy.
+        threads: that read and decode; worker processes where the format's package has those, but with one thread the
+            process itself, which is faster on one core.
+        batch_size: samples in a batch.
+        seed: of the order.
+    """
+
+    def __init__(self, catalogue: Catalogue, folder: Path, threads: int, batch_size: int, seed: int):
+        super().__init__(catalogue, folder)
+        self.batch_size, self.seed = batch_size, seed
+        self.workers = threads if threads > 1 else 0
+        self.threads = threads
+        self.write()
+
+    def batches(self, count: int) -> Iterator[Batch]:
+        """The next `count` batches; what was read ahead before is among them."""
+        return islice(self._shuffled, count)
+
+    def first(self) -> Batch:
+        """The first samples in the order in which they were written."""
+        return next(iter(self.read(shuffled=False)))
+
+    def close(self) -> None:
+        """Remove the copy; workers that read it end."""
+        self.__dict__.pop("_shuffled", None)
+        super().close()
+
+    @cached_property
+    def _shuffled(self) -> Iterator[Batch]:
+        return iter(self.read(shuffled=True))
+
+    @abstractmethod
+    def write(self) -> None:
+        """Write all samples into the folder."""
+
+    @abstractmethod
+    def read(self, shuffled: bool) -> Iterator[Batch]:
+        """Batches without end; if not shuffled, the first one must hold the first samples."""
