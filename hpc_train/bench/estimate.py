@@ -48,9 +48,9 @@ def ratio(above: Jobs, below: Jobs) -> Estimate | None:
     have both rates, the ratio is the mean of the repeats' quotients. Otherwise it is the quotient of the means, and the
     relative errors add as squares (first order).
     """
-    pairs = [(_of_repeat(above, repeat), _of_repeat(below, repeat)) for repeat in _repeats(above) & _repeats(below)]
-    if len(pairs) > 1:
-        return of_values([one / other for one, other in pairs])
+    pairs = paired(above, below)
+    if len(pairs[0]) > 1:
+        return of_values([one / other for one, other in zip(*pairs, strict=True)])
     one, other = of_jobs(above), of_jobs(below)
     if one is None or other is None:
         return None
@@ -58,6 +58,12 @@ def ratio(above: Jobs, below: Jobs) -> Estimate | None:
     if one.error is None or other.error is None:
         return Estimate(quotient, None)
     return Estimate(quotient, quotient * math.hypot(one.error / one.mean, other.error / other.mean))
+
+
+def paired(above: Jobs, below: Jobs) -> tuple[list[float], list[float]]:
+    """The rates of both in each repeat that has both, the means of its rounds, in the order of the repeats."""
+    common = sorted(_repeats(above) & _repeats(below))
+    return [_of_repeat(above, repeat) for repeat in common], [_of_repeat(below, repeat) for repeat in common]
 
 
 def _repeats(jobs: Jobs) -> set:

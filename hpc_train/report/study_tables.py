@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from hpc_train.bench.comparison import Comparison
 from hpc_train.bench.study.measurements import OURS
 from hpc_train.report import page
 from hpc_train.report.forecast import Forecast
@@ -76,25 +77,34 @@ def parts(series: Sequence[Series]) -> str:
 def sweeps(series: Sequence[Series]) -> str:
     """Every variant relative to the first, a row for each size; empty without a sweep."""
     rows = [
-        (*place(one, row), estimated(row["over_base"], "{:.3f}"))
-        for one in series
-        for row in one.rows
-        if row.get("over_base")
+        (*place(one, row), *_compared(row["over_base"])) for one in series for row in one.rows if row.get("over_base")
     ]
     caption = "Samples/s relative to the sweep's first value, at the same number of ranks"
-    return page.table(caption, ("variant", "scaling", "ranks", "ratio"), rows) if rows else ""
+    return page.table(caption, ("variant", "scaling", "ranks", "ratio", *_SURE), rows) if rows else ""
 
 
 def peers(series: Sequence[Series]) -> str:
     """hpc-train relative to its peers, a row for each size; empty without a peer."""
     rows = [
-        (*place(one, row), estimated(row["ours_over_peer"], "{:.3f}"))
+        (*place(one, row), *_compared(row["ours_over_peer"]))
         for one in series
         for row in one.rows
         if one.framework != OURS and row.get("ours_over_peer")
     ]
     caption = "Samples/s of hpc-train relative to the peer, with the same network, batch and number of ranks"
-    return page.table(caption, ("peer", "scaling", "ranks", "hpc-train / peer"), rows) if rows else ""
+    return page.table(caption, ("peer", "scaling", "ranks", "hpc-train / peer", *_SURE), rows) if rows else ""
+
+
+_SURE = "95 %", "what it shows"
+
+
+def _compared(ratio: dict) -> tuple[str, str, str]:
+    """Cells of a ratio: its estimate, its interval, and why it shows no difference where it shows none."""
+    mean = estimated(ratio, "{:.3f}")
+    if "ratio" not in ratio:
+        return mean, NONE, "nothing without repeats"
+    found = Comparison.of(ratio)
+    return mean, f"{found.low:.3f} to {found.high:.3f}", found.doubt or "a difference"
 
 
 def predictions(label: str, ahead: Forecast) -> str:

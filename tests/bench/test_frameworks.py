@@ -191,7 +191,7 @@ def test_synthetic_data_are_refused(tmp_path):
 
 def test_a_python_without_torch_is_refused_with_the_remedy(tmp_path):
     for python, why in ((Path("/bin/false"), "cannot import torch"), (tmp_path / "none", "cannot be started")):
-        with pytest.raises(UserError, match=f"--peers-python {python} {why}.*pip install torch numpy"):
+        with pytest.raises(UserError, match=f"--peers-python {python} {why}.*pip install -r .*peers.txt"):
             interpreter("pytorch-ddp", python)
     if not importlib.util.find_spec("torch"):
         with pytest.raises(UserError, match=r"which .* lacks: make one with `python -m venv peers"):

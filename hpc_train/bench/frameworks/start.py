@@ -12,9 +12,9 @@ from hpc_train.errors import UserError
 
 FRAMEWORKS = "pytorch-ddp", "tf.distribute"
 _INSTALL = (
-    "make one with `python -m venv peers && peers/bin/pip install torch numpy` (CPUs: --index-url "
-    "https://download.pytorch.org/whl/cpu --extra-index-url https://pypi.org/simple) and give --peers-python "
-    "peers/bin/python"
+    f"make one with `python -m venv peers && peers/bin/pip install -r {Path(__file__).with_name('peers.txt')}` (CPUs: "
+    "--index-url https://download.pytorch.org/whl/cpu --extra-index-url https://pypi.org/simple) and give "
+    "--peers-python peers/bin/python"
 )
 
 

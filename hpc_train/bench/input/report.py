@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from hpc_train.bench.comparison import compared
 from hpc_train.console import say
 
 
@@ -23,8 +24,9 @@ def report(figures: dict) -> None:
     )
     if figures["ways"]:
         _rates(figures["ways"])
-    for name, pairs in figures["ratios"].items():
-        say(f"{name:44} median of the rounds {np.median(pairs):.3g} ({min(pairs):.3g} to {max(pairs):.3g})")
+    for name in figures["ratios"]:
+        above, below = (figures["ways"][way]["samples_per_second"] for way in name.split(" / "))
+        say(f"{name:44} {compared(above, below).text('.3g')}")
     if "memory" in figures:
         _memory(figures["memory"])
 

@@ -2,6 +2,7 @@
 
 import sys
 
+from hpc_train.bench.comparison import Comparison
 from hpc_train.bench.study.measurements import OURS
 from hpc_train.bench.study.tables import FIT
 from hpc_train.console import say
@@ -46,6 +47,9 @@ def _print(table: dict, before: str) -> None:
         say(f"{_HEAD}{compared:>18}".rstrip())
         for row in members:
             say(_row(row))
+        for row, ratio in ((row, row.get("over_base") or row.get("ours_over_peer")) for row in members):
+            if ratio and "ratio" in ratio:
+                say(f"{compared}, {row['ranks']} ranks: {Comparison.of(ratio).text()}")
     _notes(rows)
 
 

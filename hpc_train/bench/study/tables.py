@@ -3,7 +3,8 @@
 import json
 from statistics import fmean
 
-from hpc_train.bench.estimate import Estimate, Jobs, of_jobs, ratio
+from hpc_train.bench.comparison import compared
+from hpc_train.bench.estimate import Estimate, Jobs, of_jobs, paired, ratio
 from hpc_train.bench.study.measurements import OURS, Measurement
 
 FIT, ALONE = "fit", "fit alone"
@@ -26,7 +27,8 @@ def tables(measurements: list[Measurement]) -> list[dict]:
         communication    share of a step that the all-reduce adds to computing
         input_wait       share of a step spent waiting for data, in fit
         over_base        samples/s over those of the base variant at this size; in rows of a sweep
-        ours_over_peer   our base variant's samples/s over this peer's; in rows of a peer
+        ours_over_peer   our base variant's samples/s over this peer's; in rows of a peer. This and over_base also have
+                         the fields of `Comparison`, from the repeats that have both
     """
     swept = frozenset(name for one in measurements for name, _ in one.variant)
     groups: dict[str, list[Measurement]] = {}
@@ -113,7 +115,10 @@ def doubt(share: dict | None) -> str | None:
 
 
 def _compared(above: list[Measurement], below: list[Measurement]) -> dict | None:
-    return _plain(ratio(_rates(above, FIT), _rates(below, FIT)))
+    one, other = _rates(above, FIT), _rates(below, FIT)
+    pairs = paired(one, other)
+    found = ratio(one, other)
+    return found and found.as_dict() | (compared(*pairs).as_dict() if len(pairs[0]) > 1 else {})
 
 
 def _rates(jobs: list[Measurement], way: str) -> Jobs:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hpc_train.bench.comparison import compared
 from hpc_train.bench.estimate import Estimate, of_values
 from hpc_train.bench.hardware import shared
 from hpc_train.console import say
@@ -33,8 +34,9 @@ def report(found: dict, work, path) -> None:
         if way in found["input_wait"]:
             rest += f"{', ' * bool(rest)}input wait {np.mean(found['input_wait'][way]):.1%}"
         say(f"{way:14}{rate(found_rate.mean):>10}{_relative(found_rate):>11} {times}   {rest}".rstrip())
-    for name, values in found["ratios"].items():
-        say(f"{name:20}{_mean(values, '.3f')}  ({min(values):.3f} to {max(values):.3f})")
+    for name in found["ratios"]:
+        above, below = name.split(" / ")
+        say(f"{name:20}{compared(found['rates'][above], found['rates'][below]).text()}")
     if ranks > 1:
         _communication(found)
     memory = found["peak_memory"]

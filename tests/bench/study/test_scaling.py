@@ -183,16 +183,17 @@ def test_variants_of_a_sweep_are_rows_with_their_ratio_to_the_first_value(tmp_pa
                 jobs.append((name, repeat, {"variant": {"bucket_mib": bucket}, "place": place}))
     planned(study, *jobs)
     (table,) = tables(capsys, study)
-    rows = [(row["variant"]["bucket_mib"], row["ranks"], row.get("over_base")) for row in table["rows"]]
+    kept = lambda ratio: ratio and {name: ratio[name] for name in ("mean", "error", "low", "doubt")}  # noqa: E731
+    rows = [(row["variant"]["bucket_mib"], row["ranks"], kept(row.get("over_base"))) for row in table["rows"]]
     assert rows == [
         ("8", 1, None),
         ("8", 2, None),
-        ("1", 1, {"mean": 2, "error": 0}),
-        ("1", 2, {"mean": 3, "error": 0}),
+        ("1", 1, {"mean": 2, "error": 0, "low": 2, "doubt": None}),
+        ("1", 2, {"mean": 3, "error": 0, "low": 3, "doubt": None}),
     ]
     # 3 over 2: each variant against its own smallest size.
     assert table["rows"][3]["efficiency"]["fit"]["mean"] == pytest.approx(1.5)
-    assert "bucket_mib 1:" in lines(capsys, study)
+    assert {"bucket_mib 1:", "/ base, 2 ranks: 3.000 (95 %: 3.000 to 3.000)"} <= set(lines(capsys, study))
 
 
 def test_peers_are_rows_with_the_ratio_of_ours_to_theirs(tmp_path, capsys):
