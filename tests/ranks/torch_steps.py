@@ -18,15 +18,15 @@ import torch_networks
 given = np.load(sys.argv[2])
 job = SimpleNamespace(**json.loads(str(given["settings"])))
 inputs, targets = torch.from_numpy(given["inputs"]), torch.from_numpy(given["targets"])
-network = torch_networks.build(job.model, job.input_shape, job.classes, inputs.dtype == torch.uint8)
+network = torch_networks.build(job, inputs.dtype == torch.uint8)
 network = network.to(memory_format=torch.channels_last)
 names = sorted(name for name in given if name.startswith("weight-"))
 with torch.no_grad():
     for parameter, name in zip(network.parameters(), names, strict=True):
         parameter.copy_(torch.from_numpy(given[name]))
     logits = network(inputs).numpy()
-optimizer, totals = ddp.sgd(network, job), torch.zeros(2)
+optimizer, loss, totals = ddp.optimizer(network, job), ddp.Loss(job, "cpu"), torch.zeros(2)
 for _ in range(job.steps):
-    ddp.step(network, optimizer, inputs, targets, totals)
+    ddp.step(network, optimizer, loss, inputs, targets, totals)
 weights = {name: parameter.detach().numpy() for name, parameter in zip(names, network.parameters(), strict=True)}
 np.savez(sys.argv[3], logits=logits, **weights)

@@ -22,7 +22,7 @@ from hpc_train.errors import UserError
 from hpc_train.files.json_file import write_json
 
 _SCRIPTS = {"pytorch-ddp": "ddp.py", "tf.distribute": "tf_distribute.py"}
-_MODELS = {"mnist": "deep", "resnet": "resnet20"}
+_MODELS = {"mnist": "deep", "resnet": "resnet20", "climate": "tiramisu-small"}
 # Of samples, in memory.
 _MOST_BYTES = 2**30
 
@@ -35,10 +35,10 @@ class FrameworkBench:
     """Folder of shards, or other data that the trainers take. The first GiB of its training split is kept in memory."""
     framework: Literal[FRAMEWORKS] = "pytorch-ddp"
     """DistributedDataParallel of PyTorch, or MultiWorkerMirroredStrategy of TensorFlow."""
-    trainer: Literal["mnist", "resnet"] = "mnist"
+    trainer: Literal["mnist", "resnet", "climate"] = "mnist"
     """The trainer whose network, loss and optimizer are measured."""
     model: str | None = None
-    """Network: deep for mnist; resnet20, 32, 44, 56 or 110 for resnet."""
+    """Network: deep for mnist; resnet20, 32, 44, 56 or 110 for resnet; tiramisu or tiramisu-small for climate."""
     np: int = 2
     """Ranks, all on this machine."""
     batch_size: int = 64
@@ -98,16 +98,19 @@ def _prepare(options: FrameworkBench, model: str, threads: int, folder: Path):
     """Write the job and its samples into `folder`; return the catalogue of the training split."""
     import numpy as np
 
-    from hpc_train.data.catalogue import Catalogue
     from hpc_train.data.reading.reader import Reader
+    from hpc_train.trainers import TRAINERS
 
-    catalogue = Catalogue.open(options.data, "train")
+    catalogue = TRAINERS[options.trainer].module.Options(data=options.data, model=model).catalogue("train")
     catalogue.stored_only("this command")
     shape, classes = catalogue.input_shape, catalogue.classes
-    if len(shape) != 3 or min(shape[:2]) < 8 or catalogue.channels != "last" or catalogue.target_shape or not classes:
+    labels = shape[:2] if options.trainer == "climate" else ()
+    fits = len(shape) == 3 and min(shape[:2]) >= 8 and catalogue.channels == "last"
+    if not (fits and catalogue.target_shape == labels and classes):
+        what = "a label for each pixel" if labels else "one label each"
         raise UserError(
             f"{options.data}: samples have shape {shape}, labels {catalogue.target_shape}; the other frameworks take "
-            "images (height, width, channels) of at least 8 x 8, with one label each and a known number of classes"
+            f"images (height, width, channels) of at least 8 x 8, with {what} and a known number of classes"
         )
     samples = min(catalogue.samples, _MOST_BYTES // catalogue.sample_bytes)
     if samples < options.np * options.batch_size:
@@ -121,9 +124,26 @@ def _prepare(options: FrameworkBench, model: str, threads: int, folder: Path):
     job = {name: getattr(options, name) for name in ("trainer", "batch_size", "steps", "warmup", "rounds", "rate")}
     job |= {"data": os.path.abspath(options.data), "model": model, "ranks": options.np, "threads": threads}
     job |= {"input_shape": shape, "classes": classes, **asdict(networks.RECIPES[options.trainer])}
-    job |= {"parameters": networks.parameters(model, shape, classes)}
+    job |= {"parameters": networks.parameters(model, shape, classes), "class_weights": None}
+    if options.trainer == "climate":
+        job |= of_maps(options.data, model, catalogue)
     (folder / "job.json").write_text(json.dumps(job))
     return catalogue
+
+
+def of_maps(data: Path, model: str, catalogue) -> dict:
+    """What a job has more for label maps: what the climate trainer takes from statistics, and its network's sizes."""
+    from hpc_train.climate import Options
+    from hpc_train.losses.options import weights_of_classes
+    from hpc_train.models.tiramisu import FAMILY
+
+    chosen = Options(data=data, model=model)
+    statistics = chosen.load_statistics()
+    shift, divisor = statistics.normalisation(chosen.normalise)
+    counts = chosen.class_counts(statistics, catalogue.classes)
+    weights = weights_of_classes(chosen, catalogue.classes, counts).tolist()
+    of_data = {"shift": shift.tolist(), "divisor": divisor.tolist(), "class_weights": weights}
+    return of_data | {"preset": asdict(FAMILY[model])}
 
 
 def _processes(options: FrameworkBench, threads: int, folder: Path) -> tuple[list[list[str]], list[dict[str, str]]]:

@@ -8,15 +8,17 @@ from hpc_train.errors import UserError
 
 @dataclass(frozen=True)
 class Recipe:
-    """SGD with the defaults of a trainer."""
+    """The optimizer of a trainer with its defaults: SGD, or Adam, which takes no other field."""
 
-    momentum: float
-    nesterov: bool
-    weight_decay: float
+    optimizer: str
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 0.0
     """L2 in the gradient of kernels, not of biases or normalisation."""
 
 
-RECIPES = {"mnist": Recipe(0.9, False, 0.0), "resnet": Recipe(0.9, True, 1e-4)}
+RECIPES = {"mnist": Recipe("sgd"), "resnet": Recipe("sgd", nesterov=True, weight_decay=1e-4), "climate": Recipe("adam")}
+_TIRAMISU = "tiramisu", "tiramisu-small"
 _DEEPEST = 110
 _OF_IMAGENET = 50
 
@@ -27,10 +29,11 @@ def check(trainer: str, model: str) -> None:
     Raises:
         UserError: they do not.
     """
-    if not (trainer == "mnist" and model == "deep") and not (trainer == "resnet" and _blocks(model)):
+    known = {"mnist": model == "deep", "resnet": bool(_blocks(model)), "climate": model in _TIRAMISU}
+    if not known.get(trainer):
         raise UserError(
-            f"the other frameworks have no {trainer} {model}; they have mnist deep, and resnet resnetN with N = 6n + 2 "
-            f"up to {_DEEPEST} (resnet20, 32, 44, 56, 110), without v2"
+            f"the other frameworks have no {trainer} {model}; they have mnist deep, resnet resnetN with N = 6n + 2 up "
+            f"to {_DEEPEST} (resnet20, 32, 44, 56, 110), without v2, and climate {' and '.join(_TIRAMISU)}"
         )
 
 
@@ -46,6 +49,8 @@ def parameters(model: str, input_shape: tuple[int, int, int], classes: int) -> t
         (all, those that are trained). All include the moving means and variances of batch normalisation, as in Keras.
     """
     height, width, channels = input_shape
+    if model in _TIRAMISU:
+        return _tiramisu(model, channels, classes)
     if model == "deep":
         pooled = (height - 4) // 2 * ((width - 4) // 2) * 64
         count = _dense(9 * channels, 32) + _dense(9 * 32, 64) + _dense(pooled, 128) + _dense(128, classes)
@@ -54,6 +59,36 @@ def parameters(model: str, input_shape: tuple[int, int, int], classes: int) -> t
     kernels = sum(9 * before * after for before, after in zip([channels, *widths], widths, strict=False))
     trained = kernels + 2 * sum(widths) + _dense(64, classes)
     return trained + 2 * sum(widths), trained
+
+
+def _tiramisu(model: str, channels: int, classes: int) -> tuple[int, int]:
+    from hpc_train.models.tiramisu import FAMILY
+
+    preset, trained, outputs = FAMILY[model], 0, 0
+
+    def layer(before: int, after: int, kernel: int) -> int:
+        nonlocal trained, outputs
+        outputs += after
+        trained += kernel * kernel * before * after + (2 if preset.batch_norm else 1) * after
+        return after
+
+    def block(maps: int, count: int) -> int:
+        for _ in range(count):
+            maps += layer(maps, preset.growth, preset.kernel)
+        return maps
+
+    maps, skips = layer(channels, preset.stem, preset.kernel), []
+    for count in preset.down:
+        if skips:
+            layer(maps, maps, 1)
+        maps = block(maps, count)
+        skips.append(maps)
+    added = preset.growth * preset.down[-1]
+    for count, skip in zip(reversed(preset.down[:-1]), reversed(skips[:-1]), strict=True):
+        trained += 9 * added * added + added
+        maps, added = block(added + skip, count), preset.growth * count
+    trained += _dense(maps, classes)
+    return trained + 2 * outputs * preset.batch_norm, trained
 
 
 def _blocks(model: str) -> int:

@@ -37,7 +37,7 @@ def command(
         framework: one of `FRAMEWORKS`.
         ranks: number of processes.
         threads: of each.
-        trainer: mnist or resnet.
+        trainer: mnist, resnet or climate.
         model: its network.
         batch_size: samples in a step on each rank.
         steps: counted ones in each round.

@@ -28,7 +28,7 @@ def main():
     inputs, targets = torch.from_numpy(job.inputs).to(device), torch.from_numpy(job.targets).to(device)
 
     def network():
-        made = torch_networks.build(job.model, job.input_shape, job.classes, inputs.dtype == torch.uint8)
+        made = torch_networks.build(job, inputs.dtype == torch.uint8)
         job.check(*torch_networks.counts(made))
         return made.to(device, memory_format=torch.channels_last)
 
@@ -48,7 +48,7 @@ class Way:
     """A training loop: it gathers batches from memory, and sums loss and accuracy on the device."""
 
     def __init__(self, job, network, inputs, targets):
-        self.network, self.optimizer = network, sgd(network, job)
+        self.network, self.optimizer, self.loss = network, optimizer(network, job), Loss(job, inputs.device)
         self.inputs, self.targets, self.shares = inputs, targets, job.shares()
         self.totals = torch.zeros(2, device=inputs.device)
 
@@ -58,24 +58,37 @@ class Way:
         clock.tick()
         for _ in range(steps):
             chosen = torch.from_numpy(next(self.shares)).to(self.inputs.device)
-            step(self.network, self.optimizer, self.inputs[chosen], self.targets[chosen], self.totals)
+            step(self.network, self.optimizer, self.loss, self.inputs[chosen], self.targets[chosen], self.totals)
             clock.tick()
         return clock.times()
 
 
-def sgd(network, job):
-    """SGD as in the job, with weight decay for kernels only."""
+class Loss:
+    """Cross-entropy, the mean over samples and pixels; those of a class may weigh more."""
+
+    def __init__(self, job, device):
+        self.weights = torch.tensor(job.class_weights, device=device) if job.class_weights else None
+
+    def __call__(self, logits, targets):
+        # PyTorch would divide by the sum of the weights.
+        return cross_entropy(logits, targets, self.weights, reduction="sum") / targets.numel()
+
+
+def optimizer(network, job):
+    """SGD as in the job, with weight decay for kernels only, or Adam."""
+    if job.optimizer == "adam":
+        return torch.optim.Adam(network.parameters(), job.rate, eps=1e-7, fused=True)
     kernels = [parameter for parameter in network.parameters() if parameter.ndim > 1]
     others = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
     groups = [{"params": kernels, "weight_decay": job.weight_decay}, {"params": others}]
     return torch.optim.SGD(groups, job.rate, job.momentum, nesterov=job.nesterov, fused=True)
 
 
-def step(network, optimizer, inputs, targets, totals):
-    """Make one step; add the loss and the number of correct samples to `totals`."""
+def step(network, optimizer, loss_of, inputs, targets, totals):
+    """Make one step; add the loss and the number of correct samples or pixels to `totals`."""
     optimizer.zero_grad(set_to_none=True)
     logits = network(inputs)
-    loss = cross_entropy(logits, targets)
+    loss = loss_of(logits, targets)
     loss.backward()
     optimizer.step()
     with torch.no_grad():

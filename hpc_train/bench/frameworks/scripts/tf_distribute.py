@@ -10,7 +10,6 @@ import keras
 import tensorflow as tf
 from rounds import Job
 
-from hpc_train.data.catalogue import Catalogue
 from hpc_train.parallel.cuda import list_gpus
 from hpc_train.trainers import TRAINERS
 
@@ -49,10 +48,15 @@ class Way:
         module = TRAINERS[job.trainer].module
         chosen = module.Options(data=job.data, model=job.model)
         self.job, self.shares = job, job.shares()
-        self.network = module.task(chosen).model(Catalogue.open(job.data, "train"))
+        catalogue, task = chosen.catalogue("train"), module.task(chosen)
+        self.network = task.model(catalogue)
+        loss_of = task.compiled_with(chosen, catalogue)["loss"]
         trained = sum(int(tf.size(variable.value)) for variable in self.network.trainable_variables)
         job.check(self.network.count_params(), trained)
-        optimizer = keras.optimizers.SGD(job.rate, job.momentum, job.nesterov)
+        if job.optimizer == "adam":
+            optimizer = keras.optimizers.Adam(job.rate)
+        else:
+            optimizer = keras.optimizers.SGD(job.rate, job.momentum, job.nesterov)
         optimizer.build(self.network.trainable_variables)
         # Keras's optimizer sums the gradients of its replicas.
         replicas = strategy.num_replicas_in_sync if strategy else 1
@@ -60,12 +64,12 @@ class Way:
         def step(inputs, targets):
             with tf.GradientTape() as tape:
                 logits = self.network(inputs, training=True)
-                loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits))
+                loss = loss_of(targets, logits)
             variables = self.network.trainable_variables
             grads = tape.gradient(loss, [variable.value for variable in variables])
             grads = [self.decayed(grad, variable) / replicas for grad, variable in zip(grads, variables, strict=True)]
             optimizer.apply(grads, variables)
-            return loss, tf.math.count_nonzero(tf.argmax(logits, 1) == targets)
+            return loss, tf.math.count_nonzero(tf.argmax(logits, -1) == targets)
 
         self.step = tf.function((lambda *batch: strategy.run(step, batch)) if strategy else step)
 

@@ -1,4 +1,7 @@
-"""The suite's networks in PyTorch. They take images as stored, (b, height, width, channels), and give logits."""
+"""The suite's networks in PyTorch. They take samples as stored, (b, height, width, channels), and give logits.
+
+Those of a label for each sample are (b, classes), those of label maps (b, classes, height, width).
+"""
 
 import torch
 from torch import nn
@@ -8,18 +11,19 @@ from torch.nn import functional as F
 _RGB_MEAN, _RGB_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
-def build(model, input_shape, classes, in_bytes):
-    """Make a network.
+def build(job, in_bytes):
+    """Make the network of a job.
 
     Args:
-        model: deep, or resnetN.
-        input_shape: (height, width, channels).
-        classes: number of logits.
-        in_bytes: whether the images are bytes, which the network then scales.
+        job: its `model` is deep, resnetN or a Tiramisu, whose `preset`, `shift` and `divisor` it has, too;
+            `input_shape` is (height, width, channels), `classes` the number of logits.
+        in_bytes: whether the samples are bytes, which the network then scales.
     """
-    if model == "deep":
-        return Deep(input_shape, classes, in_bytes)
-    return ResNet((int(model.removeprefix("resnet")) - 2) // 6, input_shape[2], classes, in_bytes)
+    if job.model == "deep":
+        return Deep(job.input_shape, job.classes, in_bytes)
+    if job.model.startswith("tiramisu"):
+        return Tiramisu(job)
+    return ResNet((int(job.model.removeprefix("resnet")) - 2) // 6, job.input_shape[2], job.classes, in_bytes)
 
 
 def counts(network):
@@ -100,3 +104,82 @@ class Block(nn.Module):
 
 def _conv(before, after, stride):
     return nn.Conv2d(before, after, 3, stride, padding=1, bias=False)
+
+
+class Tiramisu(nn.Module):
+    """The suite's Tiramisu: dense blocks that halve and double maps, padded to sides that can be halved."""
+
+    def __init__(self, job):
+        super().__init__()
+        self.scale, preset = Scale(job.shift, job.divisor), job.preset
+        self.sides, multiple = job.input_shape[:2], 2 ** (len(preset["down"]) - 1)
+        more = [-side % multiple for side in self.sides]
+        self.margins = [(number // 2, number - number // 2) for number in more]
+        growth, bottom = preset["growth"], len(preset["down"]) - 1
+        self.stem = Layer(job.input_shape[2], preset["stem"], preset["kernel"], 1, preset)
+        maps, skips = preset["stem"], []
+        # First: parameters are in the order in which a step needs them, as in Keras.
+        self.order = nn.ModuleList([self.stem])
+        self.down, self.transitions, self.transposed, self.up = (nn.ModuleList() for _ in range(4))
+        for level, count in enumerate(preset["down"]):
+            self.down.append(Dense(maps, count, preset))
+            self.order.append(self.down[-1])
+            maps += count * growth
+            if level < bottom:
+                skips.append(maps)
+                self.transitions.append(Layer(maps, maps, 1, 2, preset))
+                self.order.append(self.transitions[-1])
+        added = preset["down"][-1] * growth
+        for count in reversed(preset["down"][:-1]):
+            self.transposed.append(nn.ConvTranspose2d(added, added, 3, 2))
+            self.up.append(Dense(added + skips.pop(), count, preset))
+            self.order += [self.transposed[-1], self.up[-1]]
+            maps, added = self.up[-1].maps, count * growth
+        self.logits = nn.Conv2d(maps, job.classes, 1)
+
+    def forward(self, x):
+        (top, low), (left, right) = self.margins
+        x = F.pad(self.scale(x), (left, right, top, low))
+        x, skips = self.stem(x), []
+        for level, block in enumerate(self.down):
+            x, added = block(x)
+            if level < len(self.transitions):
+                skips.append(x)
+                x = self.transitions[level](x)
+        for transposed, block in zip(self.transposed, self.up, strict=True):
+            # As Keras: no row or column more than twice as many.
+            x = transposed(added)[:, :, :-1, :-1]
+            x, added = block(torch.cat([x, skips.pop()], 1))
+        return self.logits(x[:, :, top : top + self.sides[0], left : left + self.sides[1]])
+
+
+class Dense(nn.Module):
+    """Layers that each see all maps before; gives those, and what the layers added."""
+
+    def __init__(self, maps, count, preset):
+        super().__init__()
+        growth = preset["growth"]
+        self.maps = maps + count * growth
+        self.layers = nn.ModuleList(
+            Layer(maps + number * growth, growth, preset["kernel"], 1, preset) for number in range(count)
+        )
+
+    def forward(self, x):
+        added = []
+        for layer in self.layers:
+            added.append(layer(x))
+            x = torch.cat([x, added[-1]], 1)
+        return x, torch.cat(added, 1) if len(added) > 1 else added[0]
+
+
+class Layer(nn.Module):
+    """Convolution, normalisation if the preset has it, ReLU, dropout."""
+
+    def __init__(self, before, after, kernel, stride, preset):
+        super().__init__()
+        self.conv = nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=not preset["batch_norm"])
+        self.norm = nn.BatchNorm2d(after) if preset["batch_norm"] else nn.Identity()
+        self.dropout = nn.Dropout(preset["dropout"])
+
+    def forward(self, x):
+        return self.dropout(F.relu(self.norm(self.conv(x)), inplace=True))
