@@ -2,9 +2,9 @@
 
 A machine changes its speed while it measures, and other work disturbs it. What is compared takes turns, so each pair
 meets the same minute. From six pairs on, the ratio is their median, and the interval is that of order statistics, which
-no outlier moves; from fewer it is their mean, and the interval is Student's. Both hold the ratio in 95 of 100
-measurements. A difference smaller than the machine's own drift, the change of the same rate from the first half of a
-measurement to the second, is not claimed, whatever the interval says.
+from nine on no single outlier moves; from fewer than six it is their mean, and the interval is Student's. Both hold the
+ratio in 95 of 100 measurements. A difference smaller than the machine's own drift, the change of the same rate from the
+first half of a measurement to the second, is not claimed, whatever the interval says.
 """
 
 import math

@@ -99,12 +99,11 @@ _SURE = "95 %", "what it shows"
 
 
 def _compared(ratio: dict) -> tuple[str, str, str]:
-    """Cells of a ratio: its estimate, its interval, and why it shows no difference where it shows none."""
-    mean = estimated(ratio, "{:.3f}")
+    """Cells of a ratio: the ratio, its interval, and why it shows no difference where it shows none."""
     if "ratio" not in ratio:
-        return mean, NONE, "nothing without repeats"
+        return estimated(ratio, "{:.3f}"), NONE, "nothing without repeats"
     found = Comparison.of(ratio)
-    return mean, f"{found.low:.3f} to {found.high:.3f}", found.doubt or "a difference"
+    return f"{found.ratio:.3f}", f"{found.low:.3f} to {found.high:.3f}", found.doubt or "a difference"
 
 
 def predictions(label: str, ahead: Forecast) -> str:

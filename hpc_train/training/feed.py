@@ -88,7 +88,7 @@ class Feed:
 
     @property
     def error(self) -> Exception | None:
-        """The error that stopped reading; TensorFlow raises its own error instead."""
+        """The error that stopped reading through `tf.data`, which raises an error of its own instead."""
         return next((source.error for source in self.inputs if source.error), None)
 
     def order(self, recorded: dict | None) -> Order:

@@ -405,17 +405,22 @@ def _fit(model, feed, plan, progress, last_epoch, callbacks, validation_data) ->
 
     steps = plan.steps(progress.position)
     here = plan, progress.epoch, progress.position, steps + (last_epoch - progress.epoch - 1) * plan.steps()
-    _find(callbacks, InputWait).take_from(feed.handed(*here))
-    model.fit(
-        feed.batches(*here),
-        initial_epoch=progress.epoch,
-        epochs=last_epoch,
-        steps_per_epoch=steps,
-        validation_data=validation_data,
-        callbacks=callbacks,
-        shuffle=False,
-        verbose=0,
-    )
+    wait = _find(callbacks, InputWait)
+    wait.take_from(feed.handed(*here))
+    try:
+        model.fit(
+            feed.batches(*here),
+            initial_epoch=progress.epoch,
+            epochs=last_epoch,
+            steps_per_epoch=steps,
+            validation_data=validation_data,
+            callbacks=callbacks,
+            shuffle=False,
+            verbose=0,
+        )
+    finally:
+        # After an error, too, nothing reads on.
+        wait.take_from(None)
 
 
 def _end_epoch(model, progress, callbacks, evaluate) -> None:

@@ -35,6 +35,8 @@ class InputWait(keras.callbacks.Callback):
         Args:
             batches: as many as `fit` makes steps, as `Input.handed` makes them; None for those of its data set.
         """
+        if self._handed:
+            self._handed.close()
         self._handed = batches
 
     def on_train_begin(self, logs=None):
@@ -54,9 +56,7 @@ class InputWait(keras.callbacks.Callback):
         RECORD.marks_input = False
         self._ahead.shutdown(wait=False, cancel_futures=True)
         self._coming = None
-        if self._handed:
-            self._handed.close()
-            self._handed = None
+        self.take_from(None)
 
     def on_epoch_begin(self, epoch, logs=None):
         self._first = self._last = None

@@ -59,6 +59,7 @@ class Growth:
         return self
 
     def __exit__(self, *_) -> None:
+        self._most = max(self._most, _with_workers())
         self._ended.set()
         self._thread.join()
         self.bytes = max(0, self._most - self._before)

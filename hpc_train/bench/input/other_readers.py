@@ -65,7 +65,7 @@ class H5py:
 
 
 class TorchLoader:
-    """torch.utils.data.DataLoader over a map-style data set: sample by sample with h5py, in persistent processes."""
+    """torch.utils.data.DataLoader over a map-style data set: sample by sample with h5py, in worker processes."""
 
     def __init__(self, catalogue: Catalogue, open_hdf5: Callable, workers: int):
         from torch.utils.data import DataLoader
@@ -76,7 +76,6 @@ class TorchLoader:
             _Samples(catalogue, open_hdf5),
             batch_sampler=_Order(self._order),
             num_workers=workers,
-            persistent_workers=True,
             multiprocessing_context="fork",
         )
 

@@ -83,7 +83,7 @@ def build(
     if kind == "arrays":
         return Way(kind, threads, read_ahead, _arrays(steps, threads, read_ahead), sample_bytes, lead, together)
     if kind in ("tf.data", "fit"):
-        # `Input` has two more batches on their way to the device.
+        # `tf.data` has two more batches under way.
         deliver = _tf_data(steps, threads, read_ahead, kind == "fit")
         return Way(kind, threads, read_ahead, deliver, sample_bytes, lead + 2, together)
     if kind in STREAMS:

@@ -70,7 +70,7 @@ def _row(row: dict) -> str:
         f"{row['jobs']:6}{_rate(row['samples_per_s'].get(FIT)):>18}{_share(row['efficiency'].get(FIT)):>17}"
         f"{_share(row['alone']) + '!' * bool(row['doubt']):>17}{_share(row['ceiling'], False):>9}"
         f"{_percent(row['communication']):>17}{_percent(row['input_wait'], 2):>12}"
-        + (f"{_share(compared):>18}" if compared else "")
+        + (f"{_ratio(compared):>18}" if compared else "")
     )
 
 
@@ -104,6 +104,10 @@ def _rate(estimate: dict | None) -> str:
 
 def _share(estimate: dict | None, with_error: bool = True) -> str:
     return f"{estimate['mean']:.3f}{_error(estimate, 3) if with_error else ''}" if estimate else "-"
+
+
+def _ratio(estimate: dict) -> str:
+    return f"{estimate['ratio']:.3f}" if "ratio" in estimate else _share(estimate)
 
 
 def _percent(estimate: dict | None, digits: int = 1) -> str:

@@ -75,7 +75,7 @@ def record(fit, warmup: int, steps: int, world) -> dict | None:
         hvd.shutdown()
         os.environ["HOROVOD_TIMELINE"] = "DYNAMIC"
         hvd.init()
-        Fit(fit.model, fit.data, [*fit.callbacks, Recorder()])(warmup, steps)
+        Fit(fit.model, fit.data, [*fit.callbacks, Recorder()], fit.handed)(warmup, steps)
         hvd.shutdown()
         # The file is gone, so its name would be useless.
         return {key: value for key, value in summarise(path).items() if key != "file"} if world.is_root else None

@@ -11,7 +11,7 @@ from hpc_train.data.reading.blocks import KEPT
 from hpc_train.data.reading.loader import Loader
 from hpc_train.data.reading.reader import Reader
 
-# Small batches are read together, and `tf.data` copies them when it separates them; larger ones are read one by one.
+# Small batches are read together; where `tf.data` separates them, it copies them. Larger ones are read one by one.
 _SMALL_BATCH = 2**20
 _GROUP_BYTES = 8 * 2**20
 _MOST_STEPS = 64

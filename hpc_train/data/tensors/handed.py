@@ -15,7 +15,7 @@ def batches(loader: Loader, deliver: Callable | None) -> Generator:
     """One batch of the loader after the other, on the host, in the loader's memory where that is aligned.
 
     Args:
-        loader: it is closed at the end, or when this iterator is closed.
+        loader: it is closed at the end, or, once it has begun, when this iterator is closed.
         deliver: makes of the tensors of a batch what `fit` gets; None where that is the tuple of them.
     """
     try:

@@ -1,4 +1,4 @@
-"""From the loader to `tf.data`: batches for `fit`, without a copy, on the device if there is one."""
+"""From the loader to `fit`: batches without a copy, through `tf.data` where it has work to do or there is a device."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import islice, repeat
@@ -23,8 +23,8 @@ _TRANSFORMED, _COPIES = 2, 3
 class Input:
     """This rank's batches for `fit` and `evaluate`, and the error of reading them.
 
-    TensorFlow turns an exception in a reading thread into an error of its own; `error` keeps the real one. For encoded
-    images use `jpeg_input.JpegInput`, which has the same methods.
+    Through `tf.data` an exception in a reading thread becomes an error of TensorFlow's own; `error` keeps the real one.
+    For encoded images use `jpeg_input.JpegInput`, which has the same methods.
 
     Args:
         reader: see `data.reading.read_ahead.ReadAhead`.
@@ -92,7 +92,7 @@ class Input:
     def memory(self, plan: TrainPlan) -> int:
         """Most bytes of samples in this process's memory while `fit` trains by the plan."""
         ahead = self.reading(plan.batch_size)
-        # TensorFlow holds the prefetched batches and one more while it delivers it, and `InputWait` the next one.
+        # `tf.data` holds the prefetched batches and one more while it delivers it, and `InputWait` the next one.
         held = ahead.memory(plan.order) + (_PREFETCH + 2) * ahead.group_bytes
         batch = plan.batch_size * self.reader.sample_bytes
         varied = self.transform is not None and self.transform.varies

@@ -35,13 +35,19 @@ class Rates:
 
     def set(self, epochs: float) -> None:
         """Set the rates for the step that begins after so many epochs."""
+        import keras
+
         from hpc_train.optim.wrapper import unwrap
 
         factor = self.schedule.rate(epochs)
         for name, base in self.bases.items():
             if base is not None:
-                # `optimizer.learning_rate = ...` does the same in ten times the time, half a millisecond of every step.
-                unwrap(self.optimizers[name])._learning_rate.value.assign(base * factor, read_value=False)
+                optimizer = unwrap(self.optimizers[name])
+                if type(optimizer).learning_rate is keras.optimizers.Optimizer.learning_rate:
+                    # What Keras's own does in ten times the time, half a millisecond of every step.
+                    optimizer._learning_rate.value.assign(base * factor, read_value=False)
+                else:
+                    optimizer.learning_rate = base * factor
 
     def now(self) -> dict[str, float]:
         """The rates as metrics.jsonl has them: `learning_rate`, with the optimizer's name where there are several."""

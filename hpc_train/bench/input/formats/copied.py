@@ -10,8 +10,10 @@ import numpy as np
 from hpc_train.bench.input.encoded import pixels
 from hpc_train.data.catalogue import Catalogue
 from hpc_train.data.reading.encoded_reader import open_reader
+from hpc_train.errors import UserError
 
-_TOGETHER = 256
+# Samples that are read, or written, at once.
+TOGETHER = 256
 # Bytes of a file of a format that has several.
 FILE_BYTES = 64 * 2**20
 
@@ -24,18 +26,24 @@ class Copied:
     Args:
         catalogue: of the samples.
         folder: where to make the copy.
+
+    Raises:
+        UserError: it cannot be made there.
     """
 
     def __init__(self, catalogue: Catalogue, folder: Path):
         self.catalogue = catalogue
-        self._made = tempfile.TemporaryDirectory(prefix="hpc-train-copy-", dir=folder)
+        try:
+            self._made = tempfile.TemporaryDirectory(prefix="hpc-train-copy-", dir=folder)
+        except OSError as error:
+            raise UserError(f"--scratch {folder}: no folder can be made there ({error.strerror})") from error
         self.folder = Path(self._made.name)
 
     def samples(self) -> Iterator[tuple[bytes, bytes]]:
         """All samples in their order."""
         reader, count = open_reader(self.catalogue, check=False), self.catalogue.samples
-        for first in range(0, count, _TOGETHER):
-            arrays = reader.read(np.arange(first, min(first + _TOGETHER, count)))
+        for first in range(0, count, TOGETHER):
+            arrays = reader.read(np.arange(first, min(first + TOGETHER, count)))
             for sample, target in zip(*arrays, strict=True):
                 yield sample if isinstance(sample, bytes) else sample.tobytes(), target.tobytes()
 

@@ -6,11 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from hpc_train.bench.input.formats.copied import Copied
+from hpc_train.bench.input.formats.copied import TOGETHER, Copied
 from hpc_train.bench.input.other_readers import Batch
 from hpc_train.errors import UserError
-
-_TOGETHER = 256
 
 
 class Lmdb(Copied):
@@ -33,7 +31,7 @@ class Lmdb(Copied):
         try:
             self._store = lmdb.open(str(self.folder), map_size=size, readahead=False, sync=False)
             samples = enumerate(self.samples())
-            for some in iter(lambda: list(islice(samples, _TOGETHER)), []):
+            for some in iter(lambda: list(islice(samples, TOGETHER)), []):
                 with self._store.begin(write=True) as writing:
                     for number, (sample, target) in some:
                         writing.put(b"x%d" % number, sample)

@@ -2,20 +2,20 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
 from hpc_train.bench.input.formats.copied import Copied
 from hpc_train.bench.input.other_readers import Batch
 from hpc_train.data.catalogue import Catalogue
+from hpc_train.errors import UserError
 
 # Samples of a shuffle buffer, where the format has one.
 BUFFER = 1000
 
 
 class Stream(Copied, ABC):
-    """Batches of a format without a choice of their order, read again and again.
+    """Batches of a format without a choice of their order; epochs follow each other.
 
     Args:
         catalogue: of the samples, which are copied.
@@ -24,6 +24,9 @@ class Stream(Copied, ABC):
             process itself, which is faster on one core.
         batch_size: samples in a batch.
         seed: of the order.
+
+    Raises:
+        UserError: the copy cannot be written there, or a sample cannot be read.
     """
 
     def __init__(self, catalogue: Catalogue, folder: Path, threads: int, batch_size: int, seed: int):
@@ -31,24 +34,19 @@ class Stream(Copied, ABC):
         self.batch_size, self.seed = batch_size, seed
         self.workers = threads if threads > 1 else 0
         self.threads = threads
-        self.write()
+        try:
+            self.write()
+        except OSError as error:
+            raise UserError(f"--scratch {folder}: the copy cannot be written ({error.strerror or error})") from error
 
     def batches(self, count: int) -> Iterator[Batch]:
-        """The next `count` batches; what was read ahead before is among them."""
-        return islice(self._shuffled, count)
+        """The first `count` batches of another order than at the last call."""
+        self.seed += 1
+        return islice(self.read(shuffled=True), count)
 
     def first(self) -> Batch:
         """The first samples in the order in which they were written."""
         return next(iter(self.read(shuffled=False)))
-
-    def close(self) -> None:
-        """Remove the copy; workers that read it end."""
-        self.__dict__.pop("_shuffled", None)
-        super().close()
-
-    @cached_property
-    def _shuffled(self) -> Iterator[Batch]:
-        return iter(self.read(shuffled=True))
 
     @abstractmethod
     def write(self) -> None:
@@ -56,4 +54,7 @@ class Stream(Copied, ABC):
 
     @abstractmethod
     def read(self, shuffled: bool) -> Iterator[Batch]:
-        """Batches without end; if not shuffled, the first one must hold the first samples."""
+        """Batches without end; if not shuffled, the first one must hold the first samples.
+
+        What reads ahead ends when the iterator is dropped, so that it does not disturb the next measurement.
+        """

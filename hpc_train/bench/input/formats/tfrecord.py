@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import tensorflow as tf
 
 from hpc_train.bench.input.formats.copied import FILE_BYTES
@@ -16,6 +17,12 @@ class TfRecord(Stream):
 
     def write(self) -> None:
         """As `Stream.write`."""
+        try:
+            self._write()
+        except tf.errors.OpError as error:
+            raise OSError(error.message) from error
+
+    def _write(self) -> None:
         files, writer, written = 0, None, FILE_BYTES
         for sample, target in self.samples():
             if written >= FILE_BYTES:
@@ -51,5 +58,8 @@ class TfRecord(Stream):
             # The pixels of other decoders; by default TensorFlow's are less exact.
             decode = lambda file: tf.io.decode_jpeg(file, 3, dct_method="INTEGER_ACCURATE")  # noqa: E731
             return tf.map_fn(decode, strings, fn_output_signature=tf.uint8)
-        values = tf.io.decode_raw(strings, part.dtype.newbyteorder("="))
+        dtype = part.dtype.newbyteorder("=")
+        # Wide unsigned numbers are no type that it decodes.
+        known = dtype.str.replace("u", "i") if dtype in (np.uint32, np.uint64) else dtype
+        values = tf.bitcast(tf.io.decode_raw(strings, np.dtype(known)), dtype)
         return tf.reshape(values, (self.batch_size, *part.shape))

@@ -17,7 +17,9 @@ class WebDataset(Stream):
         import webdataset
 
         pattern = str(self.folder / "%05d.tar")
-        with webdataset.ShardWriter(pattern, maxsize=FILE_BYTES, verbose=0) as writer:
+        # Every worker needs a file of its own.
+        most = -(-self.catalogue.samples // self.threads)
+        with webdataset.ShardWriter(pattern, most, FILE_BYTES, verbose=0) as writer:
             for number, (sample, target) in enumerate(self.samples()):
                 writer.write({"__key__": f"{number:09}", "input": sample, "target": target})
 
@@ -26,8 +28,7 @@ class WebDataset(Stream):
         import webdataset
 
         files = [str(path) for path in sorted(self.folder.glob("*.tar"))]
-        # Every worker needs a file of its own.
-        workers = min(self.workers, len(files)) if shuffled else 0
+        workers = self.workers if shuffled else 0
         data = webdataset.WebDataset(files, shardshuffle=len(files) if shuffled else False, seed=self.seed)
         if shuffled:
             data = data.shuffle(BUFFER, seed=self.seed)
