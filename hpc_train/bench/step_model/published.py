@@ -4,19 +4,19 @@ Speeds of one GPU, gradients (4 bytes a parameter) and links come from other sou
 FP32 speeds of Kurth et al., which are those of single GPUs. What each row assumes:
 
 * Horovod: Sergeev and Del Balso, "Horovod: fast and easy distributed deep learning in TensorFlow", arXiv 1802.05799,
-  2018: servers of 4 Pascal GPUs on 25 Gbit/s with RoCE, batch 64. 90, 90 and 68 % at 512 GPUs are in Horovod's README
-  today, 90, 90 and 79 % at 128 GPUs in earlier ones. NCCL 2 made one ring through all GPUs. One P100: "Benchmarks" of
-  TensorFlow's documentation (May 2017; synthetic data, batch 64): Inception V3 142 and VGG-16 154 images/s. ResNet-101
-  is not in it; its speed is interpolated between ResNet-50 (219) and ResNet-152 (91.8) by GFLOP in a forward pass (7.8
-  between 4.1 and 11.5). The fusion buffer had 64 MiB; a larger tensor travels alone. Of VGG-16's gradients 89 % are
-  those of its three dense layers, which the backward pass reaches first. Bandwidth is that of the wire, 25 Gbit/s,
-  which no protocol reaches; within a server that of PCIe 3, 12 GB/s, which is never the slower one. The paper gives no
-  bandwidth for plain TCP, so its lower speed is not predicted.
+  2018: servers of 4 Pascal GPUs on 25 Gbit/s with RoCE, batch 64. The efficiencies are those of Horovod's README: 90,
+  90 and 68 % at 512 GPUs since May 2018 (commit 8318a898), 90, 90 and 79 % at 128 GPUs before; those at 16 GPUs (RDMA
+  and NCCL) and the speed of one GPU are of September 2017 (commit d54e3a88), measured on such servers: Inception V3
+  134.4, ResNet-101 119.4, VGG-16 130.9 images/s. NCCL 2 made one ring through all GPUs. The fusion buffer had 64 MiB; a
+  larger tensor travels alone. Of VGG-16's gradients 89 % are those of its three dense layers, which the backward pass
+  reaches first. Of the wire, a ring of NCCL's gets 86 %: 2.50 s for the 335 million parameters of BERT-Large over 10
+  GbE (Horovod's pull request 3608). Within a server PCIe 3, 12 GB/s, is never the slower one.
 * Kurth et al., "Exascale Deep Learning for Climate Analytics", SC18: Tiramisu on Piz Daint, one P100 a node, 1.20
   samples/s on one GPU; DeepLabv3+ on Summit, 6 V100 a node, 0.87 samples/s in FP32, lag 1, NCCL within nodes and MPI
   between them; batch 1. The speeds, and lag 1 of that run, are recalled from the paper and not read again for this.
   Parameters are those of this suite's networks. Summit: two EDR ports a node, 25 GB/s; NVLink, 50 GB/s between two
-  GPUs. Piz Daint: Aries, 10 GB/s a node (Faanes et al., "Cray Cascade", SC12, recalled).
+  GPUs. Piz Daint: what Horovod 0.15.1 over MPI exposed there with ResNet-50 on 128 nodes, 232 ms of a step for 102 MB
+  (the pages of Sarus, chapter on TensorFlow and Horovod, from its chart): 0.88 GB/s a node, where Aries has 10.
 * Latencies: NCCL's own tuning model (`src/graph/tuning.cc` of version 2.5, ring, protocol Simple): 6.6 us a hop
   through the network, 5.7 us through PCIe, 5.7 us through NVLink (later versions: 9.6 to 14, 5.7 and 3.4); MPI 2 us.
 * The slowest GPU: two predictions, one without any spread and one with a standard deviation of 1.5 % in a normal law.
@@ -24,12 +24,22 @@ FP32 speeds of Kurth et al., which are those of single GPUs. What each row assum
   differ by 8 % on average, in five clusters, Summit among them. Taken as the range of the whiskers in a box plot, that
   is 5.4 standard deviations.
 
-What it shows: bandwidth and overlap alone explain Horovod's 90 % to a few points. They do not explain why VGG-16 fell
-from 79 to 68 % between 128 and 512 GPUs: a ring moves the same number of bytes through each link at both sizes. On
-Summit and Piz Daint the network is so fast that its cost does not show. By this model, what was lost there is waiting:
-for the slowest GPU, node or input. `needed` is the spread that would explain the whole loss.
+What it shows: bandwidth, overlap and the slowest GPU explain nine of eleven rows to 0.04. Two are missed:
+
+* VGG-16 fell from 79 to 68 % between 128 and 512 GPUs, where a ring moves the same number of bytes through each link
+  and its pieces, 0.8 MB, still take 40 times a hop's latency. No published bandwidth says so much: it would have to
+  fall by a sixth between the two sizes. Horovod of that time looked for tensors every 5 ms and reduced what it found by
+  itself: fifteen rings in place of three would give 0.68, but then Inception V3 and ResNet-101 would have 0.74 and
+  0.69.
+* Tiramisu lost 222 ms of a step; the slowest GPU accounts for 46 and the measured all-reduce for 68. Input does not:
+  the authors' scripts staged it in memory. Rank 0 of Horovod took a message of every rank for each of 141 tensors,
+  whose time nobody published for this size. And 21.0 PF/s are 0.89 of 1.20 samples/s by the 3.7 TF of the scripts'
+  network, with four channels, and 0.79 by the 4.19 TF of the one with sixteen.
+
+`needed` is the spread that would explain a whole loss.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hpc_train.bench.step_model import spread
@@ -40,11 +50,9 @@ from hpc_train.units import MIB
 SPREAD = 0.015
 _PCIE = Link(5.7e-6, 1 / 12e9)
 
-_UBER = Network(Link(6.6e-6, 8 / 25e9), _PCIE, ranks_per_node=4, algorithm="ring")
-_PIZ_DAINT = Network(Link(2e-6, 1 / 10e9), algorithm="tree")
+_UBER = Network(Link(6.6e-6, 8 / 25e9 / 0.86), _PCIE, ranks_per_node=4, algorithm="ring")
+_PIZ_DAINT = Network(Link(2e-6, 1 / 0.88e9), algorithm="tree")
 _SUMMIT = Network(Link(2e-6, 1 / 25e9), Link(5.7e-6, 1 / 50e9), 6, "tree", hierarchical=True)
-
-_RESNET_101 = 1 / (1 / 219 + (1 / 91.8 - 1 / 219) * (7.8 - 4.1) / (11.5 - 4.1))
 
 
 @dataclass(frozen=True)
@@ -69,18 +77,22 @@ def _fused(samples: int, rate: float, parameters: float, lag: int = 0) -> Job:
 def _vgg16() -> Job:
     # fc8 and fc7, then fc6, then all convolutions. The dense layers have less than 1 % of the operations.
     dense, largest, convolutions = 4 * (4.097e6 + 16.781e6), 4 * 102.765e6, 4 * 14.715e6
-    return Job(64 / 154, (dense, largest, convolutions), (0.01, 0.02, 1.0))
+    return Job(64 / 130.9, (dense, largest, convolutions), (0.01, 0.02, 1.0))
+
+
+def _at(*efficiencies: float) -> Iterator[tuple[int, float]]:
+    return zip((16, 128, 512), efficiencies, strict=True)
 
 
 _HOROVOD = "Sergeev and Del Balso 2018"
 _KURTH = "Kurth et al. 2018"
 ROWS = (
-    Row(_HOROVOD, "Inception V3", 128, 0.90, _fused(64, 142, 23.85e6), _UBER),
-    Row(_HOROVOD, "Inception V3", 512, 0.90, _fused(64, 142, 23.85e6), _UBER),
-    Row(_HOROVOD, "ResNet-101", 128, 0.90, _fused(64, _RESNET_101, 44.7e6), _UBER),
-    Row(_HOROVOD, "ResNet-101", 512, 0.90, _fused(64, _RESNET_101, 44.7e6), _UBER),
-    Row(_HOROVOD, "VGG-16", 128, 0.79, _vgg16(), _UBER),
-    Row(_HOROVOD, "VGG-16", 512, 0.68, _vgg16(), _UBER),
+    *(
+        Row(_HOROVOD, "Inception V3", ranks, e, _fused(64, 134.4, 23.85e6), _UBER)
+        for ranks, e in _at(0.941, 0.90, 0.90)
+    ),
+    *(Row(_HOROVOD, "ResNet-101", ranks, e, _fused(64, 119.4, 44.7e6), _UBER) for ranks, e in _at(0.914, 0.90, 0.90)),
+    *(Row(_HOROVOD, "VGG-16", ranks, e, _vgg16(), _UBER) for ranks, e in _at(0.853, 0.79, 0.68)),
     Row(_KURTH, "Tiramisu", 5300, 0.790, _fused(1, 1.20, 7.505e6), _PIZ_DAINT),
     Row(_KURTH, "DeepLabv3+", 27360, 0.907, _fused(1, 0.87, 43.77e6, lag=1), _SUMMIT),
 )

@@ -159,19 +159,19 @@ def test_a_link_is_found_again_in_what_it_costs(link, sizes):
 
 def test_published_efficiencies_are_met_where_the_docstring_says():
     found = {(row["network"], row["ranks"]): row for row in published.table()}
-    # Inception V3 by hand: 64 samples at 142/s; 95.4 MB in two buffers, of which the last shows; ring of 512: 256 hops
-    # through the network, 766 through PCIe, 1022 of 1/512 of the bytes at 25 Gbit/s; coordination 2 (7 x 6.6 + 2 x 5.7)
-    last = 256 * 6.6e-6 + 766 * 5.7e-6 + 1022 / 512 * 47.7e6 * 8 / 25e9 + 2 * (7 * 6.6e-6 + 2 * 5.7e-6)
-    assert found["Inception V3", 512]["predicted"] == pytest.approx(64 / 142 / (64 / 142 + last), abs=1e-4)
-    for name in ("Inception V3", "ResNet-101"):
-        for ranks in (128, 512):
-            assert abs(found[name, ranks]["difference"]) < 0.02
-    assert abs(found["VGG-16", 128]["difference"]) < 0.02
-    # The model misses these, as its docstring says.
-    assert 0.08 < found["VGG-16", 512]["difference"] < 0.12
-    assert 0.12 < found["Tiramisu", 5300]["difference"] < 0.17
-    assert 0.02 < found["DeepLabv3+", 27360]["difference"] < 0.05
+    # Inception V3 by hand: 64 samples at 134.4/s; 95.4 MB in two buffers, of which the last shows; ring of 512: 256
+    # hops through the network, 766 through PCIe, 1022 of 1/512 of the bytes at 86 % of 25 Gbit/s; coordination
+    # 2 (7 x 6.6 + 2 x 5.7).
+    last = 256 * 6.6e-6 + 766 * 5.7e-6 + 1022 / 512 * 47.7e6 * 8 / (0.86 * 25e9) + 2 * (7 * 6.6e-6 + 2 * 5.7e-6)
+    assert found["Inception V3", 512]["predicted"] == pytest.approx(64 / 134.4 / (64 / 134.4 + last), abs=1e-4)
+    # The model misses two, as its docstring says.
+    missed = {("VGG-16", 512): 0.11, ("Tiramisu", 5300): 0.09}
+    assert {place: round(row["difference"], 2) for place, row in found.items() if place in missed} == missed
+    assert all(abs(row["difference"]) < 0.04 for place, row in found.items() if place not in missed)
     for row in found.values():
         compute, slowest = 1.0, spread.factor("normal", row["ranks"])
         exposed = compute / row["predicted"] - compute
+        if row["needed"] is None:
+            assert row["predicted"] < row["published"]
+            continue
         assert compute / (compute + exposed + row["needed"] * slowest) == pytest.approx(row["published"])
