@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import cloudpickle
 import horovod.tensorflow as hvd
 import numpy as np
 import tensorflow as tf
@@ -78,8 +79,27 @@ def gather_objects(value, name: str = "hpc_train.objects") -> list:
     """Every rank's `value`, ordered by rank, on every rank. Collective."""
     if hvd.size() == 1:
         return [value]
+    # Not Horovod's allgather_object: it adds up the sizes before each object anew, 40 s on 27,360 ranks.
+    octets = np.frombuffer(cloudpickle.dumps(value), "uint8")
     with tf.device("/cpu:0"):
-        return hvd.allgather_object(value, name=name)
+        sizes = hvd.allgather(tf.constant([octets.size], tf.int64), name=f"{name}.sizes").numpy()
+        gathered = hvd.allgather(tf.constant(octets), name=f"{name}.octets").numpy().data
+    return [cloudpickle.loads(gathered[end - size : end]) for end, size in zip(np.cumsum(sizes), sizes, strict=True)]
+
+
+def gather_different(value, name: str) -> list:
+    """Every rank's `value`, ordered by rank, on every rank; an empty list where all have the same. Collective.
+
+    Args:
+        value: what `repr` says all of.
+        name: of the operation.
+    """
+    return [] if equal_on_all_ranks(repr(value).encode(), f"{name}.equal") else gather_objects(value, name)
+
+
+def everywhere(fact: bool, name: str) -> bool:
+    """Whether the fact is so on every rank. Collective."""
+    return bool(reduce_arrays([np.array(float(fact))], "min", name)[0])
 
 
 @contextmanager

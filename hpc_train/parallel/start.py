@@ -187,19 +187,19 @@ def _take_gpu(tf, world: World, settings: dict) -> None:
         with contextlib.suppress(RuntimeError):
             tf.config.set_visible_devices([], "GPU")
 
-    from hpc_train.parallel.collectives import broadcast_object, gather_objects
+    from hpc_train.parallel.collectives import broadcast_object, gather_different, gather_objects
 
     failure.install(world, broadcast_object(uuid.uuid4().hex))
     job, HANG.after = broadcast_object((f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}", HANG.after))
-    HANG.begin(world.rank, gather_objects(this_process(world.rank, guard.process())), job, waiting_tensors, end_after)
+    known = gather_objects((this_process(world.rank, guard.process()), gpu, problem))
+    HANG.begin(world.rank, [member for member, *_ in known], job, waiting_tensors, end_after)
     RECORD.waited = wait_counter() if world.size > 1 else lambda: 0.0
-    everybody = gather_objects((world.rank, socket.gethostname(), gpu, problem))
-    keras_settings.check_alike(gather_objects(settings))
+    keras_settings.check_alike(gather_different(settings, "hpc_train.keras"))
     if world.is_root and gpu is None and not problem and (idle := offered()):
         where = f"{socket.gethostname()} offers {idle} GPU{'s' * (idle > 1)}"
         say(f"note: {where}, but TensorFlow sees none: it computes on CPUs; `hpc-train doctor` shows why", sys.stderr)
-    problems = [problem for *_, problem in everybody if problem]
-    first = problems[0] if problems else shared_gpus([owner for *owner, _ in everybody if owner[2]])
+    problems = [problem for *_, problem in known if problem]
+    first = problems[0] if problems else shared_gpus([(one.rank, one.host, held) for one, held, _ in known if held])
     if first:
         raise UserError(first).agreed()
 

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from hpc_train.errors import UserError
-from hpc_train.parallel.collectives import gather_objects
+from hpc_train.parallel.collectives import everywhere
 
 # Layers that stayed without variables when their model was built: the training step does not use them.
 _UNUSED: weakref.WeakSet = weakref.WeakSet()
@@ -21,7 +21,7 @@ def when_built(model, act: Callable[[], None]) -> None:
     Call it when training begins. Collective: all ranks act at the same point, also where some built the model before.
     """
     leave(model)
-    if model.train_function is not None and any(gather_objects(_is_unbuilt(model), "hpc_train.unbuilt")):
+    if model.train_function is not None and not everywhere(not _is_unbuilt(model), "hpc_train.unbuilt"):
         model.train_function = _FirstBatch(model, act)
     else:
         act()

@@ -4,7 +4,6 @@ import errno
 import gc
 import math
 import os
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -181,7 +180,7 @@ def _begin(
             path = Run.new_path(name)
     run = Run(parallel.broadcast_object(path))
     progress = checkpoint.Progress()
-    hosts = parallel.gather_objects(socket.gethostname())
+    hosts = [member.host for member in HANG.members]
     with parallel.agree(world):
         if world.is_root:
             run.check_free(options.resume)

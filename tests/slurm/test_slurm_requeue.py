@@ -173,8 +173,8 @@ def test_a_start_with_next_to_no_steps_ends_the_requeues_with_the_limit_that_wou
     number = cluster.submit(
         "--gpus-per-node=0", "--nodes=1", "--ntasks-per-node=1", "slurm/train.sh", *trainer, cwd=project, RESTARTS="1"
     )
-    # As the time limit does, at the first moment at which there is something to save.
-    cluster.wait(number, 90, until=lambda job: "epoch 1/" in cluster.output(number))
+    # As the time limit does, just before the first step: a tenth of the time is soon made by steps.
+    cluster.wait(number, 90, until=lambda job: "ranks, global batch" in cluster.output(number))
     cluster.run("scancel", "--batch", "--signal=USR1", number)
     job = cluster.wait(number, 180)
     output = cluster.output(number)

@@ -313,6 +313,7 @@ def test_parts_go_with_their_checkpoint_and_those_without_one_go_too(tmp_path, m
 
 def test_a_large_state_is_dealt_to_ranks_of_all_nodes_where_they_share_the_folder(tmp_path, model, monkeypatch, capsys):
     def parts(ranks, wanted=0, sees=True):
+        monkeypatch.setattr(writers, "everywhere", lambda mine, name: mine and sees)
         monkeypatch.setattr(writers, "gather_objects", lambda mine: [mine, sees])
         return [writers.agree_on_parts(wanted, model, tmp_path, World(rank=rank, size=ranks)) for rank in range(ranks)]
 

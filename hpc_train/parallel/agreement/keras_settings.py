@@ -58,10 +58,13 @@ def note(keras) -> str:
 def check_alike(everybody: list[dict]) -> None:
     """Check that all ranks have the same settings.
 
+    Args:
+        everybody: of every rank; empty where all are known to have the same.
+
     Raises:
         UserError: naming a setting that differs.
     """
-    for name in everybody[0]:
+    for name in everybody[0] if everybody else ():
         values = sorted({str(settings[name]) for settings in everybody})
         if len(values) > 1:
             raise UserError(

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from hpc_train.errors import UserError
 from hpc_train.parallel.agreement.watch import WATCH
-from hpc_train.parallel.collectives import gather_objects
+from hpc_train.parallel.collectives import gather_different
 from hpc_train.parallel.sync.broadcast import Broadcast, start_alike, started_alike
 from hpc_train.parallel.unbuilt import waits
 from hpc_train.watch.record import CALLBACKS, RECORD
@@ -136,7 +136,9 @@ def _agree_on_plan(params: dict, restored: int | None) -> int | None:
     Raises:
         UserError: on every rank, when numbers differ, or another rank than 0 has restored a training.
     """
-    everybody = gather_objects((params.get("epochs"), params.get("steps"), restored), "hpc_train.plan")
+    everybody = gather_different((params.get("epochs"), params.get("steps"), restored), "hpc_train.plan")
+    if not everybody:
+        return restored
     epochs, steps, first = zip(*everybody, strict=True)
     for what, numbers in (("epochs", epochs), ("batches an epoch", steps)):
         known = [number for number in numbers if isinstance(number, int) and number > 0]

@@ -10,7 +10,7 @@ from pathlib import Path
 from hpc_train.console import say
 from hpc_train.errors import UserError
 from hpc_train.files.whole import temporary_file, writing
-from hpc_train.parallel.collectives import agree, broadcast_object, gather_objects
+from hpc_train.parallel.collectives import agree, broadcast_object, everywhere, gather_objects
 from hpc_train.parallel.world import World
 from hpc_train.training.checkpoint.folder import Keep, publish
 from hpc_train.training.checkpoint.state import Part, Progress, State, copy, state_bytes
@@ -121,10 +121,12 @@ def agree_on_parts(wanted: int, model, folder: Path, world: World) -> Part:
         if world.is_root:
             file = temporary_file(folder / "seen")
     path, token = broadcast_object((file, uuid.uuid4().hex[:6]))
-    sees = gather_objects(number is None or _sees(path))
+    seen = number is None or _sees(path)
+    all_see = everywhere(seen, "hpc_train.parts")
     if file:
         file.unlink(missing_ok=True)
-    if not all(sees):
+    if not all_see:
+        sees = gather_objects(seen)
         blind = f"rank {sees.index(False)} does not see {folder} as rank 0 does, or may not write there"
         if wanted:
             raise UserError(f"--checkpoint-parts {wanted}: {blind}; put it on storage that all nodes share").agreed()
