@@ -179,6 +179,7 @@ def _tf_data(steps: Steps, threads: int, read_ahead: int | None, handed: bool) -
 
     def deliver(epoch: int, count: int) -> Iterable:
         source = Input(steps.reader, threads, read_ahead)
-        return (source.handed if handed else source.training)(steps.plan, 0, epoch, 0, count)
+        what = steps.plan, 0, epoch, 0, count
+        return (handed and source.handed(*what)) or source.training(*what)
 
     return deliver

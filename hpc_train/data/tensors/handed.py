@@ -2,17 +2,16 @@
 
 from collections.abc import Callable, Generator, Iterator
 
-import numpy as np
 import tensorflow as tf
 
 from hpc_train.data.reading.loader import Arrays, Loader
 
-# Eigen reads in steps of this many bytes, and TensorFlow does not look where an array begins.
-_ALIGNED = 64
-
 
 def batches(loader: Loader, deliver: Callable | None) -> Generator:
-    """One batch of the loader after the other, on the host, in the loader's memory where that is aligned.
+    """One batch of the loader after the other, on the host, copied.
+
+    Not the loader's own memory: what TensorFlow frees in a thread of its own would wait for the interpreter there, and
+    ranks were seen to stand still.
 
     Args:
         loader: it is closed at the end, or, once it has begun, when this iterator is closed.
@@ -28,16 +27,5 @@ def batches(loader: Loader, deliver: Callable | None) -> Generator:
 
 def _steps(group: Arrays, deliver: Callable | None) -> Iterator:
     for arrays in zip(*group, strict=True):
-        tensors = tuple(map(_tensor, arrays))
+        tensors = tuple(map(tf.constant, arrays))
         yield deliver(*tensors) if deliver else tensors
-
-
-def _tensor(array: np.ndarray) -> tf.Tensor:
-    """The same values as a tensor, which keeps the array alive."""
-    if array.__array_interface__["data"][0] % _ALIGNED:
-        memory = np.empty(array.nbytes + _ALIGNED, np.uint8)
-        first = -memory.__array_interface__["data"][0] % _ALIGNED
-        copy = memory[first : first + array.nbytes].view(array.dtype).reshape(array.shape)
-        copy[...] = array
-        array = copy
-    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())

@@ -74,11 +74,13 @@ class Input:
     def handed(self, plan: TrainPlan, rank: int, epoch: int, position: int, steps: int) -> Generator | None:
         """The batches of `training` one by one, without `tf.data`.
 
-        None where `tf.data` has work to do: it computes with TensorFlow beside the step before, or copies to a device.
+        None where `tf.data` has work to do: it computes with TensorFlow beside the step before, copies to a device, or
+        delivers large batches without a copy.
         """
-        if self.device or self.transform or (self._deliver and self._deliver.scales):
+        ahead = self.reading(plan.batch_size)
+        if ahead.together == 1 or self.device or self.transform or (self._deliver and self._deliver.scales):
             return None
-        return handed.batches(self.reading(plan.batch_size).training(plan, rank, epoch, position, steps), self._deliver)
+        return handed.batches(ahead.training(plan, rank, epoch, position, steps), self._deliver)
 
     def validation(self, plan: ValidationPlan, rank: int) -> tf.data.Dataset:
         """One pass over this rank's share; batches may be short."""

@@ -46,8 +46,8 @@ def wait_counter() -> Callable[[], float]:
     """
     if (call := _function("horovod_hpc_train_waited")) is None:
         return lambda: math.nan
-    # Called without the interpreter's lock, as ctypes does otherwise, a step would have to wait for that afterwards.
-    return ctypes.PYFUNCTYPE(ctypes.c_double)((call.__name__, _library()))
+    call.restype = ctypes.c_double
+    return call
 
 
 @cache
