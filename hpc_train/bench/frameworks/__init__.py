@@ -11,8 +11,8 @@ tf.distribute  TensorFlow's MultiWorkerMirroredStrategy with the suite's own Ker
 Each is written as a user who cares about speed would write it: samples in memory as they are stored, gathered by an
 index. Batch, threads of a rank, loss, metrics, optimizer and weight decay are those of the suite's trainer. So is the
 number of parameters, which is checked at the start. Only of label maps the others count the right pixels alone, not the
-IoU of each class. Nothing is augmented. Two ways are measured, round after round in
-the same processes: "fit" averages gradients, "fit alone" does not.
+IoU of each class. Nothing is augmented. Two ways are measured, round after round in the same processes: "fit" averages
+gradients, "fit alone" does not.
 """
 
 from hpc_train.bench.frameworks.start import FRAMEWORKS, check, command
