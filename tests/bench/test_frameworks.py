@@ -179,6 +179,21 @@ def test_a_process_group_trains_alike_and_leaves_a_measurement(tmp_path, digits,
     assert ("torch" if python else "tensorflow") in figures["versions"]
 
 
+@pytest.mark.parametrize("framework", frameworks.FRAMEWORKS)
+def test_a_peer_trains_on_maps(tmp_path, weather, framework, request):
+    python = request.getfixturevalue("with_torch") if framework == "pytorch-ddp" else None
+    output = tmp_path / "peer.json"
+    argv, added = frameworks.command(
+        framework, 1, 1, "climate", "tiramisu-small", 1, 2, 1, weather, output, python=python
+    )
+    env = environment(PYTHONPATH=str(REPOSITORY), **added)
+    ended = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=240)
+    assert ended.returncode == 0, ended.stderr
+    figures = json.loads(output.read_text())
+    assert figures["data"] == TRAINERS["climate"].module.Options(data=weather).catalogue("train").identity
+    assert {way: len(rates) for way, rates in figures["rates"].items()} == {"fit": 1, "fit alone": 1}
+
+
 def test_a_measurement_is_made_from_the_results_of_the_ranks():
     rank = {"host": "node1", "processor": "Xeon", "gpus": [], "host_bytes": 10, "gpu_bytes": None}
     rank["versions"] = {"torch": "2.13.0"}

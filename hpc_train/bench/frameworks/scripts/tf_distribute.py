@@ -5,6 +5,7 @@
 
 import time
 import zlib
+from pathlib import Path
 
 import keras
 import tensorflow as tf
@@ -46,7 +47,7 @@ class Way:
 
     def __init__(self, job, strategy):
         module = TRAINERS[job.trainer].module
-        chosen = module.Options(data=job.data, model=job.model)
+        chosen = module.Options(data=Path(job.data), model=job.model)
         self.job, self.shares = job, job.shares()
         catalogue, task = chosen.catalogue("train"), module.task(chosen)
         self.network = task.model(catalogue)
