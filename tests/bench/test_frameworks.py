@@ -146,9 +146,14 @@ def torch_weights(network):
     return {f"weight-{number:03}": array.transpose(axes[array.ndim]) for number, array in enumerate(arrays)}
 
 
-@pytest.mark.parametrize("framework", frameworks.FRAMEWORKS)
-def test_a_process_group_trains_alike_and_leaves_a_measurement(tmp_path, digits, framework, request):
-    python = request.getfixturevalue("with_torch") if framework == "pytorch-ddp" else None
+@pytest.fixture(params=frameworks.FRAMEWORKS)
+def peer(request):
+    """A framework and the Python that has it, None where it is this one."""
+    return request.param, request.getfixturevalue("with_torch") if request.param == "pytorch-ddp" else None
+
+
+def test_a_process_group_trains_alike_and_leaves_a_measurement(tmp_path, digits, peer):
+    framework, python = peer
     argv, added = frameworks.command(
         framework=framework,
         ranks=2,
@@ -179,9 +184,8 @@ def test_a_process_group_trains_alike_and_leaves_a_measurement(tmp_path, digits,
     assert ("torch" if python else "tensorflow") in figures["versions"]
 
 
-@pytest.mark.parametrize("framework", frameworks.FRAMEWORKS)
-def test_a_peer_trains_on_maps(tmp_path, weather, framework, request):
-    python = request.getfixturevalue("with_torch") if framework == "pytorch-ddp" else None
+def test_a_peer_trains_on_maps(tmp_path, weather, peer):
+    framework, python = peer
     output = tmp_path / "peer.json"
     argv, added = frameworks.command(
         framework, 1, 1, "climate", "tiramisu-small", 1, 2, 1, weather, output, python=python
