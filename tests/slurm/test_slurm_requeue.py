@@ -173,7 +173,7 @@ def test_a_start_with_next_to_no_steps_ends_the_requeues_with_the_limit_that_wou
     number = cluster.submit(
         "--gpus-per-node=0", "--nodes=1", "--ntasks-per-node=1", "slurm/train.sh", *trainer, cwd=project, RESTARTS="1"
     )
-    # As the time limit does, just before the first step: a tenth of the time is soon made by steps.
+    # As the time limit does, just before or after the first step: a tenth of the time is soon made by steps.
     cluster.wait(number, 90, until=lambda job: "ranks, global batch" in cluster.output(number))
     cluster.run("scancel", "--batch", "--signal=USR1", number)
     job = cluster.wait(number, 180)
@@ -182,8 +182,8 @@ def test_a_start_with_next_to_no_steps_ends_the_requeues_with_the_limit_that_wou
     (line,) = re.findall("^error: .*", output, re.MULTILINE)
     assert re.search(
         r"1 restarts in a row got next to nowhere: not requeued; the time limit is too short: the last start made \d+ "
-        r"steps, in [\d.]+ of its \d+ s, a checkpoint took [\d.]+ s, and the rest went into starting and ending; give "
-        r"the job \d+ min or more \(--time, --signal=B:USR1@SECONDS\)",
+        r"steps, in [\d.]+ of its \d+ s, (a checkpoint took [\d.]+ s|no checkpoint was finished), and the rest went into "
+        r"starting and ending; give the job \d+ min or more \(--time, --signal=B:USR1@SECONDS\)",
         line,
     ), output
     assert not (folder(number) / "pace").exists()
