@@ -1,4 +1,4 @@
-"""Train a CNN of the MNIST family: horovodrun -np 4 python -m hpc_train.mnist --data shards/mnist --model dropout."""
+"""Train an MNIST network: horovodrun -np 4 python -m hpc_train.mnist --data shards/mnist --model dropout."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,8 +11,8 @@ from hpc_train.training.task import check_labels
 class Options(training.Options):
     """Train one of the MNIST networks on a folder of shards, one process a GPU."""
 
-    model: Literal["fc", "cnn", "deep", "dropout", "batchnorm", "residual"] = "deep"
-    """Network. fc: one hidden dense layer; the others are convolutional."""
+    model: Literal["fc", "cnn", "deep", "dropout", "batchnorm", "residual", "lstm"] = "deep"
+    """Network. fc: one hidden dense layer; lstm: four recurrent layers; the others are convolutional."""
     augment: bool = False
     """Shift, rotate and zoom the training images a little."""
 

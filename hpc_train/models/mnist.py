@@ -1,4 +1,4 @@
-"""The MNIST family: small classifiers of small images, from one dense layer to a residual network."""
+"""The MNIST family: small classifiers of small images, from one dense layer to a residual and a recurrent network."""
 
 from keras import Input, Model, Sequential, layers, ops
 
@@ -104,4 +104,13 @@ def residual(x):
     return layers.GlobalAveragePooling2D()(x)
 
 
-FAMILY = {f.__name__: f for f in (fc, cnn, deep, dropout, batchnorm, residual)}
+def lstm(x):
+    """Four LSTM layers of 64 units, which read an image row by row; the last state of the last layer."""
+    height, width, channels = x.shape[1:]
+    x = layers.Reshape((height, width * channels))(x)
+    for layer in range(4):
+        x = layers.LSTM(64, return_sequences=layer < 3)(x)
+    return x
+
+
+FAMILY = {f.__name__: f for f in (fc, cnn, deep, dropout, batchnorm, residual, lstm)}

@@ -21,6 +21,8 @@ PARAMETERS = {
     + (16 * 32 + 32 * 64)
     + 4 * (5 * (16 + 32 + 64) + 64)
     + (64 * 10 + 10),
+    # four gates of 64 units, from a row of 28 or from the 64 below, and from the state; a bias
+    "lstm": 4 * 64 * (28 + 64 + 1) + 3 * (4 * 64 * (64 + 64 + 1)) + (64 * 10 + 10),
 }
 
 

@@ -22,11 +22,12 @@ network = torch_networks.build(job, inputs.dtype == torch.uint8)
 network = network.to(memory_format=torch.channels_last)
 names = sorted(name for name in given if name.startswith("weight-"))
 with torch.no_grad():
-    for parameter, name in zip(network.parameters(), names, strict=True):
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    for parameter, name in zip(trained, names, strict=True):
         parameter.copy_(torch.from_numpy(given[name]))
     logits = network(inputs).numpy()
 optimizer, loss, totals = ddp.optimizer(network, job), ddp.Loss(job, "cpu"), torch.zeros(2)
 for _ in range(job.steps):
     ddp.step(network, optimizer, loss, inputs, targets, totals)
-weights = {name: parameter.detach().numpy() for name, parameter in zip(names, network.parameters(), strict=True)}
+weights = {name: parameter.detach().numpy() for name, parameter in zip(names, trained, strict=True)}
 np.savez(sys.argv[3], logits=logits, **weights)

@@ -182,8 +182,8 @@ def test_a_start_with_next_to_no_steps_ends_the_requeues_with_the_limit_that_wou
     (line,) = re.findall("^error: .*", output, re.MULTILINE)
     assert re.search(
         r"1 restarts in a row got next to nowhere: not requeued; the time limit is too short: the last start made \d+ "
-        r"steps, in [\d.]+ of its \d+ s, (a checkpoint took [\d.]+ s|no checkpoint was finished), and the rest went into "
-        r"starting and ending; give the job \d+ min or more \(--time, --signal=B:USR1@SECONDS\)",
+        r"steps, in [\d.]+ of its \d+ s, (a checkpoint took [\d.]+ s|no checkpoint was finished), and the rest went "
+        r"into starting and ending; give the job \d+ min or more \(--time, --signal=B:USR1@SECONDS\)",
         line,
     ), output
     assert not (folder(number) / "pace").exists()

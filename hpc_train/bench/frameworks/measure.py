@@ -38,7 +38,7 @@ class FrameworkBench:
     trainer: Literal["mnist", "resnet", "climate"] = "mnist"
     """The trainer whose network, loss and optimizer are measured."""
     model: str | None = None
-    """Network: deep for mnist; resnet20, 32, 44, 56 or 110 for resnet; tiramisu or tiramisu-small for climate."""
+    """Network: deep or lstm for mnist; resnet20, 50 and others for resnet; tiramisu or tiramisu-small for climate."""
     np: int = 2
     """Ranks, all on this machine."""
     batch_size: int = 64
@@ -80,12 +80,11 @@ def run(options: FrameworkBench) -> None:
     threads = options.threads or threads_per_rank(options.np, cores, os.cpu_count() or 1)
     with tempfile.TemporaryDirectory(prefix="hpc-train-") as name:
         folder = Path(name)
-        catalogue = _prepare(options, model, threads, folder)
+        catalogue, (counted, trained) = _prepare(options, model, threads, folder)
         group.run(*_processes(options, threads, folder), folder, options.framework)
         ranks = [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(options.np)]
     known = {"command": shlex.join(sys.orig_argv), "framework": options.framework, "trainer": options.trainer}
     known |= {"options": {**asdict(options), "threads": threads, "model": model}, "data": catalogue.identity}
-    counted, trained = networks.parameters(model, catalogue.input_shape, catalogue.classes)
     known |= {"model": model, "batch_size": options.batch_size, "ranks": options.np, "threads": threads}
     known |= {"parameters": counted, "gradient_bytes": 4 * trained}
     found = measurement(known, ranks)
@@ -95,7 +94,11 @@ def run(options: FrameworkBench) -> None:
 
 
 def _prepare(options: FrameworkBench, model: str, threads: int, folder: Path):
-    """Write the job and its samples into `folder`; return the catalogue of the training split."""
+    """Write the job and its samples into `folder`.
+
+    Returns:
+        The catalogue of the training split, and the numbers of the network's parameters, (all, trained).
+    """
     import numpy as np
 
     from hpc_train.data.reading.reader import Reader
@@ -124,26 +127,25 @@ def _prepare(options: FrameworkBench, model: str, threads: int, folder: Path):
     job = {name: getattr(options, name) for name in ("trainer", "batch_size", "steps", "warmup", "rounds", "rate")}
     job |= {"data": os.path.abspath(options.data), "model": model, "ranks": options.np, "threads": threads}
     job |= {"input_shape": shape, "classes": classes, **asdict(networks.RECIPES[options.trainer])}
-    job |= {"parameters": networks.parameters(model, shape, classes), "class_weights": None}
+    counted = networks.parameters(options.trainer, model, shape, classes)
+    job |= {"parameters": counted, "class_weights": None, **networks.sizes(model)}
     if options.trainer == "climate":
         job |= of_maps(options.data, model, catalogue)
     (folder / "job.json").write_text(json.dumps(job))
-    return catalogue
+    return catalogue, counted
 
 
 def of_maps(data: Path, model: str, catalogue) -> dict:
-    """What a job has more for label maps: what the climate trainer takes from statistics, and its network's sizes."""
+    """What a job has more for label maps: what the climate trainer takes from statistics."""
     from hpc_train.climate import Options
     from hpc_train.losses.options import weights_of_classes
-    from hpc_train.models.tiramisu import FAMILY
 
     chosen = Options(data=data, model=model)
     statistics = chosen.load_statistics()
     shift, divisor = statistics.normalisation(chosen.normalise)
     counts = chosen.class_counts(statistics, catalogue.classes)
     weights = weights_of_classes(chosen, catalogue.classes, counts).tolist()
-    of_data = {"shift": shift.tolist(), "divisor": divisor.tolist(), "class_weights": weights}
-    return of_data | {"preset": asdict(FAMILY[model])}
+    return {"shift": shift.tolist(), "divisor": divisor.tolist(), "class_weights": weights}
 
 
 def _processes(options: FrameworkBench, threads: int, folder: Path) -> tuple[list[list[str]], list[dict[str, str]]]:

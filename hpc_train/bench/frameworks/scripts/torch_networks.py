@@ -15,20 +15,18 @@ def build(job, in_bytes):
     """Make the network of a job.
 
     Args:
-        job: its `model` is deep, resnetN or a Tiramisu, whose `preset`, `shift` and `divisor` it has, too;
-            `input_shape` is (height, width, channels), `classes` the number of logits.
+        job: its `model` is deep, lstm, resnetN or a Tiramisu; it has what `networks.sizes` says of that, and of maps
+            `shift` and `divisor`; `input_shape` is (height, width, channels), `classes` the number of logits.
         in_bytes: whether the samples are bytes, which the network then scales.
     """
-    if job.model == "deep":
-        return Deep(job.input_shape, job.classes, in_bytes)
     if job.model.startswith("tiramisu"):
         return Tiramisu(job)
-    return ResNet((int(job.model.removeprefix("resnet")) - 2) // 6, job.input_shape[2], job.classes, in_bytes)
+    return {"deep": Deep, "lstm": Lstm}.get(job.model, ResNet)(job, in_bytes)
 
 
 def counts(network):
     """The numbers of parameters, (all, those that are trained). All include moving means and variances."""
-    trained = sum(parameter.numel() for parameter in network.parameters())
+    trained = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
     kept = ("running_mean", "running_var")
     return trained + sum(b.numel() for name, b in network.named_buffers() if name.endswith(kept)), trained
 
@@ -48,13 +46,13 @@ class Scale(nn.Module):
 class Deep(nn.Module):
     """Conv 32, conv 64, pool, dense 128."""
 
-    def __init__(self, input_shape, classes, in_bytes):
+    def __init__(self, job, in_bytes):
         super().__init__()
-        height, width, channels = input_shape
+        height, width, channels = job.input_shape
         self.scale = Scale((0.0,), (255.0 if in_bytes else 1.0,))
         self.conv1, self.conv2 = nn.Conv2d(channels, 32, 3), nn.Conv2d(32, 64, 3)
         self.dense = nn.Linear((height - 4) // 2 * ((width - 4) // 2) * 64, 128)
-        self.logits = nn.Linear(128, classes)
+        self.logits = nn.Linear(128, job.classes)
 
     def forward(self, x):
         x = F.relu(self.conv2(F.relu(self.conv1(self.scale(x)))))
@@ -63,47 +61,84 @@ class Deep(nn.Module):
         return self.logits(F.relu(self.dense(x)))
 
 
-class ResNet(nn.Module):
-    """The network of He et al. (2016), section 4.2, with shortcuts without parameters (option A).
+class Lstm(nn.Module):
+    """Four LSTM layers of 64 units, which read an image row by row."""
 
-    Three stages have `blocks` blocks each, of 16, 32 and 64 filters.
-    """
-
-    def __init__(self, blocks, channels, classes, in_bytes):
+    def __init__(self, job, in_bytes):
         super().__init__()
-        half = (127.5,) * channels
-        shift, divisor = ((_RGB_MEAN, _RGB_STD) if channels == 3 else (half, half)) if in_bytes else ((0.0,), (1.0,))
-        self.scale = Scale(shift, divisor)
-        self.stem, self.stem_bn = _conv(channels, 16, 1), nn.BatchNorm2d(16)
-        widths = [(before, after) for before, after in ((16, 16), (16, 32), (32, 64))]
-        self.blocks = nn.Sequential(
-            *(Block(after if number else before, after) for before, after in widths for number in range(blocks))
-        )
-        self.logits = nn.Linear(64, classes)
+        _, width, channels = job.input_shape
+        self.scale = Scale((0.0,), (255.0 if in_bytes else 1.0,))
+        self.lstm = nn.LSTM(width * channels, 64, 4, batch_first=True)
+        for name, parameter in self.lstm.named_parameters():
+            # Of the two biases Keras has one.
+            if name.startswith("bias_hh"):
+                nn.init.zeros_(parameter.requires_grad_(False))
+        self.logits = nn.Linear(64, job.classes)
 
     def forward(self, x):
-        x = self.blocks(F.relu(self.stem_bn(self.stem(self.scale(x))), inplace=True))
+        rows = self.scale(x).permute(0, 2, 3, 1).flatten(2)
+        return self.logits(self.lstm(rows)[0][:, -1])
+
+
+class ResNet(nn.Module):
+    """The networks of He et al. (2016), version 1.
+
+    Those of section 4.2, for CIFAR, have shortcuts without parameters (option A), those for ImageNet projections (B).
+    """
+
+    def __init__(self, job, in_bytes):
+        super().__init__()
+        channels = job.input_shape[2]
+        half = (127.5,) * channels
+        shift, divisor = ((_RGB_MEAN, _RGB_STD) if channels == 3 else (half, half)) if in_bytes else ((0.0,), (1.0,))
+        self.scale, self.imagenet = Scale(shift, divisor), job.imagenet
+        maps = 64 if job.imagenet else 16
+        self.stem = _conv(channels, maps, 2, 7) if job.imagenet else _conv(channels, maps, 1, 3)
+        self.blocks = nn.Sequential()
+        for stage, count in enumerate(job.blocks):
+            width = (64 if job.imagenet else 16) * 2**stage
+            for number in range(count):
+                stride = 2 if stage and not number else 1
+                self.blocks.append(Block(maps, width, stride, job.bottleneck, job.imagenet))
+                maps = width * (4 if job.bottleneck else 1)
+        self.logits = nn.Linear(maps, job.classes)
+
+    def forward(self, x):
+        x = F.relu(self.stem(self.scale(x)), inplace=True)
+        x = self.blocks(F.max_pool2d(x, 3, 2, padding=1) if self.imagenet else x)
         return self.logits(x.mean((2, 3)))
 
 
 class Block(nn.Module):
-    """Two convolutions with batch normalisation, added to the shortcut, then ReLU."""
+    """Convolutions with batch normalisation, added to the shortcut, then ReLU."""
 
-    def __init__(self, before, after):
+    def __init__(self, before, width, stride, bottleneck, projected):
         super().__init__()
-        self.stride, self.missing = (2, after - before) if after != before else (1, 0)
-        self.conv1, self.bn1 = _conv(before, after, self.stride), nn.BatchNorm2d(after)
-        self.conv2, self.bn2 = _conv(after, after, 1), nn.BatchNorm2d(after)
+        after = width * 4 if bottleneck else width
+        self.stride, self.missing = stride, after - before
+        layers = [(width, stride, 3), (after, 1, 3)]
+        if bottleneck:
+            layers = [(width, 1, 1), (width, stride, 3), (after, 1, 1)]
+        maps = (before, *(filters for filters, _, _ in layers))
+        self.convs = nn.ModuleList(_conv(given, *layer) for given, layer in zip(maps, layers, strict=False))
+        changed = projected and (stride > 1 or self.missing)
+        self.project = _conv(before, after, stride, 1) if changed else None
 
     def forward(self, x):
-        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)), inplace=True)))
-        if self.missing:
+        y = self.convs[0](x)
+        for conv in self.convs[1:]:
+            y = conv(F.relu(y, inplace=True))
+        if self.project is not None:
+            x = self.project(x)
+        elif self.missing:
             x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.missing))
         return F.relu(x + y, inplace=True)
 
 
-def _conv(before, after, stride):
-    return nn.Conv2d(before, after, 3, stride, padding=1, bias=False)
+def _conv(before, after, stride, kernel):
+    """A convolution with batch normalisation."""
+    conv = nn.Conv2d(before, after, kernel, stride, padding=kernel // 2, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(after))
 
 
 class Tiramisu(nn.Module):
