@@ -121,7 +121,7 @@ def make(
     if own:
         own_rates.check_own_step(options)
     shapes = batch(own)
-    _synchronise(model, options)
+    _normalise(model, options)
     if not (own or model.built):
         # Called once, it has all its variables.
         rehearsal.gives_logits(model, shapes)
@@ -181,10 +181,14 @@ def _distributed(optimizer, options: Options, wrapper: type):
     return wrapper(optimizer, wire_dtype, options.bucket_mib, options.lag, options.reduction)
 
 
-def _synchronise(model, options: Options) -> None:
+def _normalise(model, options: Options) -> None:
+    """Choose how the batch normalisations of a model compute."""
     from hpc_train import parallel
+    from hpc_train.models.fused import fuse_batch_norm
 
-    if options.sync_batch_norm and not parallel.synchronise_batch_norm(model):
+    if not options.sync_batch_norm:
+        fuse_batch_norm(model)
+    elif not parallel.synchronise_batch_norm(model):
         raise UserError(
             "--sync-batch-norm: no batch normalisation of this network is trained; leave the option out"
         ).agreed()
