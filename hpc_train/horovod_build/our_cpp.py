@@ -97,16 +97,52 @@ void horovod_hpc_train_end_after(int seconds) {
 HEADER = "horovod/common/hpc_train_waited.h"
 
 HEADER_TEXT = """\
-// How long this rank has waited for others: from the last tensor that it gave until all that it had given came back.
+// How long this rank has waited for others, and how Horovod's thread waits for this rank.
 #pragma once
 
 #include <chrono>
+#include <condition_variable>
 #include <mutex>
 #include <string>
 
 namespace horovod {
 namespace common {
 
+// Tells Horovod's thread that a tensor was given.
+class Given {
+ public:
+  // Never destroyed, as Horovod's thread may outlive static objects.
+  static Given& Here() {
+    static Given* given = new Given;
+    return *given;
+  }
+
+  void Add() {
+    {
+      std::lock_guard<std::mutex> guard(mutex_);
+      ++count_;
+    }
+    changed_.notify_one();
+  }
+
+  long Count() {
+    std::lock_guard<std::mutex> guard(mutex_);
+    return count_;
+  }
+
+  // Until more than `seen` were given, or the time is over.
+  void Wait(long seen, std::chrono::milliseconds longest) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    changed_.wait_for(lock, longest, [&] { return count_ != seen; });
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  long count_ = 0;
+};
+
+// From the last tensor that it gave until all that it had given came back.
 class Waited {
  public:
   // Never destroyed, as Horovod's thread may outlive static objects.
@@ -175,6 +211,27 @@ class Waited {
 
 } // namespace common
 } // namespace horovod
+"""
+
+# Tensors are counted before the tables are looked at: one that comes in between ends the wait.
+WAIT_FOR_TENSORS = """\
+// Where cores are few (HPC_TRAIN_MPI_SLEEP), wait for a tensor while this rank has none: a thread that wakes in each
+// cycle interrupts TensorFlow's. It joins the other ranks' cycles a hundred times a second even so.
+static void WaitForTensors(HorovodGlobalState& state) {
+  static const char* told = std::getenv("HPC_TRAIN_MPI_SLEEP");
+  static const bool few_cores = told != nullptr && std::atol(told) > 0;
+  if (!few_cores || state.shut_down || state.parameter_manager.IsAutoTuning()) {
+    return;
+  }
+  long seen = Given::Here().Count();
+  for (auto id : state.process_set_table.Ids()) {
+    if (!state.process_set_table.Get(id).tensor_queue.Names().empty()) {
+      return;
+    }
+  }
+  Given::Here().Wait(seen, std::chrono::milliseconds(10));
+}
+
 """
 
 WAITED = """\

@@ -436,14 +436,16 @@ PATCHES = (
     Patch(
         "horovod/common/tensor_queue.cc",
         "  tensor_table_.emplace(e.tensor_name, std::move(e));\n",
-        "  Waited::Here().Begin(e.tensor_name);\n  tensor_table_.emplace(e.tensor_name, std::move(e));\n",
+        "  Waited::Here().Begin(e.tensor_name);\n  tensor_table_.emplace(e.tensor_name, std::move(e));\n"
+        "  Given::Here().Add();\n",
         "as above",
     ),
     Patch(
         "horovod/common/tensor_queue.cc",
         "    tensor_table_.emplace(entries[i].tensor_name, std::move(entries[i]));\n",
         "    Waited::Here().Begin(entries[i].tensor_name);\n"
-        "    tensor_table_.emplace(entries[i].tensor_name, std::move(entries[i]));\n",
+        "    tensor_table_.emplace(entries[i].tensor_name, std::move(entries[i]));\n"
+        "    Given::Here().Add();\n",
         "as above",
     ),
     Patch(
@@ -462,6 +464,18 @@ PATCHES = (
         "horovod/common/operations.cc",
         '#include "operations.h"\n\n',
         '#include "operations.h"\n\n#include "hpc_train_waited.h"\n',
+        "as above",
+    ),
+    Patch(
+        "horovod/common/operations.cc",
+        "bool RunLoopOnce(HorovodGlobalState& state) {\n",
+        our_cpp.WAIT_FOR_TENSORS + "bool RunLoopOnce(HorovodGlobalState& state) {\n",
+        "on few cores, a thread that wakes each millisecond interrupts TensorFlow's two thousand times a second",
+    ),
+    Patch(
+        "horovod/common/operations.cc",
+        "    std::this_thread::sleep_for(sleep_duration);\n  }\n  state.last_cycle_start = ",
+        "    std::this_thread::sleep_for(sleep_duration);\n  }\n  WaitForTensors(state);\n  state.last_cycle_start = ",
         "as above",
     ),
 )
