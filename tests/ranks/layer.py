@@ -3,9 +3,11 @@
 import functools
 import json
 import os
+import re
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 from checks import write_outcomes
 
@@ -366,6 +368,22 @@ def sums_keep_shapes_and_large_counts():
     assert a.shape == (2, 3)
     assert (a == world.size * 2.0**40).all()
     assert b == world.size * (world.size - 1) / 2
+
+
+def an_idle_rank_seldom_wakes():
+    def wakes():
+        status = {task: (task / "status").read_text() for task in Path("/proc/self/task").iterdir()}
+        return {
+            task: int(re.search(r"^voluntary_ctxt_switches:\s*(\d+)", text, re.M)[1]) for task, text in status.items()
+        }
+
+    gather_objects(0)
+    before = wakes()
+    time.sleep(1)
+    after = wakes()
+    gather_objects(0)
+    # Horovod's cycle is a millisecond.
+    assert max(after[task] - before[task] for task in before.keys() & after.keys()) < 1000
 
 
 CHECKS = [
