@@ -38,7 +38,7 @@ class Trainer:
 TRAINERS = {
     trainer.name: trainer
     for trainer in (
-        Trainer("mnist", "small CNNs on images such as MNIST's", "mnist_8gpu.sh", "deep", (28, 28, 1), 10),
+        Trainer("mnist", "small networks on images such as MNIST's", "mnist_8gpu.sh", "deep", (28, 28, 1), 10),
         Trainer("resnet", "ResNets and Keras applications on images", "resnet.sh", "resnet50", (224, 224, 3), 1000),
         Trainer("climate", "Tiramisu and DeepLabv3+ on weather maps", "climate.sh", "tiramisu", (768, 1152, 16), 3),
         Trainer("fit", "your own Keras model, on any data", "fit.sh"),

@@ -216,18 +216,21 @@ class Waited {
 # Tensors are counted before the tables are looked at: one that comes in between ends the wait.
 WAIT_FOR_TENSORS = """\
 // Where cores are few (HPC_TRAIN_MPI_SLEEP), wait for a tensor while this rank has none: a thread that wakes in each
-// cycle interrupts TensorFlow's. It joins the other ranks' cycles a hundred times a second even so.
+// cycle interrupts TensorFlow's. It joins the other ranks' cycles a hundred times a second even so. It does not wait
+// where others would not sleep until it comes, for ranks that have a process set of their own, or where the timeline
+// notes when each rank came.
 static void WaitForTensors(HorovodGlobalState& state) {
   static const char* told = std::getenv("HPC_TRAIN_MPI_SLEEP");
   static const bool few_cores = told != nullptr && std::atol(told) > 0;
-  if (!few_cores || state.shut_down || state.parameter_manager.IsAutoTuning()) {
+  bool sleep_for_each_other = !state.dynamic_process_sets && state.parameter_manager.CacheEnabled() &&
+                              state.cache_capacity > 0 && state.process_set_table.Ids().size() == 1;
+  if (!few_cores || !sleep_for_each_other || state.shut_down || state.parameter_manager.IsAutoTuning() ||
+      state.timeline_controller.TimelineEnabled()) {
     return;
   }
   long seen = Given::Here().Count();
-  for (auto id : state.process_set_table.Ids()) {
-    if (!state.process_set_table.Get(id).tensor_queue.Names().empty()) {
-      return;
-    }
+  if (!state.process_set_table.Get(0).tensor_queue.Names().empty()) {
+    return;
   }
   Given::Here().Wait(seen, std::chrono::milliseconds(10));
 }

@@ -36,12 +36,13 @@ def fuse_batch_norm(model: keras.Model) -> int:
 
 def _call(layer, inputs, training=None, mask=None):
     rank, narrow = inputs.shape.rank, tf.as_dtype(inputs.dtype).size <= 4
-    last = layer.axis in (-1, rank - 1 if rank else None)
-    if not (training and layer.trainable and mask is None and rank in (4, 5) and last and narrow):
+    fits = mask is None and rank in (4, 5) and layer.axis in (-1, rank - 1) and narrow
+    # It may have been synchronised since.
+    if not (training and layer.trainable and fits and "_moments" not in vars(layer)):
         return type(layer).call(layer, inputs, training=training, mask=mask)
-    channels, sizes = inputs.shape[-1], tf.shape(inputs)
+    channels, sizes = layer.moving_mean.shape[0], tf.shape(inputs)
     x = tf.cast(inputs, tf.float32)
-    x = tf.reshape(x, [sizes[0], sizes[1], -1, channels]) if rank == 5 else x
+    x = tf.reshape(x, [sizes[0], sizes[1], sizes[2] * sizes[3], channels]) if rank == 5 else x
     gamma = keras.ops.cast(layer.gamma, "float32") if layer.scale else tf.ones([channels])
     beta = keras.ops.cast(layer.beta, "float32") if layer.center else tf.zeros([channels])
     y, mean, variance = _normalise(x, gamma, beta, layer.epsilon)
@@ -82,7 +83,7 @@ def _normalise(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: float) 
             return found[:3], lambda *again: _second(above, x, gamma, epsilon, again)
 
         # The kernel's variance is that of a sample, Keras's that of the batch.
-        count = tf.cast(tf.size(x) // x.shape[-1], tf.float32)
+        count = tf.cast(tf.reduce_prod(tf.shape(x, tf.int64)[:-1]), tf.float32)
         return (y, mean, variance * (tf.maximum(count - 1, 1) / count)), gradient
 
     y, mean, variance = forward(x, gamma, beta)
@@ -90,13 +91,18 @@ def _normalise(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: float) 
 
 
 def _second(above, x, gamma, epsilon: float, again) -> list[tf.Tensor]:
-    """The gradient of the gradient, for which TensorFlow has no kernel: that of the formula."""
+    """The gradient of the gradient, for which TensorFlow has no kernel: that of the formula.
+
+    Not with `tf.nn.moments`, whose second derivative lacks a term.
+    """
+    axes = [0, 1, 2]
     with tf.GradientTape() as outer:
         outer.watch((above, x, gamma))
         with tf.GradientTape() as inner:
             inner.watch((x, gamma))
-            mean, variance = tf.nn.moments(x, [0, 1, 2])
+            mean = tf.reduce_mean(x, axes)
+            variance = tf.reduce_mean(tf.square(x - mean), axes)
             y = tf.nn.batch_normalization(x, mean, variance, None, gamma, epsilon)
         to_x, to_gamma = inner.gradient(y, (x, gamma), above)
-        first = to_x, to_gamma, tf.reduce_sum(above, [0, 1, 2])
+        first = to_x, to_gamma, tf.reduce_sum(above, axes)
     return outer.gradient(first, (above, x, gamma), list(again), unconnected_gradients="zero")

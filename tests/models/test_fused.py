@@ -71,20 +71,29 @@ def test_a_step_in_half_precision_is_that_of_keras():
     assert_alike(step(fused, IMAGES.astype("float16")), step(own, IMAGES.astype("float16")), 2e-3)
 
 
-def test_a_gradient_of_a_gradient_is_that_of_keras():
-    def penalty(layer):
-        x = tf.constant(IMAGES)
+def test_a_gradient_of_a_gradient_is_that_of_the_formula():
+    _, fused = both()
+    started(fused, IMAGES)
+
+    def penalty(layer, x, gamma, beta):
         with tf.GradientTape() as outer:
-            outer.watch(x)
+            outer.watch((x, gamma, beta))
             with tf.GradientTape() as inner:
                 inner.watch(x)
-                energy = tf.reduce_sum(tf.sin(layer(x, training=True)))
+                energy = tf.reduce_sum(tf.sin(layer(x, gamma, beta)))
             force = inner.gradient(energy, x)
-            loss = tf.reduce_sum(force * force * tf.reshape(WANTED, x.shape))
-        return outer.gradient(loss, [x, layer.gamma.value, layer.beta.value])
+            loss = tf.reduce_sum(force * force * tf.cast(tf.reshape(WANTED, x.shape), x.dtype))
+        return outer.gradient(loss, [x, gamma, beta])
 
-    own, fused = (started(layer, IMAGES) for layer in both())
-    assert_alike(penalty(fused), penalty(own), 1e-4)
+    def formula(x, gamma, beta):
+        mean = tf.reduce_mean(x, [0, 1, 2])
+        variance = tf.reduce_mean(tf.square(x), [0, 1, 2]) - mean * mean
+        return (x - mean) / tf.sqrt(variance + fused.epsilon) * gamma + beta
+
+    weights = fused.gamma.value, fused.beta.value
+    found = penalty(lambda x, *_: fused(x, training=True), tf.constant(IMAGES), *weights)
+    wanted = penalty(formula, *(tf.cast(value, tf.float64) for value in (IMAGES, *weights)))
+    assert_alike(found, [tf.cast(value, tf.float32) for value in wanted], 1e-4)
 
 
 @pytest.mark.parametrize(
@@ -114,6 +123,13 @@ def test_layers_that_do_something_else_are_not_touched():
     others = [layers.BatchNormalization(synchronized=True), layers.BatchNormalization(renorm=True), Mine()]
     nested = keras.Sequential([layers.BatchNormalization(), *others])
     assert fuse_batch_norm(keras.Sequential([nested, layers.Dense(1)])) == 1
+
+
+def test_a_layer_that_is_synchronised_later_computes_what_it_is_told():
+    _, fused = both()
+    fused._moments = lambda inputs, mask: (tf.zeros(3), tf.ones(3))
+    x = started(fused, IMAGES)(IMAGES, training=True)
+    np.testing.assert_allclose(x, IMAGES / np.sqrt(1 + fused.epsilon) * fused.gamma + fused.beta, rtol=1e-4)
 
 
 def test_what_is_saved_is_plain_keras(tmp_path):

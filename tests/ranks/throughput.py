@@ -4,6 +4,7 @@ Argument 2: shards of digits.
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from checks import write_outcomes
@@ -152,6 +153,15 @@ def times_of_steps_are_gathered_from_all_ranks():
     assert min(memory["host"]) > 2**27  # TensorFlow alone takes more
 
 
+def trainers_fuse_batch_normalisation_unless_it_is_synchronised():
+    for synchronised in (False, True):
+        chosen = replace(options, model="batchnorm", sync_batch_norm=synchronised)
+        model = assemble(chosen, mnist.task(chosen), world).model
+        step = tf.function(lambda images, model=model: model(images, training=True))
+        graph = step.get_concrete_function(tf.TensorSpec((None, 8, 8, 1), "uint8")).graph
+        assert any(op.type == "FusedBatchNormV3" for op in graph.get_operations()) is not synchronised
+
+
 CHECKS = [
     the_chosen_ways_are_made_in_their_order,
     the_rate_is_the_same_small_one_in_every_step,
@@ -162,6 +172,7 @@ CHECKS = [
     reading_alone_counts_steps_in_the_middle_of_its_work,
     the_bare_loop_averages_only_where_it_should,
     times_of_steps_are_gathered_from_all_ranks,
+    trainers_fuse_batch_normalisation_unless_it_is_synchronised,
 ]
 
 write_outcomes(CHECKS, world)

@@ -19,7 +19,7 @@ def report(result: dict) -> None:
     for name, way in ways.items():
         say(_line(name, way["fit"], result["ranks"]))
     say(
-        f"Horovod looks for tensors every {1e3 * result['cycle_time']:g} ms (HOROVOD_CYCLE_TIME): "
+        f"Horovod looks for tensors at most every {1e3 * result['cycle_time']:g} ms (HOROVOD_CYCLE_TIME): "
         "its times include the wait for the next cycle"
     )
     for name, reason in result["left_out"].items():

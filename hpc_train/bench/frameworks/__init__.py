@@ -2,9 +2,10 @@
 
 pytorch-ddp    PyTorch's DistributedDataParallel, over Gloo, or over NCCL with GPUs. It needs a Python with torch, which
                need not be the suite's (`--peers-python`).
-tf.distribute  TensorFlow's MultiWorkerMirroredStrategy with the suite's own Keras network. With Keras 3.15.1 on
-               TensorFlow 2.21.0 `Model.fit` under this strategy fails before its first step (keras-team/keras issue
-               20585): "ValueError: Attempt to convert a value (PerReplica:{...}) with an unsupported type (<class
+tf.distribute  TensorFlow's MultiWorkerMirroredStrategy with the suite's own Keras network, as Keras computes it (the
+               suite's trainers fuse batch normalisation). With Keras 3.15.1 on TensorFlow 2.21.0 `Model.fit` under this
+               strategy fails before its first step (keras-team/keras issue 20585): "ValueError: Attempt to convert a
+               value (PerReplica:{...}) with an unsupported type (<class
                'tensorflow.python.distribute.values.PerReplica'>) to a Tensor". A training loop around `strategy.run`
                works: Keras's optimizer sums the gradients of all workers. This loop is measured.
 

@@ -1,5 +1,6 @@
 """The networks that the other frameworks have, too, and how the trainers update them."""
 
+import contextlib
 import math
 import re
 from dataclasses import asdict, dataclass
@@ -70,8 +71,9 @@ def parameters(trainer: str, model: str, input_shape: tuple[int, int, int], clas
 
     from hpc_train.trainers import TRAINERS
 
-    # The GPUs are for the ranks.
-    tf.config.set_visible_devices([], "GPU")
+    # The GPUs are for the ranks. RuntimeError: TensorFlow has started, and has what it has.
+    with contextlib.suppress(RuntimeError):
+        tf.config.set_visible_devices([], "GPU")
     network = TRAINERS[trainer].module.network(model, input_shape, classes)
     return network.count_params(), sum(math.prod(variable.shape) for variable in network.trainable_variables)
 

@@ -9,6 +9,7 @@ from hpc_train import parallel
 from hpc_train.bench.throughput.bare import Bare
 from hpc_train.bench.throughput.fit import Fit, LocalOptimizer, Reading, Resident, Timed
 from hpc_train.bench.throughput.options import UNWATCHED
+from hpc_train.models.fused import fuse_batch_norm
 from hpc_train.optim import recipe
 from hpc_train.parallel.sync.slow import SlowRanks
 from hpc_train.training.assembly import Assembly, make, network
@@ -72,6 +73,7 @@ def make_ways(names: Sequence[str], options, task: Task, assembly: Assembly, wor
     for name in (name for name in ("bare", "bare alone") if name in names):
         loss = task.compiled_with(options, assembly.feed.training)["loss"]
         model = network(options, task, assembly.feed.training)
+        fuse_batch_norm(model)
         ways[name] = Bare(model, loss, recipe.optimizer(options, options.lr), read(100), name == "bare")
     return {name: ways[name] for name in names}
 

@@ -23,7 +23,7 @@ def apply(script: Script) -> None:
             edit = script.replace(alpha.keyword, "negative_slope")
             script.changes.add(script.line(alpha), "LeakyReLU of Keras 3 takes negative_slope", edit)
         if kind == "BatchNormalization" and (fused := keyword(call, "fused")):
-            reason = "BatchNormalization of Keras 3 does not take fused, and chooses by itself"
+            reason = "BatchNormalization of Keras 3 does not take fused"
             script.changes.add(script.line(fused), reason, *drop(script, call, fused))
         for other in ("time_major", "dynamic"):
             if one := keyword(call, other):
