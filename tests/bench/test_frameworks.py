@@ -146,9 +146,13 @@ def test_the_pytorch_networks_make_our_steps(tmp_path, digits, weather, with_tor
         logits = logits.transpose(0, 3, 1, 2)
     np.testing.assert_allclose(theirs["logits"], logits, rtol=1e-3, atol=1e-4)
     for name, weights in torch_weights(network).items():
-        moved = np.linalg.norm(weights - begun[name])
-        assert moved > 0
-        assert np.linalg.norm(theirs[name] - weights) <= 0.03 * moved + 1e-6, name
+        moved = np.abs(weights - begun[name])
+        assert moved.max() > 0
+        if model in ("resnet18", "resnet50"):
+            # So deep that single values differ with the order of sums.
+            assert np.linalg.norm(theirs[name] - weights) <= 0.03 * np.linalg.norm(moved) + 1e-6, name
+        else:
+            np.testing.assert_allclose(theirs[name], weights, atol=0.02 * moved.max() + 1e-6, err_msg=name)
 
 
 def torch_weights(network):
